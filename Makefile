@@ -1,0 +1,40 @@
+# One virtual environment, made once; again when pyproject.toml or constraints.txt change.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help demo test lint data clean
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+demo: $(STAMP)  ## a small example from start to end, into runs/demo
+	$(BIN)/oneblock demo --out runs/demo
+
+test: $(STAMP)  ## the fast tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+data: $(STAMP)  ## fetch the data sets of the benchmarks into data
+	$(BIN)/pip install --quiet -c constraints.txt resvg-py
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/fetch_data.sh
+
+clean:  ## remove the environment, caches and builds; data and runs stay
+	rm -rf .venv build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'oneblock needs Python 3.11 or newer, and "$(PYTHON)" is not. Try: make PYTHON=/path/to/python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || \
+	  { echo '"$(PYTHON)" cannot make a virtual environment. On Debian and Ubuntu install python3-venv.' >&2; exit 1; }
+	rm -f $@
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,40 @@
+"""Guidance: wrappers that are denoisers themselves, so every sampler accepts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from oneblock.blockwise import DenoiserLike
+
+
+@dataclass(frozen=True)
+class ClassifierFree:
+    """``D_null + scale (D_label - D_null)`` inside an interval of noise levels, ``D_label`` outside.
+
+    Ho and Salimans, "Classifier-Free Diffusion Guidance", Equation 6, https://arxiv.org/abs/2207.12598 (their w is
+    ``scale - 1``); the interval: Kynkaanniemi et al., https://arxiv.org/abs/2404.07724.
+
+    Args:
+        denoiser: trained with label dropout.
+        null_label: the label that stands for "no class".
+        scale: 1 is no guidance.
+        interval: ``(lower, upper)`` noise levels between which guidance acts.
+    """
+
+    denoiser: DenoiserLike
+    null_label: int
+    scale: float
+    interval: tuple[float, float] = (0.0, float("inf"))
+
+    def __call__(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+        lower, upper = self.interval
+        acts = (sigma >= lower) & (sigma <= upper)
+        if self.scale == 1.0 or not bool(acts.any()):
+            return self.denoiser(z, sigma, context)
+        both = torch.cat([context, torch.full_like(context, self.null_label)])
+        with_label, without = self.denoiser(torch.cat([z, z]), torch.cat([sigma, sigma]), both).chunk(2)
+        scale = torch.where(acts, self.scale, 1.0).to(z.dtype).view(-1, *[1] * (z.ndim - 1))
+        return without + scale * (with_label - without)

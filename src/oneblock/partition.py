@@ -1,0 +1,113 @@
+"""Partition: which block owns which band of noise levels.
+
+Edges descend: ``e_0 = law.high > e_1 > ... > e_B = law.low``. Block ``b`` owns the band ``(e_{b+1}, e_b]`` (the last
+band also its lower end), so **block 0 is the noisiest** and acts first at inference, and a sampler that stands on an
+edge asks the block below it. Bands of equal mass: DiffusionBlocks, Section 3.3, https://arxiv.org/abs/2506.14202.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from oneblock.noise import LogUniform, NoiseLaw
+
+Bands = Literal["equal-mass", "log-uniform"]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Bands of a noise law.
+
+    Args:
+        law: the distribution that noise levels are drawn from, restricted to the band at hand.
+        edges: B + 1 descending levels; the first is ``law.high``, the last ``law.low``.
+        overlap: gamma in [0, 1]; training draws from the band widened by this fraction of its length on both sides
+            (in log sigma: by the factor ``(e_b / e_{b+1})^gamma``), cut at the ends of the law.
+    """
+
+    law: NoiseLaw
+    edges: tuple[float, ...]
+    overlap: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.edges) < 2 or any(a <= b for a, b in zip(self.edges, self.edges[1:], strict=False)):
+            raise ValueError(f"edges={self.edges} do not descend; give at least two strictly descending noise levels")
+        if self.edges[0] != self.law.high or self.edges[-1] != self.law.low:
+            raise ValueError(
+                f"edges run from {self.edges[0]} to {self.edges[-1]}; they must cover the noise law, "
+                f"from {self.law.high} to {self.law.low}"
+            )
+        if not 0.0 <= self.overlap <= 1.0:
+            raise ValueError(f"overlap={self.overlap} is outside [0, 1]; the paper uses 0 to 0.1")
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.edges) - 1
+
+    def band(self, block: int) -> tuple[float, float]:
+        """``(lower, upper)`` of the band that ``block`` owns."""
+        self._check(block)
+        return self.edges[block + 1], self.edges[block]
+
+    def training_band(self, block: int) -> tuple[float, float]:
+        """``(lower, upper)`` of the widened band that ``block`` trains on."""
+        lower, upper = self.band(block)
+        return self.law.widen(lower, upper, self.overlap)
+
+    def block_at(self, level: Tensor) -> Tensor:
+        """Index (int64, same shape) of the block that owns each ``level`` in [law.low, law.high]."""
+        values = level.double()
+        # Samplers hand over float32 levels: an end of the law may come back off by one rounding.
+        slack = 1e-6
+        outside = (values < self.law.low * (1 - slack)) | (values > self.law.high * (1 + slack)) | values.isnan()
+        if bool(outside.any()):
+            worst = values[outside].flatten()[0].item()
+            raise ValueError(f"noise level {worst} is outside the bands; use [{self.law.low}, {self.law.high}]")
+        inner = torch.tensor(self.edges[1:-1], dtype=level.dtype if level.is_floating_point() else torch.float64)
+        return (level.unsqueeze(-1) <= inner.to(level.device)).sum(-1)
+
+    def draw(self, block: int, num_samples: int, generator: torch.Generator) -> Tensor:
+        """``num_samples`` levels (float32, CPU) from the law restricted to the training band, stratified.
+
+        Sample i falls in the i-th of ``num_samples`` slices of equal mass, which lowers the variance of a batch's
+        loss and leaves its mean alone.
+        """
+        return self.levels(*self.training_band(block), num_samples, generator)
+
+    def levels(self, lower: float, upper: float, num_samples: int, generator: torch.Generator) -> Tensor:
+        """Stratified draw (float32, shape (num_samples,)) from the law restricted to ``[lower, upper]``."""
+        if num_samples < 1:
+            raise ValueError(f"num_samples={num_samples} is not a number of draws; use 1 or more")
+        q_low, q_high = self.law.cdf(torch.tensor([lower, upper], dtype=torch.float64)).tolist()
+        jitter = torch.rand(num_samples, generator=generator, dtype=torch.float64)
+        u = (torch.arange(num_samples, dtype=torch.float64) + jitter) / num_samples
+        return self.law.quantile(q_low + u * (q_high - q_low)).float().clamp(lower, upper)
+
+    def _check(self, block: int) -> None:
+        if not 0 <= block < self.num_blocks:
+            raise ValueError(f"block={block} does not exist; use 0 (noisiest) to {self.num_blocks - 1}")
+
+
+def make_partition(law: NoiseLaw, num_blocks: int, overlap: float = 0.0, bands: Bands = "equal-mass") -> Partition:
+    """Cut ``law`` into bands of equal mass, or of equal length in log sigma (the ablation's other arm)."""
+    if num_blocks < 1:
+        raise ValueError(f"num_blocks={num_blocks} is not a number of blocks; use 1 or more")
+    if bands == "equal-mass":
+        return Partition(law, law.edges(num_blocks), overlap)
+    return Partition(law, LogUniform(law.low, law.high).edges(num_blocks), overlap)
+
+
+def split_layers(depth: int, num_blocks: int) -> tuple[int, ...]:
+    """Layers per block, all equal. Uneven splits are written by hand, e.g. ``(3, 6, 3)``."""
+    if depth < 1 or num_blocks < 1 or depth % num_blocks:
+        divisors = [str(n) for n in range(1, max(depth, 1) + 1) if max(depth, 1) % n == 0]
+        raise ValueError(f"num_blocks={num_blocks} does not divide depth={depth}; use {_either(divisors)}")
+    return (depth // num_blocks,) * num_blocks
+
+
+def _either(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

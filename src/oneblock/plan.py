@@ -1,0 +1,175 @@
+"""Plan: everything that must agree between jobs that never talk.
+
+A plan is a small JSON file of plain values. It names no class, needs no network to be read, and every checkpoint
+carries its hash, so parts of different plans never mix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal, get_args
+
+from oneblock.noise import law_from_dict
+from oneblock.partition import Partition
+from oneblock.precondition import Precondition
+
+SCHEMA_VERSION = 1
+PLAN_FILE = "plan.json"
+Shared = Literal["private", "synced", "joint"]
+Plain = str | int | float | bool | None | list[int] | list[float] | list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A training plan; equal plans have equal hashes.
+
+    Args:
+        task: what is noised and predicted, e.g. ``"image"``.
+        architecture: settings of the backbone, plain values; ``presets`` turns them into a network.
+        layers: layers of each block, noisiest block first; ``(2, 2, 2)`` is 6 layers in 3 blocks.
+        noise: the noise law as ``noise.law_to_dict`` writes it.
+        edges: B + 1 descending noise levels, the bands of the blocks.
+        overlap: how far training draws beyond a band (``Partition.overlap``).
+        sigma_data: standard deviation of the data, for the preconditioning.
+        recipe: settings of the training run (data, budget, optimizer), plain values.
+        seed: every random number of every job follows from it.
+        shared: who trains stem and head: ``"private"`` (each block its own), ``"synced"`` or ``"joint"``.
+        schema_version: of this file format.
+    """
+
+    task: str
+    architecture: Mapping[str, Plain]
+    layers: tuple[int, ...]
+    noise: Mapping[str, str | float]
+    edges: tuple[float, ...]
+    overlap: float
+    sigma_data: float
+    recipe: Mapping[str, Plain]
+    seed: int = 0
+    shared: Shared = "private"
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if self.schema_version != SCHEMA_VERSION:
+            raise ValueError(
+                f"schema_version={self.schema_version}: this version of oneblock reads {SCHEMA_VERSION}; "
+                f"use the version of oneblock that wrote the plan"
+            )
+        if self.shared not in get_args(Shared):
+            raise ValueError(f"shared={self.shared!r} is no policy; use one of {', '.join(get_args(Shared))}")
+        if not self.layers or any(n < 1 for n in self.layers):
+            raise ValueError(f"layers={self.layers}: every block needs at least one layer")
+        if len(self.layers) != len(self.edges) - 1:
+            raise ValueError(
+                f"layers={self.layers} makes {len(self.layers)} blocks, but edges make {len(self.edges) - 1} bands; "
+                f"give one band per block"
+            )
+        _ = self.partition, self.precondition  # both validate their values
+
+    @cached_property
+    def partition(self) -> Partition:
+        return Partition(law_from_dict(dict(self.noise)), self.edges, self.overlap)
+
+    @cached_property
+    def precondition(self) -> Precondition:
+        return Precondition(self.sigma_data)
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.layers)
+
+    @property
+    def depth(self) -> int:
+        return sum(self.layers)
+
+    def layer_range(self, block: int) -> range:
+        """The layers of ``block``, counted from the input of the whole network."""
+        self.partition.band(block)  # refuses a block that does not exist
+        stops = list(accumulate(self.layers, initial=0))
+        return range(stops[block], stops[block + 1])
+
+    def derive_seed(self, *parts: int | str) -> int:
+        """A 63-bit seed from ``seed`` and any names and numbers: an independent stream for each use, block and step."""
+        digest = hashlib.sha256("/".join(map(str, (self.seed, *parts))).encode()).digest()
+        return int.from_bytes(digest[:8], "big") >> 1
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 (16 hex digits) of the canonical JSON: equal plans and only they agree."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+        return json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "plan") -> Plan:
+        """Read a plan; ``ValueError`` names a missing or unknown key, another schema version, or broken JSON."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where} is not JSON ({error}); restore it from a copy of the run") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{where} holds a {type(values).__name__}; a plan is a JSON object")
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"{where} has schema_version={version!r}; this version of oneblock reads {SCHEMA_VERSION}; "
+                f"use the version of oneblock that wrote it"
+            )
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            unknown, missing = sorted(set(values) - known), sorted(known - set(values))
+            raise ValueError(
+                f"{where} has unknown keys {unknown} and lacks {missing}; it must have exactly {sorted(known)}"
+            )
+        for key in ("layers", "edges"):
+            values[key] = tuple(values[key])
+        return cls(**values)
+
+
+def write_plan(plan: Plan, directory: Path) -> Path:
+    """Write ``plan.json`` into ``directory`` unless an equal plan is there already; another plan is refused."""
+    path = directory / PLAN_FILE
+    if path.exists():
+        found = read_plan(directory)
+        if found.hash != plan.hash:
+            raise ValueError(
+                f"{directory} belongs to plan {found.hash}, this run has plan {plan.hash} "
+                f"(they differ in: {', '.join(differences(found, plan))}); use another directory or the same settings"
+            )
+        return path
+    directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        raise ValueError(f"{directory} is not empty and holds no {PLAN_FILE}; use a new or empty directory")
+    partial = directory / (PLAN_FILE + ".partial")
+    partial.write_text(plan.to_json())
+    partial.replace(path)
+    return path
+
+
+def read_plan(directory: Path) -> Plan:
+    """The plan of a run's directory."""
+    path = directory / PLAN_FILE
+    if not path.is_file():
+        raise ValueError(f"{directory} has no {PLAN_FILE}; give the directory of a run (its --out)")
+    return Plan.from_json(path.read_text(), str(path))
+
+
+def differences(a: Plan, b: Plan) -> list[str]:
+    """Names of the settings in which two plans differ, those inside a mapping as ``recipe.budget``."""
+    names: list[str] = []
+    for field in fields(Plan):
+        left, right = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            names += [f"{field.name}.{key}" for key in sorted({*left, *right}) if left.get(key) != right.get(key)]
+        elif left != right:
+            names.append(field.name)
+    return names

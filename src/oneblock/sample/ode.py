@@ -1,0 +1,135 @@
+"""Solvers of the probability-flow equation ``dz/dsigma = (z - D(z, sigma)) / sigma`` (EDM, Equations 1 and 3).
+
+Each sampler is a function ``(denoiser, z, grid, context, generator) -> z``; ``z`` enters at noise level ``grid[0]`` and
+leaves at ``grid[-1]``. Levels descend, so every step moves towards D. ``SAMPLERS`` declares the order of each; the
+tests measure it against an exact denoiser.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from oneblock.blockwise import DenoiserLike
+
+SampleFunction = Callable[[DenoiserLike, Tensor, Tensor, Tensor, torch.Generator | None], Tensor]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler and what it promises: error ``O(h^order)`` and denoiser calls for ``steps`` steps ending at 0."""
+
+    run: SampleFunction
+    order: int
+    calls: Callable[[int], int]
+
+
+def _levels(grid: Tensor) -> list[float]:
+    levels: list[float] = grid.tolist()
+    if len(levels) < 2 or any(a <= b for a, b in pairwise(levels)) or levels[-1] < 0:
+        raise ValueError(f"grid={levels} does not descend to 0 or above; give at least two strictly descending levels")
+    return levels
+
+
+def _denoise(denoiser: DenoiserLike, z: Tensor, sigma: float, context: Tensor) -> Tensor:
+    return denoiser(z, torch.full((z.shape[0],), sigma, dtype=z.dtype, device=z.device), context)
+
+
+def euler(
+    denoiser: DenoiserLike, z: Tensor, grid: Tensor, context: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """``z' = a z + (1 - a) D(z, sigma)``, ``a = sigma' / sigma``: DiffusionBlocks, Equation 5 with its sign mended."""
+    levels = _levels(grid)
+    for sigma, after in pairwise(levels):
+        a = after / sigma
+        z = a * z + (1 - a) * _denoise(denoiser, z, sigma, context)
+    return z
+
+
+def _heun_step(denoiser: DenoiserLike, z: Tensor, sigma: float, after: float, context: Tensor) -> Tensor:
+    """EDM, Algorithm 1, lines 4 to 8: Euler, then the mean of the slopes at both ends (Euler alone into 0)."""
+    slope = (z - _denoise(denoiser, z, sigma, context)) / sigma
+    ahead = z + (after - sigma) * slope
+    if after == 0:
+        return ahead
+    slope_ahead = (ahead - _denoise(denoiser, ahead, after, context)) / after
+    return z + (after - sigma) * (slope + slope_ahead) / 2
+
+
+def heun(
+    denoiser: DenoiserLike, z: Tensor, grid: Tensor, context: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Second-order Heun (EDM, Algorithm 1): two calls a step, one in the step to 0."""
+    levels = _levels(grid)
+    for sigma, after in pairwise(levels):
+        z = _heun_step(denoiser, z, sigma, after, context)
+    return z
+
+
+def dpm_solver_2m(
+    denoiser: DenoiserLike, z: Tensor, grid: Tensor, context: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """DPM-Solver++(2M): one call a step, second order from the previous call.
+
+    Lu et al., https://arxiv.org/abs/2211.01095, Algorithm 2 with alpha = 1: in ``lambda = -ln sigma`` the step is
+    ``z' = a z + (1 - a) D'``, where ``D'`` extrapolates linearly from the last two calls to the middle of the step.
+    """
+    levels = _levels(grid)
+    previous: tuple[Tensor, float] | None = None
+    for sigma, after in pairwise(levels):
+        d = _denoise(denoiser, z, sigma, context)
+        target = d
+        if previous is not None and after > 0:
+            before, h_before = previous
+            r = h_before / math.log(sigma / after)
+            target = d + (d - before) / (2 * r)
+        a = after / sigma
+        z = a * z + (1 - a) * target
+        previous = (d, math.log(sigma / after) if after > 0 else math.inf)
+    return z
+
+
+@dataclass(frozen=True)
+class Churn:
+    """EDM's stochastic sampler (Algorithm 2) with Table 5's names; call it like any sampler.
+
+    Before each step whose level lies in [s_min, s_max], noise is added up to ``sigma (1 + gamma)`` with
+    ``gamma = min(s_churn / steps, sqrt(2) - 1)``, then a Heun step is taken. Levels never exceed the first one.
+    """
+
+    s_churn: float = 20.0
+    s_min: float = 0.05
+    s_max: float = 50.0
+    s_noise: float = 1.0
+
+    def __call__(
+        self,
+        denoiser: DenoiserLike,
+        z: Tensor,
+        grid: Tensor,
+        context: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        levels = _levels(grid)
+        gamma = min(self.s_churn / (len(levels) - 1), math.sqrt(2) - 1)
+        for sigma, after in pairwise(levels):
+            raised = min(sigma * (1 + gamma), levels[0]) if self.s_min <= sigma <= self.s_max else sigma
+            noise = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
+            z = z + math.sqrt(max(raised**2 - sigma**2, 0.0)) * self.s_noise * noise
+            z = _heun_step(denoiser, z, raised, after, context)
+        return z
+
+
+churn = Churn()
+
+SAMPLERS: dict[str, Sampler] = {
+    "euler": Sampler(euler, 1, lambda steps: steps),
+    "heun": Sampler(heun, 2, lambda steps: 2 * steps - 1),
+    "dpm++2m": Sampler(dpm_solver_2m, 2, lambda steps: steps),
+    "churn": Sampler(churn, 2, lambda steps: 2 * steps - 1),
+}

@@ -1,0 +1,1 @@
+"""Tasks: what is noised, what is predicted, which loss."""

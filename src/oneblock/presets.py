@@ -1,0 +1,173 @@
+"""Presets: from a few words (a size, a data set) to a full plan, and from a plan to what its jobs need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Literal, cast
+
+from oneblock.blockwise import Blockwise, BuildBackbone
+from oneblock.models.dit import DiT, DiTConfig
+from oneblock.noise import LogNormal, law_to_dict
+from oneblock.partition import Bands, make_partition, split_layers
+from oneblock.plan import Plain, Plan
+from oneblock.tasks.image import ImageGeneration
+from oneblock.train.step import OptimizerSettings
+from oneblock.train.strategy import Budget
+
+Size = Literal["nano", "micro", "tiny", "S", "B", "L", "XL"]
+
+# depth, width, heads. S to XL: Peebles and Xie, Table 1, https://arxiv.org/abs/2212.09748.
+SIZES: dict[str, tuple[int, int, int]] = {
+    "nano": (6, 64, 2),
+    "micro": (6, 96, 3),
+    "tiny": (6, 192, 6),
+    "S": (12, 384, 6),
+    "B": (12, 768, 12),
+    "L": (24, 1024, 16),
+    "XL": (28, 1152, 16),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecipe:
+    """What a plan for image generation needs besides the data's shape. Plain values; the command line mirrors them.
+
+    Args:
+        data: the source's name, e.g. ``"fashion-mnist"``, and ``fingerprint`` of its training images.
+        size: one dial for depth, width and heads; ``depth``, ``width``, ``heads`` override it when above 0.
+        patch: side of a patch in pixels.
+        blocks: number of blocks; must divide the depth unless ``layers`` gives an uneven split.
+        bands: bands of equal mass, or of equal length in log sigma.
+        overlap: how far a block trains beyond its band.
+        budget: layer evaluations of the whole plan.
+        batch_size, branch, hold, warmup: see ``train.strategy.Budget``.
+        label_dropout: share of labels replaced by the null class.
+        flip: mirror images at random.
+        optimizer: see ``train.step.OptimizerSettings``.
+    """
+
+    data: str
+    fingerprint: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    size: Size = "micro"
+    depth: int = 0
+    width: int = 0
+    heads: int = 0
+    patch: int = 4
+    blocks: int = 3
+    layers: tuple[int, ...] = ()
+    bands: Bands = "equal-mass"
+    overlap: float = 0.05
+    sigma_data: float = 0.5
+    budget: int = 1_152_000
+    batch_size: int = 128
+    branch: float = 0.0
+    hold: float = 0.0
+    warmup: float = 0.05
+    label_dropout: float = 0.1
+    flip: bool = False
+    seed: int = 0
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+
+
+def image_plan(recipe: ImageRecipe) -> Plan:
+    """The plan of an image run; ``ValueError`` on anything that does not fit together."""
+    channels, height, width = recipe.image_shape
+    if height != width:
+        raise ValueError(f"images are {height} x {width}; use square images (--image-size resizes and crops)")
+    config = _dit_config(recipe, channels, height)
+    layers = recipe.layers or split_layers(config.depth, recipe.blocks)
+    if sum(layers) != config.depth:
+        raise ValueError(f"layers={layers} adds up to {sum(layers)}, the depth is {config.depth}; make them agree")
+    law = LogNormal()
+    partition = make_partition(law, len(layers), recipe.overlap, recipe.bands)
+    budget = Budget(
+        layer_evaluations=recipe.budget,
+        batch_size=recipe.batch_size,
+        branch=recipe.branch,
+        hold=recipe.hold,
+        warmup=recipe.warmup,
+    )
+    values: dict[str, Plain] = {
+        "data": recipe.data,
+        "fingerprint": recipe.fingerprint,
+        "label_dropout": recipe.label_dropout,
+        "flip": recipe.flip,
+        **asdict(budget),
+        **asdict(recipe.optimizer),
+    }
+    return Plan(
+        task="image",
+        architecture={"name": "dit", **asdict(config)},
+        layers=tuple(layers),
+        noise=law_to_dict(law),
+        edges=partition.edges,
+        overlap=recipe.overlap,
+        sigma_data=recipe.sigma_data,
+        recipe=values,
+        seed=recipe.seed,
+    )
+
+
+def _dit_config(recipe: ImageRecipe, channels: int, image_size: int) -> DiTConfig:
+    if recipe.size not in SIZES:
+        raise ValueError(f"size={recipe.size!r} is unknown; use one of {', '.join(SIZES)}")
+    depth, width, heads = SIZES[recipe.size]
+    return DiTConfig(
+        image_size=image_size,
+        channels=channels,
+        num_classes=recipe.num_classes,
+        depth=recipe.depth or depth,
+        width=recipe.width or width,
+        heads=recipe.heads or heads,
+        patch=recipe.patch,
+    )
+
+
+def build_backbone(plan: Plan) -> BuildBackbone:
+    """The builder of a plan's backbone: give it a range of layers."""
+    settings = dict(plan.architecture)
+    name = settings.pop("name", None)
+    if name != "dit":
+        raise ValueError(f"architecture {name!r} is unknown; this version of oneblock builds: dit")
+    config = cast(Callable[..., DiTConfig], DiTConfig)(**settings)
+    return lambda layers: DiT(config, layers)
+
+
+def blockwise(plan: Plan) -> Blockwise:
+    """Blocks of a plan, ready to be built one by one."""
+    return Blockwise(build_backbone(plan), plan)
+
+
+def image_task(plan: Plan) -> ImageGeneration:
+    """The task of an image plan."""
+    if plan.task != "image":
+        raise ValueError(f"task={plan.task!r}: this plan is not for images; use a plan with task 'image'")
+    classes, dropout = plan.architecture["num_classes"], plan.recipe["label_dropout"]
+    return ImageGeneration(plan.precondition, cast(int, classes), cast(float, dropout))
+
+
+def plan_budget(plan: Plan) -> Budget:
+    """The budget that a plan's recipe holds."""
+    return cast(Budget, _pick(Budget, plan))
+
+
+def plan_optimizer(plan: Plan) -> OptimizerSettings:
+    """The optimizer settings that a plan's recipe holds."""
+    return cast(OptimizerSettings, _pick(OptimizerSettings, plan))
+
+
+def _pick(kind: type[Budget] | type[OptimizerSettings], plan: Plan) -> Budget | OptimizerSettings:
+    names = list(kind.__dataclass_fields__)
+    missing = [name for name in names if name not in plan.recipe]
+    if missing:
+        raise ValueError(f"the plan's recipe lacks {', '.join(missing)}; restore plan.json from a copy of the run")
+    return cast(Callable[..., Budget | OptimizerSettings], kind)(**{name: plan.recipe[name] for name in names})
+
+
+def image_shape(plan: Plan) -> tuple[int, int, int]:
+    """(channels, height, width) of what an image plan denoises."""
+    size = cast(int, plan.architecture["image_size"])
+    return cast(int, plan.architecture["channels"]), size, size

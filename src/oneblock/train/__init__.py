@@ -1,0 +1,1 @@
+"""Training: a generator loop over jobs, one job per block."""

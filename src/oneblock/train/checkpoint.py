@@ -1,0 +1,146 @@
+"""Checkpoints: safetensors files that appear whole or not at all, and say which plan, block and step they belong to.
+
+A file carries one JSON entry of metadata with the plan's hash and a SHA-256 over every tensor and the metadata, so a
+flipped bit or a foreign file is refused by name. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+METADATA_KEY = "oneblock"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged, or of another plan; the message names the file and the way out."""
+
+
+class StorageError(OSError):
+    """Writing failed (for instance a full disk); what was written before is intact."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Where a checkpoint belongs: plan hash, job (``"block-0"``, ``"seed"``), steps done, steps in all."""
+
+    plan: str
+    job: str
+    step: int
+    num_steps: int
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], stamp: Stamp) -> None:
+    """Write ``path`` atomically: a reader finds the old file or the new one, never a part.
+
+    Raises:
+        StorageError: when the disk refuses; the partial file is removed.
+    """
+    stored = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    values = {**stamp.__dict__, "digest": _digest(stored, stamp)}
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(stored, partial, metadata={METADATA_KEY: json.dumps(values, sort_keys=True)})
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_directory(path.parent)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError(
+            f"could not write {path} ({error}); earlier checkpoints are intact: free some space and start again"
+        ) from error
+
+
+def load_checkpoint(path: Path, plan: str | None = None) -> tuple[dict[str, Tensor], Stamp]:
+    """Tensors and stamp of ``path``.
+
+    Args:
+        plan: hash of the plan that the checkpoint must belong to; None accepts any.
+
+    Raises:
+        CheckpointError: not there, truncated, changed since it was written, or of another plan.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; train this block first or give the run's directory")
+    try:
+        with safe_open(path, "pt") as file:
+            values = json.loads((file.metadata() or {})[METADATA_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        digest = values.pop("digest")
+        stamp = Stamp(**values)
+        intact = digest == _digest(tensors, stamp)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); delete it to go on from an earlier checkpoint") from error
+    if not intact:
+        raise CheckpointError(
+            f"{path} is damaged (its digest does not match its contents); delete it to go on from an earlier checkpoint"
+        )
+    if plan is not None and stamp.plan != plan:
+        raise CheckpointError(f"{path} belongs to plan {stamp.plan}, this run has plan {plan}; keep their files apart")
+    return tensors, stamp
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """Checkpoint files of one job, oldest first."""
+    return sorted(directory.glob("step-*.safetensors"))
+
+
+def checkpoint_path(directory: Path, step: int) -> Path:
+    return directory / f"step-{step:09d}.safetensors"
+
+
+def keep_last(directory: Path, count: int) -> None:
+    """Delete all but the last ``count`` checkpoints of one job."""
+    for path in checkpoints(directory)[:-count]:
+        path.unlink(missing_ok=True)
+
+
+def latest(directory: Path, plan: str) -> tuple[dict[str, Tensor], Stamp, list[str]] | None:
+    """The newest intact checkpoint, and what is wrong with the newer ones that were passed over; None if none exists.
+
+    Raises:
+        CheckpointError: checkpoints exist and not one is intact, or one belongs to another plan.
+    """
+    problems: list[str] = []
+    for path in reversed(checkpoints(directory)):
+        try:
+            tensors, stamp = load_checkpoint(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        if stamp.plan != plan:
+            raise CheckpointError(
+                f"{path} belongs to plan {stamp.plan}, this run has plan {plan}; use another directory"
+            )
+        return tensors, stamp, problems
+    if problems:
+        raise CheckpointError(f"{directory} has no intact checkpoint: {'; '.join(problems)}")
+    return None
+
+
+def _digest(tensors: Mapping[str, Tensor], stamp: Stamp) -> str:
+    sha = hashlib.sha256(json.dumps(stamp.__dict__, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        sha.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,152 @@
+"""The loop: a generator that trains one job and yields a report each step.
+
+Every random number of step s follows from (plan.seed, job, s), so a run that was killed and resumed equals one that
+was not, bit for bit, and a block comes out the same from one process or from many.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from oneblock.blockwise import BlockDenoiser, Blockwise
+from oneblock.data import Source, random_flip
+from oneblock.plan import Plan
+from oneblock.tasks.image import ImageGeneration
+from oneblock.train.checkpoint import Stamp, checkpoint_path, keep_last, latest, save_checkpoint
+from oneblock.train.step import JobSpec, OptimizerSettings, StepReport, TrainState, train_step
+
+
+class BusyError(RuntimeError):
+    """Another process trains this job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All that the jobs of one directory have in common.
+
+    Args:
+        plan: what must agree; ``directory/plan.json`` holds it.
+        directory: gets ``block-b/`` (and ``seed/``) with checkpoints.
+        blockwise: builds blocks.
+        task, source, settings: what is learned, from what, and how.
+        batch_size: samples per optimizer step.
+        flip: mirror images at random.
+        device: where the block being trained lives.
+        checkpointing: recompute activations layer by layer in the backward pass.
+        compile: pass the network through ``torch.compile``.
+        save_every, keep: steps between checkpoints, and how many are kept.
+        warn: is told about damaged checkpoints that were passed over.
+    """
+
+    plan: Plan
+    directory: Path
+    blockwise: Blockwise
+    task: ImageGeneration
+    source: Source
+    settings: OptimizerSettings
+    batch_size: int
+    flip: bool = False
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    checkpointing: bool = False
+    compile: bool = False
+    save_every: int = 500
+    keep: int = 2
+    warn: Callable[[str], None] = lambda message: None
+
+
+def train_job(run: Run, spec: JobSpec, start: Path | None = None) -> Generator[StepReport, None, None]:
+    """Train the job to its last step, from its newest intact checkpoint; yields after every step.
+
+    Closing the generator between steps saves a checkpoint first.
+
+    Args:
+        start: directory of the job that this one starts as a copy of, when it has no checkpoint of its own.
+    """
+    directory = run.directory / spec.name
+    with _lock(directory):
+        state = _restore(run, spec, start)
+        try:
+            while state.step < spec.last_step:
+                report = _advance(run, state)
+                if state.step % run.save_every == 0 or state.step == spec.last_step:
+                    _save(run, state)
+                yield report
+        except GeneratorExit:
+            _save(run, state)
+            raise
+
+
+def _advance(run: Run, state: TrainState) -> StepReport:
+    spec, step = state.spec, state.step
+    generator = torch.Generator().manual_seed(run.plan.derive_seed("noise", spec.name, step))
+    images, labels = run.source.batch(step, run.batch_size, run.plan.derive_seed("data", spec.name))
+    if run.flip:
+        images = random_flip(images, generator)
+    sigma = run.plan.partition.levels(*spec.band, len(images), generator)
+    return train_step(state, run.task, images.to(run.device), labels.to(run.device), sigma.to(run.device), generator)
+
+
+def _restore(run: Run, spec: JobSpec, start: Path | None) -> TrainState:
+    denoiser = _build(run, spec)
+    state = TrainState(spec, denoiser, run.settings)
+    found = latest(run.directory / spec.name, run.plan.hash)
+    if found is None and start is not None:
+        found = latest(start, run.plan.hash)
+        if found is None or found[1].step != spec.first_step:
+            raise ValueError(
+                f"{spec.name} starts from {start}, which is not trained to its end; train that block first"
+            )
+        tensors, stamp, problems = found
+        found = _rename_layers(tensors, spec.layers), stamp, problems
+    if found is not None:
+        tensors, stamp, problems = found
+        for problem in problems:
+            run.warn(problem)
+        state.load(tensors, stamp.step)
+    if run.compile:
+        denoiser.compile()
+    return state
+
+
+def _build(run: Run, spec: JobSpec) -> BlockDenoiser:
+    # The seed block has the shape of block 0 and, as a job of its own, the same initial weights.
+    denoiser = run.blockwise.denoiser(spec.block or 0, run.checkpointing)
+    return denoiser.to(run.device)
+
+
+def _rename_layers(tensors: dict[str, torch.Tensor], layers: range) -> dict[str, torch.Tensor]:
+    """The seed block's layers 0, 1, ... take the places of this block's layers."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        kind, _, path = name.partition("/")
+        head, _, rest = path.partition(".")
+        if head == "layers":
+            index, _, rest = rest.partition(".")
+            path = f"layers.{layers[int(index)]}.{rest}"
+        renamed[f"{kind}/{path}"] = tensor
+    return renamed
+
+
+def _save(run: Run, state: TrainState) -> None:
+    directory = run.directory / state.spec.name
+    stamp = Stamp(run.plan.hash, state.spec.name, state.step, state.spec.last_step)
+    save_checkpoint(checkpoint_path(directory, state.step), state.tensors(), stamp)
+    keep_last(directory, run.keep)
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    """At most one process trains a job; the lock falls with the process, however it ends."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BusyError(f"{directory} is being trained by another process; wait for it or stop it") from error
+        yield

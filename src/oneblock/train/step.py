@@ -1,0 +1,197 @@
+"""One optimizer step of one block: draw, denoise, weigh, accumulate, clip, update, average."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from oneblock.blockwise import BlockDenoiser
+from oneblock.optim.ema import ema_beta, ema_update
+from oneblock.optim.schedule import learning_rate_factor
+from oneblock.tasks.base import Loss
+from oneblock.tasks.image import ImageGeneration
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient was not finite; the message names block, band and step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """AdamW, clipping and averaging; the same for every block.
+
+    Args:
+        learning_rate, weight_decay, beta1, beta2: AdamW's; only matrices decay.
+        clip: largest gradient norm.
+        accumulate: micro-batches that one batch is cut into.
+        ema_gamma: exponent of the weight average (``optim.ema``); 16.97 is a width of 5 % of the training.
+        precision: ``"fp32"``, or ``"bf16"`` for autocast.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    clip: float = 1.0
+    accumulate: int = 1
+    ema_gamma: float = 16.97
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What one step did. Losses are batch means; ``layer_evaluations`` counts this step's (forward, batch x layers)."""
+
+    job: str
+    block: int | None
+    step: int
+    num_steps: int
+    loss: float
+    plain: float
+    grad_norm: float
+    learning_rate: float
+    layer_evaluations: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """A block's share of a plan: which layers, which noise levels, which steps.
+
+    ``block`` is None for the seed block of a branched run. Steps count from the start of the job's history: a block
+    that starts as a copy of the seed block goes on from ``first_step``.
+    """
+
+    name: str
+    block: int | None
+    layers: range
+    band: tuple[float, float]
+    first_step: int
+    last_step: int
+    warmup: int
+    hold: int
+
+
+class TrainState:
+    """The trained tensors of one job: weights, their average, and AdamW's moments. Nothing of any other block."""
+
+    def __init__(self, spec: JobSpec, denoiser: BlockDenoiser, settings: OptimizerSettings) -> None:
+        self.spec = spec
+        self.denoiser = denoiser
+        self.settings = settings
+        self.step = spec.first_step
+        self.weights = dict(denoiser.backbone.named_parameters())
+        self.averages = {name: p.detach().clone() for name, p in self.weights.items()}
+        matrices: list[Tensor] = [p for p in self.weights.values() if p.ndim > 1]
+        vectors: list[Tensor] = [p for p in self.weights.values() if p.ndim <= 1]
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(
+            groups,
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that resuming needs, by name; the step is kept apart."""
+        found = {f"weights/{n}": p.detach() for n, p in self.weights.items()}
+        found |= {f"ema/{n}": t for n, t in self.averages.items()}
+        for name, p in self.weights.items():
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if p in self.optimizer.state:
+                    found[f"{moment}/{name}"] = self.optimizer.state[p][moment]
+        return found
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Inverse of ``tensors``: bit for bit the state after ``step`` steps."""
+        for name, p in self.weights.items():
+            p.copy_(tensors[f"weights/{name}"])
+            self.averages[name].copy_(tensors[f"ema/{name}"])
+            if f"exp_avg/{name}" in tensors:
+                self.optimizer.state[p] = {
+                    "step": torch.tensor(float(step), device=p.device),
+                    "exp_avg": tensors[f"exp_avg/{name}"].to(p.device, copy=True),
+                    "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(p.device, copy=True),
+                }
+        self.step = step
+
+
+def train_step(
+    state: TrainState,
+    task: ImageGeneration,
+    images: Tensor,
+    labels: Tensor,
+    sigma: Tensor,
+    generator: torch.Generator,
+) -> StepReport:
+    """Update ``state`` on one batch: images (n, c, h, w) in [-1, 1], labels (n,), levels sigma (n,).
+
+    Raises:
+        NonFiniteError: before the update, so the state is still the last good one.
+    """
+    settings, spec = state.settings, state.spec
+    rate = settings.learning_rate * learning_rate_factor(state.step, spec.last_step, spec.warmup, spec.hold)
+    loss, norm = backward(state, task, images, labels, sigma, generator)
+    weighted, plain, size = float(loss.weighted.mean()), float(loss.plain.mean()), float(norm)
+    if not (math.isfinite(size) and math.isfinite(weighted)):
+        raise NonFiniteError(
+            f"{spec.name}: loss {weighted}, gradient norm {size} at step {state.step}, noise band "
+            f"[{spec.band[0]:.4g}, {spec.band[1]:.4g}]; the last checkpoint is intact: lower the learning rate "
+            f"({settings.learning_rate}) or look at the data"
+        )
+    update(state, rate)
+    return StepReport(
+        job=spec.name,
+        block=spec.block,
+        step=state.step,
+        num_steps=spec.last_step,
+        loss=weighted,
+        plain=plain,
+        grad_norm=size,
+        learning_rate=rate,
+        layer_evaluations=len(images) * len(spec.layers),
+    )
+
+
+def backward(
+    state: TrainState,
+    task: ImageGeneration,
+    images: Tensor,
+    labels: Tensor,
+    sigma: Tensor,
+    generator: torch.Generator,
+) -> tuple[Loss, Tensor]:
+    """Accumulate and clip gradients; the batch's per-sample loss (detached) and its gradient norm before clipping."""
+    state.denoiser.train()
+    losses: list[Loss] = []
+    parts = [t.chunk(state.settings.accumulate) for t in (images, labels, sigma)]
+    for image, label, level in zip(*parts, strict=True):
+        loss = _loss(state, task, image, label, level, generator)
+        (loss.weighted.sum() / len(images)).backward()
+        losses.append(Loss(loss.weighted.detach(), loss.plain.detach()))
+    norm = torch.nn.utils.clip_grad_norm_(list(state.weights.values()), state.settings.clip)
+    return Loss(torch.cat([one.weighted for one in losses]), torch.cat([one.plain for one in losses])), norm
+
+
+def update(state: TrainState, learning_rate: float) -> None:
+    """One AdamW step with the gradients at hand, then the weight average."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    ema_update(state.averages, dict(state.weights), ema_beta(state.step, state.settings.ema_gamma))
+
+
+def _loss(
+    state: TrainState, task: ImageGeneration, images: Tensor, labels: Tensor, sigma: Tensor, generator: torch.Generator
+) -> Loss:
+    noised = task.noised(images, sigma, state.spec.block, generator)
+    labels = task.drop_labels(labels, generator)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=state.settings.precision == "bf16"):
+        return task.loss(state.denoiser, noised, images, labels)

@@ -1,0 +1,119 @@
+"""Strategies: in which order the jobs of a plan are trained. Each is a generator of step reports.
+
+End-to-end training is the plan with a single block; there is no second code path for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from itertools import islice
+
+from oneblock.plan import Plan
+from oneblock.train.loop import Run, train_job
+from oneblock.train.step import JobSpec, StepReport
+
+SEED = "seed"
+Reports = Generator[StepReport, None, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much work a plan spends, in layer evaluations (one layer, one sample, forward).
+
+    Args:
+        layer_evaluations: of the whole plan; every block gets the same number of steps.
+        batch_size: samples per step.
+        branch: fraction of the budget that trains the seed block on the whole noise range; 0 trains none.
+        hold: fraction of a job's steps at constant learning rate, when ``branch`` is 0.
+        warmup: fraction of a job's steps of linear warm-up.
+    """
+
+    layer_evaluations: int
+    batch_size: int
+    branch: float = 0.0
+    hold: float = 0.0
+    warmup: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("branch", "hold", "warmup"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}={getattr(self, name)} is not a fraction; use 0 up to (not including) 1")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size} is no batch; use 1 or more")
+
+
+def job_specs(plan: Plan, budget: Budget) -> list[JobSpec]:
+    """The jobs of a plan in the order one process would train them: the seed block if there is one, then 0 .. B-1.
+
+    Raises:
+        ValueError: when the budget does not pay for a step of each job, or branching needs equal blocks.
+    """
+    work = budget.layer_evaluations / (plan.depth * budget.batch_size)
+    seed_steps = 0
+    if budget.branch > 0:
+        _check_branch(plan, budget)
+        seed_steps = round(budget.branch * work * plan.num_blocks)
+    block_steps = round((1.0 - budget.branch) * work)
+    if block_steps < 1 or (budget.branch > 0 and seed_steps < 1):
+        least = plan.depth * budget.batch_size
+        raise ValueError(
+            f"budget={budget.layer_evaluations} does not pay for one step of every block; use at least "
+            f"{least} layer evaluations (depth {plan.depth} x batch {budget.batch_size}), more when branching"
+        )
+    total = seed_steps + block_steps
+    warmup = max(1, round(budget.warmup * total))
+    hold = seed_steps if seed_steps else round(budget.hold * total)
+    law = plan.partition.law
+
+    def spec(name: str, block: int | None, band: tuple[float, float], first: int, last: int) -> JobSpec:
+        layers = plan.layer_range(block or 0)
+        return JobSpec(
+            name=name, block=block, layers=layers, band=band, first_step=first, last_step=last, warmup=warmup, hold=hold
+        )
+
+    seed = [spec(SEED, None, (law.low, law.high), 0, seed_steps)] if seed_steps else []
+    blocks = [spec(f"block-{b}", b, plan.partition.training_band(b), seed_steps, total) for b in range(plan.num_blocks)]
+    return seed + blocks
+
+
+def _check_branch(plan: Plan, budget: Budget) -> None:
+    if plan.num_blocks == 1:
+        raise ValueError(f"branch={budget.branch} needs two blocks or more; use branch=0 or more blocks")
+    if len(set(plan.layers)) > 1:
+        raise ValueError(
+            f"branch={budget.branch} copies one block into all, but layers={plan.layers} are uneven; use equal blocks"
+        )
+
+
+def one_block(run: Run, budget: Budget, name: str) -> Reports:
+    """Train a single job (``"block-2"``, ``"seed"``) and nothing else."""
+    specs = {spec.name: spec for spec in job_specs(run.plan, budget)}
+    if name not in specs:
+        raise ValueError(f"job {name!r} does not exist in this plan; use one of {', '.join(specs)}")
+    yield from _start(run, specs, name)
+
+
+def round_robin(run: Run, budget: Budget, stride: int = 100) -> Reports:
+    """Train all jobs in one process, ``stride`` steps of each block in turn; the seed block first and to its end."""
+    specs = {spec.name: spec for spec in job_specs(run.plan, budget)}
+    if SEED in specs:
+        yield from _start(run, specs, SEED)
+    running = [_start(run, specs, name) for name in specs if name != SEED]
+    try:
+        while running:
+            for job in list(running):
+                count = 0
+                for report in islice(job, stride):
+                    count += 1
+                    yield report
+                if count < stride:
+                    running.remove(job)
+    finally:
+        for job in running:
+            job.close()
+
+
+def _start(run: Run, specs: dict[str, JobSpec], name: str) -> Reports:
+    start = run.directory / SEED if SEED in specs and name != SEED else None
+    return train_job(run, specs[name], start)

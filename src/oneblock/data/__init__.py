@@ -1,0 +1,21 @@
+"""Batches of plain tensors: readers, transforms and synthetic images; knows no model."""
+
+from .errors import MissingExtraError
+from .hub import HubSource
+from .sources import ImageSet, MemorySource, Source, load_images, open_source
+from .synthetic import synthetic_images
+from .transforms import random_flip, to_float, to_uint8
+
+__all__ = [
+    "HubSource",
+    "ImageSet",
+    "MemorySource",
+    "MissingExtraError",
+    "Source",
+    "load_images",
+    "open_source",
+    "random_flip",
+    "synthetic_images",
+    "to_float",
+    "to_uint8",
+]

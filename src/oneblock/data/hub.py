@@ -1,0 +1,241 @@
+"""Images streamed through the ``datasets`` library, row after row, without holding them all.
+
+Epoch e is the stream shuffled by a buffer under a seed hashed from (seed, e); step s of batch size n covers
+rows s n .. s n + n - 1 of the endless row of epochs. The next step in turn is read on; any other one is
+reached by skipping.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from .errors import MissingExtraError
+from .imageset import ImageSet, Split, check_channels, check_size
+from .memory import check_position, epoch_seed
+from .pixels import DEFAULT_SIZE, choose_channels, to_pixels
+from .transforms import to_float
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Row = Mapping[str, object]
+# numpy, which shuffles the stream, takes seeds of 32 bits everywhere
+SEED_BITS = 32
+
+
+class RowStream(Protocol):
+    """What this module needs of a ``datasets.IterableDataset``."""
+
+    features: Mapping[str, object] | None
+
+    def shuffle(self, seed: int, *, buffer_size: int) -> RowStream:
+        """The rows in another order."""
+
+    def skip(self, n: int) -> RowStream:
+        """The rows after the first ``n``."""
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows from the beginning."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the image and the label column, and of the classes."""
+
+    image: str
+    label: str
+    classes: tuple[str, ...]
+
+
+class HubSource:
+    """A ``Source`` over a streamed data set.
+
+    Args:
+        name: as ``datasets.load_dataset`` takes it, for example ``owner/name``.
+        split: ``train`` or ``test``.
+        size: side of the square images; None is ``DEFAULT_SIZE``.
+        channels: 1 or 3; None takes what the first image is, and refuses a later one of the other kind.
+        image_column: None finds the only column of images.
+        label_column: None finds the only column of class labels.
+        buffer_size: rows held for shuffling.
+
+    Raises:
+        ValueError: columns are missing or ambiguous, or the stream has no rows.
+        MissingExtraError: ``datasets`` or Pillow is not installed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: Split = "train",
+        *,
+        size: int | None = None,
+        channels: int | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        buffer_size: int = 2000,
+    ) -> None:
+        check_size(size)
+        check_channels(channels)
+        if buffer_size < 1:
+            raise ValueError(f"buffer_size={buffer_size} is too small; 1 or more is allowed; use for example 2000")
+        self.name = f"hf:{name}"
+        self._stream = _open_stream(name, split)
+        first = next(iter(self._stream), None)
+        if first is None:
+            raise ValueError(f"{self.name} has no rows in split {split!r}; 1 or more are allowed; use another split")
+        self._columns = find_columns(self._stream.features, first, self.name, image_column, label_column)
+        self._channels = choose_channels({_image(first, self._columns).mode: 1}, channels, self.name)
+        self._strict = channels is None
+        self._size = size or DEFAULT_SIZE
+        self._buffer_size = buffer_size
+        self._num_rows: int | None = None
+        self._next: tuple[int, int] | None = None
+        self._rows: Iterator[Row] = iter(())
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self._channels, self._size, self._size
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._columns.classes
+
+    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+        check_position(step, batch_size)
+        start = step * batch_size
+        if self._next != (seed, start):
+            self._rows = self._rows_from(seed, start)
+        # a failure half-way through the batch must not leave a position that looks valid
+        self._next = None
+        images, labels = self._convert(itertools.islice(self._rows, batch_size))
+        self._next = (seed, start + batch_size)
+        return to_float(images), labels
+
+    def read_all(self) -> ImageSet:
+        """Every row once, in the order of the stream, in memory."""
+        images, labels = self._convert(self._stream)
+        return ImageSet(images, labels, self.classes, self.name)
+
+    def _convert(self, rows: Iterable[Row]) -> tuple[Tensor, Tensor]:
+        pairs = [(self._pixels(row), self._label(row)) for row in rows]
+        return torch.stack([image for image, _ in pairs]), torch.tensor([label for _, label in pairs])
+
+    def _pixels(self, row: Row) -> Tensor:
+        image = _image(row, self._columns)
+        if self._strict and choose_channels({image.mode: 1}, None, self.name) != self._channels:
+            raise ValueError(
+                f"{self.name} mixes grey and colour images (mode {image.mode} after images with "
+                f"{self._channels} channels); one kind is allowed when channels is None; "
+                "pass channels=1 or channels=3 (--channels)"
+            )
+        return to_pixels(image, self._size, self._channels)
+
+    def _label(self, row: Row) -> int:
+        label = row[self._columns.label]
+        if not isinstance(label, int) or not 0 <= label < len(self.classes):
+            raise ValueError(
+                f"{self.name} has the label {label!r}; 0..{len(self.classes) - 1} is allowed; use a split with labels"
+            )
+        return label
+
+    def _rows_from(self, seed: int, start: int) -> Iterator[Row]:
+        """The endless rows from ``start`` on; an epoch is counted only when a start lies beyond the first."""
+        if self._num_rows is None:
+            rows = iter(self._shuffled(seed, 0).skip(start))
+            first = next(rows, None)
+            if first is not None:
+                return itertools.chain([first], rows, self._epochs(seed, 1))
+            self._num_rows = sum(1 for _ in self._stream)
+        epoch, offset = divmod(start, self._num_rows)
+        return itertools.chain(self._shuffled(seed, epoch).skip(offset), self._epochs(seed, epoch + 1))
+
+    def _epochs(self, seed: int, first: int) -> Iterator[Row]:
+        for epoch in itertools.count(first):
+            yield from self._shuffled(seed, epoch)
+
+    def _shuffled(self, seed: int, epoch: int) -> RowStream:
+        return self._stream.shuffle(epoch_seed(seed, epoch, SEED_BITS), buffer_size=self._buffer_size)
+
+
+def _open_stream(name: str, split: Split) -> RowStream:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("datasets", "hub") from error
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("pillow") from error
+    return cast(RowStream, datasets.load_dataset(name, split=split, streaming=True))
+
+
+def find_columns(
+    features: Mapping[str, object] | None, first: Row, name: str, image: str | None, label: str | None
+) -> Columns:
+    """The image and the label column of a stream.
+
+    Args:
+        features: column types as ``datasets`` declares them, None where it does not know.
+        first: a row, which tells the images when the types do not.
+        name: the data set, for error messages.
+        image: the user's choice, None to find it.
+        label: the user's choice, None to find it.
+
+    Raises:
+        ValueError: not exactly one column fits, a chosen one does not exist, or the label column names no
+            classes.
+    """
+    features = features or {}
+    named = {column: _class_names(features.get(column)) for column in first}
+    image = _choose(image, [column for column in first if _holds_image(first[column])], first, "image", name)
+    label = _choose(label, [column for column in first if named[column]], first, "label", name)
+    if not named[label]:
+        raise ValueError(
+            f"label_column={label!r} of {name} names no classes; a column of class labels is allowed; choose "
+            f"one of {_quote(column for column in first if named[column])}"
+        )
+    return Columns(image, label, named[label])
+
+
+def _choose(choice: str | None, fitting: list[str], first: Row, kind: str, name: str) -> str:
+    if choice is not None:
+        fitting = [choice] if choice in first else []
+    if len(fitting) != 1:
+        asked = "" if choice is None else f" named {choice!r}"
+        raise ValueError(
+            f"{name} has {len(fitting)} {kind} columns{asked} ({_quote(fitting)}) among {_quote(first)}; "
+            f"exactly one is allowed; pass {kind}_column=NAME (hf:NAME,{kind}=COLUMN)"
+        )
+    return fitting[0]
+
+
+def _quote(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _class_names(feature: object) -> tuple[str, ...]:
+    names = getattr(feature, "names", None) if type(feature).__name__ == "ClassLabel" else None
+    return tuple(str(name) for name in names or ())
+
+
+def _holds_image(value: object) -> bool:
+    from PIL import Image
+
+    return isinstance(value, Image.Image)
+
+
+def _image(row: Row, columns: Columns) -> Image:
+    value = row[columns.image]
+    if not _holds_image(value):
+        raise ValueError(
+            f"column {columns.image!r} holds {type(value).__name__}; decoded images are allowed; choose "
+            "another image column"
+        )
+    return cast("Image", value)

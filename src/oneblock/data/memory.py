@@ -1,0 +1,106 @@
+"""Batches from memory, in an order that any machine can compute from the seed alone.
+
+The samples of epoch e stand in the order of a permutation drawn from a generator seeded with a hash of (seed,
+e). Step s of batch size n covers positions s n .. s n + n - 1 of the endless row of these permutations, so
+every epoch shows each sample once, a resumed run needs no stored state, and the batch size may exceed the
+set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .imageset import ImageSet
+from .transforms import to_float
+
+
+class Source(Protocol):
+    """Training batches addressed by their step."""
+
+    @property
+    def name(self) -> str:
+        """Where the images come from."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """One name per label."""
+
+    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+        """The batch of one step; depends on nothing but the arguments.
+
+        Args:
+            step: 0 or more.
+            batch_size: n, 1 or more.
+            seed: names the order of the samples.
+
+        Returns:
+            Images float32 (n, C, H, W) in [-1, 1] and labels int64 (n,).
+
+        Raises:
+            ValueError: ``step`` is negative or ``batch_size`` is below 1.
+        """
+
+
+class MemorySource:
+    """A ``Source`` over an ``ImageSet``, with random access to every step."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+        self._epoch: tuple[int, int] | None = None
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    @property
+    def name(self) -> str:
+        return self.images.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.images.shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.images.classes
+
+    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+        chosen = self.indices(step, batch_size, seed)
+        return to_float(self.images.images[chosen]), self.images.labels[chosen]
+
+    def indices(self, step: int, batch_size: int, seed: int) -> Tensor:
+        """Positions in the set of the samples of one step: int64 (batch_size,)."""
+        check_position(step, batch_size)
+        start, missing, parts = step * batch_size, batch_size, []
+        while missing:
+            epoch, offset = divmod(start, len(self.images))
+            part = self._permutation(seed, epoch)[offset : offset + missing]
+            parts.append(part)
+            start, missing = start + len(part), missing - len(part)
+        return torch.cat(parts)
+
+    def _permutation(self, seed: int, epoch: int) -> Tensor:
+        if self._epoch != (seed, epoch):
+            generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+            self._order = torch.randperm(len(self.images), generator=generator)
+            self._epoch = (seed, epoch)
+        return self._order
+
+
+def check_position(step: int, batch_size: int) -> None:
+    """Refuse a negative step or an empty batch with a ValueError."""
+    if step < 0:
+        raise ValueError(f"step={step} is negative; 0 or more is allowed; count steps from 0")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} is too small; 1 or more is allowed; use for example 64")
+
+
+def epoch_seed(seed: int, epoch: int, bits: int = 63) -> int:
+    """A number in [0, 2^bits) that differs for every (seed, epoch): the head of their SHA-256."""
+    digest = hashlib.sha256(f"{seed}:{epoch}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> (64 - bits)

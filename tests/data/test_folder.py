@@ -164,6 +164,12 @@ def test_split_by_name_is_stable_and_disjoint(tmp_path: Path) -> None:
     assert after - {"a/another.png"} == names["test"]
 
 
+def test_equal_file_names_of_two_classes_are_split_apart(tmp_path: Path) -> None:
+    for number in range(60):
+        write(tmp_path, f"class{number}/same.png")
+    assert {file.split for file in list_files(tmp_path)[1]} == {"train", "test"}
+
+
 def test_one_name_in_ten_is_for_the_test() -> None:
     tests = [split_of(f"a/{number}.png") for number in range(5000)].count("test")
     assert 420 < tests < 580

@@ -1,0 +1,66 @@
+"""``oneblock VERB ...``: finds the verb, lets tyro parse its options, and turns mistakes into one clear message."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+# Words on the command line -> module and the frozen dataclass that holds the verb's options and its `run`.
+VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
+    ("train", "images"): ("train", "TrainImages", "train an image generator, one block at a time"),
+    ("sample",): ("sample", "Sample", "generate images with a run or a merged model"),
+    ("evaluate",): ("evaluate", "Evaluate", "held-out loss per band and quality of generated images"),
+    ("status",): ("status", "Status", "where the jobs of a run stand"),
+    ("merge",): ("merge", "Merge", "make one model of a run's blocks"),
+    ("compare", "images"): ("compare", "CompareImages", "train blockwise and its rivals with the same work"),
+    ("demo",): ("demo", "Demo", "a small comparison from start to end"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; 0 when it worked, 2 for the user's mistakes, 1 for a run that failed on its own."""
+    words = sys.argv[1:] if arguments is None else arguments
+    for verb, (module, name, _) in VERBS.items():
+        if tuple(words[: len(verb)]) == verb:
+            return _run(" ".join(verb), module, name, words[len(verb) :])
+    wanted = " ".join(words[:2])
+    asks = not words or words[0] in ("-h", "--help")
+    stream = sys.stdout if asks else sys.stderr
+    if not asks:
+        print(f"oneblock: {wanted!r} is no command; use one of these", file=stream)
+    print("usage: oneblock COMMAND [OPTIONS]   (oneblock COMMAND --help tells more)\n", file=stream)
+    for verb, (_, _, text) in VERBS.items():
+        print(f"  {' '.join(verb):<16} {text}", file=stream)
+    return 0 if asks else 2
+
+
+def _run(verb: str, module: str, name: str, words: list[str]) -> int:
+    try:
+        import tyro
+    except ImportError:
+        print("oneblock: the command line needs tyro and rich; pip install 'oneblock[cli]'", file=sys.stderr)
+        return 2
+    from oneblock.train.checkpoint import StorageError
+    from oneblock.train.loop import BusyError
+    from oneblock.train.step import NonFiniteError
+
+    command = getattr(import_module(f"oneblock.cli.{module}"), name)
+    options = tyro.cli(
+        command, prog=f"oneblock {verb}", args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
+    )
+    try:
+        options.run()
+    except (ValueError, BusyError, ImportError, FileNotFoundError) as error:
+        print(f"oneblock: {error}", file=sys.stderr)
+        return 2
+    except (StorageError, NonFiniteError) as error:
+        print(f"oneblock: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("oneblock: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

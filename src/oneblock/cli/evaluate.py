@@ -1,0 +1,102 @@
+"""``oneblock evaluate``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oneblock.cli import console
+from oneblock.cli.options import DataOptions, MachineOptions, SamplingOptions, check_data
+from oneblock.cli.sample import sample_images
+from oneblock.data import ImageSet, to_float
+from oneblock.metrics import default_extractor, extractor_for, image_quality
+from oneblock.partition import Partition, make_partition
+from oneblock.plan import Plan
+from oneblock.presets import blockwise, image_task
+from oneblock.train.evaluate import band_losses
+from oneblock.train.shards import open_denoiser, open_plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Held-out denoising loss per band, and quality of generated images on a named feature extractor.
+
+    The Frechet distance is on our own features and stands beside the distance of real images to real images; it is not
+    comparable with published FID.
+    """
+
+    model: Path
+    """directory of a run or of a merged model"""
+    num_samples: int = 2000
+    """generated images"""
+    report_bands: int = 0
+    """bands to report losses on (0: the plan's own)"""
+    extractor: str = ""
+    """digits-cnn, fashion-mnist-cnn or efficientnet-lite0 (default: what fits the data)"""
+    json: bool = False
+    """print one JSON object instead of tables"""
+    data: DataOptions = field(default_factory=DataOptions)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    machine: MachineOptions = field(default_factory=MachineOptions)
+
+    def run(self) -> None:
+        plan = open_plan(self.model)
+        train, test = self.data.load("train"), self.data.load("test")
+        check_data(plan, train)
+        bands = make_partition(plan.partition.law, self.report_bands) if self.report_bands else plan.partition
+        row = evaluate_model(
+            plan,
+            self.model,
+            train,
+            test,
+            bands,
+            self.num_samples,
+            self.extractor or default_extractor(self.data.data),
+            self.sampling,
+            self.machine.torch_device(),
+        )
+        if self.json:
+            console.emit(row)
+            return
+        losses = row.pop("band_losses")
+        edges = bands.edges
+        rows = [(f"{edges[b + 1]:.4g} to {edges[b]:.4g}", f"{loss:.4f}") for b, loss in enumerate(losses)]
+        console.table("held-out loss", ("band of sigma", "loss"), rows)
+        shown = [(k, f"{v:.4g}" if isinstance(v, float) else str(v)) for k, v in row.items()]
+        console.table("generated images", ("score", "value"), shown)
+
+
+def evaluate_model(
+    plan: Plan,
+    directory: Path,
+    train: ImageSet,
+    test: ImageSet,
+    bands: Partition,
+    num_samples: int,
+    extractor: str,
+    sampling: SamplingOptions,
+    device: torch.device,
+) -> dict[str, Any]:
+    """All scores of a model as plain values; ``bands`` are those that losses are reported on."""
+    task = image_task(plan)
+    if test.num_classes != task.num_classes:
+        raise ValueError(
+            f"the data have {test.num_classes} classes, the plan has {task.num_classes}; use the same data"
+        )
+    denoiser = open_denoiser(directory, blockwise(plan), device, sampling.resident)
+    losses = band_losses(denoiser, task, bands, to_float(test.images).to(device), test.labels.to(device))
+    labels = torch.arange(num_samples, device=device) % task.num_classes
+    images, seconds = sample_images(plan, denoiser, labels, sampling)
+    quality = image_quality(
+        train.images[:10_000], test.images[:num_samples], images, extractor_for(extractor), labels.cpu()
+    )
+    return {
+        "band_losses": losses,
+        "loss": sum(losses) / len(losses),
+        **quality.as_row(),
+        "sampling_seconds": seconds,
+        "images_per_second": num_samples / seconds,
+    }

@@ -1,0 +1,187 @@
+"""Options that several verbs share, and what they build."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from oneblock.data import ImageSet, load_images
+from oneblock.partition import Bands
+from oneblock.plan import Plan
+from oneblock.presets import ImageRecipe, Size
+from oneblock.train.step import OptimizerSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which images."""
+
+    data: str = "digits"
+    """digits, fashion-mnist, folder:DIR, cifar10:DIR, cifar100:DIR or hf:NAME"""
+    data_dir: Path | None = None
+    """where the files of fashion-mnist lie (default: ./data, then where `make data` puts them)"""
+    image_size: int | None = None
+    """resize and crop (folders) or pad (digits, fashion-mnist) to this many pixels"""
+    channels: int | None = None
+    """1 (grey) or 3 (colour), for folders that mix both"""
+
+    def load(self, split: Literal["train", "test"]) -> ImageSet:
+        return load_images(self.data, split, size=self.image_size, channels=self.channels, root=self.data_dir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The network and how its work is spent."""
+
+    size: Size = "micro"
+    """one dial for depth, width and heads"""
+    depth: int = 0
+    """layers (0: what --size says)"""
+    width: int = 0
+    """width (0: what --size says)"""
+    heads: int = 0
+    """attention heads (0: what --size says)"""
+    patch: int = 0
+    """pixels along a patch (0: 4, or 2 for images below 16 pixels)"""
+    blocks: int = 3
+    """number of blocks; must divide the depth"""
+    layers: tuple[int, ...] = ()
+    """layers of each block, noisiest first, instead of an even split: --layers 1 2 3"""
+    bands: Bands = "equal-mass"
+    """how the noise range is cut"""
+    overlap: float = 0.05
+    """how far a block trains beyond its band, in log sigma"""
+    budget: str = "1.15M"
+    """work of the whole run in layer evaluations: 800000, 300k, 1.2M"""
+    batch_size: int = 128
+    """images per step"""
+    branch: float = 0.0
+    """share of the budget that trains one block on the whole range, from which every block then starts"""
+    hold: float = 0.0
+    """share of the steps at constant learning rate before the cosine"""
+    warmup: float = 0.05
+    """share of the steps of linear warm-up"""
+    label_dropout: float = 0.1
+    """share of labels replaced by the null class, for guidance"""
+    flip: bool = False
+    """mirror images at random"""
+    learning_rate: float = 1e-3
+    """peak learning rate of AdamW"""
+    weight_decay: float = 0.01
+    """of AdamW, on matrices"""
+    clip: float = 1.0
+    """largest gradient norm"""
+    accumulate: int = 1
+    """micro-batches per step"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs the network under autocast"""
+    seed: int = 0
+    """every random number follows from it"""
+
+    def recipe(self, data: str, images: ImageSet) -> ImageRecipe:
+        """The recipe of a run on ``images``."""
+        return ImageRecipe(
+            data=data,
+            fingerprint=images.fingerprint(),
+            image_shape=images.shape,
+            num_classes=images.num_classes,
+            size=self.size,
+            depth=self.depth,
+            width=self.width,
+            heads=self.heads,
+            patch=self.patch or (2 if images.shape[1] < 16 else 4),
+            blocks=self.blocks,
+            layers=self.layers,
+            bands=self.bands,
+            overlap=self.overlap,
+            budget=parse_count(self.budget),
+            batch_size=self.batch_size,
+            branch=self.branch,
+            hold=self.hold,
+            warmup=self.warmup,
+            label_dropout=self.label_dropout,
+            flip=self.flip,
+            seed=self.seed,
+            optimizer=OptimizerSettings(
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                clip=self.clip,
+                accumulate=self.accumulate,
+                precision=self.precision,
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """Where and how it runs; none of it changes what is learned beyond rounding."""
+
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps"""
+    threads: int = 0
+    """CPU threads (0: torch's choice)"""
+    checkpointing: bool = False
+    """recompute activations in the backward pass: less memory, more time"""
+    compile: bool = False
+    """pass the network through torch.compile"""
+    save_every: int = 500
+    """steps between checkpoints of a block"""
+    keep: int = 2
+    """checkpoints kept per block"""
+
+    def torch_device(self) -> torch.device:
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        try:
+            device = torch.device(self.device)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"device={self.device!r} is not available ({error}); use cpu or a device of this machine"
+            ) from error
+        return device
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How images are generated."""
+
+    sampler: Literal["euler", "heun", "dpm++2m", "churn"] = "euler"
+    """solver"""
+    steps: int = 24
+    """steps; with the equal-mass grid a multiple of the number of blocks"""
+    grid: Literal["equal-mass", "karras"] = "equal-mass"
+    """where the steps lie"""
+    guidance: float = 1.0
+    """classifier-free guidance scale; 1 is none"""
+    guidance_interval: tuple[float, float] = (0.0, float("inf"))
+    """noise levels between which guidance acts"""
+    sample_seed: int = 0
+    """of the starting noise"""
+    resident: int | None = None
+    """blocks kept in memory; 1 holds a single block at any time"""
+
+
+def parse_count(text: str) -> int:
+    """``"800000"``, ``"300k"``, ``"1.2M"``, ``"2G"`` -> a whole number."""
+    scale = {"k": 10**3, "m": 10**6, "g": 10**9}.get(text[-1:].lower(), 1)
+    number = text[:-1] if scale > 1 else text
+    try:
+        value = round(float(number) * scale)
+    except (ValueError, OverflowError):
+        value = 0
+    if value < 1:
+        raise ValueError(f"budget={text!r} is not a number of layer evaluations; write 800000, 300k or 1.2M")
+    return value
+
+
+def check_data(plan: Plan, images: ImageSet) -> None:
+    """Refuse training images that are not those of the plan."""
+    if plan.recipe["fingerprint"] != images.fingerprint():
+        raise ValueError(
+            f"the images of {images.name} have fingerprint {images.fingerprint()}, the plan was made for "
+            f"{plan.recipe['fingerprint']}; use the same files, size and channels"
+        )

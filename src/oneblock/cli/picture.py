@@ -1,0 +1,62 @@
+"""Pictures: grids of images and curves, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+
+def image_grid(images: Tensor, path: Path, columns: int, pixels: int = 64) -> Path:
+    """Write uint8 images (n, c, h, w) row by row as one PNG, each enlarged by a whole factor to about ``pixels``."""
+    pyplot = _pyplot()
+    n, _, height, _width = images.shape
+    rows = -(-n // columns)
+    padded = torch.cat([images, images.new_full((rows * columns - n, *images.shape[1:]), 255)])
+    factor = max(1, pixels // height)
+    large = padded.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    framed = torch.nn.functional.pad(large, (1, 1, 1, 1), value=128)
+    sheet = rearrange(framed, "(r k) c h w -> (r h) (k w) c", k=columns).expand(-1, -1, 3).contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyplot.imsave(path, sheet.numpy())
+    return path
+
+
+def curves(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    path: Path,
+    x_label: str,
+    y_label: str,
+    logarithmic: bool = False,
+) -> Path:
+    """Write named lines of (x, y) points as one PNG."""
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    for (name, points), marker in zip(lines.items(), "osD^v<>Px*" * 3, strict=False):
+        axes.plot(*zip(*points, strict=True), label=name, marker=marker if len(points) < 12 else None)
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return path
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib; pip install 'oneblock[report]'") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

@@ -1,0 +1,145 @@
+"""``oneblock train images``."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from oneblock.cli import console
+from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions
+from oneblock.data import ImageSet, MemorySource
+from oneblock.plan import Plan, write_plan
+from oneblock.presets import blockwise, image_plan, image_task, plan_budget, plan_optimizer
+from oneblock.train.loop import Run
+from oneblock.train.record import Recorder
+from oneblock.train.strategy import Reports, job_specs, one_block, round_robin
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainImages:
+    """Train a class-conditional image generator (DiT), one block at a time.
+
+    The same command resumes a run that was stopped. Every block is its own job: run --strategy one-block --block B on
+    as many machines as there are blocks, then `oneblock merge`.
+    """
+
+    out: Path
+    """directory of the run"""
+    strategy: Literal["round-robin", "one-block", "end-to-end"] = "round-robin"
+    """all blocks in this process; one of them; or the whole network as a single block"""
+    block: int | None = None
+    """which block to train with --strategy one-block (0 is the noisiest; -1 is the seed block of --branch)"""
+    stride: int = 100
+    """steps of a block before the next has its turn"""
+    json: bool = False
+    """print one JSON object per row instead of progress"""
+    tensorboard: bool = False
+    """also write TensorBoard events"""
+    data: DataOptions = field(default_factory=DataOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    machine: MachineOptions = field(default_factory=MachineOptions)
+
+    def run(self) -> None:
+        images = self.data.load("train")
+        model = replace(self.model, blocks=1, layers=()) if self.strategy == "end-to-end" else self.model
+        plan = image_plan(model.recipe(self.data.data, images))
+        job = self._job(plan)
+        run = start_run(plan, self.out, images, self.machine)
+        seconds = train(run, job, stride=self.stride, json=self.json, tensorboard=self.tensorboard)
+        done = {"out": str(self.out), "plan": plan.hash, "seconds": round(seconds, 1)}
+        if self.json:
+            console.emit(done)
+        else:
+            console.say(f"trained {job or 'all blocks'} in {seconds:.0f} s; next: oneblock merge {self.out}")
+
+    def _job(self, plan: Plan) -> str | None:
+        if self.strategy != "one-block":
+            if self.block is not None:
+                raise ValueError(f"block={self.block} goes with --strategy one-block, not {self.strategy}")
+            return None
+        if self.block is None:
+            raise ValueError(f"--strategy one-block needs --block, from 0 to {plan.num_blocks - 1} (-1: seed block)")
+        if self.block == -1:
+            return "seed"
+        plan.partition.band(self.block)
+        return f"block-{self.block}"
+
+
+def start_run(plan: Plan, out: Path, images: ImageSet, machine: MachineOptions) -> Run:
+    """Claim ``out`` for ``plan`` (another run's directory is refused) and gather what its jobs need."""
+    task = image_task(plan)
+    budget = plan_budget(plan)
+    job_specs(plan, budget)
+    device = machine.torch_device()
+    write_plan(plan, out)
+    return Run(
+        plan=plan,
+        directory=out,
+        blockwise=blockwise(plan),
+        task=task,
+        source=MemorySource(images),
+        settings=plan_optimizer(plan),
+        batch_size=budget.batch_size,
+        flip=bool(plan.recipe["flip"]),
+        device=device,
+        checkpointing=machine.checkpointing,
+        compile=machine.compile,
+        save_every=machine.save_every,
+        keep=machine.keep,
+        warn=lambda message: console.say(f"oneblock: {message}; going on from an earlier checkpoint"),
+    )
+
+
+def train(
+    run: Run, job: str | None, *, stride: int = 100, json: bool = False, tensorboard: bool = False, label: str = ""
+) -> float:
+    """Train one job, or all in turn, to the end; returns the seconds it took. Metrics go to the run's directory."""
+    budget = plan_budget(run.plan)
+    totals = {spec.name: (spec.first_step, spec.last_step) for spec in job_specs(run.plan, budget)}
+    reports: Reports = one_block(run, budget, job) if job else round_robin(run, budget, stride)
+    recorder = Recorder(run.directory)
+    writer = _Writer(run.directory) if tensorboard else None
+    began = time.perf_counter()
+    with _interruptible(reports):
+        shown = reports if json else console.progress(reports, totals, label)
+        for report in shown:
+            row = recorder.add(report)
+            if row is not None and writer is not None:
+                for name in ("loss", "plain", "grad_norm", "learning_rate"):
+                    writer.add_scalar(f"{report.job}/{name}", row[name], report.step)
+            if row is not None and json:
+                console.emit(row)
+    return time.perf_counter() - began
+
+
+@contextmanager
+def _interruptible(reports: Reports) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run between two steps, with a checkpoint."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        reports.close()
+
+
+class _Writer:
+    def __init__(self, directory: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("--tensorboard needs tensorboard; pip install 'oneblock[report]'") from error
+        self._writer = SummaryWriter(str(directory / "tensorboard"))
+
+    def add_scalar(self, name: str, value: float | str, step: int) -> None:
+        self._writer.add_scalar(name, float(value), step)
+        self._writer.flush()

@@ -1,0 +1,41 @@
+"""Held-out denoising loss per band: how well a denoiser serves each range of noise levels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from oneblock.blockwise import DenoiserLike
+from oneblock.partition import Partition
+from oneblock.tasks.image import ImageGeneration
+
+
+@torch.no_grad()
+def band_losses(
+    denoiser: DenoiserLike,
+    task: ImageGeneration,
+    bands: Partition,
+    images: Tensor,
+    labels: Tensor,
+    seed: int = 0,
+    batch_size: int = 500,
+) -> list[float]:
+    """Weighted loss on each band of ``bands`` (without overlap), noisiest first.
+
+    The same levels and the same noise for every denoiser that is asked with the same ``seed``, so that arms compare.
+
+    Args:
+        bands: the bands to report on; they need not be those the denoiser was trained with.
+        images, labels: held-out samples (n, c, h, w) in [-1, 1] and (n,).
+    """
+    losses = []
+    for band in range(bands.num_blocks):
+        generator = torch.Generator().manual_seed(seed * 1000 + band)
+        sigma = bands.levels(*bands.band(band), len(images), generator)
+        sigma = sigma[torch.randperm(len(sigma), generator=generator)]
+        total = 0.0
+        for part in torch.arange(len(images)).split(batch_size):
+            noised = task.noised(images[part], sigma[part].to(images.device), band, generator)
+            total += float(task.loss(denoiser, noised, images[part], labels[part]).weighted.sum())
+        losses.append(total / len(images))
+    return losses

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Literal, cast
 
+import torch
+
 from oneblock.blockwise import Blockwise, BuildBackbone
+from oneblock.memory import DryRun, PeakBytes, peak_bytes
 from oneblock.models.dit import DiT, DiTConfig
 from oneblock.noise import LogNormal, law_to_dict
 from oneblock.partition import Bands, make_partition, split_layers
 from oneblock.plan import Plain, Plan
 from oneblock.tasks.image import ImageGeneration
-from oneblock.train.step import OptimizerSettings
-from oneblock.train.strategy import Budget
+from oneblock.train.step import JobSpec, OptimizerSettings, TrainState, backward, update
+from oneblock.train.strategy import Budget, job_specs
 
 Size = Literal["nano", "micro", "tiny", "S", "B", "L", "XL"]
 
@@ -171,3 +174,23 @@ def image_shape(plan: Plan) -> tuple[int, int, int]:
     """(channels, height, width) of what an image plan denoises."""
     size = cast(int, plan.architecture["image_size"])
     return cast(int, plan.architecture["channels"]), size, size
+
+
+def training_peak(plan: Plan, checkpointing: bool = False) -> PeakBytes:
+    """Peak bytes of training the costliest job of an image plan, counted without running it (``memory.peak_bytes``)."""
+    jobs = job_specs(plan, plan_budget(plan))
+    largest = max(jobs, key=lambda job: len(job.layers))
+    return peak_bytes(lambda: _dry_run(plan, largest, checkpointing))
+
+
+def _dry_run(plan: Plan, job: JobSpec, checkpointing: bool) -> DryRun:
+    task, batch = image_task(plan), plan_budget(plan).batch_size
+    state = TrainState(job, blockwise(plan).denoiser(job.block or 0, checkpointing), plan_optimizer(plan))
+    images = torch.empty(batch, *image_shape(plan))
+    labels, sigma = torch.zeros(batch, dtype=torch.long), torch.ones(batch)
+
+    def step() -> None:
+        backward(state, task, images, labels, sigma, torch.Generator())
+        update(state, learning_rate=0.0)
+
+    return DryRun(state.denoiser, state.optimizer, (images, labels, sigma, *state.averages.values()), step)

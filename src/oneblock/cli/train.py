@@ -96,7 +96,14 @@ def start_run(plan: Plan, out: Path, images: ImageSet, machine: MachineOptions) 
 
 
 def train(
-    run: Run, job: str | None, *, stride: int = 100, json: bool = False, tensorboard: bool = False, label: str = ""
+    run: Run,
+    job: str | None,
+    *,
+    stride: int = 100,
+    json: bool = False,
+    tensorboard: bool = False,
+    quiet: bool = False,
+    label: str = "",
 ) -> float:
     """Train one job, or all in turn, to the end; returns the seconds it took. Metrics go to the run's directory."""
     budget = plan_budget(run.plan)
@@ -106,7 +113,7 @@ def train(
     writer = _Writer(run.directory) if tensorboard else None
     began = time.perf_counter()
     with _interruptible(reports):
-        shown = reports if json else console.progress(reports, totals, label)
+        shown = reports if json or quiet else console.progress(reports, totals, label)
         for report in shown:
             row = recorder.add(report)
             if row is not None and writer is not None:

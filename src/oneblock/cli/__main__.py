@@ -46,7 +46,7 @@ def _run(verb: str, module: str, name: str, words: list[str]) -> int:
 
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
     options = tyro.cli(
-        command, prog=f"oneblock {verb}", args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
+        command, prog=f"oneblock {verb}", args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     )
     try:
         options.run()

@@ -22,7 +22,7 @@ from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions, Samp
 from oneblock.cli.picture import curves, image_grid
 from oneblock.cli.sample import sample_images
 from oneblock.cli.train import start_run, train
-from oneblock.data import ImageSet
+from oneblock.data import Source
 from oneblock.metrics import default_extractor
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
@@ -99,7 +99,7 @@ class Cell:
 def compare(options: CompareImages) -> list[Row]:
     """Train and score every run that has no result yet; all results, in the order of arms, budgets and seeds."""
     cells = _cells(options)
-    images = options.data.load("train")
+    images = options.data.open("train")
     plans = {cell: arm_plan(options, cell, images) for cell in cells}  # refuses bad options before any work
     for plan in plans.values():
         job_specs(plan, plan_budget(plan))
@@ -112,7 +112,7 @@ def compare(options: CompareImages) -> list[Row]:
     return [done[cell] for cell in cells]
 
 
-def arm_plan(options: CompareImages, cell: Cell, images: ImageSet) -> Plan:
+def arm_plan(options: CompareImages, cell: Cell, images: Source) -> Plan:
     """The plan of one run. Every arm holds the learning rate as long as the branched one trains its seed block."""
     model = options.model
     hold = model.hold or model.branch
@@ -157,7 +157,7 @@ def _run_all(options: CompareImages, cells: Sequence[Cell]) -> Iterator[tuple[Ce
 
 def run_cell(options: CompareImages, cell: Cell) -> Row:
     """Train, score and record one run; a recorded result of the same plan and scoring is returned as it is."""
-    train_images, test_images = options.data.load("train"), options.data.load("test")
+    train_images, test_images = options.data.open("train"), options.data.open("test")
     plan = arm_plan(options, cell, train_images)
     directory = options.out / cell.name
     extractor = options.extractor or default_extractor(options.data.data)

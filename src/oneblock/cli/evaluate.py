@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tyro.conf import Positional
 
 from oneblock.cli import console
 from oneblock.cli.options import DataOptions, MachineOptions, SamplingOptions, check_data
 from oneblock.cli.sample import sample_images
-from oneblock.data import ImageSet, to_float
+from oneblock.data import Source, to_float
 from oneblock.metrics import default_extractor, extractor_for, image_quality
 from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
 from oneblock.presets import blockwise, image_task
 from oneblock.train.evaluate import band_losses
 from oneblock.train.shards import open_denoiser, open_plan
+
+# Held-out images that losses are taken on, and training images that generated ones are compared with.
+MOST_IMAGES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,7 @@ class Evaluate:
     comparable with published FID.
     """
 
-    model: Path
+    model: Positional[Path]
     """directory of a run or of a merged model"""
     num_samples: int = 2000
     """generated images"""
@@ -44,7 +48,7 @@ class Evaluate:
 
     def run(self) -> None:
         plan = open_plan(self.model)
-        train, test = self.data.load("train"), self.data.load("test")
+        train, test = self.data.open("train"), self.data.open("test")
         check_data(plan, train)
         bands = make_partition(plan.partition.law, self.report_bands) if self.report_bands else plan.partition
         row = evaluate_model(
@@ -72,8 +76,8 @@ class Evaluate:
 def evaluate_model(
     plan: Plan,
     directory: Path,
-    train: ImageSet,
-    test: ImageSet,
+    train: Source,
+    test: Source,
     bands: Partition,
     num_samples: int,
     extractor: str,
@@ -82,17 +86,16 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """All scores of a model as plain values; ``bands`` are those that losses are reported on."""
     task = image_task(plan)
-    if test.num_classes != task.num_classes:
+    if len(test.classes) != task.num_classes:
         raise ValueError(
-            f"the data have {test.num_classes} classes, the plan has {task.num_classes}; use the same data"
+            f"the data have {len(test.classes)} classes, the plan has {task.num_classes}; use the same data"
         )
+    held_out, known = test.first(MOST_IMAGES), train.first(MOST_IMAGES)
     denoiser = open_denoiser(directory, blockwise(plan), device, sampling.resident)
-    losses = band_losses(denoiser, task, bands, to_float(test.images).to(device), test.labels.to(device))
+    losses = band_losses(denoiser, task, bands, to_float(held_out.images).to(device), held_out.labels.to(device))
     labels = torch.arange(num_samples, device=device) % task.num_classes
     images, seconds = sample_images(plan, denoiser, labels, sampling)
-    quality = image_quality(
-        train.images[:10_000], test.images[:num_samples], images, extractor_for(extractor), labels.cpu()
-    )
+    quality = image_quality(known.images, held_out.images[:num_samples], images, extractor_for(extractor), labels.cpu())
     return {
         "band_losses": losses,
         "loss": sum(losses) / len(losses),

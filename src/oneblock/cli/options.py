@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from oneblock.data import ImageSet, load_images
+from oneblock.data import Source, open_source
 from oneblock.partition import Bands
 from oneblock.plan import Plan
 from oneblock.presets import ImageRecipe, Size
@@ -28,8 +28,8 @@ class DataOptions:
     channels: int | None = None
     """1 (grey) or 3 (colour), for folders that mix both"""
 
-    def load(self, split: Literal["train", "test"]) -> ImageSet:
-        return load_images(self.data, split, size=self.image_size, channels=self.channels, root=self.data_dir)
+    def open(self, split: Literal["train", "test"]) -> Source:
+        return open_source(self.data, split, size=self.image_size, channels=self.channels, root=self.data_dir)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +81,13 @@ class ModelOptions:
     seed: int = 0
     """every random number follows from it"""
 
-    def recipe(self, data: str, images: ImageSet) -> ImageRecipe:
+    def recipe(self, data: str, images: Source) -> ImageRecipe:
         """The recipe of a run on ``images``."""
         return ImageRecipe(
             data=data,
             fingerprint=images.fingerprint(),
             image_shape=images.shape,
-            num_classes=images.num_classes,
+            num_classes=len(images.classes),
             size=self.size,
             depth=self.depth,
             width=self.width,
@@ -178,7 +178,7 @@ def parse_count(text: str) -> int:
     return value
 
 
-def check_data(plan: Plan, images: ImageSet) -> None:
+def check_data(plan: Plan, images: Source) -> None:
     """Refuse training images that are not those of the plan."""
     if plan.recipe["fingerprint"] != images.fingerprint():
         raise ValueError(

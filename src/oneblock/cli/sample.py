@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from tyro.conf import Positional
 
 from oneblock.blockwise import DenoiserLike
 from oneblock.cli import console
@@ -27,7 +28,7 @@ from oneblock.train.shards import open_denoiser, open_plan
 class Sample:
     """Generate images with a run or a merged model: a PNG grid, one row per class, and the images as safetensors."""
 
-    model: Path
+    model: Positional[Path]
     """directory of a run or of a merged model"""
     out: Path = Path("samples.png")
     """the picture; the images go beside it as .safetensors (uint8)"""

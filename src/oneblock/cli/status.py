@@ -6,6 +6,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tyro.conf import Positional
+
 from oneblock.cli import console
 from oneblock.plan import read_plan
 from oneblock.presets import plan_budget
@@ -31,7 +33,7 @@ class JobStatus:
 class Status:
     """Where the jobs of a run stand, read from its directory alone."""
 
-    run_dir: Path
+    run_dir: Positional[Path]
     """directory of the run"""
     json: bool = False
     """print one JSON object per job instead of a table"""

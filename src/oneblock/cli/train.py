@@ -12,7 +12,7 @@ from typing import Literal
 
 from oneblock.cli import console
 from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions
-from oneblock.data import ImageSet, MemorySource
+from oneblock.data import Source
 from oneblock.plan import Plan, write_plan
 from oneblock.presets import blockwise, image_plan, image_task, plan_budget, plan_optimizer
 from oneblock.train.loop import Run
@@ -45,7 +45,7 @@ class TrainImages:
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def run(self) -> None:
-        images = self.data.load("train")
+        images = self.data.open("train")
         model = replace(self.model, blocks=1, layers=()) if self.strategy == "end-to-end" else self.model
         plan = image_plan(model.recipe(self.data.data, images))
         job = self._job(plan)
@@ -70,7 +70,7 @@ class TrainImages:
         return f"block-{self.block}"
 
 
-def start_run(plan: Plan, out: Path, images: ImageSet, machine: MachineOptions) -> Run:
+def start_run(plan: Plan, out: Path, images: Source, machine: MachineOptions) -> Run:
     """Claim ``out`` for ``plan`` (another run's directory is refused) and gather what its jobs need."""
     task = image_task(plan)
     budget = plan_budget(plan)
@@ -82,7 +82,7 @@ def start_run(plan: Plan, out: Path, images: ImageSet, machine: MachineOptions) 
         directory=out,
         blockwise=blockwise(plan),
         task=task,
-        source=MemorySource(images),
+        source=images,
         settings=plan_optimizer(plan),
         batch_size=budget.batch_size,
         flip=bool(plan.recipe["flip"]),

@@ -1,12 +1,13 @@
 """Images streamed through the ``datasets`` library, row after row, without holding them all.
 
 Epoch e is the stream shuffled by a buffer under a seed hashed from (seed, e); step s of batch size n covers
-rows s n .. s n + n - 1 of the endless row of epochs. The next step in turn is read on; any other one is
-reached by skipping.
+rows s n .. s n + n - 1 of the endless row of epochs. The next step in turn of every seed is read on; any other
+one is reached by skipping.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class HubSource:
         channels: 1 or 3; None takes what the first image is, and refuses a later one of the other kind.
         image_column: None finds the only column of images.
         label_column: None finds the only column of class labels.
-        buffer_size: rows held for shuffling.
+        buffer_size: rows held for shuffling, once for every seed in use.
 
     Raises:
         ValueError: columns are missing or ambiguous, or the stream has no rows.
@@ -87,6 +88,7 @@ class HubSource:
             raise ValueError(f"buffer_size={buffer_size} is too small; 1 or more is allowed; use for example 2000")
         self.name = f"hf:{name}"
         self._stream = _open_stream(name, split)
+        self._split = split
         first = next(iter(self._stream), None)
         if first is None:
             raise ValueError(f"{self.name} has no rows in split {split!r}; 1 or more are allowed; use another split")
@@ -96,8 +98,7 @@ class HubSource:
         self._size = size or DEFAULT_SIZE
         self._buffer_size = buffer_size
         self._num_rows: int | None = None
-        self._next: tuple[int, int] | None = None
-        self._rows: Iterator[Row] = iter(())
+        self._open: dict[int, tuple[int, Iterator[Row]]] = {}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -110,18 +111,26 @@ class HubSource:
     def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
         check_position(step, batch_size)
         start = step * batch_size
-        if self._next != (seed, start):
-            self._rows = self._rows_from(seed, start)
-        # a failure half-way through the batch must not leave a position that looks valid
-        self._next = None
-        images, labels = self._convert(itertools.islice(self._rows, batch_size))
-        self._next = (seed, start + batch_size)
+        # taken out while in use: a failure half-way through the batch must not leave a position that looks valid
+        position, rows = self._open.pop(seed, (-1, iter(())))
+        if position != start:
+            rows = self._rows_from(seed, start)
+        images, labels = self._convert(itertools.islice(rows, batch_size))
+        self._open[seed] = (start + batch_size, rows)
         return to_float(images), labels
 
-    def read_all(self) -> ImageSet:
-        """Every row once, in the order of the stream, in memory."""
-        images, labels = self._convert(self._stream)
+    def first(self, count: int | None = None) -> ImageSet:
+        """The first ``count`` rows of the stream (None: all of it), in memory."""
+        images, labels = self._convert(itertools.islice(self._stream, count))
         return ImageSet(images, labels, self.classes, self.name)
+
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 of name, split, shape, columns and the first image: what can be told
+        without reading the whole stream."""
+        head = self.first(1)
+        digest = hashlib.sha256(repr((self.name, self._split, self.shape, self._columns)).encode())
+        digest.update(head.fingerprint().encode())
+        return digest.hexdigest()[:16]
 
     def _convert(self, rows: Iterable[Row]) -> tuple[Tensor, Tensor]:
         pairs = [(self._pixels(row), self._label(row)) for row in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -57,6 +57,10 @@ class ImageSet:
         """(C, H, W) of one image."""
         _, channels, height, width = self.images.shape
         return channels, height, width
+
+    def first(self, count: int) -> ImageSet:
+        """The first ``count`` images, or all if there are fewer."""
+        return replace(self, images=self.images[:count], labels=self.labels[:count])
 
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of shape, class names, labels and pixels, in this order."""

@@ -48,6 +48,12 @@ class Source(Protocol):
             ValueError: ``step`` is negative or ``batch_size`` is below 1.
         """
 
+    def first(self, count: int | None = None) -> ImageSet:
+        """The first ``count`` images (None: all), in memory and in the order they are stored."""
+
+    def fingerprint(self) -> str:
+        """16 hex digits that tell these images from others; a plan holds them."""
+
 
 class MemorySource:
     """A ``Source`` over an ``ImageSet``, with random access to every step."""
@@ -72,6 +78,12 @@ class MemorySource:
     def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
         chosen = self.indices(step, batch_size, seed)
         return to_float(self.images.images[chosen]), self.images.labels[chosen]
+
+    def first(self, count: int | None = None) -> ImageSet:
+        return self.images if count is None else self.images.first(count)
+
+    def fingerprint(self) -> str:
+        return self.images.fingerprint()
 
     def indices(self, step: int, batch_size: int, seed: int) -> Tensor:
         """Positions in the set of the samples of one step: int64 (batch_size,)."""

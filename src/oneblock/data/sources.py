@@ -56,7 +56,7 @@ def load_images(
     if kind == "folder":
         return load_folder(_below(root, place), split, size, channels)
     if kind == "hf":
-        return _open_hub(place, split, size, channels).read_all()
+        return _open_hub(place, split, size, channels).first()
     images = _load_fixed(kind, place, split, root)
     return replace(images, images=with_channels(pad_to(images.images, size, kind), channels))
 

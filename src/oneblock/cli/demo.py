@@ -31,7 +31,7 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """directory of the runs, the model and the picture"""
-    budget: str = "300k"
+    budget: str = "400k"
     """work of each of the two, in layer evaluations"""
     num_samples: int = 1000
     """generated images that the scores are taken on"""
@@ -67,7 +67,7 @@ def _picture(model: Path, path: Path, machine: MachineOptions) -> Path:
     labels = torch.arange(10).repeat_interleave(PER_CLASS)
     denoiser = open_denoiser(model, blockwise(plan), machine.torch_device(), resident=1)
     images, _ = sample_images(plan, denoiser, labels.to(machine.device), SamplingOptions(resident=1))
-    return image_grid(images, path, PER_CLASS)
+    return image_grid(images, path, PER_CLASS, smooth=True)
 
 
 def _report(rows: list[dict[str, Any]]) -> None:

@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 
-def image_grid(images: Tensor, path: Path, columns: int, pixels: int = 64) -> Path:
-    """Write uint8 images (n, c, h, w) row by row as one PNG, each enlarged by a whole factor to about ``pixels``."""
+def image_grid(images: Tensor, path: Path, columns: int, pixels: int = 64, smooth: bool = False) -> Path:
+    """Write uint8 images (n, c, h, w) row by row as one PNG, each enlarged by a whole factor to about ``pixels``:
+    every pixel a square, or smoothly."""
     pyplot = _pyplot()
     n, _, height, _width = images.shape
     rows = -(-n // columns)
     padded = torch.cat([images, images.new_full((rows * columns - n, *images.shape[1:]), 255)])
     factor = max(1, pixels // height)
-    large = padded.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    framed = torch.nn.functional.pad(large, (1, 1, 1, 1), value=128)
+    mode = "bicubic" if smooth else "nearest"
+    large = F.interpolate(padded.float(), scale_factor=factor, mode=mode).round().clamp(0, 255).to(torch.uint8)
+    framed = F.pad(large, (1, 1, 1, 1), value=128)
     sheet = rearrange(framed, "(r k) c h w -> (r h) (k w) c", k=columns).expand(-1, -1, 3).contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     pyplot.imsave(path, sheet.numpy())

@@ -67,10 +67,18 @@ def test_splits_come_from_their_own_files(tmp_path: Path) -> None:
 def test_folders_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path / "shared"))
-    places = [tmp_path / "data" / "fashion-mnist", tmp_path / "shared" / "fashion-mnist", tmp_path / "mine"]
-    for num, place in enumerate(places, start=10):
+    for num, place in enumerate((tmp_path / "data" / "fashion-mnist", tmp_path / "shared" / "fashion-mnist"), start=10):
         write_set(place, num)
-        assert len(load_fashion_mnist("train", tmp_path / "mine")) == num
+        assert len(load_fashion_mnist("train")) == num
+
+
+def test_a_folder_that_is_asked_for_is_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path))
+    write_set(tmp_path / "fashion-mnist", 10)
+    with pytest.raises(ValueError, match="is in none of"):
+        load_fashion_mnist("train", tmp_path / "mine")
+    write_set(tmp_path / "mine", 11)
+    assert len(load_fashion_mnist("train", tmp_path / "mine")) == 11
 
 
 def test_absent_files_say_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,8 +83,8 @@ def _read_bytes(path: Path) -> bytes:
 def load_fashion_mnist(split: Split, root: Path | None = None) -> ImageSet:
     """Fashion-MNIST: 60 000 train and 10 000 test images, uint8 (N, 1, 28, 28), ten classes.
 
-    Looked for in ``root``, ``$ONEBLOCK_DATA/fashion-mnist``, ``./data/fashion-mnist`` and the folder of the
-    Debian package ``dataset-fashion-mnist``, in this order.
+    Looked for in ``root`` alone where it is given, else in ``$ONEBLOCK_DATA/fashion-mnist``,
+    ``./data/fashion-mnist`` and the folder of the Debian package ``dataset-fashion-mnist``, in this order.
 
     Raises:
         ValueError: no folder has the files, a file is damaged, or images and labels differ in number.
@@ -103,7 +103,9 @@ def load_fashion_mnist(split: Split, root: Path | None = None) -> ImageSet:
 
 def fashion_folders(root: Path | None) -> list[Path]:
     """The folders where Fashion-MNIST is looked for, first choice first."""
-    folders = [] if root is None else [root, root / FASHION_FOLDER]
+    if root is not None:
+        return [root, root / FASHION_FOLDER]
+    folders = []
     if configured := os.environ.get("ONEBLOCK_DATA"):
         folders.append(Path(configured) / FASHION_FOLDER)
     return [*folders, Path("data") / FASHION_FOLDER, *DEBIAN_FOLDERS]

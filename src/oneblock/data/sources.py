@@ -43,7 +43,7 @@ def load_images(
         size: side of the square images. Sets of a fixed size are centred on black to reach it; folders and
             streams are resized. None keeps the fixed size, and is 32 for the others.
         channels: 1 or 3; None keeps what the images are.
-        root: where fashion-mnist is looked for first, and what a relative DIR starts from.
+        root: where fashion-mnist is looked for, and what a relative DIR starts from.
 
     Raises:
         ValueError: unknown spec or split, a size below the images', or data that is absent or damaged.

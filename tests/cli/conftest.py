@@ -1,0 +1,49 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oneblock.cli.__main__ import main
+
+# 4 layers of width 16 in 2 blocks, 4 end-to-end steps of 16 images.
+TINY = ["--size", "nano", "--depth", "4", "--width", "16", "--heads", "2", "--blocks", "2"]
+WORK = ["--batch-size", "16", "--budget", "256", "--threads", "1"]
+
+
+@pytest.fixture
+def ok(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[dict[str, Any]]]:
+    """Run a command that must work; its JSON lines on standard output."""
+
+    def run(*words: str | Path) -> list[dict[str, Any]]:
+        code = main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must be refused with exit code 2; its one message on standard error."""
+
+    def run(*words: str | Path, code: int = 2) -> str:
+        try:
+            found = main([str(word) for word in words])
+        except SystemExit as stopped:  # tyro's own way out
+            found = stopped.code  # type: ignore[assignment]
+        err = capsys.readouterr().err
+        assert found == code, err
+        assert "Traceback" not in err
+        return " ".join(err.split())
+
+    return run
+
+
+@pytest.fixture
+def trained(tmp_path: Path, ok: Callable[..., list[dict[str, Any]]]) -> Path:
+    """A finished run of two blocks."""
+    ok("train", "images", "--out", tmp_path / "run", *TINY, *WORK)
+    return tmp_path / "run"

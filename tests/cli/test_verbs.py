@@ -1,0 +1,111 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.conftest import TINY, WORK
+from safetensors.torch import load_file
+
+from oneblock.train.checkpoint import checkpoints, load_checkpoint
+
+pytest.importorskip("sklearn")
+Ok = Callable[..., list[dict[str, Any]]]
+
+
+def final(run: Path, block: int) -> bytes:
+    return checkpoints(run / f"block-{block}")[-1].read_bytes()
+
+
+def test_train_status_merge_sample_evaluate(trained: Path, tmp_path: Path, ok: Ok) -> None:
+    states = ok("status", trained, "--json")
+    assert [(s["job"], s["step"], s["state"]) for s in states] == [("block-0", 4, "done"), ("block-1", 4, "done")]
+
+    (merged,) = ok("merge", trained, "--json")
+    assert merged["model"] == str(trained / "model")
+    averages, _ = load_checkpoint(checkpoints(trained / "block-1")[-1])
+    shard, _ = load_checkpoint(trained / "model" / "block-1.safetensors")
+    assert shard["blocks.1.head.out.weight"].equal(averages["ema/head.out.weight"])
+
+    grids = []
+    for source, resident in ((trained, ()), (trained / "model", ("--resident", "1"))):
+        picture = tmp_path / f"{source.name}.png"
+        (row,) = ok(
+            "sample", source, "--out", picture, "--per-class", "2", "--classes", "3", "7", "--steps", "4", "--json",
+            *resident,
+        )  # fmt: skip
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert row["images"] == 4
+        assert row["layer_evaluations"] == 4 * 2
+        grids.append(load_file(picture.with_suffix(".safetensors"))["images"])
+    assert grids[0].equal(grids[1])
+
+    (scores,) = ok("evaluate", trained / "model", "--num-samples", "60", "--steps", "2", "--json")
+    assert len(scores["band_losses"]) == 2
+    assert scores["extractor"] == "digits-cnn"
+    assert scores["frechet"] > scores["frechet_floor"] > 0
+
+
+def test_train_writes_rows_and_events(tmp_path: Path, ok: Ok) -> None:
+    pytest.importorskip("tensorboard")
+    rows = ok("train", "images", "--out", tmp_path, *TINY, *WORK, "--json", "--tensorboard")
+    assert [row["job"] for row in rows[:-1]] == ["block-0", "block-1"]
+    assert all(row["layer_evaluations"] == 4 * 16 * 2 for row in rows[:-1])
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_blocks_alone_and_in_turn_are_the_same_bytes(trained: Path, tmp_path: Path, ok: Ok) -> None:
+    for block in ("1", "0"):
+        ok("train", "images", "--out", tmp_path / "alone", *TINY, *WORK, "--strategy", "one-block", "--block", block)
+    assert final(tmp_path / "alone", 0) == final(trained, 0)
+    assert final(tmp_path / "alone", 1) == final(trained, 1)
+
+
+def test_a_seed_block_is_a_job_like_any_other(tmp_path: Path, ok: Ok) -> None:
+    words = ("train", "images", *TINY, *WORK, "--branch", "0.5", "--out")
+    for block in ("-1", "1", "0"):
+        ok(*words, tmp_path / "jobs", "--strategy", "one-block", "--block", block)
+    ok(*words, tmp_path / "turns")
+    assert [final(tmp_path / "jobs", b) for b in (0, 1)] == [final(tmp_path / "turns", b) for b in (0, 1)]
+
+
+def test_end_to_end_is_a_plan_of_one_block(tmp_path: Path, ok: Ok) -> None:
+    ok("train", "images", "--out", tmp_path, *TINY, *WORK, "--strategy", "end-to-end", "--checkpointing")
+    (state,) = ok("status", tmp_path, "--json")
+    assert (state["job"], state["num_steps"]) == ("block-0", 4)
+
+
+def test_compare_scores_every_arm_at_equal_work_and_goes_on(tmp_path: Path, ok: Ok) -> None:
+    words = (
+        "compare", "images", "--out", tmp_path, "--seeds", "1", "--budgets", "256,512", "--num-samples", "60",
+        "--steps", "2", "--report-bands", "2", "--json", *TINY, *WORK,
+    )  # fmt: skip
+    (first,) = ok(*words)
+    arms = {(row["arm"], row["layer_evaluations"]): row for row in first["runs"]}
+    assert set(arms) == {(a, w) for a in ("end-to-end", "shallow", "blockwise", "branched") for w in (256, 512)}
+    assert arms["shallow", 256]["layers"] == [2]
+    assert arms["branched", 256]["layers"] == [2, 2]
+    assert arms["shallow", 256]["peak_bytes"] == arms["blockwise", 256]["peak_bytes"]
+    assert arms["blockwise", 256]["peak_bytes"] < arms["end-to-end", 256]["peak_bytes"]
+    names = {Path(path).name for path in first["pictures"]}
+    assert {"training.png", "loss.png", "frechet.png", "samples.png"} <= names
+    assert all(Path(path).is_file() for path in first["pictures"])
+    (second,) = ok(*words)
+    assert second["runs"] == first["runs"]
+
+
+def test_demo_makes_a_model_and_a_picture(tmp_path: Path, ok: Ok) -> None:
+    (row,) = ok("demo", "--out", tmp_path, "--budget", "3k", "--num-samples", "60", "--threads", "1", "--json")
+    assert [run["arm"] for run in row["runs"]] == ["end-to-end", "branched"]
+    assert Path(row["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in Path(row["model"]).glob("*.safetensors")) == [
+        f"block-{b}.safetensors" for b in range(3)
+    ]
+
+
+def test_tables_are_printed_without_json(trained: Path, capsys: pytest.CaptureFixture[str], ok: Ok) -> None:
+    from oneblock.cli.__main__ import main
+
+    assert main(["status", str(trained)]) == 0
+    assert "block-1" in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert "compare images" in capsys.readouterr().out

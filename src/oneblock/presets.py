@@ -38,6 +38,8 @@ class ImageRecipe:
 
     Args:
         data: the source's name, e.g. ``"fashion-mnist"``, and ``fingerprint`` of its training images.
+        autoencoder: fingerprint of the frozen autoencoder whose latents are denoised; empty for pixels.
+        image_shape: (channels, height, width) of what is denoised.
         size: one dial for depth, width and heads; ``depth``, ``width``, ``heads`` override it when above 0.
         patch: side of a patch in pixels.
         blocks: number of blocks; must divide the depth unless ``layers`` gives an uneven split.
@@ -52,6 +54,7 @@ class ImageRecipe:
 
     data: str
     fingerprint: str
+    autoencoder: str = ""
     image_shape: tuple[int, int, int]
     num_classes: int
     size: Size = "micro"
@@ -96,6 +99,7 @@ def image_plan(recipe: ImageRecipe) -> Plan:
     values: dict[str, Plain] = {
         "data": recipe.data,
         "fingerprint": recipe.fingerprint,
+        "autoencoder": recipe.autoencoder,
         "label_dropout": recipe.label_dropout,
         "flip": recipe.flip,
         **asdict(budget),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli.conftest import TINY, WORK
+from commands import TINY, WORK
 
 from oneblock.train import checkpoint
 from oneblock.train.checkpoint import checkpoints

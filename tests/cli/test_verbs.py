@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.conftest import TINY, WORK
+from commands import TINY, WORK
 from safetensors.torch import load_file
 
 from oneblock.train.checkpoint import checkpoints, load_checkpoint

@@ -22,7 +22,7 @@ from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions, Samp
 from oneblock.cli.picture import curves, image_grid
 from oneblock.cli.sample import sample_images
 from oneblock.cli.train import start_run, train
-from oneblock.data import Source
+from oneblock.data import EncodedSource
 from oneblock.metrics import default_extractor
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
@@ -112,7 +112,7 @@ def compare(options: CompareImages) -> list[Row]:
     return [done[cell] for cell in cells]
 
 
-def arm_plan(options: CompareImages, cell: Cell, images: Source) -> Plan:
+def arm_plan(options: CompareImages, cell: Cell, images: EncodedSource) -> Plan:
     """The plan of one run. Every arm holds the learning rate as long as the branched one trains its seed block."""
     model = options.model
     hold = model.hold or model.branch
@@ -190,7 +190,8 @@ def run_cell(options: CompareImages, cell: Cell) -> Row:
         run.device,
     )
     labels = torch.arange(run.task.num_classes, device=run.device).repeat_interleave(8)
-    shown, _ = sample_images(plan, open_denoiser(directory, run.blockwise, run.device), labels, options.sampling)
+    denoiser = open_denoiser(directory, run.blockwise, run.device)
+    shown, _ = sample_images(plan, denoiser, labels, options.sampling, train_images.codec)
     image_grid(shown, directory / "samples.png", 8)
     row = {
         "arm": cell.arm,

@@ -14,6 +14,7 @@ from oneblock.cli.merge import merge_run
 from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions, SamplingOptions
 from oneblock.cli.picture import image_grid
 from oneblock.cli.sample import sample_images
+from oneblock.data import Pixels
 from oneblock.presets import blockwise
 from oneblock.train.shards import open_denoiser, open_plan
 
@@ -66,7 +67,7 @@ def _picture(model: Path, path: Path, machine: MachineOptions) -> Path:
     plan = open_plan(model)
     labels = torch.arange(10).repeat_interleave(PER_CLASS)
     denoiser = open_denoiser(model, blockwise(plan), machine.torch_device(), resident=1)
-    images, _ = sample_images(plan, denoiser, labels.to(machine.device), SamplingOptions(resident=1))
+    images, _ = sample_images(plan, denoiser, labels.to(machine.device), SamplingOptions(resident=1), Pixels())
     return image_grid(images, path, PER_CLASS, smooth=True)
 
 

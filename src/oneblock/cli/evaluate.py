@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from oneblock.cli import console
 from oneblock.cli.options import DataOptions, MachineOptions, SamplingOptions, check_data
 from oneblock.cli.sample import sample_images
-from oneblock.data import Source, to_float
+from oneblock.data import EncodedSource, to_float
 from oneblock.metrics import default_extractor, extractor_for, image_quality
 from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
@@ -76,8 +76,8 @@ class Evaluate:
 def evaluate_model(
     plan: Plan,
     directory: Path,
-    train: Source,
-    test: Source,
+    train: EncodedSource,
+    test: EncodedSource,
     bands: Partition,
     num_samples: int,
     extractor: str,
@@ -92,9 +92,10 @@ def evaluate_model(
         )
     held_out, known = test.first(MOST_IMAGES), train.first(MOST_IMAGES)
     denoiser = open_denoiser(directory, blockwise(plan), device, sampling.resident)
-    losses = band_losses(denoiser, task, bands, to_float(held_out.images).to(device), held_out.labels.to(device))
+    clean = test.codec.encode(to_float(held_out.images))
+    losses = band_losses(denoiser, task, bands, clean.to(device), held_out.labels.to(device))
     labels = torch.arange(num_samples, device=device) % task.num_classes
-    images, seconds = sample_images(plan, denoiser, labels, sampling)
+    images, seconds = sample_images(plan, denoiser, labels, sampling, test.codec)
     quality = image_quality(known.images, held_out.images[:num_samples], images, extractor_for(extractor), labels.cpu())
     return {
         "band_losses": losses,

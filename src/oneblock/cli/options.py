@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from oneblock.data import Source, open_source
+from oneblock.data import Codec, EncodedSource, Pixels, open_source
 from oneblock.partition import Bands
 from oneblock.plan import Plan
 from oneblock.presets import ImageRecipe, Size
@@ -28,8 +28,12 @@ class DataOptions:
     channels: int | None = None
     """1 (grey) or 3 (colour), for folders that mix both"""
 
-    def open(self, split: Literal["train", "test"]) -> Source:
-        return open_source(self.data, split, size=self.image_size, channels=self.channels, root=self.data_dir)
+    autoencoder: Path | None = None
+    """denoise the latents of this frozen AutoencoderKL of diffusers (a directory) instead of pixels"""
+
+    def open(self, split: Literal["train", "test"]) -> EncodedSource:
+        images = open_source(self.data, split, size=self.image_size, channels=self.channels, root=self.data_dir)
+        return EncodedSource(images, open_codec(self.autoencoder))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +85,12 @@ class ModelOptions:
     seed: int = 0
     """every random number follows from it"""
 
-    def recipe(self, data: str, images: Source) -> ImageRecipe:
+    def recipe(self, data: str, images: EncodedSource) -> ImageRecipe:
         """The recipe of a run on ``images``."""
         return ImageRecipe(
             data=data,
             fingerprint=images.fingerprint(),
+            autoencoder=images.codec.fingerprint(),
             image_shape=images.shape,
             num_classes=len(images.classes),
             size=self.size,
@@ -178,8 +183,32 @@ def parse_count(text: str) -> int:
     return value
 
 
-def check_data(plan: Plan, images: Source) -> None:
-    """Refuse training images that are not those of the plan."""
+def open_codec(autoencoder: Path | None) -> Codec:
+    """The codec of a directory that holds a diffusers AutoencoderKL; pixels for None."""
+    if autoencoder is None:
+        return Pixels()
+    from oneblock.convert.from_diffusers import Autoencoder
+
+    return Autoencoder(autoencoder)
+
+
+def check_codec(plan: Plan, codec: Codec) -> None:
+    """Refuse an autoencoder that is not the plan's."""
+    needed, found = plan.recipe["autoencoder"], codec.fingerprint()
+    if needed != found:
+        raise ValueError(
+            f"the plan denoises {_codec_name(needed)}, --autoencoder gives {_codec_name(found)}; give the directory "
+            "of the autoencoder that the run was trained with, or none for pixels"
+        )
+
+
+def _codec_name(fingerprint: object) -> str:
+    return f"the latents of autoencoder {fingerprint}" if fingerprint else "pixels"
+
+
+def check_data(plan: Plan, images: EncodedSource) -> None:
+    """Refuse training images, or an autoencoder, that are not those of the plan."""
+    check_codec(plan, images.codec)
     if plan.recipe["fingerprint"] != images.fingerprint():
         raise ValueError(
             f"the images of {images.name} have fingerprint {images.fingerprint()}, the plan was made for "

@@ -13,9 +13,9 @@ from tyro.conf import Positional
 
 from oneblock.blockwise import DenoiserLike
 from oneblock.cli import console
-from oneblock.cli.options import MachineOptions, SamplingOptions
+from oneblock.cli.options import MachineOptions, SamplingOptions, check_codec, open_codec
 from oneblock.cli.picture import image_grid
-from oneblock.data import to_uint8
+from oneblock.data import Codec, to_uint8
 from oneblock.guidance import ClassifierFree
 from oneblock.plan import Plan
 from oneblock.presets import blockwise, image_shape, image_task
@@ -36,6 +36,8 @@ class Sample:
     """images per class"""
     classes: tuple[int, ...] = ()
     """which classes (all if none is named)"""
+    autoencoder: Path | None = None
+    """directory of the AutoencoderKL that the model was trained with, if it denoises latents"""
     json: bool = False
     """print one JSON object instead of text"""
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
@@ -44,6 +46,8 @@ class Sample:
     def run(self) -> None:
         plan = open_plan(self.model)
         task = image_task(plan)
+        codec = open_codec(self.autoencoder)
+        check_codec(plan, codec)
         device = self.machine.torch_device()
         classes = self.classes or tuple(range(task.num_classes))
         wrong = [c for c in classes if not 0 <= c < task.num_classes]
@@ -53,7 +57,7 @@ class Sample:
             raise ValueError(f"per_class={self.per_class} makes no image; use 1 or more")
         denoiser = open_denoiser(self.model, blockwise(plan), device, self.sampling.resident)
         labels = torch.tensor(classes).repeat_interleave(self.per_class).to(device)
-        images, seconds = sample_images(plan, denoiser, labels, self.sampling)
+        images, seconds = sample_images(plan, denoiser, labels, self.sampling, codec)
         image_grid(images, self.out, self.per_class)
         save_file({"images": images, "labels": labels.cpu()}, self.out.with_suffix(".safetensors"))
         calls = SAMPLERS[self.sampling.sampler].calls(self.sampling.steps)
@@ -70,7 +74,9 @@ class Sample:
             console.say(f"{len(images)} images in {seconds:.1f} s ({cost} layer evaluations each at most): {self.out}")
 
 
-def sample_images(plan: Plan, denoiser: DenoiserLike, labels: Tensor, options: SamplingOptions) -> tuple[Tensor, float]:
+def sample_images(
+    plan: Plan, denoiser: DenoiserLike, labels: Tensor, options: SamplingOptions, codec: Codec
+) -> tuple[Tensor, float]:
     """Images (n, c, h, w), uint8, for ``labels`` (n,), and the seconds that generating them took."""
     law = plan.partition.law
     if options.grid == "equal-mass":
@@ -82,4 +88,4 @@ def sample_images(plan: Plan, denoiser: DenoiserLike, labels: Tensor, options: S
     began = time.perf_counter()
     batch = len(labels) if options.resident == 1 else 500
     samples = generate(guided, sampler, grid, labels, image_shape(plan), options.sample_seed, min(batch, 2000))
-    return to_uint8(samples.float().cpu()), time.perf_counter() - began
+    return to_uint8(codec.decode(samples.float().cpu())), time.perf_counter() - began

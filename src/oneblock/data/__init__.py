@@ -1,5 +1,6 @@
 """Batches of plain tensors: readers, transforms and synthetic images; knows no model."""
 
+from .encoded import Codec, EncodedSource, Pixels
 from .errors import MissingExtraError
 from .hub import HubSource
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
@@ -7,10 +8,13 @@ from .synthetic import synthetic_images
 from .transforms import random_flip, to_float, to_uint8
 
 __all__ = [
+    "Codec",
+    "EncodedSource",
     "HubSource",
     "ImageSet",
     "MemorySource",
     "MissingExtraError",
+    "Pixels",
     "Source",
     "load_images",
     "open_source",

@@ -1,0 +1,1 @@
+"""Doors to other libraries' models; nothing here is imported unless it is asked for."""

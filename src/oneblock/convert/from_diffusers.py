@@ -1,0 +1,83 @@
+"""Latents of a frozen autoencoder of the diffusers library, given by the user as a directory; nothing is downloaded.
+
+Latent diffusion: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", Section 3.1,
+https://arxiv.org/abs/2112.10752.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# diffusers scales latents to a standard deviation of 1; EDM's preconditioning expects sigma_data.
+LATENT_STD = 0.5
+
+
+class Autoencoder:
+    """A frozen ``AutoencoderKL`` as a codec: images (n, C, H, W) in [-1, 1] to latents (n, c, h, w) and back.
+
+    ``encode`` gives ``0.5 * scaling_factor * (mean - shift_factor)``, the mean of the posterior without its noise, so
+    that a batch follows from (seed, step) alone.
+
+    Args:
+        directory: as ``AutoencoderKL.save_pretrained`` writes it.
+        device: where it runs.
+        batch_size: images per pass.
+
+    Raises:
+        ValueError: the directory holds no such model.
+        ImportError: diffusers is not installed.
+    """
+
+    def __init__(self, directory: Path, device: torch.device | str = "cpu", batch_size: int = 64) -> None:
+        try:
+            from diffusers import AutoencoderKL
+        except ImportError as error:
+            raise ImportError("latents need diffusers; pip install 'oneblock[convert]'") from error
+        try:
+            model = AutoencoderKL.from_pretrained(directory, local_files_only=True, use_safetensors=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{directory} holds no AutoencoderKL of diffusers ({error}); give the directory that has its "
+                "config.json and diffusion_pytorch_model.safetensors"
+            ) from error
+        self._model: Any = model.to(device).eval().requires_grad_(False)
+        self._device = torch.device(device)
+        self._batch_size = batch_size
+        self._shift = float(self._model.config.shift_factor or 0.0)
+        self._scale = LATENT_STD * float(self._model.config.scaling_factor)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents (n, c, h, w) of ``images`` (n, channels, H, W) in [-1, 1]; float32 on the CPU."""
+        channels = self._model.config.in_channels
+        if images.shape[1] != channels:
+            raise ValueError(
+                f"images have {images.shape[1]} channels, the autoencoder takes {channels}; use --channels {channels}"
+            )
+        parts = [
+            self._model.encode(part.to(self._device)).latent_dist.mode().float().cpu()
+            for part in images.split(self._batch_size)
+        ]
+        return self._scale * (torch.cat(parts) - self._shift)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (n, channels, H, W), about [-1, 1], of ``latents`` (n, c, h, w); float32 on the CPU."""
+        parts = [
+            self._model.decode((part / self._scale + self._shift).to(self._device)).sample.float().cpu()
+            for part in latents.split(self._batch_size)
+        ]
+        return torch.cat(parts)
+
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 over weights and scaling."""
+        digest = hashlib.sha256(f"{self._scale} {self._shift}".encode())
+        for name, tensor in sorted(self._model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]

@@ -1,0 +1,70 @@
+"""Sources behind a codec: the model may denoise something other than pixels, for example an autoencoder's latents."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .imageset import ImageSet
+from .memory import Source
+
+
+class Codec(Protocol):
+    """A fixed, deterministic map from images to what is denoised, and back."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) of ``images`` (n, C, H, W) in [-1, 1]."""
+
+    def decode(self, encoded: Tensor) -> Tensor:
+        """Images (n, C, H, W), about [-1, 1], of ``encoded`` (n, c, h, w)."""
+
+    def fingerprint(self) -> str:
+        """Tells this codec from others; empty for pixels."""
+
+
+class Pixels:
+    """The codec that leaves images as they are."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def decode(self, encoded: Tensor) -> Tensor:
+        return encoded
+
+    def fingerprint(self) -> str:
+        return ""
+
+
+class EncodedSource:
+    """A ``Source`` whose batches are those of ``images`` through ``codec``; ``first`` still gives the images."""
+
+    def __init__(self, images: Source, codec: Codec) -> None:
+        self.images = images
+        self.codec = codec
+        _, channels, height, width = codec.encode(torch.zeros(1, *images.shape)).shape
+        self._shape = channels, height, width
+
+    @property
+    def name(self) -> str:
+        return self.images.name
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of one encoded image."""
+        return self._shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.images.classes
+
+    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+        images, labels = self.images.batch(step, batch_size, seed)
+        return self.codec.encode(images), labels
+
+    def first(self, count: int | None = None) -> ImageSet:
+        return self.images.first(count)
+
+    def fingerprint(self) -> str:
+        return self.images.fingerprint()

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from statistics import mean, stdev
+from threading import Thread
 from typing import Any, Literal
 
 import torch
@@ -146,13 +148,26 @@ def _run_all(options: CompareImages, cells: Sequence[Cell]) -> Iterator[tuple[Ce
         return
     threads = options.machine.threads or max(1, (os.cpu_count() or 1) // options.workers)
     quiet = replace(options, json=True, machine=replace(options.machine, threads=threads))
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(options.workers, mp_context=context, initializer=_end_with_parent) as pool:
         pending = {pool.submit(run_cell, quiet, cell): cell for cell in cells}
         try:
             for future in as_completed(pending):
                 yield pending[future], future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would train on unseen; end it too."""
+    parent = parent_process()
+    assert parent is not None, "only a worker process has a parent"
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 def run_cell(options: CompareImages, cell: Cell) -> Row:

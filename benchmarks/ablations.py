@@ -1,0 +1,56 @@
+"""The choices of DiffusionBlocks (Tables 7, 8 and 10 of arXiv 2506.14202), one changed at a time, at equal work.
+
+    python benchmarks/ablations.py --out runs/ablations --budget 900k --workers 2
+
+Plain blocks without --branch, as in the paper. Losses are reported on the same three bands for every variant. What is
+finished is not run again. Prints one JSON object per variant.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+# Name, arm of `oneblock compare images`, options that differ from the base (3 blocks, equal mass, overlap 0.05).
+VARIANTS: list[tuple[str, str, list[str]]] = [
+    ("blocks-3", "blockwise", []),
+    ("bands-log-uniform", "blockwise", ["--bands", "log-uniform"]),
+    ("overlap-0", "blockwise", ["--overlap", "0"]),
+    ("overlap-0.1", "blockwise", ["--overlap", "0.1"]),
+    ("blocks-1", "end-to-end", []),
+    ("blocks-2", "blockwise", ["--blocks", "2"]),
+    ("blocks-6", "blockwise", ["--blocks", "6"]),
+]
+KEPT = ("loss", "band_losses", "frechet", "frechet_floor", "kernel", "recall", "layer_evaluations", "peak_bytes")
+
+
+def run(options: argparse.Namespace, variant: tuple[str, str, list[str]]) -> dict[str, object]:
+    name, arm, changed = variant
+    command = [
+        *(sys.executable, "-m", "oneblock.cli", "compare", "images", "--json", "--out", str(options.out / name)),
+        *("--data", options.data, "--size", options.size, "--budget", options.budget, "--threads", "1"),
+        *("--arms", arm, "--seeds", str(options.seeds), "--branch", "0", "--hold", "0.5", *changed, *options.more),
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    rows = json.loads(done.stdout)["runs"]
+    return {"variant": name, "arm": arm, "runs": [{"seed": row["seed"], **{k: row[k] for k in KEPT}} for row in rows]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--size", default="nano")
+    parser.add_argument("--budget", default="900k")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
+    options, options.more = parser.parse_known_args()
+    with ThreadPoolExecutor(options.workers) as pool:
+        for row in pool.map(lambda variant: run(options, variant), VARIANTS):
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -73,6 +73,23 @@ def test_seed_and_batch_size(stream: None) -> None:
     assert numbers(source, 0, 49) == joined
 
 
+def test_seeds_in_turn_are_read_on_without_skipping(stream: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, opened = open_hub(), []
+    rows_from = source._rows_from
+    monkeypatch.setattr(source, "_rows_from", lambda seed, start: opened.append(seed) or rows_from(seed, start))
+    turns = [(seed, numbers(source, step, 3, seed)) for step in range(4) for seed in (5, 6)]
+    assert opened == [5, 6]
+    assert [found for seed, found in turns if seed == 6] == [numbers(open_hub(), step, 3, 6) for step in range(4)]
+
+
+def test_first_rows_and_fingerprint(stream: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_hub()
+    assert source.first(4).images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert len(source.first()) == NUM
+    assert source.fingerprint() == open_hub().fingerprint()
+    assert source.fingerprint() != HubSource("someone/set", size=4, buffer_size=6).fingerprint()
+
+
 def test_what_it_says_of_itself(stream: None) -> None:
     source = open_hub()
     assert (source.name, source.shape, source.classes) == ("hf:someone/set", (3, 8, 8), ("a", "b", "c"))

@@ -11,7 +11,7 @@ import torch
 from oneblock.data import Codec, EncodedSource, Pixels, open_source
 from oneblock.partition import Bands
 from oneblock.plan import Plan
-from oneblock.presets import ImageRecipe, Size
+from oneblock.presets import SIZES, ImageRecipe, Size, usual_learning_rate
 from oneblock.train.step import OptimizerSettings
 
 
@@ -72,8 +72,8 @@ class ModelOptions:
     """share of labels replaced by the null class, for guidance"""
     flip: bool = False
     """mirror images at random"""
-    learning_rate: float = 1e-3
-    """peak learning rate of AdamW"""
+    learning_rate: float = 0.0
+    """peak learning rate of AdamW (0: what fits the width)"""
     weight_decay: float = 0.01
     """of AdamW, on matrices"""
     clip: float = 1.0
@@ -87,6 +87,7 @@ class ModelOptions:
 
     def recipe(self, data: str, images: EncodedSource) -> ImageRecipe:
         """The recipe of a run on ``images``."""
+        width = self.width or SIZES[self.size][1]
         return ImageRecipe(
             data=data,
             fingerprint=images.fingerprint(),
@@ -111,7 +112,7 @@ class ModelOptions:
             flip=self.flip,
             seed=self.seed,
             optimizer=OptimizerSettings(
-                learning_rate=self.learning_rate,
+                learning_rate=self.learning_rate or usual_learning_rate(width),
                 weight_decay=self.weight_decay,
                 clip=self.clip,
                 accumulate=self.accumulate,

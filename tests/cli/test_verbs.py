@@ -22,8 +22,8 @@ def test_train_status_merge_sample_evaluate(trained: Path, tmp_path: Path, ok: O
 
     (merged,) = ok("merge", trained, "--json")
     assert merged["model"] == str(trained / "model")
-    averages, _ = load_checkpoint(checkpoints(trained / "block-1")[-1])
-    shard, _ = load_checkpoint(trained / "model" / "block-1.safetensors")
+    averages, _ = load_checkpoint(checkpoints(trained / "block-1")[-1], merged["plan"], "block-1")
+    shard, _ = load_checkpoint(trained / "model" / "block-1.safetensors", merged["plan"], "block-1")
     assert shard["blocks.1.head.out.weight"].equal(averages["ema/head.out.weight"])
 
     grids = []

@@ -62,15 +62,18 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], stamp: Stamp) -> 
         ) from error
 
 
-def load_checkpoint(path: Path, plan: str | None = None) -> tuple[dict[str, Tensor], Stamp]:
-    """Tensors and stamp of ``path``.
-
-    Args:
-        plan: hash of the plan that the checkpoint must belong to; None accepts any.
+def load_checkpoint(path: Path, plan: str, job: str) -> tuple[dict[str, Tensor], Stamp]:
+    """Tensors and stamp of ``path``, which must belong to the plan with hash ``plan`` and to ``job``.
 
     Raises:
-        CheckpointError: not there, truncated, changed since it was written, or of another plan.
+        CheckpointError: not there, truncated, changed since it was written, or of another plan or job.
     """
+    tensors, stamp = _load_intact(path)
+    _check_owner(path, stamp, plan, job)
+    return tensors, stamp
+
+
+def _load_intact(path: Path) -> tuple[dict[str, Tensor], Stamp]:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; train this block first or give the run's directory")
     try:
@@ -86,9 +89,14 @@ def load_checkpoint(path: Path, plan: str | None = None) -> tuple[dict[str, Tens
         raise CheckpointError(
             f"{path} is damaged (its digest does not match its contents); delete it to go on from an earlier checkpoint"
         )
-    if plan is not None and stamp.plan != plan:
-        raise CheckpointError(f"{path} belongs to plan {stamp.plan}, this run has plan {plan}; keep their files apart")
     return tensors, stamp
+
+
+def _check_owner(path: Path, stamp: Stamp, plan: str, job: str) -> None:
+    if stamp.plan != plan:
+        raise CheckpointError(f"{path} belongs to plan {stamp.plan}, this run has plan {plan}; keep their files apart")
+    if stamp.job != job:
+        raise CheckpointError(f"{path} holds {stamp.job}, not {job}; put every file back into its own directory")
 
 
 def checkpoints(directory: Path) -> list[Path]:
@@ -107,22 +115,20 @@ def keep_last(directory: Path, count: int) -> None:
 
 
 def latest(directory: Path, plan: str) -> tuple[dict[str, Tensor], Stamp, list[str]] | None:
-    """The newest intact checkpoint, and what is wrong with the newer ones that were passed over; None if none exists.
+    """The newest intact checkpoint of the job that ``directory`` is named after, and what is wrong with the newer ones
+    that were passed over; None if none exists.
 
     Raises:
-        CheckpointError: checkpoints exist and not one is intact, or one belongs to another plan.
+        CheckpointError: checkpoints exist and not one is intact, or one belongs to another plan or job.
     """
     problems: list[str] = []
     for path in reversed(checkpoints(directory)):
         try:
-            tensors, stamp = load_checkpoint(path)
+            tensors, stamp = _load_intact(path)
         except CheckpointError as error:
             problems.append(str(error))
             continue
-        if stamp.plan != plan:
-            raise CheckpointError(
-                f"{path} belongs to plan {stamp.plan}, this run has plan {plan}; use another directory"
-            )
+        _check_owner(path, stamp, plan, directory.name)
         return tensors, stamp, problems
     if problems:
         raise CheckpointError(f"{directory} has no intact checkpoint: {'; '.join(problems)}")

@@ -40,7 +40,7 @@ def merge(directory: Path, output: Path, last_step: int) -> Path:
     index: dict[str, str] = {}
     size = 0
     for block, path in enumerate(ready):
-        tensors = _averages(load_checkpoint(path, plan.hash)[0])
+        tensors = _averages(load_checkpoint(path, plan.hash, f"block-{block}")[0])
         named = {f"blocks.{block}.{name}": tensor for name, tensor in tensors.items()}
         shard = f"block-{block}.safetensors"
         save_checkpoint(output / shard, named, Stamp(plan.hash, f"block-{block}", last_step, last_step))
@@ -60,7 +60,7 @@ def _collect(directory: Path, plan: Plan, last_step: int) -> tuple[list[Path], l
             problems.append(f"block {block} has no checkpoint (train it with --block {block})")
             continue
         try:
-            _, stamp = load_checkpoint(found[-1], plan.hash)
+            _, stamp = load_checkpoint(found[-1], plan.hash, f"block-{block}")
         except CheckpointError as error:
             problems.append(f"block {block}: {error}")
             continue
@@ -86,15 +86,16 @@ def block_loader(directory: Path, blockwise: Blockwise, device: torch.device) ->
     merged = (directory / CONFIG_FILE).is_file()
 
     def load(block: int) -> BlockDenoiser:
+        job = f"block-{block}"
         if merged:
-            stored, _ = load_checkpoint(directory / f"block-{block}.safetensors", blockwise.plan.hash)
+            stored, _ = load_checkpoint(directory / f"{job}.safetensors", blockwise.plan.hash, job)
             prefix = f"blocks.{block}."
             weights = {name.removeprefix(prefix): t for name, t in stored.items()}
         else:
-            found = checkpoints(directory / f"block-{block}")
+            found = checkpoints(directory / job)
             if not found:
                 raise CheckpointError(f"{directory} has no checkpoint of block {block}; train it with --block {block}")
-            weights = _averages(load_checkpoint(found[-1], blockwise.plan.hash)[0])
+            weights = _averages(load_checkpoint(found[-1], blockwise.plan.hash, job)[0])
         denoiser = blockwise.denoiser(block)
         denoiser.backbone.load_state_dict(weights)
         return denoiser.to(device).eval()

@@ -4,9 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from commands import TINY, WORK
 
 from oneblock.cli.__main__ import main
+
+# Times vary with the load of the machine; they are measured in benchmarks, not here.
+settings.register_profile("quiet", deadline=None)
+settings.load_profile("quiet")
 
 
 @pytest.fixture

@@ -130,9 +130,12 @@ class Plan:
             raise ValueError(
                 f"{where} has unknown keys {unknown} and lacks {missing}; it must have exactly {sorted(known)}"
             )
-        for key in ("layers", "edges"):
-            values[key] = tuple(values[key])
-        return cls(**values)
+        try:
+            for key in ("layers", "edges"):
+                values[key] = tuple(values[key])
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"{where} holds a value of the wrong kind ({error}); restore it from a copy") from error
 
 
 def write_plan(plan: Plan, directory: Path) -> Path:

@@ -136,9 +136,9 @@ def test_a_loss_that_is_not_finite(tmp_path: Path, refused: Refused) -> None:
     [
         (["--classes", "10"], "classes=[10] do not exist; use 0 to 9"),
         (["--per-class", "0"], "per_class=0 makes no image; use 1 or more"),
-        (["--steps", "5"], "steps=5 is not a multiple of the 2 blocks; use 4 or 6"),
+        (["--grid", "equal-mass", "--steps", "5"], "steps=5 is not a multiple of the 2 blocks; use 4 or 6"),
         (["--resident", "0"], "resident=0 leaves no block to work with; use 1 or more"),
-        (["--grid", "karras", "--steps", "1"], "steps=1 makes no grid; use 2 or more"),
+        (["--steps", "1"], "steps=1 makes no grid; use 2 or more"),
     ],
 )
 def test_sampling_options(trained: Path, refused: Refused, words: list[str], message: str) -> None:

@@ -158,9 +158,9 @@ class SamplingOptions:
     sampler: Literal["euler", "heun", "dpm++2m", "churn"] = "euler"
     """solver"""
     steps: int = 24
-    """steps; with the equal-mass grid a multiple of the number of blocks"""
-    grid: Literal["equal-mass", "karras"] = "equal-mass"
-    """where the steps lie"""
+    """steps; with --grid equal-mass a multiple of the number of blocks"""
+    grid: Literal["equal-mass", "karras"] = "karras"
+    """where the steps lie: as EDM places them, or the same number of steps for every block"""
     guidance: float = 1.0
     """classifier-free guidance scale; 1 is none"""
     guidance_interval: tuple[float, float] = (0.0, float("inf"))

@@ -97,14 +97,16 @@ class Stem(nn.Module):
 class NoiseEmbedder(nn.Module):
     """Sinusoids of the noise conditioning, then a two-layer perceptron.
 
-    The conditioning ``ln(sigma) / 4`` spans less than 3 units, hence wavelengths from 8 units down to 1/16.
+    The conditioning ``ln(sigma) / 4`` spans less than 3 units. Wavelengths go from 16 units down to 1: shorter ones
+    make the network's answer arbitrary at the ends of the range, where training draws almost nothing and where
+    sampling starts (docs/log.md).
     """
 
     frequencies: Tensor
 
     def __init__(self, width: int, num_frequencies: int = 64) -> None:
         super().__init__()
-        frequencies = 2 * math.pi * 2.0 ** torch.linspace(-3.0, 4.0, num_frequencies)
+        frequencies = 2 * math.pi * 2.0 ** torch.linspace(-4.0, 0.0, num_frequencies)
         self.register_buffer("frequencies", frequencies, persistent=False)
         first, second = nn.Linear(2 * num_frequencies, width), nn.Linear(width, width)
         self.mlp = nn.Sequential(first, nn.SiLU(), second)

@@ -31,7 +31,7 @@ class Sampler:
 
 def _levels(grid: Tensor) -> list[float]:
     levels: list[float] = grid.tolist()
-    if len(levels) < 2 or any(a <= b for a, b in pairwise(levels)) or levels[-1] < 0:
+    if len(levels) < 2 or not all(a > b for a, b in pairwise(levels)) or levels[-1] < 0:
         raise ValueError(f"grid={levels} does not descend to 0 or above; give at least two strictly descending levels")
     return levels
 

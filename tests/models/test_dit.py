@@ -1,0 +1,140 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from oneblock.models.dit import DiT, DiTConfig, Layer, Stem, positions_2d
+from oneblock.presets import SIZES
+
+
+def config(**changes: int) -> DiTConfig:
+    values = {"image_size": 8, "channels": 2, "num_classes": 3, "depth": 3, "width": 16, "heads": 2, "patch": 4}
+    return DiTConfig(**(values | changes))
+
+
+def shake(module: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(0.3 * torch.randn(p.shape, generator=generator))
+
+
+def inputs(c: DiTConfig, n: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(n, c.channels, c.image_size, c.image_size, generator=generator)
+    return z, torch.linspace(-1.5, 1.0, n), torch.arange(n) % (c.num_classes + 1)
+
+
+@pytest.mark.parametrize(("patch", "channels"), [(1, 1), (2, 3), (4, 2), (8, 1)])
+def test_output_has_the_shape_of_the_input(patch: int, channels: int) -> None:
+    c = config(patch=patch, channels=channels)
+    z, noise, labels = inputs(c)
+    assert DiT(c)(z, noise, labels).shape == z.shape
+
+
+def test_at_the_start_layers_are_the_identity_and_the_output_is_zero() -> None:
+    c = config()
+    network = DiT(c)
+    h, condition = torch.randn(2, 4, 16), torch.randn(2, 16)
+    for layer in network.layers.values():
+        assert layer(h, condition).equal(h)
+    assert network(*inputs(c)).abs().max() == 0
+
+
+def test_the_condition_starts_with_about_unit_variance() -> None:
+    torch.manual_seed(0)
+    stem = Stem(config(width=256))
+    _, condition = stem(torch.zeros(64, 2, 8, 8), torch.linspace(-1.5, 1.0, 64), torch.arange(64) % 4)
+    assert 1.0 < condition.var().item() < 3.0
+
+
+def test_noise_conditioning_is_smooth_enough_to_be_asked_beyond_training() -> None:
+    # From sigma 40 to 80 is ln(2) / 4; training hardly ever sees either, so the embedding must change little.
+    stem = Stem(config(width=256))
+    low, high = stem.noise(torch.tensor([math.log(40.0) / 4, math.log(80.0) / 4]))
+    assert torch.cosine_similarity(low, high, dim=0) > 0.9
+    near, far = stem.noise(torch.tensor([math.log(0.05) / 4, math.log(5.0) / 4]))
+    assert torch.cosine_similarity(near, far, dim=0) < 0.9
+
+
+def test_a_patch_lands_where_it_was() -> None:
+    """With the layers at the identity and no positions, only the patch that changes in the input changes."""
+    network = DiT(config())
+    shake(network)
+    network.layers = nn.ModuleDict()
+    z, noise, labels = inputs(network.config)
+    moved = z.clone()
+    moved[:, 1, 5, 2] += 1.0  # row 1, column 0 of the 2 x 2 patches
+    changed = (network(moved, noise, labels) - network(z, noise, labels)).abs().sum(1) > 1e-6
+    assert bool(changed[:, 4:, :4].all())
+    assert not bool(changed[:, :4].any() or changed[:, 4:, 4:].any())
+
+
+def test_attention_is_softmax_attention() -> None:
+    layer = Layer(config()).double()
+    shake(layer)
+    h = torch.randn(2, 5, 16, dtype=torch.float64)
+    q, k, v = layer.qkv(h).split(16, dim=-1)
+    heads = []
+    for i in (0, 1):
+        part = slice(8 * i, 8 * i + 8)
+        weights = torch.softmax(q[..., part] @ k[..., part].mT / math.sqrt(8), dim=-1)
+        heads.append(weights @ v[..., part])
+    torch.testing.assert_close(layer.attention(h), layer.proj(torch.cat(heads, -1)))
+
+
+def test_every_input_reaches_every_output() -> None:
+    network = DiT(config())
+    shake(network)
+    z, noise, labels = inputs(network.config, 1)
+    base = network(z, noise, labels)
+    touched = z.clone()
+    touched[0, 0, 0, 0] += 1
+    for other in (network(touched, noise, labels), network(z, noise + 0.3, labels), network(z, noise, labels + 1)):
+        assert (other - base).abs().min() > 0
+
+
+def test_samples_do_not_mix() -> None:
+    network = DiT(config())
+    shake(network)
+    z, noise, labels = inputs(network.config, 3)
+    torch.testing.assert_close(network(z, noise, labels)[1:2], network(z[1:2], noise[1:2], labels[1:2]))
+
+
+def test_positions_tell_all_patches_apart_by_row_and_column() -> None:
+    table = positions_2d(5, 16).view(5, 5, 16)
+    assert torch.cdist(table.view(25, 16), table.view(25, 16)).fill_diagonal_(9.0).min() > 0.1
+    assert table[2, 0, :8].equal(table[2, 4, :8])  # first half: the row
+    assert table[0, 3, 8:].equal(table[4, 3, 8:])  # second half: the column
+
+
+def test_some_layers_only_with_their_own_names() -> None:
+    assert set(DiT(config(), range(1, 3)).layers) == {"1", "2"}
+
+
+@pytest.mark.parametrize(("size", "millions"), [("S", 33), ("B", 130), ("L", 458), ("XL", 675)])
+def test_sizes_have_the_papers_parameters(size: str, millions: int) -> None:
+    """DiT paper, Table 1, patch 2 on 32 x 32 x 4 latents of 1000 classes. Its head also predicts a variance."""
+    depth, width, heads = SIZES[size]
+    with torch.device("meta"):
+        network = DiT(
+            DiTConfig(
+                image_size=32, channels=4, num_classes=1000, depth=depth, width=width, heads=heads, patch=2
+            )
+        )
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch": 3}, "patch=3 does not divide image_size=8; use a divisor"),
+        ({"patch": 0}, "patch=0 does not divide"),
+        ({"heads": 3}, "heads=3 does not divide width=16; use a divisor"),
+        ({"width": 18}, "width=18 is not a multiple of 4"),
+    ],
+)
+def test_wrong_shapes_are_refused(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**changes)

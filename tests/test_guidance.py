@@ -1,0 +1,50 @@
+import pytest
+import torch
+from torch import Tensor
+
+from oneblock.guidance import ClassifierFree
+
+NULL = 9
+
+
+class Recorder:
+    """The label's number everywhere, 0.5 for the null class; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Tensor] = []
+
+    def __call__(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+        self.asked.append(context)
+        value = torch.where(context == NULL, 0.5, context.float())
+        return value.view(-1, 1).expand_as(z) + 0.01 * sigma.view(-1, 1)
+
+
+Z, SIGMA, LABELS = torch.zeros(3, 2), torch.tensor([10.0, 1.0, 0.1]), torch.tensor([1, 2, 3])
+
+
+def test_the_formula() -> None:
+    out = ClassifierFree(Recorder(), NULL, 3.0)(Z, SIGMA, LABELS)
+    expected = [0.5 + 3 * (label - 0.5) for label in (1, 2, 3)]
+    torch.testing.assert_close(out[:, 0], torch.tensor(expected) + 0.01 * SIGMA)
+    torch.testing.assert_close(out[:, 1], out[:, 0])
+
+
+def test_scale_one_is_a_single_plain_call() -> None:
+    inner = Recorder()
+    out = ClassifierFree(inner, NULL, 1.0)(Z, SIGMA, LABELS)
+    torch.testing.assert_close(out[:, 0], LABELS + 0.01 * SIGMA)
+    assert [asked.tolist() for asked in inner.asked] == [[1, 2, 3]]
+
+
+def test_outside_the_interval_there_is_no_guidance() -> None:
+    out = ClassifierFree(Recorder(), NULL, 3.0, (0.5, 1.0))(Z, SIGMA, LABELS)
+    torch.testing.assert_close(out[:, 0], torch.tensor([1.0, 0.5 + 3 * 1.5, 3.0]) + 0.01 * SIGMA)
+    inner = Recorder()
+    ClassifierFree(inner, NULL, 3.0, (20.0, 30.0))(Z, SIGMA, LABELS)
+    assert len(inner.asked[0]) == 3  # nobody is asked for the null class
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.5])
+def test_scale_zero_is_the_null_class_alone(scale: float) -> None:
+    out = ClassifierFree(Recorder(), NULL, scale)(Z, SIGMA, torch.full((3,), NULL))
+    torch.testing.assert_close(out[:, 0], 0.5 + 0.01 * SIGMA)

@@ -1,0 +1,106 @@
+import math
+from dataclasses import astuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oneblock.noise import CosineMask, LinearMask, LogNormal, LogUniform, NoiseLaw, law_from_dict, law_to_dict
+
+LAWS = [LogNormal(), LogNormal(0.3, 0.5, 0.1, 3.0), LogUniform(), LogUniform(0.5, 4.0), LinearMask(), CosineMask()]
+masses = st.lists(st.floats(0.0, 1.0), min_size=2, max_size=8, unique=True)
+
+
+def double(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("law", LAWS)
+@given(mass=masses)
+def test_quantile_inverts_cdf_and_rises(law: NoiseLaw, mass: list[float]) -> None:
+    sorted_mass = double(*sorted(mass))
+    level = law.quantile(sorted_mass)
+    torch.testing.assert_close(law.cdf(level), sorted_mass, rtol=0, atol=1e-9)
+    assert bool((level.diff() >= 0).all())
+    assert bool(((level >= law.low) & (level <= law.high)).all())
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_ends(law: NoiseLaw) -> None:
+    assert law.cdf(double(law.low, law.high)).tolist() == pytest.approx([0.0, 1.0], abs=1e-12)
+    assert law.quantile(double(0.0, 1.0)).tolist() == pytest.approx([law.low, law.high], rel=1e-9)
+
+
+def test_log_normal_against_the_error_function() -> None:
+    def normal(x: float) -> float:
+        return 0.5 * (1 + math.erf(x / math.sqrt(2)))
+
+    law = LogNormal(-1.2, 1.2, 0.002, 80.0)
+    low, high = (normal((math.log(s) + 1.2) / 1.2) for s in (0.002, 80.0))
+    for sigma in (0.01, 0.3, 1.0, 7.0):
+        expected = (normal((math.log(sigma) + 1.2) / 1.2) - low) / (high - low)
+        assert law.cdf(double(sigma)).item() == pytest.approx(expected, rel=1e-12)
+    assert law.quantile(double(0.5)).item() == pytest.approx(math.exp(-1.2), rel=1e-4)  # the cut ends hardly matter
+
+
+def test_log_uniform_is_a_line_in_log_sigma() -> None:
+    law = LogUniform(0.01, 100.0)
+    assert law.cdf(double(0.1, 1.0, 10.0)).tolist() == pytest.approx([0.25, 0.5, 0.75])
+    assert law.quantile(double(0.25)).item() == pytest.approx(0.1)
+
+
+def test_mask_schedules() -> None:
+    t = double(0.0, 0.2, 0.5, 1.0)
+    assert (1 - LinearMask().cdf(t)).tolist() == pytest.approx([1.0, 0.8, 0.5, 0.0])
+    cosine = [1 - math.cos(math.pi / 2 * (1 - x)) for x in t.tolist()]
+    assert (1 - CosineMask().cdf(t)).tolist() == pytest.approx(cosine, abs=1e-12)
+    assert (1 - CosineMask().cdf(double(*CosineMask().edges(4)))).tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_edges_descend_and_cut_equal_masses(law: NoiseLaw) -> None:
+    edges = law.edges(5)
+    assert (edges[0], edges[-1]) == (law.high, law.low)
+    assert (-law.cdf(double(*edges)).diff()).tolist() == pytest.approx([0.2] * 5, abs=1e-9)
+
+
+def test_widening_is_geometric_for_sigma_and_arithmetic_for_time() -> None:
+    assert LogNormal().widen(0.1, 0.4, 0.5) == pytest.approx((0.05, 0.8))
+    assert LogNormal().widen(0.002, 0.01, 0.5) == pytest.approx((0.002, 0.01 * math.sqrt(5)))
+    assert LinearMask().widen(0.4, 0.6, 0.5) == pytest.approx((0.3, 0.7))
+    assert LinearMask().widen(0.8, 1.0, 0.5) == pytest.approx((0.7, 1.0))
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_a_law_survives_as_plain_values(law: NoiseLaw) -> None:
+    back = law_from_dict(law_to_dict(law))
+    assert type(back) is type(law)
+    assert astuple(back) == astuple(law)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"law": "gamma"}, "noise law 'gamma' is unknown; use one of log-normal, log-uniform"),
+        ({}, "noise law None is unknown"),
+        ({"law": "linear-mask", "power": 2.0}, r"has settings \['power'\]; it needs exactly \[\]"),
+        ({"law": "log-uniform", "sigma_min": 1.0}, r"it needs exactly \['sigma_max', 'sigma_min'\]"),
+        ({"law": "log-uniform", "sigma_min": 1.0, "sigma_max": 1.0}, "is not a range; use finite 0 < sigma_min"),
+        ({"law": "log-uniform", "sigma_min": 0.0, "sigma_max": 1.0}, "is not a range"),
+    ],
+)
+def test_wrong_laws_are_refused(values: dict[str, str | float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        law_from_dict(values)
+
+
+def test_wrong_spread_and_unnamed_law_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"p_std=0.0 is not a spread; use a number above 0"):
+        LogNormal(p_std=0.0)
+
+    class Mine(LinearMask):
+        pass
+
+    with pytest.raises(ValueError, match="noise law Mine has no name in a plan"):
+        law_to_dict(Mine())

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from commands import TINY, WORK
+from hypothesis import settings
 
 from oneblock.cli.__main__ import main
 

@@ -3,6 +3,7 @@ import weakref
 
 import pytest
 import torch
+from tiny import IMAGES, tiny_plan
 from torch import Tensor, nn
 
 from oneblock.blockwise import BlockDenoiser, Denoiser
@@ -10,7 +11,6 @@ from oneblock.models.dit import DiT, DiTConfig
 from oneblock.partition import make_partition
 from oneblock.precondition import Precondition
 from oneblock.presets import blockwise, image_task
-from tiny import IMAGES, tiny_plan
 
 
 def shake(module: nn.Module, seed: int = 0) -> None:

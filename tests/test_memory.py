@@ -1,10 +1,10 @@
 import pytest
 import torch
+from tiny import IMAGES
 from torch import nn
 
 from oneblock.memory import DryRun, peak_bytes
 from oneblock.presets import ImageRecipe, image_plan, training_peak
-from tiny import IMAGES
 
 pytest.importorskip("torch.distributed._tools.mem_tracker")
 

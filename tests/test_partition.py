@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -37,7 +38,7 @@ def test_bands_of_equal_mass_cover_the_range_once(law: NoiseLaw, blocks: int) ->
     bands = [partition.band(b) for b in range(blocks)]
     assert bands[0][1] == law.high
     assert bands[-1][0] == law.low
-    assert all(above[0] == below[1] for above, below in zip(bands, bands[1:], strict=False))
+    assert all(above[0] == below[1] for above, below in itertools.pairwise(bands))
     masses = [float(law.cdf(double(upper)) - law.cdf(double(lower))) for lower, upper in bands]
     assert masses == pytest.approx([1 / blocks] * blocks, abs=1e-7)
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import tiny_plan
 
 from oneblock.noise import LogUniform, law_to_dict
 from oneblock.plan import PLAN_FILE, Plan, differences, read_plan, write_plan
-from tiny import tiny_plan
 
 OTHER: dict[str, Any] = {
     "task": "text",
@@ -90,7 +90,7 @@ def test_what_is_no_plan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no plan.json; give the directory of a run \(its --out\)"):
         read_plan(tmp_path)
     (tmp_path / PLAN_FILE).write_text('{"task": "ima')
-    with pytest.raises(ValueError, match="is not JSON .*restore it from a copy of the run"):
+    with pytest.raises(ValueError, match=r"is not JSON .*restore it from a copy of the run"):
         read_plan(tmp_path)
     (tmp_path / PLAN_FILE).write_text("[1]")
     with pytest.raises(ValueError, match="holds a list; a plan is a JSON object"):

@@ -38,5 +38,5 @@ def test_without_noise_the_answer_is_the_question() -> None:
 
 
 def test_wrong_sigma_data_is_refused() -> None:
-    with pytest.raises(ValueError, match="sigma_data=0.0 is not a standard deviation; use a number above 0"):
+    with pytest.raises(ValueError, match=r"sigma_data=0.0 is not a standard deviation; use a number above 0"):
         Precondition(0.0)

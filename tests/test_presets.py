@@ -3,6 +3,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from tiny import tiny_plan
 
 from oneblock.presets import (
     SIZES,
@@ -15,7 +16,6 @@ from oneblock.presets import (
     usual_learning_rate,
 )
 from oneblock.train.step import OptimizerSettings
-from tiny import tiny_plan
 
 
 def test_every_size_builds() -> None:

@@ -119,9 +119,7 @@ def test_sizes_have_the_papers_parameters(size: str, millions: int) -> None:
     depth, width, heads = SIZES[size]
     with torch.device("meta"):
         network = DiT(
-            DiTConfig(
-                image_size=32, channels=4, num_classes=1000, depth=depth, width=width, heads=heads, patch=2
-            )
+            DiTConfig(image_size=32, channels=4, num_classes=1000, depth=depth, width=width, heads=heads, patch=2)
         )
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, rel=0.02)
 

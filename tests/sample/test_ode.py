@@ -1,5 +1,6 @@
 """Samplers against exact denoisers of one and of two Gaussians, in float64."""
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -50,7 +51,7 @@ def test_the_measured_order_is_the_declared_one(name: str, denoiser: Callable[..
     if denoiser is gaussian:
         torch.testing.assert_close(exact, path(START, 5.0, 0.1), rtol=0, atol=1e-6)
     errors = [float((run(denoiser, START, grid(n), NONE, None) - exact).abs().max()) for n in (80, 160, 320)]
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in itertools.pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(SAMPLERS[name].order, abs=0.2)
 
 

@@ -1,0 +1,108 @@
+import json
+from pathlib import Path
+
+import pytest
+from tiny import tiny_plan, tiny_run
+
+from oneblock.presets import plan_budget
+from oneblock.train.checkpoint import CheckpointError, checkpoints
+from oneblock.train.loop import BusyError, train_job
+from oneblock.train.record import Recorder, read_rows
+from oneblock.train.strategy import job_specs, one_block, round_robin
+
+
+def test_two_processes_never_train_one_job(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path)
+    budget = plan_budget(run.plan)
+    first = one_block(run, budget, "block-0")
+    next(first)
+    with pytest.raises(BusyError, match="block-0 is being trained by another process; wait for it or stop it"):
+        next(one_block(run, budget, "block-0"))
+    next(one_block(run, budget, "block-1"))  # another block is free
+    first.close()
+    assert next(one_block(run, budget, "block-0")).step == 2
+
+
+def test_checkpoints_come_at_the_interval_and_at_the_end(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, save_every=2, keep=2)
+    list(one_block(run, plan_budget(run.plan), "block-0"))
+    assert [path.stem for path in checkpoints(tmp_path / "block-0")] == ["step-000000004", "step-000000006"]
+    assert list(one_block(run, plan_budget(run.plan), "block-0")) == []  # a finished job has nothing to do
+
+
+def test_a_damaged_newest_checkpoint_costs_only_its_steps(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    run = tiny_run(tmp_path / "a", save_every=2, warn=warnings.append)
+    budget = plan_budget(run.plan)
+    list(one_block(run, budget, "block-0"))
+    good = checkpoints(tmp_path / "a" / "block-0")[-1].read_bytes()
+    checkpoints(tmp_path / "a" / "block-0")[-1].write_bytes(good[:100])
+    assert [r.step for r in one_block(run, budget, "block-0")] == [5, 6]
+    assert len(warnings) == 1
+    assert "is damaged" in warnings[0]
+    assert checkpoints(tmp_path / "a" / "block-0")[-1].read_bytes() == good
+
+
+def test_files_of_another_plan_in_the_directory_are_refused(tmp_path: Path) -> None:
+    run, other = tiny_run(tmp_path / "a"), tiny_run(tmp_path / "b", tiny_plan(seed=1))
+    list(one_block(run, plan_budget(run.plan), "block-0"))
+    (tmp_path / "a" / "block-0").rename(tmp_path / "b" / "block-0")
+    with pytest.raises(CheckpointError, match="belongs to plan"):
+        next(one_block(other, plan_budget(other.plan), "block-0"))
+
+
+def test_a_block_waits_for_its_seed(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, tiny_plan(branch=0.5))
+    budget = plan_budget(run.plan)
+    with pytest.raises(ValueError, match="is not trained to its end; train that block first"):
+        next(one_block(run, budget, "block-0"))
+    seed = one_block(run, budget, "seed")
+    next(seed)
+    seed.close()
+    with pytest.raises(ValueError, match="is not trained to its end; train that block first"):
+        next(one_block(run, budget, "block-1"))
+
+
+def test_draws_of_a_step_stay_in_the_training_band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny_run(tmp_path, tiny_plan(branch=0.5, overlap=0.1))
+    seen: dict[int | None, list[float]] = {}
+    loss = type(run.task).loss
+
+    def spy(self, denoiser, noised, images, labels):  # type: ignore[no-untyped-def]
+        seen.setdefault(noised.block, []).extend(noised.sigma.tolist())
+        return loss(self, denoiser, noised, images, labels)
+
+    monkeypatch.setattr(type(run.task), "loss", spy)
+    list(round_robin(run, plan_budget(run.plan)))
+    for spec in job_specs(run.plan, plan_budget(run.plan)):
+        lower, upper = spec.band
+        assert all(lower * 0.999 <= sigma <= upper * 1.001 for sigma in seen[spec.block])
+    edge = run.plan.edges[1]
+    assert min(seen[0]) < edge < max(seen[1]), "both blocks also train beyond the edge between them"
+
+
+def test_rows_are_complete_and_not_written_twice(tmp_path: Path) -> None:
+    for stop in (3, 99):  # the second start repeats nothing that is kept
+        run = tiny_run(tmp_path, save_every=2)
+        recorder, reports = Recorder(tmp_path, every=2), one_block(run, plan_budget(run.plan), "block-1")
+        for _, report in zip(range(stop), reports, strict=False):
+            recorder.add(report)
+        reports.close()
+    rows = list(read_rows(tmp_path / "block-1" / "metrics.jsonl"))
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert [row["layer_evaluations"] for row in rows] == [2 * 16, 4 * 16, 6 * 16]
+    assert all(row["job"] == "block-1" and row["num_steps"] == 6 for row in rows)
+
+
+def test_a_row_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2, "lo')
+    assert [row["step"] for row in read_rows(path)] == [1]
+    assert list(read_rows(tmp_path / "absent.jsonl")) == []
+
+
+def test_the_loop_is_lazy(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path)
+    spec = job_specs(run.plan, plan_budget(run.plan))[0]
+    train_job(run, spec)
+    assert not (tmp_path / "block-0").exists()

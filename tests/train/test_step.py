@@ -1,0 +1,162 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from tiny import IMAGES, tiny_plan
+from torch import Tensor
+
+from oneblock.data import to_float
+from oneblock.plan import Plan
+from oneblock.presets import blockwise, image_task, plan_budget, plan_optimizer
+from oneblock.tasks.base import Noised
+from oneblock.tasks.image import ImageGeneration
+from oneblock.train.step import NonFiniteError, OptimizerSettings, TrainState, backward, train_step
+from oneblock.train.strategy import job_specs
+
+PIXELS, LABELS = to_float(IMAGES.images[:8]), IMAGES.labels[:8]
+SIGMA = torch.logspace(1, -2, 8)
+
+
+def state_of(plan: Plan, block: int = 0, dtype: torch.dtype = torch.float32) -> TrainState:
+    spec = job_specs(plan, plan_budget(plan))[block]
+    return TrainState(spec, blockwise(plan).denoiser(block).to(dtype), plan_optimizer(plan))
+
+
+def plan_with(**settings: Any) -> Plan:
+    return tiny_plan(optimizer=OptimizerSettings(**settings))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_one_block_is_ordinary_training_of_the_same_denoiser() -> None:
+    """Six steps against a plain loop with its own formulas: noise, label dropout, loss, clip, AdamW, schedule, EMA."""
+    plan = tiny_plan(blocks=1, warmup=0.3, optimizer=OptimizerSettings(learning_rate=0.01, clip=0.5, ema_gamma=2.0))
+    pixels, sigma = PIXELS.double(), SIGMA.double()  # in float64, so that rounding cannot hide a difference
+    state, network = state_of(plan, dtype=torch.float64), blockwise(plan).denoiser(0).double()
+    decay = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.99))
+    average: dict[str, Tensor] = {}
+    for step in range(6):
+        generator = seeded(step)
+        noise = torch.randn(PIXELS.shape, generator=generator).double()
+        labels = torch.where(torch.rand(8, generator=generator) < 0.1, 3, LABELS)
+        error = network(pixels + sigma.view(-1, 1, 1, 1) * noise, sigma, labels) - pixels
+        loss = ((4 + 1 / sigma**2) * error.square().mean((1, 2, 3))).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norm = math.sqrt(sum(float(p.grad.square().sum()) for p in network.parameters()))
+        for p in network.parameters():
+            p.grad *= min(1.0, 0.5 / (norm + 1e-6))
+        rate = 0.01 * ((step + 1) / 2 if step < 2 else 0.5 * (1 + math.cos(math.pi * (step - 2) / 4)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        beta = (1 - 1 / (step + 1)) ** 3
+        for name, p in network.backbone.named_parameters():
+            average[name] = p.detach().clone() if step == 0 else beta * average[name] + (1 - beta) * p.detach()
+        report = train_step(state, image_task(plan), pixels, LABELS, sigma, seeded(step))
+        assert report.loss == pytest.approx(loss.item())
+        assert report.plain == pytest.approx(error.square().mean().item())
+        assert report.grad_norm == pytest.approx(norm)
+        assert report.learning_rate == pytest.approx(rate)
+        assert (report.step, report.num_steps, report.layer_evaluations) == (step + 1, 6, 32)
+    for name, p in network.backbone.named_parameters():
+        torch.testing.assert_close(state.weights[name], p, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(state.averages[name], average[name], rtol=1e-7, atol=1e-9)
+
+
+class Shifted(ImageGeneration):
+    """Shifts images by their level instead of adding noise, and drops no label: nothing depends on the draws."""
+
+    def noised(self, images: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
+        return Noised(images + sigma.view(-1, 1, 1, 1), sigma, block)
+
+    def drop_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return labels
+
+
+def test_micro_batches_add_up_to_the_batch() -> None:
+    grads = []
+    for accumulate in (1, 4):
+        plan = plan_with(accumulate=accumulate, clip=1e9)
+        state = state_of(plan, dtype=torch.float64)
+        with torch.no_grad():
+            for p in state.weights.values():
+                p.add_(0.1)
+        task = Shifted(plan.precondition, num_classes=3)
+        loss, _ = backward(state, task, PIXELS.double(), LABELS, SIGMA.double(), seeded())
+        assert loss.weighted.shape == (8,)
+        grads.append({name: p.grad.clone() for name, p in state.weights.items()})
+    for name, gradient in grads[0].items():
+        torch.testing.assert_close(grads[1][name], gradient, msg=name)
+
+
+@pytest.mark.parametrize("clip", [0.01, 1e9])
+def test_gradients_are_clipped_to_the_norm(clip: float) -> None:
+    plan = plan_with(clip=clip)
+    state = state_of(plan)
+    _, norm = backward(state, image_task(plan), PIXELS, LABELS, SIGMA, seeded())
+    after = math.sqrt(sum(float(p.grad.square().sum()) for p in state.weights.values()))
+    assert after == pytest.approx(min(clip, float(norm)), rel=1e-3)
+
+
+def test_only_matrices_decay() -> None:
+    plan = plan_with(weight_decay=0.5, learning_rate=0.1)
+    state = state_of(plan)
+    before = {name: p.detach().clone().fill_(1.0) for name, p in state.weights.items()}
+    with torch.no_grad():
+        for p in state.weights.values():
+            p.fill_(1.0)
+    for p in state.weights.values():
+        p.grad = torch.zeros_like(p)
+    state.optimizer.step()
+    for name, p in state.weights.items():
+        shrunk = before[name] * (1 - 0.1 * 0.5) if p.ndim > 1 else before[name]
+        torch.testing.assert_close(p.detach(), shrunk, msg=name)
+
+
+@pytest.mark.parametrize("poison", ["weights", "data"])
+def test_what_is_not_finite_stops_before_the_update(poison: str) -> None:
+    plan = tiny_plan()
+    state = state_of(plan, 1)
+    train_step(state, image_task(plan), PIXELS, LABELS, SIGMA, seeded())
+    pixels = PIXELS.clone()
+    if poison == "data":
+        pixels[3] = float("nan")
+    else:
+        state.weights["head.out.bias"].data.fill_(float("inf"))
+    before = {name: t.clone() for name, t in state.tensors().items()}
+    with pytest.raises(NonFiniteError, match=r"block-1: loss .* at step 1, noise band \[0.002, .*lower the learning"):
+        train_step(state, image_task(plan), pixels, LABELS, SIGMA, seeded())
+    assert state.step == 1
+    assert all(t.equal(before[name]) for name, t in state.tensors().items())
+
+
+def test_bf16_is_close_and_weights_stay_in_fp32() -> None:
+    states = {precision: state_of(plan_with(precision=precision)) for precision in ("fp32", "bf16")}
+    losses = {}
+    for precision, state in states.items():
+        with torch.no_grad():
+            for p in state.weights.values():
+                p.add_(0.02)
+        losses[precision] = train_step(state, image_task(tiny_plan()), PIXELS, LABELS, SIGMA, seeded()).loss
+        assert {p.dtype for p in state.weights.values()} == {torch.float32}
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+
+
+def test_a_state_is_restored_bit_for_bit() -> None:
+    plan = tiny_plan()
+    state, copy = state_of(plan), state_of(plan)
+    for step in range(2):
+        train_step(state, image_task(plan), PIXELS, LABELS, SIGMA, seeded(step))
+    copy.load(state.tensors(), state.step)
+    for one in (state, copy):
+        train_step(one, image_task(plan), PIXELS, LABELS, SIGMA, seeded(9))
+    assert all(t.equal(copy.tensors()[name]) for name, t in state.tensors().items())
+    assert len(state.tensors()) == 4 * len(state.weights)  # weights, average, two moments

@@ -8,6 +8,7 @@ from oneblock.presets import plan_budget
 from oneblock.train.checkpoint import CheckpointError, checkpoints
 from oneblock.train.loop import BusyError, train_job
 from oneblock.train.record import Recorder, read_rows
+from oneblock.train.step import train_step
 from oneblock.train.strategy import job_specs, one_block, round_robin
 
 
@@ -79,6 +80,20 @@ def test_draws_of_a_step_stay_in_the_training_band(tmp_path: Path, monkeypatch: 
         assert all(lower * 0.999 <= sigma <= upper * 1.001 for sigma in seen[spec.block])
     edge = run.plan.edges[1]
     assert min(seen[0]) < edge < max(seen[1]), "both blocks also train beyond the edge between them"
+
+
+def test_every_step_of_every_job_has_random_numbers_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tiny_run(tmp_path, tiny_plan(branch=0.5))
+    seeds: list[int] = []
+
+    def spy(state, task, images, labels, sigma, generator):  # type: ignore[no-untyped-def]
+        seeds.append(generator.initial_seed())
+        return train_step(state, task, images, labels, sigma, generator)
+
+    monkeypatch.setattr("oneblock.train.loop.train_step", spy)
+    list(round_robin(run, plan_budget(run.plan)))
+    assert len(seeds) == 6 + 3 + 3
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_rows_are_complete_and_not_written_twice(tmp_path: Path) -> None:

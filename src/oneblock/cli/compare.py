@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
-from itertools import product
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
-from statistics import mean, stdev
 from threading import Thread
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from oneblock.cli import console
 from oneblock.cli.evaluate import evaluate_model
 from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions, SamplingOptions, parse_count
-from oneblock.cli.picture import curves, image_grid
+from oneblock.cli.picture import image_grid
 from oneblock.cli.sample import sample_images
+from oneblock.cli.scores import Row, draw, report, summaries
 from oneblock.cli.train import start_run, train
 from oneblock.data import EncodedSource
 from oneblock.metrics import default_extractor
@@ -30,15 +28,12 @@ from oneblock.partition import make_partition
 from oneblock.plan import Plan
 from oneblock.presets import image_plan, plan_budget, training_peak
 from oneblock.train.checkpoint import checkpoints
-from oneblock.train.record import read_rows
 from oneblock.train.shards import open_denoiser
 from oneblock.train.strategy import job_specs
 
 Arm = Literal["end-to-end", "shallow", "blockwise", "branched"]
 ARMS: tuple[Arm, ...] = ("end-to-end", "shallow", "blockwise", "branched")
-RIVALS = ("end-to-end", "shallow")
 RESULT_FILE = "result.json"
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +71,7 @@ class CompareImages:
 
     def run(self) -> None:
         rows = compare(self)
-        pictures = draw(self, rows)
+        pictures = draw(self.out, rows)
         if self.json:
             console.emit({"runs": rows, "summary": summaries(rows), "pictures": [str(path) for path in pictures]})
             return
@@ -111,7 +106,7 @@ def compare(options: CompareImages) -> list[Row]:
         console.say(
             f"{len(done)}/{len(cells)} {cell.name}: loss {row['loss']:.4f}, Frechet {row['frechet']:.2f}", options.json
         )
-    return [done[cell] for cell in cells]
+    return [{**done[cell], "budget": cell.budget, "run": cell.name} for cell in cells]
 
 
 def arm_plan(options: CompareImages, cell: Cell, images: EncodedSource) -> Plan:
@@ -226,188 +221,3 @@ def run_cell(options: CompareImages, cell: Cell) -> Row:
     partial.write_text(json.dumps(row, indent=2) + "\n")
     partial.replace(found)
     return row
-
-
-def summaries(rows: Sequence[Row]) -> list[Row]:
-    """Mean and standard deviation over the seeds, one row per arm and budget."""
-    return [
-        {
-            "arm": arm,
-            "layer_evaluations": work,
-            "seeds": len(group),
-            **{key: _spread([row[key] for row in group]) for key in _SCORES},
-            "band_losses": [_spread(list(band)) for band in zip(*(row["band_losses"] for row in group), strict=True)],
-        }
-        for (arm, work), group in _groups(rows).items()
-    ]
-
-
-_SCORES = (
-    "loss",
-    "frechet",
-    "frechet_floor",
-    "kernel",
-    "precision",
-    "recall",
-    "coverage",
-    "train_seconds",
-    "images_per_second",
-    "peak_bytes",
-    "peak_bytes_checkpointing",
-    "parameters",
-)
-
-
-def _groups(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
-    # Budgets are compared as asked for: rounding to whole steps moves the work spent by less than one step per job.
-    groups: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["arm"], row["layer_evaluations"]), []).append(row)
-    return groups
-
-
-def _spread(values: Sequence[float | None]) -> tuple[float, float] | None:
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    return mean(known), stdev(known) if len(known) > 1 else 0.0
-
-
-def _plus_minus(spread: tuple[float, float] | None, digits: int, scale: float = 1.0) -> str:
-    if spread is None:
-        return "-"
-    center, width = spread[0] * scale, spread[1] * scale
-    return f"{center:.{digits}f}" if width == 0 else f"{center:.{digits}f} ± {width:.{digits}f}"
-
-
-def report(rows: Sequence[Row]) -> None:
-    """Tables of means and spreads, and who wins how often."""
-    shown = summaries(rows)
-    columns = ("arm", "layer evals", "loss", "loss per band, noisiest first", "Frechet", "floor", "recall")
-    quality = [
-        (
-            row["arm"],
-            f"{row['layer_evaluations']:,}",
-            _plus_minus(row["loss"], 4),
-            " / ".join(_plus_minus(band, 3) for band in row["band_losses"]),
-            _plus_minus(row["frechet"], 2),
-            _plus_minus(row["frechet_floor"], 2),
-            _plus_minus(row["recall"], 3),
-        )
-        for row in shown
-    ]
-    seeds = shown[0]["seeds"]
-    console.table(f"quality, held out ({seeds} seeds, features {rows[0]['extractor']})", columns, quality)
-    columns = ("arm", "layer evals", "parameters", "train s", "images/s", "peak MB", "with checkpointing")
-    cost = [
-        (
-            row["arm"],
-            f"{row['layer_evaluations']:,}",
-            f"{row['parameters'][0]:,.0f}",
-            _plus_minus(row["train_seconds"], 0),
-            _plus_minus(row["images_per_second"], 0),
-            _plus_minus(row["peak_bytes"], 1, 1e-6),
-            _plus_minus(row["peak_bytes_checkpointing"], 1, 1e-6),
-        )
-        for row in shown
-    ]
-    console.table("cost (peak of one training process, counted by MemTracker)", columns, cost)
-    for line in (*wins(rows), *crossings(rows)):
-        print(line)
-
-
-def wins(rows: Sequence[Row]) -> list[str]:
-    """For each blockwise arm and rival: on how many seeds it is better, by loss and by Frechet distance."""
-    lines = []
-    by_cell = {(row["arm"], row["seed"], index): row for index, row in _numbered(rows)}
-    for arm in ("blockwise", "branched"):
-        for rival in RIVALS:
-            pairs = [
-                (row, by_cell[rival, seed, index])
-                for (name, seed, index), row in by_cell.items()
-                if name == arm and (rival, seed, index) in by_cell
-            ]
-            if pairs:
-                counts = [sum(a[key] < b[key] for a, b in pairs) for key in ("loss", "frechet")]
-                lines.append(
-                    f"{arm} against {rival}: lower loss in {counts[0]} of {len(pairs)} runs, "
-                    f"lower Frechet distance in {counts[1]} of {len(pairs)}"
-                )
-    return lines
-
-
-def _numbered(rows: Sequence[Row]) -> list[tuple[int, Row]]:
-    """Each row with the rank of its budget (rounding to steps makes the exact work differ between arms)."""
-    works = {arm: sorted({r["layer_evaluations"] for r in rows if r["arm"] == arm}) for arm in ARMS}
-    return [(works[row["arm"]].index(row["layer_evaluations"]), row) for row in rows]
-
-
-def crossings(rows: Sequence[Row]) -> list[str]:
-    """Where the curves of a blockwise arm and a rival cross, interpolated in log work; empty for a single budget."""
-    shown = summaries(rows)
-    curve: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for row in shown:
-        for key in ("loss", "frechet"):
-            curve.setdefault((row["arm"], key), []).append((row["layer_evaluations"], row[key][0]))
-    lines = []
-    for arm, rival, key in product(("blockwise", "branched"), RIVALS, ("loss", "frechet")):
-        ours, theirs = curve.get((arm, key), []), curve.get((rival, key), [])
-        if len(ours) == len(theirs) > 1:
-            lines.append(f"{key} of {arm} against {rival}: {crossing(ours, theirs)}")
-    return lines
-
-
-def crossing(a: Sequence[tuple[float, float]], b: Sequence[tuple[float, float]]) -> str:
-    """In words, where curve ``a`` passes curve ``b``; both are (work, score) points, lower scores are better."""
-    work = [math.log(x) for x, _ in a]
-    gaps = [y - z for (_, y), (_, z) in zip(a, b, strict=True)]
-    found = []
-    for i in range(len(gaps) - 1):
-        if gaps[i] * gaps[i + 1] < 0:
-            share = gaps[i] / (gaps[i] - gaps[i + 1])
-            at = math.exp(work[i] + share * (work[i + 1] - work[i]))
-            found.append(f"{'better' if gaps[i + 1] < 0 else 'worse'} from about {at:,.0f} layer evaluations on")
-    if found:
-        return ", ".join(found)
-    return f"{'better' if gaps[0] < 0 else 'not better'} at every budget"
-
-
-def draw(options: CompareImages, rows: Sequence[Row]) -> list[Path]:
-    """Loss during training, samples of the first seed, and (with several budgets) scores against work."""
-    pictures = [_training_curves(options, _cells(options))]
-    pictures += [options.out / cell.name / "samples.png" for cell in _cells(options) if cell.seed == options.model.seed]
-    shown = summaries(rows)
-    if len({row["layer_evaluations"] for row in shown if row["arm"] == shown[0]["arm"]}) > 1:
-        for key, label in (("loss", "held-out loss"), ("frechet", "Frechet distance")):
-            lines: dict[str, list[tuple[float, float]]] = {}
-            for row in shown:
-                lines.setdefault(row["arm"], []).append((row["layer_evaluations"], row[key][0]))
-            path = options.out / f"{key}.png"
-            pictures.append(curves(lines, path, "layer evaluations", label, logarithmic=True))
-    return pictures
-
-
-def _training_curves(options: CompareImages, cells: Sequence[Cell]) -> Path:
-    """Training loss of the first seed at the largest budget against the work spent on all blocks together."""
-    last = cells[-1].budget
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for cell in cells:
-        if cell.seed == options.model.seed and cell.budget == last:
-            lines[cell.arm] = training_curve(options.out / cell.name)
-    path = options.out / "training.png"
-    return curves(lines, path, "layer evaluations", "training loss (mean over bands)")
-
-
-def training_curve(directory: Path) -> list[tuple[float, float]]:
-    """(work, loss) of a run: the blocks' rows at one step make one point; the seed block's come first."""
-    at: dict[float, list[Mapping[str, Any]]] = {}
-    seed = list(read_rows(directory / "seed" / "metrics.jsonl"))
-    points = [(float(row["layer_evaluations"]), float(row["loss"])) for row in seed]
-    for path in sorted(directory.glob("block-*/metrics.jsonl")):
-        for row in read_rows(path):
-            at.setdefault(float(row["step"]), []).append(row)
-    spent = points[-1][0] if points else 0.0
-    for _, rows in sorted(at.items()):
-        work = sum(float(row["layer_evaluations"]) - spent for row in rows) + spent
-        points.append((work, mean(float(row["loss"]) for row in rows)))
-    return points

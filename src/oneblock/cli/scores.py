@@ -1,0 +1,180 @@
+"""What a comparison shows: means and spreads, who wins how often, where curves cross, pictures.
+
+A row is the result of one run with the names of its ``arm``, ``budget``, ``seed`` and ``run`` (its directory).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from oneblock.cli import console
+from oneblock.cli.picture import curves
+from oneblock.train.record import read_rows
+
+Row = dict[str, Any]
+Curve = Sequence[tuple[float, float]]
+OURS, RIVALS = ("blockwise", "branched"), ("end-to-end", "shallow")
+SPREAD = (
+    "loss",
+    "frechet",
+    "frechet_floor",
+    "kernel",
+    "precision",
+    "recall",
+    "coverage",
+    "train_seconds",
+    "images_per_second",
+    "peak_bytes",
+    "peak_bytes_checkpointing",
+    "parameters",
+)
+
+
+def summaries(rows: Sequence[Row]) -> list[Row]:
+    """(mean, standard deviation) over the seeds of every score; one row per arm and budget."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["arm"], row["budget"]), []).append(row)
+    return [
+        {
+            "arm": arm,
+            "budget": budget,
+            "layer_evaluations": group[0]["layer_evaluations"],
+            "seeds": len(group),
+            **{key: _spread([row[key] for row in group]) for key in SPREAD},
+            "band_losses": [_spread(list(band)) for band in zip(*(row["band_losses"] for row in group), strict=True)],
+        }
+        for (arm, budget), group in groups.items()
+    ]
+
+
+def _spread(values: Sequence[float | None]) -> tuple[float, float] | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return mean(known), stdev(known) if len(known) > 1 else 0.0
+
+
+def _plus_minus(spread: tuple[float, float] | None, digits: int, scale: float = 1.0) -> str:
+    if spread is None:
+        return "-"
+    center, width = spread[0] * scale, spread[1] * scale
+    return f"{center:.{digits}f}" if width == 0 else f"{center:.{digits}f} ± {width:.{digits}f}"
+
+
+def report(rows: Sequence[Row]) -> None:
+    """Print tables of means and spreads, and who wins how often."""
+    shown = summaries(rows)
+    columns = ("arm", "layer evals", "loss", "loss per band, noisiest first", "Frechet", "floor", "recall")
+    quality = [
+        (
+            row["arm"],
+            f"{row['layer_evaluations']:,}",
+            _plus_minus(row["loss"], 4),
+            " / ".join(_plus_minus(band, 3) for band in row["band_losses"]),
+            _plus_minus(row["frechet"], 2),
+            _plus_minus(row["frechet_floor"], 2),
+            _plus_minus(row["recall"], 3),
+        )
+        for row in shown
+    ]
+    title = f"quality, held out (seeds: {shown[0]['seeds']}, features: {rows[0]['extractor']})"
+    console.table(title, columns, quality)
+    columns = ("arm", "layer evals", "parameters", "train s", "images/s", "peak MB", "with checkpointing")
+    cost = [
+        (
+            row["arm"],
+            f"{row['layer_evaluations']:,}",
+            f"{row['parameters'][0]:,.0f}",
+            _plus_minus(row["train_seconds"], 0),
+            _plus_minus(row["images_per_second"], 0),
+            _plus_minus(row["peak_bytes"], 1, 1e-6),
+            _plus_minus(row["peak_bytes_checkpointing"], 1, 1e-6),
+        )
+        for row in shown
+    ]
+    console.table("cost (peak of one training process, counted by MemTracker)", columns, cost)
+    for line in (*wins(rows), *crossings(shown)):
+        print(line)
+
+
+def wins(rows: Sequence[Row]) -> list[str]:
+    """For each blockwise arm and rival: in how many runs it is better, by loss and by Frechet distance."""
+    by_run = {(row["arm"], row["budget"], row["seed"]): row for row in rows}
+    lines = []
+    for arm, rival in product(OURS, RIVALS):
+        pairs = [
+            (row, by_run[rival, budget, seed])
+            for (name, budget, seed), row in by_run.items()
+            if name == arm and (rival, budget, seed) in by_run
+        ]
+        if pairs:
+            loss, frechet = (sum(a[key] < b[key] for a, b in pairs) for key in ("loss", "frechet"))
+            lines.append(
+                f"{arm} against {rival}: lower loss in {loss} of {len(pairs)} runs, "
+                f"lower Frechet distance in {frechet} of {len(pairs)}"
+            )
+    return lines
+
+
+def crossings(shown: Sequence[Row]) -> list[str]:
+    """Where the curves of a blockwise arm and a rival cross; empty for a single budget. ``shown``: ``summaries``."""
+    lines = []
+    for arm, rival, key in product(OURS, RIVALS, ("loss", "frechet")):
+        ours, theirs = _curve(shown, arm, key), _curve(shown, rival, key)
+        if len(ours) == len(theirs) > 1:
+            lines.append(f"{key} of {arm} against {rival}: {crossing(ours, theirs)}")
+    return lines
+
+
+def _curve(shown: Sequence[Row], arm: str, key: str) -> Curve:
+    return sorted((float(row["layer_evaluations"]), row[key][0]) for row in shown if row["arm"] == arm)
+
+
+def crossing(a: Curve, b: Curve) -> str:
+    """In words, where curve ``a`` passes curve ``b``; points are (work, score), lower scores are better. Interpolated
+    linearly in the logarithm of the work."""
+    points = [(math.log(work), y - z) for (work, y), (_, z) in zip(a, b, strict=True)]
+    found = []
+    for (left, before), (right, after) in pairwise(points):
+        if before * after < 0:
+            at = math.exp(left + before / (before - after) * (right - left))
+            found.append(f"{'better' if after < 0 else 'worse'} from about {at:,.0f} layer evaluations on")
+    if found:
+        return ", ".join(found)
+    return f"{'better' if points[0][1] < 0 else 'not better'} at every budget"
+
+
+def draw(out: Path, rows: Sequence[Row]) -> list[Path]:
+    """Loss during training and samples of the first seed and, with several budgets, scores against work."""
+    first = [row for row in rows if row["seed"] == rows[0]["seed"]]
+    longest = [row for row in first if row["budget"] == rows[-1]["budget"]]
+    lines: dict[str, Curve] = {row["arm"]: training_curve(out / row["run"]) for row in longest}
+    pictures = [curves(lines, out / "training.png", "layer evaluations", "training loss (mean over bands)")]
+    pictures += [out / row["run"] / "samples.png" for row in first]
+    shown = summaries(rows)
+    if len({row["budget"] for row in rows}) > 1:
+        for key, label in (("loss", "held-out loss"), ("frechet", "Frechet distance")):
+            lines = {arm: _curve(shown, arm, key) for arm in dict.fromkeys(row["arm"] for row in rows)}
+            pictures.append(curves(lines, out / f"{key}.png", "layer evaluations", label, logarithmic=True))
+    return pictures
+
+
+def training_curve(directory: Path) -> list[tuple[float, float]]:
+    """(work, loss) of a run: the blocks' rows at one step make one point; the seed block's come first."""
+    at: dict[float, list[Mapping[str, Any]]] = {}
+    seed = list(read_rows(directory / "seed" / "metrics.jsonl"))
+    points = [(float(row["layer_evaluations"]), float(row["loss"])) for row in seed]
+    for path in sorted(directory.glob("block-*/metrics.jsonl")):
+        for row in read_rows(path):
+            at.setdefault(float(row["step"]), []).append(row)
+    spent = points[-1][0] if points else 0.0
+    for _, found in sorted(at.items()):
+        work = sum(float(row["layer_evaluations"]) - spent for row in found) + spent
+        points.append((work, mean(float(row["loss"]) for row in found)))
+    return points

@@ -39,6 +39,11 @@ def test_every_field_counts_in_the_hash(name: str) -> None:
     assert {found.partition(".")[0] for found in differences(plan, changed)} == {name}
 
 
+def test_the_order_of_settings_does_not_count() -> None:
+    plan = tiny_plan()
+    assert replace(plan, recipe=dict(reversed(plan.recipe.items()))).hash == plan.hash
+
+
 def test_a_plan_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         tiny_plan().seed = 3  # type: ignore[misc]

@@ -97,15 +97,16 @@ def test_every_step_of_every_job_has_random_numbers_of_its_own(tmp_path: Path, m
 
 
 def test_rows_are_complete_and_not_written_twice(tmp_path: Path) -> None:
-    for stop in (3, 99):  # the second start repeats nothing that is kept
+    for stop in (3, 99):
         run = tiny_run(tmp_path, save_every=2)
-        recorder, reports = Recorder(tmp_path, every=2), one_block(run, plan_budget(run.plan), "block-1")
+        recorder, reports = Recorder(tmp_path, every=1), one_block(run, plan_budget(run.plan), "block-1")
         for _, report in zip(range(stop), reports, strict=False):
             recorder.add(report)
         reports.close()
+        (tmp_path / "block-1" / "step-000000003.safetensors").unlink(missing_ok=True)  # as if killed at step 3
     rows = list(read_rows(tmp_path / "block-1" / "metrics.jsonl"))
-    assert [row["step"] for row in rows] == [2, 4, 6]
-    assert [row["layer_evaluations"] for row in rows] == [2 * 16, 4 * 16, 6 * 16]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["layer_evaluations"] for row in rows] == [step * 16 for step in range(1, 7)]
     assert all(row["job"] == "block-1" and row["num_steps"] == 6 for row in rows)
 
 

@@ -49,14 +49,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         calm, stormy = Path(folder) / "calm", Path(folder) / "stormy"
         began = time.perf_counter()
-        if start(calm, options.budget).wait():
+        process = start(calm, options.budget)
+        while not (calm / "seed" / "lock").exists():
+            time.sleep(0.01)
+        starting = time.perf_counter() - began
+        if process.wait():
             return 1
-        seconds = time.perf_counter() - began
-        kills = []
+        training = time.perf_counter() - began - starting
+        kills: list[dict[str, float]] = []
         while len(kills) < options.kills:
             process = start(stormy, options.budget)
-            # up to a share of the calm run, so that every kill falls somewhere else and the run still gets on
-            wait = moments.uniform(0, 2.2 * seconds / options.kills + 6)
+            # any moment from the first line of Python on, and on average not more training than the kills share out
+            wait = moments.uniform(0, starting + 2 * training / options.kills)
             try:
                 if process.wait(wait):
                     return 1
@@ -65,6 +69,9 @@ def main() -> int:
                 process.kill()
                 process.wait()
                 kills.append({"after_seconds": round(wait, 2), "steps_saved": progress(stormy)})
+        if len(kills) < options.kills:
+            print(f"the run ended after {len(kills)} kills; use a larger --budget", file=sys.stderr)
+            return 1
         finished = start(stormy, options.budget).wait() == 0
         same = finished and digests(calm) == digests(stormy)
         row = {"kills": len(kills), "identical": same, "jobs": len(digests(calm)), "moments": kills}

@@ -6,7 +6,7 @@ from typing import Any
 
 from oneblock.data import ImageSet, MemorySource, synthetic_images
 from oneblock.plan import Plan, write_plan
-from oneblock.presets import ImageRecipe, blockwise, image_plan, image_task, plan_budget, plan_optimizer
+from oneblock.presets import ImageRecipe, blockwise, image_plan, image_task, plan_optimizer
 from oneblock.train.loop import Run
 
 IMAGES: ImageSet = synthetic_images(48, 8, 1, 3, seed=0)
@@ -41,6 +41,5 @@ def tiny_run(directory: Path, plan: Plan | None = None, **changes: Any) -> Run:
         task=image_task(plan),
         source=MemorySource(IMAGES),
         settings=plan_optimizer(plan),
-        batch_size=plan_budget(plan).batch_size,
         **changes,
     )

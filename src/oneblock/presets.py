@@ -52,7 +52,7 @@ class ImageRecipe:
         bands: bands of equal mass, or of equal length in log sigma.
         overlap: how far a block trains beyond its band.
         budget: layer evaluations of the whole plan.
-        batch_size, branch, hold, warmup: see ``train.strategy.Budget``.
+        batch_size, block_batch_size, branch, hold, warmup: see ``train.strategy.Budget``.
         label_dropout: share of labels replaced by the null class.
         flip: mirror images at random.
         optimizer: see ``train.step.OptimizerSettings``.
@@ -75,6 +75,7 @@ class ImageRecipe:
     sigma_data: float = 0.5
     budget: int = 1_152_000
     batch_size: int = 128
+    block_batch_size: int = 0
     branch: float = 0.0
     hold: float = 0.0
     warmup: float = 0.05
@@ -98,6 +99,7 @@ def image_plan(recipe: ImageRecipe) -> Plan:
     budget = Budget(
         layer_evaluations=recipe.budget,
         batch_size=recipe.batch_size,
+        block_batch_size=recipe.block_batch_size,
         branch=recipe.branch,
         hold=recipe.hold,
         warmup=recipe.warmup,
@@ -189,12 +191,12 @@ def image_shape(plan: Plan) -> tuple[int, int, int]:
 def training_peak(plan: Plan, checkpointing: bool = False) -> PeakBytes:
     """Peak bytes of training the costliest job of an image plan, counted without running it (``memory.peak_bytes``)."""
     jobs = job_specs(plan, plan_budget(plan))
-    largest = max(jobs, key=lambda job: len(job.layers))
+    largest = max(jobs, key=lambda job: len(job.layers) * job.batch_size)
     return peak_bytes(lambda: _dry_run(plan, largest, checkpointing))
 
 
 def _dry_run(plan: Plan, job: JobSpec, checkpointing: bool) -> DryRun:
-    task, batch = image_task(plan), plan_budget(plan).batch_size
+    task, batch = image_task(plan), job.batch_size
     state = TrainState(job, blockwise(plan).denoiser(job.block or 0, checkpointing), plan_optimizer(plan))
     images = torch.empty(batch, *image_shape(plan))
     labels, sigma = torch.zeros(batch, dtype=torch.long), torch.ones(batch)

@@ -74,8 +74,8 @@ def test_the_printed_tables_hold_the_scores(capsys: pytest.CaptureFixture[str]) 
 def test_training_curve_adds_the_work_of_all_blocks(tmp_path: Path) -> None:
     rows = {
         "seed": [(10, 100, 5.0), (20, 200, 4.0)],
-        "block-0": [(30, 300, 2.0), (40, 400, 1.0)],
-        "block-1": [(30, 300, 4.0), (40, 400, 3.0)],
+        "block-0": [(30, 100, 2.0), (40, 200, 1.0)],
+        "block-1": [(30, 100, 4.0), (40, 200, 3.0)],
     }
     for job, found in rows.items():
         (tmp_path / job).mkdir()

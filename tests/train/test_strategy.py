@@ -18,12 +18,21 @@ def specs(**changes: Any) -> list[JobSpec]:
 
 def work(plan: Plan) -> int:
     budget = plan_budget(plan)
-    return sum((s.last_step - s.first_step) * len(s.layers) * budget.batch_size for s in job_specs(plan, budget))
+    return sum((s.last_step - s.first_step) * len(s.layers) * s.batch_size for s in job_specs(plan, budget))
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"blocks": 1}, {"blocks": 2}, {"blocks": 4}, {"layers": (1, 3)}, {"branch": 0.5}, {"branch": 0.3, "blocks": 4}],
+    [
+        {"blocks": 1},
+        {"blocks": 2},
+        {"blocks": 4},
+        {"layers": (1, 3)},
+        {"branch": 0.5},
+        {"branch": 0.3, "blocks": 4},
+        {"block_batch_size": 4},
+        {"block_batch_size": 2, "branch": 0.5},
+    ],
 )
 def test_one_budget_is_the_same_work_however_it_is_spent(changes: dict[str, Any]) -> None:
     asked = 40 * 8 * 4 + 17
@@ -43,6 +52,14 @@ def test_whole_plain_and_branched_jobs_by_hand() -> None:
     # the seed block has half of the layers: half of the work is as many steps as the whole network would make in all
     assert (seed.name, seed.block, seed.first_step, seed.last_step, list(seed.layers)) == ("seed", None, 0, 40, [0, 1])
     assert [(s.name, s.first_step, s.last_step) for s in blocks] == [("block-0", 40, 60), ("block-1", 40, 60)]
+
+
+def test_a_smaller_batch_of_the_blocks_pays_for_more_steps() -> None:
+    seed, *blocks = specs(budget=40 * 8 * 4, branch=0.5, block_batch_size=4)
+    assert (seed.batch_size, seed.last_step) == (8, 40)
+    assert [(s.batch_size, s.first_step, s.last_step) for s in blocks] == [(4, 40, 80), (4, 40, 80)]
+    (whole,) = specs(budget=40 * 8 * 4, blocks=1, block_batch_size=4)
+    assert (whole.batch_size, whole.last_step) == (8, 40)
 
 
 def test_bands_of_the_jobs() -> None:
@@ -70,7 +87,8 @@ def test_schedule_of_a_branched_run_holds_until_the_copy() -> None:
         ({"branch": 0.5, "blocks": 1}, "branch=0.5 needs two blocks or more"),
         ({"branch": 0.5, "layers": (1, 3)}, r"layers=\(1, 3\) are uneven; use equal blocks"),
         ({"hold": -0.1}, "hold=-0.1 is not a fraction; use 0 up to"),
-        ({"batch_size": 0}, "batch_size=0 is no batch"),
+        ({"batch_size": 0}, "batch_size=0, block_batch_size=0 is no batch; use 1 or more"),
+        ({"block_batch_size": -1}, "block_batch_size=-1 is no batch"),
     ],
 )
 def test_wrong_budgets_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -211,7 +211,7 @@ def run_cell(options: CompareImages, cell: Cell) -> Row:
         "parameters": sum(
             p.numel() for b in range(plan.num_blocks) for p in run.blockwise.denoiser(b).backbone.parameters()
         ),
-        "layer_evaluations": sum((job.last_step - job.first_step) * len(job.layers) * run.batch_size for job in jobs),
+        "layer_evaluations": sum((job.last_step - job.first_step) * len(job.layers) * job.batch_size for job in jobs),
         "train_seconds": seconds if fresh else None,
         "peak_bytes": training_peak(plan, options.machine.checkpointing).total,
         "peak_bytes_checkpointing": training_peak(plan, True).total,

@@ -61,7 +61,9 @@ class ModelOptions:
     budget: str = "1.15M"
     """work of the whole run in layer evaluations: 800000, 300k, 1.2M"""
     batch_size: int = 128
-    """images per step"""
+    """images per step over the whole noise range"""
+    block_batch_size: int = 0
+    """images per step of a block that owns a band (0: the same)"""
     branch: float = 0.0
     """share of the budget that trains one block on the whole range, from which every block then starts"""
     hold: float = 0.0
@@ -105,6 +107,7 @@ class ModelOptions:
             overlap=self.overlap,
             budget=parse_count(self.budget),
             batch_size=self.batch_size,
+            block_batch_size=self.block_batch_size,
             branch=self.branch,
             hold=self.hold,
             warmup=self.warmup,

@@ -175,6 +175,6 @@ def training_curve(directory: Path) -> list[tuple[float, float]]:
             at.setdefault(float(row["step"]), []).append(row)
     spent = points[-1][0] if points else 0.0
     for _, found in sorted(at.items()):
-        work = sum(float(row["layer_evaluations"]) - spent for row in found) + spent
+        work = spent + sum(float(row["layer_evaluations"]) for row in found)
         points.append((work, mean(float(row["loss"]) for row in found)))
     return points

@@ -84,7 +84,6 @@ def start_run(plan: Plan, out: Path, images: Source, machine: MachineOptions) ->
         task=task,
         source=images,
         settings=plan_optimizer(plan),
-        batch_size=budget.batch_size,
         flip=bool(plan.recipe["flip"]),
         device=device,
         checkpointing=machine.checkpointing,

@@ -35,7 +35,6 @@ class Run:
         directory: gets ``block-b/`` (and ``seed/``) with checkpoints.
         blockwise: builds blocks.
         task, source, settings: what is learned, from what, and how.
-        batch_size: samples per optimizer step.
         flip: mirror images at random.
         device: where the block being trained lives.
         checkpointing: recompute activations layer by layer in the backward pass.
@@ -50,7 +49,6 @@ class Run:
     task: ImageGeneration
     source: Source
     settings: OptimizerSettings
-    batch_size: int
     flip: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     checkpointing: bool = False
@@ -85,7 +83,7 @@ def train_job(run: Run, spec: JobSpec, start: Path | None = None) -> Generator[S
 def _advance(run: Run, state: TrainState) -> StepReport:
     spec, step = state.spec, state.step
     generator = torch.Generator().manual_seed(run.plan.derive_seed("noise", spec.name, step))
-    images, labels = run.source.batch(step, run.batch_size, run.plan.derive_seed("data", spec.name))
+    images, labels = run.source.batch(step, spec.batch_size, run.plan.derive_seed("data", spec.name))
     if run.flip:
         images = random_flip(images, generator)
     sigma = run.plan.partition.levels(*spec.band, len(images), generator)

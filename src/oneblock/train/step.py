@@ -48,6 +48,7 @@ class StepReport:
 
     job: str
     block: int | None
+    first_step: int
     step: int
     num_steps: int
     loss: float
@@ -59,7 +60,7 @@ class StepReport:
 
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
-    """A block's share of a plan: which layers, which noise levels, which steps.
+    """A block's share of a plan: which layers, which noise levels, how many samples per step, which steps.
 
     ``block`` is None for the seed block of a branched run. Steps count from the start of the job's history: a block
     that starts as a copy of the seed block goes on from ``first_step``.
@@ -69,6 +70,7 @@ class JobSpec:
     block: int | None
     layers: range
     band: tuple[float, float]
+    batch_size: int
     first_step: int
     last_step: int
     warmup: int
@@ -148,6 +150,7 @@ def train_step(
     return StepReport(
         job=spec.name,
         block=spec.block,
+        first_step=spec.first_step,
         step=state.step,
         num_steps=spec.last_step,
         loss=weighted,

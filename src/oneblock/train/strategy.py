@@ -23,7 +23,10 @@ class Budget:
 
     Args:
         layer_evaluations: of the whole plan; every block gets the same number of steps.
-        batch_size: samples per step.
+        batch_size: samples per step over the whole noise range: of the seed block, and of a plan with one block.
+        block_batch_size: samples per step of a block that owns a band; 0 is ``batch_size``. With ``batch_size`` divided
+            by the number of blocks a band sees as many samples per step as it does in a step over the whole range,
+            and the same work pays for more steps.
         branch: fraction of the budget that trains the seed block on the whole noise range; 0 trains none.
         hold: fraction of a job's steps at constant learning rate, when ``branch`` is 0.
         warmup: fraction of a job's steps of linear warm-up.
@@ -31,6 +34,7 @@ class Budget:
 
     layer_evaluations: int
     batch_size: int
+    block_batch_size: int = 0
     branch: float = 0.0
     hold: float = 0.0
     warmup: float = 0.05
@@ -39,8 +43,11 @@ class Budget:
         for name in ("branch", "hold", "warmup"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name}={getattr(self, name)} is not a fraction; use 0 up to (not including) 1")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size} is no batch; use 1 or more")
+        if self.batch_size < 1 or self.block_batch_size < 0:
+            raise ValueError(
+                f"batch_size={self.batch_size}, block_batch_size={self.block_batch_size} is no batch; use 1 or more "
+                "(block_batch_size: 0 for the same)"
+            )
 
 
 def job_specs(plan: Plan, budget: Budget) -> list[JobSpec]:
@@ -49,17 +56,19 @@ def job_specs(plan: Plan, budget: Budget) -> list[JobSpec]:
     Raises:
         ValueError: when the budget does not pay for a step of each job, or branching needs equal blocks.
     """
-    work = budget.layer_evaluations / (plan.depth * budget.batch_size)
+    batch_size = budget.batch_size
+    if plan.num_blocks > 1:
+        batch_size = budget.block_batch_size or budget.batch_size
     seed_steps = 0
     if budget.branch > 0:
         _check_branch(plan, budget)
-        seed_steps = round(budget.branch * work * plan.num_blocks)
-    block_steps = round((1.0 - budget.branch) * work)
+        seed_steps = round(budget.branch * budget.layer_evaluations / (plan.layers[0] * budget.batch_size))
+    block_steps = round((1.0 - budget.branch) * budget.layer_evaluations / (plan.depth * batch_size))
     if block_steps < 1 or (budget.branch > 0 and seed_steps < 1):
-        least = plan.depth * budget.batch_size
+        least = plan.depth * batch_size
         raise ValueError(
             f"budget={budget.layer_evaluations} does not pay for one step of every block; use at least "
-            f"{least} layer evaluations (depth {plan.depth} x batch {budget.batch_size}), more when branching"
+            f"{least} layer evaluations (depth {plan.depth} x batch {batch_size}), more when branching"
         )
     total = seed_steps + block_steps
     warmup = max(1, round(budget.warmup * total))
@@ -69,7 +78,15 @@ def job_specs(plan: Plan, budget: Budget) -> list[JobSpec]:
     def spec(name: str, block: int | None, band: tuple[float, float], first: int, last: int) -> JobSpec:
         layers = plan.layer_range(block or 0)
         return JobSpec(
-            name=name, block=block, layers=layers, band=band, first_step=first, last_step=last, warmup=warmup, hold=hold
+            name=name,
+            block=block,
+            layers=layers,
+            band=band,
+            batch_size=budget.batch_size if block is None else batch_size,
+            first_step=first,
+            last_step=last,
+            warmup=warmup,
+            hold=hold,
         )
 
     seed = [spec(SEED, None, (law.low, law.high), 0, seed_steps)] if seed_steps else []

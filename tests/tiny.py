@@ -26,6 +26,7 @@ def tiny_plan(**changes: Any) -> Plan:
         blocks=2,
         budget=6 * 8 * 4,
         batch_size=8,
+        block_batch_size=8,
     )
     return image_plan(replace(recipe, **changes))
 

@@ -74,7 +74,7 @@ class ImageRecipe:
     overlap: float = 0.05
     sigma_data: float = 0.5
     budget: int = 1_152_000
-    batch_size: int = 128
+    batch_size: int = 48
     block_batch_size: int = 0
     branch: float = 0.0
     hold: float = 0.0

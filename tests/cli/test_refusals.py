@@ -39,7 +39,7 @@ def folder(root: Path, modes: dict[str, list[str]]) -> Path:
         (["--budget", "lots"], "budget='lots' is not a number of layer evaluations; write 800000, 300k or 1.2M"),
         (["--branch", "1"], "branch=1.0 is not a fraction; use 0 up to (not including) 1"),
         (["--branch", "0.5", "--layers", "1", "3"], "layers=(1, 3) are uneven; use equal blocks"),
-        (["--batch-size", "0"], "batch_size=0, block_batch_size=0 is no batch; use 1 or more"),
+        (["--batch-size", "0"], "batch_size=0, block_batch_size=16 is no batch; use 1 or more"),
         (["--patch", "3"], "patch=3 does not divide image_size=8; use a divisor"),
         (["--heads", "3"], "heads=3 does not divide width=16; use a divisor"),
         (["--device", "tpu"], "device='tpu' is not available"),

@@ -58,6 +58,9 @@ def test_a_smaller_batch_of_the_blocks_pays_for_more_steps() -> None:
     seed, *blocks = specs(budget=40 * 8 * 4, branch=0.5, block_batch_size=4)
     assert (seed.batch_size, seed.last_step) == (8, 40)
     assert [(s.batch_size, s.first_step, s.last_step) for s in blocks] == [(4, 40, 80), (4, 40, 80)]
+    shared = specs(budget=40 * 8 * 4, block_batch_size=0)  # without a number of its own, a block's share of the batch
+    assert [(s.batch_size, s.last_step) for s in shared] == [(4, 80), (4, 80)]
+    assert specs(budget=400, batch_size=3, block_batch_size=0, blocks=4)[0].batch_size == 1
     (whole,) = specs(budget=40 * 8 * 4, blocks=1, block_batch_size=4)
     assert (whole.batch_size, whole.last_step) == (8, 40)
 
@@ -87,7 +90,7 @@ def test_schedule_of_a_branched_run_holds_until_the_copy() -> None:
         ({"branch": 0.5, "blocks": 1}, "branch=0.5 needs two blocks or more"),
         ({"branch": 0.5, "layers": (1, 3)}, r"layers=\(1, 3\) are uneven; use equal blocks"),
         ({"hold": -0.1}, "hold=-0.1 is not a fraction; use 0 up to"),
-        ({"batch_size": 0}, "batch_size=0, block_batch_size=0 is no batch; use 1 or more"),
+        ({"batch_size": 0}, "batch_size=0, block_batch_size=8 is no batch; use 1 or more"),
         ({"block_batch_size": -1}, "block_batch_size=-1 is no batch"),
     ],
 )

@@ -60,10 +60,10 @@ class ModelOptions:
     """how far a block trains beyond its band, in log sigma"""
     budget: str = "1.15M"
     """work of the whole run in layer evaluations: 800000, 300k, 1.2M"""
-    batch_size: int = 128
+    batch_size: int = 48
     """images per step over the whole noise range"""
     block_batch_size: int = 0
-    """images per step of a block that owns a band (0: the same)"""
+    """images per step of a block that owns a band (0: --batch-size divided by the number of blocks)"""
     branch: float = 0.0
     """share of the budget that trains one block on the whole range, from which every block then starts"""
     hold: float = 0.0

@@ -24,9 +24,9 @@ class Budget:
     Args:
         layer_evaluations: of the whole plan; every block gets the same number of steps.
         batch_size: samples per step over the whole noise range: of the seed block, and of a plan with one block.
-        block_batch_size: samples per step of a block that owns a band; 0 is ``batch_size``. With ``batch_size`` divided
-            by the number of blocks a band sees as many samples per step as it does in a step over the whole range,
-            and the same work pays for more steps.
+        block_batch_size: samples per step of a block that owns a band; 0 is ``batch_size`` divided by the number of
+            blocks, so that a band sees as many samples per step as it does in a step over the whole range, and the
+            same work pays for more steps (docs/log.md: better than equal batches).
         branch: fraction of the budget that trains the seed block on the whole noise range; 0 trains none.
         hold: fraction of a job's steps at constant learning rate, when ``branch`` is 0.
         warmup: fraction of a job's steps of linear warm-up.
@@ -46,7 +46,7 @@ class Budget:
         if self.batch_size < 1 or self.block_batch_size < 0:
             raise ValueError(
                 f"batch_size={self.batch_size}, block_batch_size={self.block_batch_size} is no batch; use 1 or more "
-                "(block_batch_size: 0 for the same)"
+                "(block_batch_size: 0 for a block's share)"
             )
 
 
@@ -58,7 +58,7 @@ def job_specs(plan: Plan, budget: Budget) -> list[JobSpec]:
     """
     batch_size = budget.batch_size
     if plan.num_blocks > 1:
-        batch_size = budget.block_batch_size or budget.batch_size
+        batch_size = budget.block_batch_size or max(1, budget.batch_size // plan.num_blocks)
     seed_steps = 0
     if budget.branch > 0:
         _check_branch(plan, budget)

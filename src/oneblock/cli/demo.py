@@ -32,7 +32,7 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """directory of the runs, the model and the picture"""
-    budget: str = "400k"
+    budget: str = "300k"
     """work of each of the two, in layer evaluations"""
     num_samples: int = 1000
     """generated images that the scores are taken on"""
@@ -48,7 +48,7 @@ class Demo:
             num_samples=self.num_samples,
             json=self.json,
             data=DataOptions(data="digits"),
-            model=ModelOptions(size="nano", budget=self.budget, batch_size=64, learning_rate=3e-3, branch=0.5),
+            model=ModelOptions(size="nano", budget=self.budget, batch_size=64, branch=0.5),
             machine=self.machine,
         )
         rows = compare(options)

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,50 @@ def test_demo_makes_a_model_and_a_picture(tmp_path: Path, ok: Ok) -> None:
     assert sorted(path.name for path in Path(row["model"]).glob("*.safetensors")) == [
         f"block-{b}.safetensors" for b in range(3)
     ]
+
+
+def test_a_stream_trains_and_is_scored_without_being_held(
+    tmp_path: Path, ok: Ok, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    image = pytest.importorskip("PIL.Image")
+
+    def rows() -> Any:
+        yield from ({"image": image.new("L", (8, 8), 10 * i), "label": i % 2} for i in range(60))
+
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]))
+    stream = datasets.IterableDataset.from_generator(rows, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split, streaming: stream)
+    data = ("--data", "hf:someone/set", "--image-size", "8")
+    ok("train", "images", "--out", tmp_path, *TINY, *WORK, *data)
+    (row,) = ok(
+        "evaluate", tmp_path, *data, "--num-samples", "60", "--steps", "2", "--extractor", "digits-cnn", "--json"
+    )
+    assert len(row["band_losses"]) == 2
+
+
+def test_json_is_strict(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from oneblock.cli.__main__ import main
+
+    words = [
+        "compare",
+        "images",
+        "--out",
+        str(tmp_path / "c"),
+        "--arms",
+        "shallow",
+        "--seeds",
+        "1",
+        "--json",
+        "--steps",
+        "2",
+    ]
+    assert main([*words, "--num-samples", "60", *TINY, *WORK]) == 0
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    json.loads(capsys.readouterr().out, parse_constant=refuse)
 
 
 def test_tables_are_printed_without_json(trained: Path, capsys: pytest.CaptureFixture[str], ok: Ok) -> None:

@@ -166,7 +166,7 @@ class SamplingOptions:
     """where the steps lie: as EDM places them, or the same number of steps for every block"""
     guidance: float = 1.0
     """classifier-free guidance scale; 1 is none"""
-    guidance_interval: tuple[float, float] = (0.0, float("inf"))
+    guidance_interval: tuple[float, float] = (0.0, 80.0)
     """noise levels between which guidance acts"""
     sample_seed: int = 0
     """of the starting noise"""

@@ -38,7 +38,8 @@ class Demo:
     """generated images that the scores are taken on"""
     json: bool = False
     """print one JSON object instead of a table"""
-    machine: MachineOptions = field(default_factory=MachineOptions)
+    # One thread: the tensors are too small for two to help, and on a busy machine two wait for each other.
+    machine: MachineOptions = field(default_factory=lambda: MachineOptions(threads=1))
 
     def run(self) -> None:
         options = CompareImages(

@@ -145,6 +145,11 @@ def test_sampling_options(trained: Path, refused: Refused, words: list[str], mes
     assert message in refused("sample", trained, "--out", trained / "x.png", *words)
 
 
+def test_the_published_score_without_its_weights(trained: Path, refused: Refused) -> None:
+    said = refused("evaluate", trained, "--fid-weights", trained / "absent.pth")
+    assert "absent.pth is no file; put weights-inception" in said
+
+
 def test_places_that_are_no_run(tmp_path: Path, refused: Refused) -> None:
     for verb in ("sample", "evaluate"):
         assert "is neither a run nor a merged model" in refused(verb, tmp_path)

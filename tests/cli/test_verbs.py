@@ -1,6 +1,8 @@
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -44,6 +46,31 @@ def test_train_status_merge_sample_evaluate(trained: Path, tmp_path: Path, ok: O
     assert len(scores["band_losses"]) == 2
     assert scores["extractor"] == "digits-cnn"
     assert scores["frechet"] > scores["frechet_floor"] > 0
+
+
+def test_the_published_score_stands_beside_our_own(
+    trained: Path, tmp_path: Path, ok: Ok, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("torch_fidelity")
+    counts = {}
+
+    def calculate_metrics(input1: Any, input2: Any, **_: Any) -> dict[str, float]:
+        counts.update(fake=len(input1), real=len(input2))
+        return {"frechet_inception_distance": 7.5}
+
+    monkeypatch.setattr(module, "calculate_metrics", calculate_metrics, raising=False)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", module)
+    (tmp_path / "weights.pth").touch()
+    words = ("--num-samples", "60", "--steps", "2", "--fid-weights", tmp_path / "weights.pth", "--json")
+    (scores,) = ok("evaluate", trained, *words)
+    assert scores["fid"] == 7.5
+    assert counts == {"fake": 60, "real": scores["num_reference"]}
+
+
+def test_the_cost_of_a_sample_is_that_of_the_deepest_block(tmp_path: Path, ok: Ok) -> None:
+    ok("train", "images", "--out", tmp_path, *TINY, *WORK, "--layers", "1", "3")
+    (row,) = ok("sample", tmp_path, "--out", tmp_path / "x.png", "--per-class", "1", "--steps", "4", "--json")
+    assert row["layer_evaluations"] == 4 * 3
 
 
 def test_train_writes_rows_and_events(tmp_path: Path, ok: Ok) -> None:

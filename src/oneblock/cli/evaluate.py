@@ -14,6 +14,7 @@ from oneblock.cli.options import DataOptions, MachineOptions, SamplingOptions, c
 from oneblock.cli.sample import sample_images
 from oneblock.data import EncodedSource, to_float
 from oneblock.metrics import default_extractor, extractor_for, image_quality
+from oneblock.metrics.quality import inception_weights, real_fid
 from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
 from oneblock.presets import blockwise, image_task
@@ -40,6 +41,8 @@ class Evaluate:
     """bands to report losses on (0: the plan's own)"""
     extractor: str = ""
     """digits-cnn, fashion-mnist-cnn or efficientnet-lite0 (default: what fits the data)"""
+    fid_weights: Path | None = None
+    """file of torch-fidelity's Inception weights, for the published FID beside our own distances"""
     json: bool = False
     """print one JSON object instead of tables"""
     data: DataOptions = field(default_factory=DataOptions)
@@ -47,6 +50,7 @@ class Evaluate:
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def run(self) -> None:
+        fid_weights = inception_weights(self.fid_weights) if self.fid_weights else None
         plan = open_plan(self.model)
         train, test = self.data.open("train"), self.data.open("test")
         check_data(plan, train)
@@ -61,6 +65,7 @@ class Evaluate:
             self.extractor or default_extractor(self.data.data),
             self.sampling,
             self.machine.torch_device(),
+            fid_weights,
         )
         if self.json:
             console.emit(row)
@@ -83,8 +88,10 @@ def evaluate_model(
     extractor: str,
     sampling: SamplingOptions,
     device: torch.device,
+    fid_weights: Path | None = None,
 ) -> dict[str, Any]:
-    """All scores of a model as plain values; ``bands`` are those that losses are reported on."""
+    """All scores of a model as plain values; ``bands`` are those that losses are reported on. The published FID, on the
+    training images, is among them where ``fid_weights`` are given."""
     task = image_task(plan)
     if len(test.classes) != task.num_classes:
         raise ValueError(
@@ -97,10 +104,12 @@ def evaluate_model(
     labels = torch.arange(num_samples, device=device) % task.num_classes
     images, seconds = sample_images(plan, denoiser, labels, sampling, test.codec)
     quality = image_quality(known.images, held_out.images[:num_samples], images, extractor_for(extractor), labels.cpu())
+    fid = {"fid": real_fid(known.images, images, fid_weights)} if fid_weights else {}
     return {
         "band_losses": losses,
         "loss": sum(losses) / len(losses),
         **quality.as_row(),
+        **fid,
         "sampling_seconds": seconds,
         "images_per_second": num_samples / seconds,
     }

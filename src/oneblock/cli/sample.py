@@ -61,7 +61,7 @@ class Sample:
         image_grid(images, self.out, self.per_class)
         save_file({"images": images, "labels": labels.cpu()}, self.out.with_suffix(".safetensors"))
         calls = SAMPLERS[self.sampling.sampler].calls(self.sampling.steps)
-        cost = calls * plan.layers[0] * (1 if self.sampling.guidance == 1 else 2)
+        cost = calls * max(plan.layers) * (1 if self.sampling.guidance == 1 else 2)
         done = {
             "picture": str(self.out),
             "images": len(images),

@@ -146,6 +146,14 @@ class _RgbImages(Dataset[Tensor]):
         return self._images[index].expand(3, -1, -1).cpu()
 
 
+def inception_weights(weights: Path | None = None) -> Path:
+    """The file of Inception weights that `real_fid` reads; FileNotFoundError where it is not at hand."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE if weights is None else weights
+    if not path.is_file():
+        raise FileNotFoundError(f"weights={path} is no file; put {_INCEPTION_FILE} of torch-fidelity there")
+    return path
+
+
 def real_fid(real: Tensor, fake: Tensor, weights: Path | None = None) -> float:
     """The published FID of images uint8 (N, C, H, W), C 1 or 3, by torch-fidelity and Inception weights.
 
@@ -157,9 +165,7 @@ def real_fid(real: Tensor, fake: Tensor, weights: Path | None = None) -> float:
         check_images(name, images)
         if images.shape[1] not in (1, 3):
             raise ValueError(f"{name} has {images.shape[1]} channels; allowed are 1 or 3: convert them")
-    path = Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE if weights is None else weights
-    if not path.is_file():
-        raise FileNotFoundError(f"weights={path} is no file; put {_INCEPTION_FILE} of torch-fidelity there")
+    path = inception_weights(weights)
     try:
         from torch_fidelity import calculate_metrics
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises RuntimeError

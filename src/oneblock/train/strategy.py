@@ -54,8 +54,11 @@ def job_specs(plan: Plan, budget: Budget) -> list[JobSpec]:
     """The jobs of a plan in the order one process would train them: the seed block if there is one, then 0 .. B-1.
 
     Raises:
-        ValueError: when the budget does not pay for a step of each job, or branching needs equal blocks.
+        ValueError: when the budget does not pay for a step of each job, branching needs equal blocks, or the plan shares
+            trained parts.
     """
+    if plan.shared != "private":
+        raise ValueError(f"shared={plan.shared!r} cannot be trained by this version of oneblock; use 'private'")
     batch_size = budget.batch_size
     if plan.num_blocks > 1:
         batch_size = budget.block_batch_size or max(1, budget.batch_size // plan.num_blocks)

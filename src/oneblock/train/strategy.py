@@ -54,8 +54,8 @@ def job_specs(plan: Plan, budget: Budget) -> list[JobSpec]:
     """The jobs of a plan in the order one process would train them: the seed block if there is one, then 0 .. B-1.
 
     Raises:
-        ValueError: when the budget does not pay for a step of each job, branching needs equal blocks, or the plan shares
-            trained parts.
+        ValueError: when the budget does not pay for a step of each job, branching needs equal blocks, or the plan
+            shares trained parts.
     """
     if plan.shared != "private":
         raise ValueError(f"shared={plan.shared!r} cannot be trained by this version of oneblock; use 'private'")

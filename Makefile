@@ -1,4 +1,5 @@
-# One virtual environment, made once; again when pyproject.toml or constraints.txt change.
+# One virtual environment, made once; again when pyproject.toml or constraints.txt change. Python compiles a module when
+# it is first imported; compiling all of them ahead takes longer than the rest of the installation.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -35,6 +36,6 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo '"$(PYTHON)" cannot make a virtual environment. On Debian and Ubuntu install python3-venv.' >&2; exit 1; }
 	rm -f $@
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt torch
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
 	touch $@

@@ -20,6 +20,7 @@ from oneblock.train.shards import open_denoiser, open_plan
 
 ARMS: dict[Arm, str] = {"end-to-end": "end-to-end", "branched": "3 blocks, one at a time"}
 PER_CLASS = 10
+SHOWN = SamplingOptions(guidance=2.0, resident=1)  # the scores are taken without guidance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +65,11 @@ class Demo:
 
 
 def _picture(model: Path, path: Path, machine: MachineOptions) -> Path:
-    """Images of every class, generated with the merged model while one block is in memory."""
+    """Images of every class, generated with the merged model while one block is in memory; guided, to be readable."""
     plan = open_plan(model)
     labels = torch.arange(10).repeat_interleave(PER_CLASS)
-    denoiser = open_denoiser(model, blockwise(plan), machine.torch_device(), resident=1)
-    images, _ = sample_images(plan, denoiser, labels.to(machine.device), SamplingOptions(resident=1), Pixels())
+    denoiser = open_denoiser(model, blockwise(plan), machine.torch_device(), SHOWN.resident)
+    images, _ = sample_images(plan, denoiser, labels.to(machine.device), SHOWN, Pixels())
     return image_grid(images, path, PER_CLASS, smooth=True)
 
 

@@ -114,3 +114,10 @@ def test_a_directory_belongs_to_one_plan(tmp_path: Path) -> None:
     (tmp_path / "letters" / "a.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"is not empty and holds no plan.json; use a new or empty directory"):
         write_plan(plan, tmp_path / "letters")
+
+
+def test_a_run_killed_in_its_first_moment_starts_again(tmp_path: Path) -> None:
+    (tmp_path / f"{PLAN_FILE}.partial").write_text("{")
+    plan = tiny_plan()
+    write_plan(plan, tmp_path)
+    assert read_plan(tmp_path) == plan

@@ -150,9 +150,9 @@ def write_plan(plan: Plan, directory: Path) -> Path:
             )
         return path
     directory.mkdir(parents=True, exist_ok=True)
-    if any(directory.iterdir()):
+    partial = directory / (PLAN_FILE + ".partial")  # one may lie there from a run killed in its first moment
+    if any(entry != partial for entry in directory.iterdir()):
         raise ValueError(f"{directory} is not empty and holds no {PLAN_FILE}; use a new or empty directory")
-    partial = directory / (PLAN_FILE + ".partial")
     partial.write_text(plan.to_json())
     partial.replace(path)
     return path

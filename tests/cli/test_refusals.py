@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, WORK
 
-from oneblock.train import checkpoint
+from oneblock.train import checkpoint, record
 from oneblock.train.checkpoint import checkpoints
 
 pytest.importorskip("sklearn")
@@ -122,6 +122,22 @@ def test_a_full_disk(tmp_path: Path, refused: Refused, monkeypatch: pytest.Monke
     said = refused(*TRAIN, tmp_path / "run", code=1)
     assert "No space left on device" in said
     assert "earlier checkpoints are intact: free some space and start again" in said
+
+
+def test_a_disk_that_fills_while_metrics_are_written(
+    tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record, "forget_after", full)
+    assert "No space left on device" in refused(*TRAIN, tmp_path / "run", code=1)
+    assert checkpoints(tmp_path / "run" / "block-0")  # the state after the step is saved all the same
+
+
+def test_a_directory_that_is_a_file(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "run").write_text("letters")
+    assert str(tmp_path / "run") in refused(*TRAIN, tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite(tmp_path: Path, refused: Refused) -> None:

@@ -49,6 +49,15 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["x.safetensors"]
 
 
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o775])
+def test_who_may_read_the_directory_may_read_the_file(tmp_path: Path, mode: int) -> None:
+    place = tmp_path / "block-1"
+    place.mkdir()
+    place.chmod(mode)
+    save_checkpoint(place / "x", TENSORS, STAMP)
+    assert (place / "x").stat().st_mode & 0o777 == mode & 0o666
+
+
 def test_equal_states_are_equal_files(tmp_path: Path) -> None:
     for name, order in (("a", list(TENSORS)), ("b", list(reversed(TENSORS)))):
         save_checkpoint(tmp_path / name, {key: TENSORS[key] for key in order}, STAMP)

@@ -16,6 +16,8 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("demo",): ("demo", "Demo", "a small comparison from start to end"),
 }
 
+WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; 0 when it worked, 2 for the user's mistakes, 1 for a run that failed on its own."""
@@ -40,7 +42,6 @@ def _run(verb: str, module: str, name: str, words: list[str]) -> int:
     except ImportError:
         print("oneblock: the command line needs tyro and rich; pip install 'oneblock[cli]'", file=sys.stderr)
         return 2
-    from oneblock.train.checkpoint import StorageError
     from oneblock.train.loop import BusyError
     from oneblock.train.step import NonFiniteError
 
@@ -50,10 +51,10 @@ def _run(verb: str, module: str, name: str, words: list[str]) -> int:
     )
     try:
         options.run()
-    except (ValueError, BusyError, ImportError, FileNotFoundError) as error:
+    except (ValueError, BusyError, ImportError, *WRONG_PATH) as error:
         print(f"oneblock: {error}", file=sys.stderr)
         return 2
-    except (StorageError, NonFiniteError) as error:
+    except (OSError, NonFiniteError) as error:
         print(f"oneblock: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

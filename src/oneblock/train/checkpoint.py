@@ -51,6 +51,8 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], stamp: Stamp) -> 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(stored, partial, metadata={METADATA_KEY: json.dumps(values, sort_keys=True)})
+        # safetensors writes for the owner alone; who may read the directory may read its checkpoints, e.g. to merge
+        partial.chmod(path.parent.stat().st_mode & 0o666)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)

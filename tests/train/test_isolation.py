@@ -1,5 +1,6 @@
 """Blocks never touch each other, and come out the same however they are trained."""
 
+import gc
 import multiprocessing
 from pathlib import Path
 
@@ -7,15 +8,20 @@ import pytest
 import torch
 from tiny import tiny_plan, tiny_run
 
-from oneblock.presets import plan_budget
+from oneblock.presets import blockwise, plan_budget, plan_optimizer
 from oneblock.train.checkpoint import checkpoints
-from oneblock.train.strategy import one_block, round_robin
+from oneblock.train.step import TrainState, update
+from oneblock.train.strategy import job_specs, one_block, round_robin
 
 JOBS = ("seed", "block-0", "block-1")
 
 
 def files(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("step-*.safetensors")}
+
+
+def last_files(directory: Path) -> dict[str, bytes]:
+    return {job.name: checkpoints(job)[-1].read_bytes() for job in directory.iterdir() if job.is_dir()}
 
 
 def train_alone(directory: Path, branch: float, job: str) -> None:
@@ -54,10 +60,15 @@ def test_in_turn_one_by_one_and_in_separate_processes_give_the_same_bytes(tmp_pa
         process.start()
     for process in separate:
         process.join()
-    expected = files(tmp_path / "stride-1")
+    ways = ["stride-100", "alone", "apart"]
+    for idle in ("device", "disk"):
+        run = tiny_run(tmp_path / idle, tiny_plan(branch=branch))
+        list(round_robin(run, plan_budget(run.plan), 2, idle))
+        ways.append(idle)
+    expected = last_files(tmp_path / "stride-1")
     assert len(expected) == len(jobs)
-    for way in ("stride-100", "alone", "apart"):
-        assert files(tmp_path / way) == expected, way
+    for way in ways:
+        assert last_files(tmp_path / way) == expected, way
 
 
 def test_another_seed_gives_other_bytes(tmp_path: Path) -> None:
@@ -85,3 +96,58 @@ def test_blocks_start_as_copies_of_the_seed_block(tmp_path: Path) -> None:
             assert bool((mine >= 0.99 * tensor * (1 - 1e-5)).all())
         if name.startswith("weights"):
             assert float((mine - tensor).abs().max()) < 0.01
+
+
+def alive(shape: torch.Size) -> int:
+    """Tensors of ``shape`` in this process that no view or other tensor shares."""
+    found = (o for o in gc.get_objects() if issubclass(type(o), torch.Tensor))
+    return len({t.untyped_storage().data_ptr() for t in found if t.shape == shape})
+
+
+def test_blocks_idle_on_disk_leave_nothing_in_memory(tmp_path: Path) -> None:
+    shape = next(p.shape for n, p in tiny_run(tmp_path).blockwise.denoiser(0).named_parameters() if "qkv.weight" in n)
+    before = alive(shape)
+    most = {}
+    for idle in ("device", "disk"):
+        run = tiny_run(tmp_path / idle)
+        reports = round_robin(run, plan_budget(run.plan), 2, idle)
+        most[idle] = max(alive(shape) - before for _ in reports)
+    one_block = 2 * 4  # two layers; weights, average and two moments
+    assert most == {"device": 2 * one_block, "disk": one_block}
+
+
+def test_blocks_idle_on_the_host_leave_the_device_before_the_next_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[tuple[str, int]] = []
+    real = TrainState.to
+
+    def to(state: TrainState, device: torch.device) -> None:
+        moves.append((state.spec.name, state.step))
+        real(state, device)
+
+    monkeypatch.setattr(TrainState, "to", to)
+    run = tiny_run(tmp_path, save_every=100)
+    reports = round_robin(run, plan_budget(run.plan), 2, "host")
+    for _ in range(5):
+        next(reports)
+    # block 0 left after its turn and is back for its next; block 1 left in between
+    assert moves == [("block-0", 2), ("block-1", 2), ("block-0", 2)]
+    reports.close()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second kind of device")
+def test_moving_a_state_keeps_everything_the_next_step_needs() -> None:
+    plan = tiny_plan()
+    spec = job_specs(plan, plan_budget(plan))[1]
+    state = TrainState(spec, blockwise(plan).denoiser(1).to("cuda"), plan_optimizer(plan))
+    for p in state.weights.values():
+        p.grad = torch.ones_like(p)
+    update(state, 0.1)
+    before = {name: t.cpu() for name, t in state.tensors().items()}
+    state.to(torch.device("cpu"))
+    assert {t.device.type for t in (*state.tensors().values(), *state.denoiser.buffers())} == {"cpu"}
+    state.to(torch.device("cuda"))
+    assert {t.device.type for t in (*state.tensors().values(), *state.denoiser.buffers())} == {"cuda"}
+    assert all(before[name].equal(t.cpu()) for name, t in state.tensors().items())
+    assert all(p in state.optimizer.state for p in state.denoiser.parameters())

@@ -15,7 +15,7 @@ from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions
 from oneblock.data import Source
 from oneblock.plan import Plan, write_plan
 from oneblock.presets import blockwise, image_plan, image_task, plan_budget, plan_optimizer
-from oneblock.train.loop import Run
+from oneblock.train.loop import Idle, Run
 from oneblock.train.record import Recorder
 from oneblock.train.strategy import Reports, job_specs, one_block, round_robin
 
@@ -36,6 +36,8 @@ class TrainImages:
     """which block to train with --strategy one-block (0 is the noisiest; -1 is the seed block of --branch)"""
     stride: int = 100
     """steps of a block before the next has its turn"""
+    idle: Idle = "host"
+    """where the blocks that wait for their turn are: left on the device, in host memory, or in their checkpoints"""
     json: bool = False
     """print one JSON object per row instead of progress"""
     tensorboard: bool = False
@@ -50,7 +52,7 @@ class TrainImages:
         plan = image_plan(model.recipe(self.data.data, images))
         job = self._job(plan)
         run = start_run(plan, self.out, images, self.machine)
-        seconds = train(run, job, stride=self.stride, json=self.json, tensorboard=self.tensorboard)
+        seconds = train(run, job, stride=self.stride, idle=self.idle, json=self.json, tensorboard=self.tensorboard)
         done = {"out": str(self.out), "plan": plan.hash, "seconds": round(seconds, 1)}
         if self.json:
             console.emit(done)
@@ -99,6 +101,7 @@ def train(
     job: str | None,
     *,
     stride: int = 100,
+    idle: Idle = "host",
     json: bool = False,
     tensorboard: bool = False,
     quiet: bool = False,
@@ -107,7 +110,7 @@ def train(
     """Train one job, or all in turn, to the end; returns the seconds it took. Metrics go to the run's directory."""
     budget = plan_budget(run.plan)
     totals = {spec.name: (spec.first_step, spec.last_step) for spec in job_specs(run.plan, budget)}
-    reports: Reports = one_block(run, budget, job) if job else round_robin(run, budget, stride)
+    reports: Reports = one_block(run, budget, job) if job else round_robin(run, budget, stride, idle)
     recorder = Recorder(run.directory)
     writer = _Writer(run.directory) if tensorboard else None
     began = time.perf_counter()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -20,6 +21,8 @@ from oneblock.plan import Plan
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.checkpoint import Stamp, checkpoint_path, keep_last, latest, save_checkpoint
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport, TrainState, train_step
+
+Idle = Literal["device", "host", "disk"]
 
 
 class BusyError(RuntimeError):
@@ -58,25 +61,45 @@ class Run:
     warn: Callable[[str], None] = lambda message: None
 
 
-def train_job(run: Run, spec: JobSpec, start: Path | None = None) -> Generator[StepReport, None, None]:
+def train_job(
+    run: Run, spec: JobSpec, start: Path | None = None, turn: int | None = None, idle: Idle = "host"
+) -> Generator[StepReport, None, None]:
     """Train the job to its last step, from its newest intact checkpoint; yields after every step.
 
     Closing the generator between steps saves a checkpoint first.
 
     Args:
         start: directory of the job that this one starts as a copy of, when it has no checkpoint of its own.
+        turn: the job is idle after every ``turn`` steps, from the yield to the next step, while others train.
+        idle: where weights, averages and moments are meanwhile: left on the device, moved to host memory, or in the
+            checkpoint alone.
     """
     directory = run.directory / spec.name
     with _lock(directory):
         state = _restore(run, spec, start)
+        saved = False
+        taken = 0
         try:
             while state.step < spec.last_step:
                 report = _advance(run, state)
-                if state.step % run.save_every == 0 or state.step == spec.last_step:
+                taken += 1
+                away = idle if turn is not None and taken % turn == 0 else "device"
+                if state.step % run.save_every == 0 or state.step == spec.last_step or away == "disk":
                     _save(run, state)
-                yield report
+                if away == "device":
+                    yield report
+                elif away == "host":
+                    state.to(torch.device("cpu"))
+                    yield report
+                    state.to(run.device)
+                else:
+                    del state  # nothing else holds its tensors
+                    saved = True
+                    yield report
+                    state, saved = _restore(run, spec, start), False
         except GeneratorExit:
-            _save(run, state)
+            if not saved:
+                _save(run, state)
             raise
 
 

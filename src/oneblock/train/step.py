@@ -98,6 +98,14 @@ class TrainState:
             fused=True,
         )
 
+    @torch.no_grad()
+    def to(self, device: torch.device) -> None:
+        """Move weights, averages and moments to ``device``, between two steps (there are no gradients then)."""
+        self.denoiser.to(device)
+        self.averages = {name: t.to(device) for name, t in self.averages.items()}
+        for state in self.optimizer.state.values():
+            state.update({key: t.to(device) for key, t in state.items()})
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything that resuming needs, by name; the step is kept apart."""
         found = {f"weights/{n}": p.detach() for n, p in self.weights.items()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from oneblock.plan import Plan
-from oneblock.train.loop import Run, train_job
+from oneblock.train.loop import Idle, Run, train_job
 from oneblock.train.step import JobSpec, StepReport
 
 SEED = "seed"
@@ -114,12 +114,19 @@ def one_block(run: Run, budget: Budget, name: str) -> Reports:
     yield from _start(run, specs, name)
 
 
-def round_robin(run: Run, budget: Budget, stride: int = 100) -> Reports:
-    """Train all jobs in one process, ``stride`` steps of each block in turn; the seed block first and to its end."""
+def round_robin(run: Run, budget: Budget, stride: int = 100, idle: Idle = "host") -> Reports:
+    """Train all jobs in one process, ``stride`` steps of each block in turn; the seed block first and to its end.
+
+    The device holds one block at a time; ``idle`` says where the others wait (``train_job``).
+    """
+    if stride < 1:
+        raise ValueError(f"stride={stride} lets no block train; use 1 or more")
     specs = {spec.name: spec for spec in job_specs(run.plan, budget)}
     if SEED in specs:
         yield from _start(run, specs, SEED)
-    running = [_start(run, specs, name) for name in specs if name != SEED]
+    blocks = [name for name in specs if name != SEED]
+    alone = len(blocks) == 1
+    running = [_start(run, specs, name, None if alone else stride, idle) for name in blocks]
     try:
         while running:
             for job in list(running):
@@ -134,6 +141,6 @@ def round_robin(run: Run, budget: Budget, stride: int = 100) -> Reports:
             job.close()
 
 
-def _start(run: Run, specs: dict[str, JobSpec], name: str) -> Reports:
+def _start(run: Run, specs: dict[str, JobSpec], name: str, turn: int | None = None, idle: Idle = "host") -> Reports:
     start = run.directory / SEED if SEED in specs and name != SEED else None
-    return train_job(run, specs[name], start)
+    return train_job(run, specs[name], start, turn, idle)

@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import IMAGES
 from torch import nn
 
-from oneblock.memory import DryRun, peak_bytes
-from oneblock.presets import ImageRecipe, image_plan, training_peak
+from oneblock.memory import DryRun, peak_bytes, step_flops
+from oneblock.presets import ImageRecipe, costliest_job, dry_run, image_plan, plan_budget, training_peak
+from oneblock.train.strategy import job_specs
 
 pytest.importorskip("torch.distributed._tools.mem_tracker")
 
@@ -56,6 +59,69 @@ def test_own_block_needs_a_share_of_the_whole() -> None:
     assert training_peak(plan(1), checkpointing=True).total < 0.7 * whole
     assert training_peak(plan(3), checkpointing=True).total < third
     assert training_peak(plan(3, batch_size=32)).total > third
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_the_count_is_that_of_real_tensors(blocks: int, checkpointing: bool) -> None:
+    small = plan(blocks, batch_size=4)
+    assert training_peak(small, checkpointing) == training_peak(small, checkpointing, real=True)
+
+
+def test_micro_batches_need_less_and_are_counted_exactly() -> None:
+    small = plan(3, batch_size=24)
+    halves = replace(small, recipe={**small.recipe, "accumulate": 2})
+    assert training_peak(halves) == training_peak(halves, real=True)
+    assert training_peak(halves).total < 0.8 * training_peak(small).total
+
+
+def test_all_resident_is_the_count_of_real_tensors() -> None:
+    """Three blocks trained in turn for real, all of them on the device, against own block plus idle ones."""
+    small = plan(3, batch_size=6)
+    jobs = job_specs(small, plan_budget(small))
+
+    def setup() -> DryRun:
+        runs = [dry_run(small, job) for job in jobs]
+        for idle in runs[1:]:
+            idle.step()
+        module = nn.ModuleList(run.module for run in runs)
+        optimizer = torch.optim.AdamW(module.parameters())
+        optimizer.state = {p: s for run in runs for p, s in run.optimizer.state.items()}  # type: ignore[assignment]
+        runs[0].step()  # its optimizer makes its state
+        optimizer.state |= dict(runs[0].optimizer.state)
+        averages = [t for run in runs[1:] for t in run.others[3:]]  # after images, labels and levels
+        return DryRun(module, optimizer, (*runs[0].others, *averages), runs[0].step)
+
+    assert training_peak(small, resident=True).total == peak_bytes(setup, real=True).total
+
+
+def test_frozen_parameters_are_counted_without_gradients() -> None:
+    def setup() -> DryRun:
+        run = linear_step()
+        frozen = nn.Linear(64, 64, bias=False).requires_grad_(False)
+        return DryRun(nn.ModuleList([run.module, frozen]), run.optimizer, run.others, run.step)
+
+    more = {
+        k: setup_size - base
+        for (k, setup_size), base in zip(
+            peak_bytes(setup).by_kind.items(), peak_bytes(linear_step).by_kind.values(), strict=True
+        )
+    }
+    assert more.pop("Parameter") == 64 * 64 * 4
+    assert set(more.values()) == {0}
+
+
+def test_operations_by_hand() -> None:
+    # forward 2 x 16 x 64 x 32, and as much again for the weight's gradient; the input needs none
+    assert step_flops(linear_step) == 2 * 2 * 16 * 64 * 32
+    small, job = plan(1, batch_size=4), costliest_job(plan(1, batch_size=4))
+    n, t, d, patch = 4, 49, 64, 16
+    linears = n * t * (3 * d * d + d * d + 2 * 4 * d * d) + n * 6 * d * d
+    attention = 2 * n * t * t * d
+    stem_and_head = n * t * 2 * patch * d + n * (128 * d + d * d) + n * 2 * d * d
+    products = 6 * (3 * linears + 3.5 * attention) + 3 * stem_and_head
+    products -= n * t * patch * d + n * 128 * d  # the image and the sinusoids need no gradient
+    assert step_flops(lambda: dry_run(small, job)) == 2 * products
 
 
 def test_nothing_real_is_left_behind() -> None:

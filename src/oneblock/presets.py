@@ -9,7 +9,7 @@ from typing import Literal, cast
 import torch
 
 from oneblock.blockwise import Blockwise, BuildBackbone
-from oneblock.memory import DryRun, PeakBytes, peak_bytes
+from oneblock.memory import DryRun, PeakBytes, fake_tensors, peak_bytes
 from oneblock.models.dit import DiT, DiTConfig
 from oneblock.noise import LogNormal, law_to_dict
 from oneblock.partition import Bands, make_partition, split_layers
@@ -188,21 +188,62 @@ def image_shape(plan: Plan) -> tuple[int, int, int]:
     return cast(int, plan.architecture["channels"]), size, size
 
 
-def training_peak(plan: Plan, checkpointing: bool = False) -> PeakBytes:
-    """Peak bytes of training the costliest job of an image plan, counted without running it (``memory.peak_bytes``)."""
-    jobs = job_specs(plan, plan_budget(plan))
-    largest = max(jobs, key=lambda job: len(job.layers) * job.batch_size)
-    return peak_bytes(lambda: _dry_run(plan, largest, checkpointing))
+def training_peak(plan: Plan, checkpointing: bool = False, resident: bool = False, real: bool = False) -> PeakBytes:
+    """Peak bytes of training the costliest job of an image plan, counted without running it (``memory.peak_bytes``).
+
+    Args:
+        checkpointing: recompute activations layer by layer.
+        resident: the weights, averages and optimizer states of all other blocks lie beside it, as in one process with
+            ``idle="device"``.
+        real: count on real tensors instead, to check the count.
+    """
+    job = costliest_job(plan)
+    peak = peak_bytes(lambda: dry_run(plan, job, checkpointing), real)
+    if not resident:
+        return peak
+    kinds = dict(peak.by_kind)
+    for other in job_specs(plan, plan_budget(plan)):
+        if other.block is not None and other.block != (job.block or 0):
+            for kind, size in _idle_bytes(plan, other).items():
+                kinds[kind] = kinds.get(kind, 0) + size
+    return PeakBytes(sum(kinds.values()), kinds)
 
 
-def _dry_run(plan: Plan, job: JobSpec, checkpointing: bool) -> DryRun:
+def costliest_job(plan: Plan) -> JobSpec:
+    """The job whose steps have the most layer evaluations."""
+    return max(job_specs(plan, plan_budget(plan)), key=lambda job: len(job.layers) * job.batch_size)
+
+
+def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False) -> DryRun:
+    """One training step of ``job`` on empty images, for ``memory.peak_bytes`` and ``memory.step_flops``."""
     task, batch = image_task(plan), job.batch_size
-    state = TrainState(job, blockwise(plan).denoiser(job.block or 0, checkpointing), plan_optimizer(plan))
     images = torch.empty(batch, *image_shape(plan))
     labels, sigma = torch.zeros(batch, dtype=torch.long), torch.ones(batch)
+    state = train_state(plan, job, checkpointing)
 
     def step() -> None:
         backward(state, task, images, labels, sigma, torch.Generator())
         update(state, learning_rate=0.0)
 
     return DryRun(state.denoiser, state.optimizer, (images, labels, sigma, *state.averages.values()), step)
+
+
+def train_state(plan: Plan, job: JobSpec, checkpointing: bool = False) -> TrainState:
+    """What ``job`` trains, with fresh weights."""
+    return TrainState(job, blockwise(plan).denoiser(job.block or 0, checkpointing), plan_optimizer(plan))
+
+
+def _idle_bytes(plan: Plan, job: JobSpec) -> dict[str, int]:
+    """Bytes by kind of a job that has trained and waits."""
+    with fake_tensors():
+        state = train_state(plan, job)
+        for parameter in state.weights.values():
+            parameter.grad = torch.zeros_like(parameter)
+        update(state, learning_rate=0.0)
+        kinds: dict[str, list[torch.Tensor]] = {
+            "Parameter": list(state.weights.values()),
+            "Buffer": list(state.denoiser.buffers()),
+            "Optstate": [t for p in state.weights.values() for t in state.optimizer.state[p].values()],
+            "Other": list(state.averages.values()),
+        }
+        return {kind: sum(t.numel() * t.element_size() for t in tensors) for kind, tensors in kinds.items()}

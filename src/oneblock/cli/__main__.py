@@ -7,6 +7,7 @@ from importlib import import_module
 
 # Words on the command line -> module and the frozen dataclass that holds the verb's options and its `run`.
 VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
+    ("plan", "images"): ("plan", "PlanImages", "what training will cost: bytes and operations, before it starts"),
     ("train", "images"): ("train", "TrainImages", "train an image generator, one block at a time"),
     ("sample",): ("sample", "Sample", "generate images with a run or a merged model"),
     ("evaluate",): ("evaluate", "Evaluate", "held-out loss per band and quality of generated images"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -89,18 +90,22 @@ class ModelOptions:
 
     def recipe(self, data: str, images: EncodedSource) -> ImageRecipe:
         """The recipe of a run on ``images``."""
+        shaped = self.recipe_for(images.shape, len(images.classes))
+        return replace(shaped, data=data, fingerprint=images.fingerprint(), autoencoder=images.codec.fingerprint())
+
+    def recipe_for(self, image_shape: tuple[int, int, int], num_classes: int) -> ImageRecipe:
+        """The recipe of a run on images (channels, height, width) that are not at hand."""
         width = self.width or SIZES[self.size][1]
         return ImageRecipe(
-            data=data,
-            fingerprint=images.fingerprint(),
-            autoencoder=images.codec.fingerprint(),
-            image_shape=images.shape,
-            num_classes=len(images.classes),
+            data="",
+            fingerprint="",
+            image_shape=image_shape,
+            num_classes=num_classes,
             size=self.size,
             depth=self.depth,
             width=self.width,
             heads=self.heads,
-            patch=self.patch or (2 if images.shape[1] < 16 else 4),
+            patch=self.patch or (2 if image_shape[1] < 16 else 4),
             blocks=self.blocks,
             layers=self.layers,
             bands=self.bands,
@@ -184,6 +189,18 @@ def parse_count(text: str) -> int:
         value = 0
     if value < 1:
         raise ValueError(f"budget={text!r} is not a number of layer evaluations; write 800000, 300k or 1.2M")
+    return value
+
+
+def parse_bytes(text: str) -> int:
+    """``"24GiB"``, ``"80GB"``, ``"512MiB"``, ``"1000000"`` -> bytes."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kKMGT]?)(i?)B?", text.strip())
+    value = 0
+    if found:
+        number, scale, binary = found.groups()
+        value = int(float(number) * (1024 if binary else 1000) ** " KMGT".index(scale.upper() or " "))
+    if value < 1:
+        raise ValueError(f"size={text!r} is not a number of bytes; write 24GiB, 80GB or 512MiB")
     return value
 
 

@@ -54,6 +54,29 @@ def curves(
     return path
 
 
+def bars(stacks: Mapping[str, Mapping[str, float]], path: Path, x_label: str, limit: float | None = None) -> Path:
+    """Write named bars, each stacked from named parts, as one PNG; ``limit`` is drawn as a line."""
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.3 * len(stacks)))
+    names = list(stacks)
+    left = [0.0] * len(names)
+    for part in dict.fromkeys(part for stack in stacks.values() for part in stack):
+        widths = [float(stacks[name].get(part, 0.0)) for name in names]
+        if any(widths):
+            axes.barh(names, widths, left=left, label=part)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    if limit is not None:
+        axes.axvline(limit, color="black", linestyle="--", label="limit")
+    axes.invert_yaxis()
+    axes.set_xlabel(x_label)
+    axes.legend()
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return path
+
+
 def _pyplot() -> Any:
     try:
         import matplotlib

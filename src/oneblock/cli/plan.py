@@ -1,0 +1,183 @@
+"""``oneblock plan images``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from oneblock.cli import console
+from oneblock.cli.options import ModelOptions, parse_bytes
+from oneblock.cli.picture import bars
+from oneblock.memory import PeakBytes, step_flops
+from oneblock.plan import Plan
+from oneblock.presets import SIZES, costliest_job, dry_run, image_plan, plan_budget, training_peak
+from oneblock.train.strategy import job_specs
+
+RESIDENT = "all resident"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one way of training costs: bytes at the peak of one process, operations of a step and of the whole run."""
+
+    strategy: str
+    blocks: int
+    checkpointing: bool
+    images_per_step: int
+    peak: PeakBytes
+    step_flops: int
+    total_flops: int
+
+    @property
+    def name(self) -> str:
+        blocks = f", {self.blocks} blocks" if self.blocks > 1 else ""
+        return f"{self.strategy}{blocks}{', checkpointing' if self.checkpointing else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanImages:
+    """What training an image generator will cost, before any of it is trained: bytes and floating-point operations.
+
+    Counted from shapes, with the batch, optimizer and weight average that `oneblock train images` would use. Nothing is
+    allocated: a network far larger than this machine is planned too. The bytes are those of tensors; a GPU adds its
+    context, fragmentation and the workspaces of its kernels.
+    """
+
+    image_size: int = 32
+    """height and width of the images (or latents) in pixels"""
+    channels: int = 3
+    """of the images (or latents)"""
+    classes: int = 10
+    """number of classes"""
+    fit: str = ""
+    """memory of the device, e.g. 24GiB: answer with the fewest blocks that train in it"""
+    chart: Path | None = None
+    """write the bytes by kind as a PNG"""
+    json: bool = False
+    """print one JSON object instead of a table"""
+    model: ModelOptions = field(default_factory=ModelOptions)
+
+    def run(self) -> None:
+        limit = parse_bytes(self.fit) if self.fit else None
+        costs = list(self.costs())
+        answer = None if limit is None else self.fitting(costs, limit)
+        if self.chart is not None:
+            draw(costs, self.chart, limit)
+        if self.json:
+            fit = {} if limit is None else {"fit": {"limit": limit, "options": answer}}
+            console.emit({"costs": [{"name": cost.name, **asdict(cost)} for cost in costs], **fit})
+            return
+        _report(costs)
+        if self.chart is not None:
+            console.say(f"picture: {self.chart}")
+        if limit is not None:
+            if answer is None:
+                least = min(costs, key=lambda cost: cost.peak.total)
+                raise ValueError(
+                    f"nothing here trains in --fit {self.fit}, not even one image at a time; {least.name} needs "
+                    f"{least.peak.total / 2**30:.3f} GiB for its batch: use a smaller network or a larger device"
+                )
+            print(f"fits {self.fit}: oneblock train images {' '.join(answer)}")
+
+    def costs(self) -> Iterator[Cost]:
+        """Every strategy: the whole network, then for every number of blocks that divides the depth all blocks on the
+        device and the own block alone, each also with checkpointing."""
+        for plan in self.plans():
+            for checkpointing in (False, True):
+                yield from _costs(plan, checkpointing)
+
+    def plans(self) -> Iterator[Plan]:
+        """One plan for each number of blocks, fewest first; only the one asked for when layers are given."""
+        shape = (self.channels, self.image_size, self.image_size)
+        depth = self.model.depth or SIZES[self.model.size][0]
+        whole = replace(self.model, blocks=1, layers=(), branch=0.0)
+        yield image_plan(whole.recipe_for(shape, self.classes))
+        if self.model.layers:
+            yield image_plan(self.model.recipe_for(shape, self.classes))
+            return
+        for blocks in range(2, depth + 1):
+            if depth % blocks == 0:
+                yield image_plan(replace(self.model, blocks=blocks).recipe_for(shape, self.classes))
+
+    def fitting(self, costs: list[Cost], limit: int) -> list[str] | None:
+        """Options of `oneblock train images` for the fewest blocks that fit, without checkpointing where that is
+        enough; smaller micro-batches come last, with as many blocks as there can be."""
+        own = [cost for cost in costs if cost.strategy != RESIDENT]
+        for cost in sorted(own, key=lambda cost: (cost.blocks, cost.checkpointing)):
+            if cost.peak.total <= limit:
+                return _options(cost, 1)
+        last = own[-1]
+        *_, plan = self.plans()
+        accumulate = 2
+        while accumulate <= last.images_per_step:
+            smaller = replace(plan, recipe={**plan.recipe, "accumulate": accumulate})
+            if training_peak(smaller, checkpointing=True).total <= limit:
+                return _options(last, accumulate)
+            accumulate *= 2
+        return None
+
+
+def _costs(plan: Plan, checkpointing: bool) -> Iterator[Cost]:
+    jobs = job_specs(plan, plan_budget(plan))
+    largest = costliest_job(plan)
+    flops = step_flops(lambda: dry_run(plan, largest, checkpointing))
+    per_evaluation = flops / (len(largest.layers) * largest.batch_size)
+    work = sum((job.last_step - job.first_step) * len(job.layers) * job.batch_size for job in jobs)
+    for resident in (True, False) if plan.num_blocks > 1 else (False,):
+        strategy = "end-to-end" if plan.num_blocks == 1 else RESIDENT if resident else "own block"
+        peak = training_peak(plan, checkpointing, resident)
+        total = round(work * per_evaluation)
+        yield Cost(strategy, plan.num_blocks, checkpointing, largest.batch_size, peak, flops, total)
+
+
+def _options(cost: Cost, accumulate: int) -> list[str]:
+    words = ["--strategy", "end-to-end"] if cost.blocks == 1 else ["--blocks", str(cost.blocks)]
+    words += ["--checkpointing"] if cost.checkpointing else []
+    return words + (["--accumulate", str(accumulate)] if accumulate > 1 else [])
+
+
+def _unit(costs: list[Cost]) -> tuple[str, int]:
+    return ("GiB", 2**30) if costs[0].peak.total >= 2**30 else ("MiB", 2**20)
+
+
+def draw(costs: list[Cost], path: Path, limit: int | None) -> None:
+    """Bytes by kind of every strategy as bars, and the limit as a line."""
+    unit, size = _unit(costs)
+    stacks = {cost.name: {kind: share / size for kind, share in cost.peak.by_kind.items()} for cost in costs}
+    bars(stacks, path, f"{unit} at the peak of a step", None if limit is None else limit / size)
+
+
+def _report(costs: list[Cost]) -> None:
+    kinds = {"Parameter": "weights", "Gradient": "gradients", "Optstate": "optimizer", "Activation": "activations"}
+    whole = costs[0].peak.total
+    unit, size = _unit(costs)
+
+    def row(cost: Cost) -> tuple[str, ...]:
+        known = [cost.peak.by_kind.get(kind, 0) for kind in kinds]
+        return (
+            cost.strategy,
+            str(cost.blocks),
+            "yes" if cost.checkpointing else "-",
+            str(cost.images_per_step),
+            f"{cost.peak.total / size:.2f}",
+            f"{whole / cost.peak.total:.1f}x",
+            *(f"{share / size:.2f}" for share in (*known, cost.peak.total - sum(known))),
+            f"{cost.step_flops / 1e9:.4g}",
+            f"{cost.total_flops / 1e12:.4g}",
+        )
+
+    columns = (
+        "strategy",
+        "blocks",
+        "ckpt",
+        "images",
+        f"peak {unit}",
+        "less",
+        *kinds.values(),
+        "rest",
+        "GFLOP",
+        "TFLOP",
+    )
+    title = "one training process at the peak of a step; GFLOP of a step, TFLOP of the whole run"
+    console.table(title, columns, map(row, costs))

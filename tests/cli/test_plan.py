@@ -1,0 +1,73 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import TINY
+
+from oneblock.cli.options import ModelOptions, parse_bytes
+from oneblock.cli.plan import Cost, PlanImages
+
+pytest.importorskip("torch.distributed._tools.mem_tracker")
+OPTIONS = PlanImages(
+    image_size=8, channels=1, model=ModelOptions(size="nano", depth=4, width=16, heads=2, blocks=2, batch_size=16)
+)
+
+
+@pytest.fixture(scope="module")
+def costs() -> dict[str, Cost]:
+    return {cost.name: cost for cost in OPTIONS.costs()}
+
+
+def test_every_strategy_is_there_and_costs_less_the_less_it_holds(costs: dict[str, Cost]) -> None:
+    ways = ["end-to-end"] + [f"{way}, {blocks} blocks" for blocks in (2, 4) for way in ("all resident", "own block")]
+    assert set(costs) == {f"{way}{more}" for way in ways for more in ("", ", checkpointing")}
+    peak = {name: cost.peak.total for name, cost in costs.items()}
+    assert peak["own block, 4 blocks"] < peak["own block, 2 blocks"] < peak["end-to-end"]
+    assert peak["own block, 2 blocks"] < peak["all resident, 2 blocks"]
+    assert peak["end-to-end, checkpointing"] < peak["end-to-end"]
+    assert all(cost.peak.total == sum(cost.peak.by_kind.values()) for cost in costs.values())
+
+
+def test_the_same_budget_is_about_the_same_work(costs: dict[str, Cost]) -> None:
+    plain = {name: cost.total_flops for name, cost in costs.items() if not cost.checkpointing}
+    # stems and heads come once per block, and are large beside layers of width 16
+    assert max(plain.values()) < 1.5 * plain["end-to-end"]
+    assert costs["end-to-end, checkpointing"].total_flops > 1.1 * plain["end-to-end"]
+
+
+def test_fit_answers_with_the_fewest_blocks(costs: dict[str, Cost]) -> None:
+    def answer(limit: int) -> list[str] | None:
+        return OPTIONS.fitting(list(costs.values()), limit)
+
+    peak = {name: cost.peak.total for name, cost in costs.items()}
+    assert answer(peak["end-to-end"]) == ["--strategy", "end-to-end"]
+    assert answer(peak["end-to-end"] - 1) == ["--strategy", "end-to-end", "--checkpointing"]
+    assert answer(peak["end-to-end, checkpointing"] - 1) == ["--blocks", "2"]
+    assert answer(min(peak.values()) - 1) == ["--blocks", "4", "--checkpointing", "--accumulate", "2"]
+    assert answer(1000) is None
+
+
+def test_the_command(tmp_path: Path, ok: Callable[..., list[dict[str, Any]]]) -> None:
+    words = ("plan", "images", *TINY, "--layers", "1", "3", "--image-size", "8", "--channels", "1")
+    (found,) = ok(*words, "--json", "--fit", "1GiB", "--chart", tmp_path / "bars.png")
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+    assert found["fit"] == {"limit": 2**30, "options": ["--strategy", "end-to-end"]}
+    assert {cost["blocks"] for cost in found["costs"]} == {1, 2}
+
+
+def test_nothing_fits(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, costs: dict[str, Cost]) -> None:
+    monkeypatch.setattr(PlanImages, "costs", lambda self: costs.values())
+    said = refused("plan", "images", *TINY, "--image-size", "8", "--channels", "1", "--fit", "1kB")
+    assert "nothing here trains in --fit 1kB" in said
+    assert "24 quid" in refused("plan", "images", "--fit", "24 quid")
+
+
+def test_sizes() -> None:
+    assert parse_bytes("24GiB") == 24 * 2**30
+    assert parse_bytes("80GB") == 80 * 10**9
+    assert parse_bytes("1.5MiB") == 3 * 2**19
+    assert parse_bytes("12") == 12
+    for wrong in ("", "GiB", "-1GB", "24 quid", "0"):
+        with pytest.raises(ValueError, match="is not a number of bytes; write 24GiB"):
+            parse_bytes(wrong)

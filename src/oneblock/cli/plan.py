@@ -181,3 +181,5 @@ def _report(costs: list[Cost]) -> None:
     )
     title = "one training process at the peak of a step; GFLOP of a step, TFLOP of the whole run"
     console.table(title, columns, map(row, costs))
+    if len({cost.images_per_step for cost in costs}) > 1:
+        print("A block's step takes its share of the batch, as in training; --block-batch-size N plans equal batches.")

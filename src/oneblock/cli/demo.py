@@ -33,7 +33,7 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """directory of the runs, the model and the picture"""
-    budget: str = "300k"
+    budget: str = "200k"
     """work of each of the two, in layer evaluations"""
     num_samples: int = 1000
     """generated images that the scores are taken on"""
@@ -47,12 +47,14 @@ class Demo:
             out=self.out,
             arms=tuple(ARMS),
             seeds=1,
+            workers=2,
             num_samples=self.num_samples,
             json=self.json,
             data=DataOptions(data="digits"),
             model=ModelOptions(size="nano", budget=self.budget, batch_size=64, branch=0.5),
             machine=self.machine,
         )
+        console.say(f"training both, side by side: a few minutes ({self.out})", self.json)
         rows = compare(options)
         run_dir = self.out / Cell(arm="branched", budget=self.budget, seed=0).name
         model = merge_run(run_dir, self.out / "model")

@@ -100,7 +100,7 @@ def test_blocks_start_as_copies_of_the_seed_block(tmp_path: Path) -> None:
 
 def alive(shape: torch.Size) -> int:
     """Tensors of ``shape`` in this process that no view or other tensor shares."""
-    found = (o for o in gc.get_objects() if issubclass(type(o), torch.Tensor))
+    found = (o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter))
     return len({t.untyped_storage().data_ptr() for t in found if t.shape == shape})
 
 

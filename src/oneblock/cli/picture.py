@@ -46,12 +46,7 @@ def curves(
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
-    return path
+    return _written(pyplot, figure, axes, path)
 
 
 def bars(stacks: Mapping[str, Mapping[str, float]], path: Path, x_label: str, limit: float | None = None) -> Path:
@@ -69,6 +64,10 @@ def bars(stacks: Mapping[str, Mapping[str, float]], path: Path, x_label: str, li
         axes.axvline(limit, color="black", linestyle="--", label="limit")
     axes.invert_yaxis()
     axes.set_xlabel(x_label)
+    return _written(pyplot, figure, axes, path)
+
+
+def _written(pyplot: Any, figure: Any, axes: Any, path: Path) -> Path:
     axes.legend()
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -43,9 +43,10 @@ def train(plan: Plan, checkpointing: bool, steps: int, device: torch.device) -> 
     """Median seconds per step and peak bytes of the plan's last block (all are alike)."""
     spec = job_specs(plan, plan_budget(plan))[-1]
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(spec.batch_size, *image_shape(plan), generator=generator).to(device)
-    labels = torch.randint(0, 10, (spec.batch_size,), generator=generator).to(device)
-    sigma = plan.partition.levels(*spec.band, spec.batch_size, generator).to(device)
+    images = torch.randn(spec.batch_size, *image_shape(plan), generator=generator)
+    labels = torch.randint(0, 10, (spec.batch_size,), generator=generator)
+    sigma = plan.partition.levels(*spec.band, spec.batch_size, generator)
+    batch = image_task(plan).draw(images, labels, sigma, spec.block, generator).to(device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -55,7 +56,7 @@ def train(plan: Plan, checkpointing: bool, steps: int, device: torch.device) -> 
     for step in range(steps + 3):
         wait(device)
         began = time.perf_counter()
-        train_step(state, image_task(plan), images, labels, sigma, generator)
+        train_step(state, image_task(plan), batch)
         wait(device)
         if step >= 3:
             seconds.append(time.perf_counter() - began)

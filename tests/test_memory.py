@@ -89,7 +89,7 @@ def test_all_resident_is_the_count_of_real_tensors() -> None:
         optimizer.state = {p: s for run in runs for p, s in run.optimizer.state.items()}  # type: ignore[assignment]
         runs[0].step()  # its optimizer makes its state
         optimizer.state |= dict(runs[0].optimizer.state)
-        averages = [t for run in runs[1:] for t in run.others[3:]]  # after images, labels and levels
+        averages = [t for run in runs[1:] for t in run.others[4:]]  # after images, noisy images, labels and levels
         return DryRun(module, optimizer, (*runs[0].others, *averages), runs[0].step)
 
     assert training_peak(small, resident=True).total == peak_bytes(setup, real=True).total

@@ -14,6 +14,7 @@ from oneblock.models.dit import DiT, DiTConfig
 from oneblock.noise import LogNormal, law_to_dict
 from oneblock.partition import Bands, make_partition, split_layers
 from oneblock.plan import Plain, Plan
+from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.step import JobSpec, OptimizerSettings, TrainState, backward, update
 from oneblock.train.strategy import Budget, job_specs
@@ -216,16 +217,17 @@ def costliest_job(plan: Plan) -> JobSpec:
 
 def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False) -> DryRun:
     """One training step of ``job`` on empty images, for ``memory.peak_bytes`` and ``memory.step_flops``."""
-    task, batch = image_task(plan), job.batch_size
-    images = torch.empty(batch, *image_shape(plan))
-    labels, sigma = torch.zeros(batch, dtype=torch.long), torch.ones(batch)
+    task, count = image_task(plan), job.batch_size
+    images, z = (torch.empty(count, *image_shape(plan)) for _ in range(2))
+    labels, sigma = torch.zeros(count, dtype=torch.long), torch.ones(count)
+    batch = Batch(Noised(z, sigma, job.block), images, labels)
     state = train_state(plan, job, checkpointing)
 
     def step() -> None:
-        backward(state, task, images, labels, sigma, torch.Generator())
+        backward(state, task, batch)
         update(state, learning_rate=0.0)
 
-    return DryRun(state.denoiser, state.optimizer, (images, labels, sigma, *state.averages.values()), step)
+    return DryRun(state.denoiser, state.optimizer, (images, z, labels, sigma, *state.averages.values()), step)
 
 
 def train_state(plan: Plan, job: JobSpec, checkpointing: bool = False) -> TrainState:

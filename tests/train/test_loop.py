@@ -5,10 +5,10 @@ import pytest
 from tiny import tiny_plan, tiny_run
 
 from oneblock.presets import plan_budget
+from oneblock.tasks.image import ImageGeneration
 from oneblock.train.checkpoint import CheckpointError, checkpoints
 from oneblock.train.loop import BusyError, train_job
 from oneblock.train.record import Recorder, read_rows
-from oneblock.train.step import train_step
 from oneblock.train.strategy import job_specs, one_block, round_robin
 
 
@@ -86,11 +86,13 @@ def test_every_step_of_every_job_has_random_numbers_of_its_own(tmp_path: Path, m
     run = tiny_run(tmp_path, tiny_plan(branch=0.5))
     seeds: list[int] = []
 
-    def spy(state, task, images, labels, sigma, generator):  # type: ignore[no-untyped-def]
-        seeds.append(generator.initial_seed())
-        return train_step(state, task, images, labels, sigma, generator)
+    draw = ImageGeneration.draw
 
-    monkeypatch.setattr("oneblock.train.loop.train_step", spy)
+    def spy(task, images, labels, sigma, block, generator):  # type: ignore[no-untyped-def]
+        seeds.append(generator.initial_seed())
+        return draw(task, images, labels, sigma, block, generator)
+
+    monkeypatch.setattr(ImageGeneration, "draw", spy)
     list(round_robin(run, plan_budget(run.plan)))
     assert len(seeds) == 6 + 3 + 3
     assert len(set(seeds)) == len(seeds)

@@ -9,9 +9,9 @@ from torch import Tensor
 from oneblock.data import to_float
 from oneblock.plan import Plan
 from oneblock.presets import blockwise, image_task, plan_budget, plan_optimizer
-from oneblock.tasks.base import Noised
+from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.image import ImageGeneration
-from oneblock.train.step import NonFiniteError, OptimizerSettings, TrainState, backward, train_step
+from oneblock.train.step import NonFiniteError, OptimizerSettings, StepReport, TrainState, backward, train_step
 from oneblock.train.strategy import job_specs
 
 PIXELS, LABELS = to_float(IMAGES.images[:8]), IMAGES.labels[:8]
@@ -29,6 +29,14 @@ def plan_with(**settings: Any) -> Plan:
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def batch_of(state: TrainState, pixels: Tensor, sigma: Tensor, seed: int = 0) -> Batch:
+    return image_task(tiny_plan()).draw(pixels, LABELS, sigma, state.spec.block, seeded(seed))
+
+
+def step_of(state: TrainState, pixels: Tensor = PIXELS, sigma: Tensor = SIGMA, seed: int = 0) -> StepReport:
+    return train_step(state, image_task(tiny_plan()), batch_of(state, pixels, sigma, seed))
 
 
 def test_one_block_is_ordinary_training_of_the_same_denoiser() -> None:
@@ -59,7 +67,7 @@ def test_one_block_is_ordinary_training_of_the_same_denoiser() -> None:
         beta = (1 - 1 / (step + 1)) ** 3
         for name, p in network.backbone.named_parameters():
             average[name] = p.detach().clone() if step == 0 else beta * average[name] + (1 - beta) * p.detach()
-        report = train_step(state, image_task(plan), pixels, LABELS, sigma, seeded(step))
+        report = step_of(state, pixels, sigma, seed=step)
         assert report.loss == pytest.approx(loss.item())
         assert report.plain == pytest.approx(error.square().mean().item())
         assert report.grad_norm == pytest.approx(norm)
@@ -89,7 +97,7 @@ def test_micro_batches_add_up_to_the_batch() -> None:
             for p in state.weights.values():
                 p.add_(0.1)
         task = Shifted(plan.precondition, num_classes=3)
-        loss, _ = backward(state, task, PIXELS.double(), LABELS, SIGMA.double(), seeded())
+        loss, _ = backward(state, task, task.draw(PIXELS.double(), LABELS, SIGMA.double(), 0, seeded()))
         assert loss.weighted.shape == (8,)
         grads.append({name: p.grad.clone() for name, p in state.weights.items()})
     for name, gradient in grads[0].items():
@@ -100,7 +108,7 @@ def test_micro_batches_add_up_to_the_batch() -> None:
 def test_gradients_are_clipped_to_the_norm(clip: float) -> None:
     plan = plan_with(clip=clip)
     state = state_of(plan)
-    _, norm = backward(state, image_task(plan), PIXELS, LABELS, SIGMA, seeded())
+    _, norm = backward(state, image_task(plan), batch_of(state, PIXELS, SIGMA))
     after = math.sqrt(sum(float(p.grad.square().sum()) for p in state.weights.values()))
     assert after == pytest.approx(min(clip, float(norm)), rel=1e-3)
 
@@ -124,7 +132,7 @@ def test_only_matrices_decay() -> None:
 def test_what_is_not_finite_stops_before_the_update(poison: str) -> None:
     plan = tiny_plan()
     state = state_of(plan, 1)
-    train_step(state, image_task(plan), PIXELS, LABELS, SIGMA, seeded())
+    step_of(state)
     pixels = PIXELS.clone()
     if poison == "data":
         pixels[3] = float("nan")
@@ -132,7 +140,7 @@ def test_what_is_not_finite_stops_before_the_update(poison: str) -> None:
         state.weights["head.out.bias"].data.fill_(float("inf"))
     before = {name: t.clone() for name, t in state.tensors().items()}
     with pytest.raises(NonFiniteError, match=r"block-1: loss .* at step 1, noise band \[0.002, .*lower the learning"):
-        train_step(state, image_task(plan), pixels, LABELS, SIGMA, seeded())
+        step_of(state, pixels)
     assert state.step == 1
     assert all(t.equal(before[name]) for name, t in state.tensors().items())
 
@@ -144,7 +152,7 @@ def test_bf16_is_close_and_weights_stay_in_fp32() -> None:
         with torch.no_grad():
             for p in state.weights.values():
                 p.add_(0.02)
-        losses[precision] = train_step(state, image_task(tiny_plan()), PIXELS, LABELS, SIGMA, seeded()).loss
+        losses[precision] = step_of(state).loss
         assert {p.dtype for p in state.weights.values()} == {torch.float32}
     assert losses["bf16"] != losses["fp32"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
@@ -154,9 +162,9 @@ def test_a_state_is_restored_bit_for_bit() -> None:
     plan = tiny_plan()
     state, copy = state_of(plan), state_of(plan)
     for step in range(2):
-        train_step(state, image_task(plan), PIXELS, LABELS, SIGMA, seeded(step))
+        step_of(state, seed=step)
     copy.load(state.tensors(), state.step)
     for one in (state, copy):
-        train_step(one, image_task(plan), PIXELS, LABELS, SIGMA, seeded(9))
+        step_of(one, seed=9)
     assert all(t.equal(copy.tensors()[name]) for name, t in state.tensors().items())
     assert len(state.tensors()) == 4 * len(state.weights)  # weights, average, two moments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -15,6 +16,28 @@ class Noised:
     z: Tensor
     sigma: Tensor
     block: int | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples with their noise drawn: noisy targets, clean targets y (n, ...), contexts x (n, ...)."""
+
+    noised: Noised
+    targets: Tensor
+    context: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def split(self, count: int) -> list[Batch]:
+        """``count`` parts in order, as equal as can be."""
+        z, sigma = (t.tensor_split(count) for t in (self.noised.z, self.noised.sigma))
+        targets, context = self.targets.tensor_split(count), self.context.tensor_split(count)
+        return [Batch(Noised(z[i], sigma[i], self.noised.block), targets[i], context[i]) for i in range(count)]
+
+    def to(self, device: torch.device) -> Batch:
+        noised = Noised(self.noised.z.to(device), self.noised.sigma.to(device), self.noised.block)
+        return Batch(noised, self.targets.to(device), self.context.to(device))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
 from oneblock.precondition import Precondition
-from oneblock.tasks.base import Loss, Noised
+from oneblock.tasks.base import Batch, Loss, Noised
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,14 @@ class ImageGeneration:
     @property
     def null_label(self) -> int:
         return self.num_classes
+
+    def draw(
+        self, images: Tensor, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator
+    ) -> Batch:
+        """A training batch: ``images`` (n, c, h, w) in [-1, 1] with noise at levels ``sigma`` (n,), and ``labels`` (n,)
+        of which some become the null class."""
+        noised = self.noised(images, sigma, block, generator)
+        return Batch(noised, images, self.drop_labels(labels, generator))
 
     def noised(self, images: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Add noise to ``images`` (n, c, h, w) at levels ``sigma`` (n,)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from oneblock.data import Source, random_flip
 from oneblock.plan import Plan
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.checkpoint import Stamp, checkpoint_path, keep_last, latest, save_checkpoint
+from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport, TrainState, train_step
 
 Idle = Literal["device", "host", "disk"]
@@ -40,6 +41,7 @@ class Run:
         task, source, settings: what is learned, from what, and how.
         flip: mirror images at random.
         device: where the block being trained lives.
+        ranks: the processes that train the block together.
         checkpointing: recompute activations layer by layer in the backward pass.
         compile: pass the network through ``torch.compile``.
         save_every, keep: steps between checkpoints, and how many are kept.
@@ -54,6 +56,7 @@ class Run:
     settings: OptimizerSettings
     flip: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    ranks: Ranks = ALONE
     checkpointing: bool = False
     compile: bool = False
     save_every: int = 500
@@ -66,7 +69,8 @@ def train_job(
 ) -> Generator[StepReport, None, None]:
     """Train the job to its last step, from its newest intact checkpoint; yields after every step.
 
-    Closing the generator between steps saves a checkpoint first.
+    Closing the generator between steps saves a checkpoint first, unless several processes train the block: the others
+    may be in the middle of a step, and cannot help to put a checkpoint together.
 
     Args:
         start: directory of the job that this one starts as a copy of, when it has no checkpoint of its own.
@@ -75,7 +79,7 @@ def train_job(
             checkpoint alone.
     """
     directory = run.directory / spec.name
-    with _lock(directory):
+    with _lock(directory) if run.ranks.first else nullcontext():
         state = _restore(run, spec, start)
         saved = False
         taken = 0
@@ -98,7 +102,7 @@ def train_job(
                     yield report
                     state, saved = _restore(run, spec, start), False
         except GeneratorExit:
-            if not saved:
+            if not saved and run.ranks.size == 1:
                 _save(run, state)
             raise
 
@@ -110,12 +114,13 @@ def _advance(run: Run, state: TrainState) -> StepReport:
     if run.flip:
         images = random_flip(images, generator)
     sigma = run.plan.partition.levels(*spec.band, len(images), generator)
-    return train_step(state, run.task, images.to(run.device), labels.to(run.device), sigma.to(run.device), generator)
+    # drawn for the whole batch, so that it does not matter how many processes and micro-batches share it
+    batch = run.task.draw(images, labels, sigma, spec.block, generator)
+    return train_step(state, run.task, batch.split(run.ranks.size)[run.ranks.rank].to(run.device))
 
 
 def _restore(run: Run, spec: JobSpec, start: Path | None) -> TrainState:
-    denoiser = _build(run, spec)
-    state = TrainState(spec, denoiser, run.settings)
+    state = TrainState(spec, _build(run, spec), run.settings, run.ranks, run.device)
     found = latest(run.directory / spec.name, run.plan.hash)
     if found is None and start is not None:
         found = latest(start, run.plan.hash)
@@ -130,15 +135,21 @@ def _restore(run: Run, spec: JobSpec, start: Path | None) -> TrainState:
         for problem in problems:
             run.warn(problem)
         state.load(tensors, stamp.step)
+    if not run.ranks.agree(state.step):
+        raise ValueError(
+            f"the processes of {spec.name} see different checkpoints (this one: step {state.step}); give all of them "
+            f"the same directory {run.directory}"
+        )
     if run.compile:
-        denoiser.compile()
+        state.denoiser.compile()
     return state
 
 
 def _build(run: Run, spec: JobSpec) -> BlockDenoiser:
     # The seed block has the shape of block 0 and, as a job of its own, the same initial weights.
     denoiser = run.blockwise.denoiser(spec.block or 0, run.checkpointing)
-    return denoiser.to(run.device)
+    # shards are cut layer by layer, so that the device never holds the whole block
+    return denoiser if run.ranks.kind == "fsdp" else denoiser.to(run.device)
 
 
 def _rename_layers(tensors: dict[str, torch.Tensor], layers: range) -> dict[str, torch.Tensor]:
@@ -157,8 +168,10 @@ def _rename_layers(tensors: dict[str, torch.Tensor], layers: range) -> dict[str,
 def _save(run: Run, state: TrainState) -> None:
     directory = run.directory / state.spec.name
     stamp = Stamp(run.plan.hash, state.spec.name, state.step, state.spec.last_step)
-    save_checkpoint(checkpoint_path(directory, state.step), state.tensors(), stamp)
-    keep_last(directory, run.keep)
+    tensors = state.tensors()
+    if run.ranks.first:
+        save_checkpoint(checkpoint_path(directory, state.step), tensors, stamp)
+        keep_last(directory, run.keep)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""One optimizer step of one block: draw, denoise, weigh, accumulate, clip, update, average."""
+"""One optimizer step of one block: denoise, weigh, accumulate, clip, update, average."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from oneblock.blockwise import BlockDenoiser
 from oneblock.optim.ema import ema_beta, ema_update
 from oneblock.optim.schedule import learning_rate_factor
-from oneblock.tasks.base import Loss
+from oneblock.tasks.base import Batch, Loss
 from oneblock.tasks.image import ImageGeneration
+from oneblock.train.parallel import ALONE, Ranks
 
 
 class NonFiniteError(RuntimeError):
@@ -78,12 +79,32 @@ class JobSpec:
 
 
 class TrainState:
-    """The trained tensors of one job: weights, their average, and AdamW's moments. Nothing of any other block."""
+    """The trained tensors of one job: weights, their average, and AdamW's moments. Nothing of any other block.
 
-    def __init__(self, spec: JobSpec, denoiser: BlockDenoiser, settings: OptimizerSettings) -> None:
+    Args:
+        ranks: the processes that train the block together; with ``"fsdp"`` this one keeps its shards on ``device``
+            (None: where ``denoiser`` is).
+    """
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        denoiser: BlockDenoiser,
+        settings: OptimizerSettings,
+        ranks: Ranks = ALONE,
+        device: torch.device | None = None,
+    ) -> None:
+        pieces = ranks.size * settings.accumulate
+        if spec.batch_size < pieces:
+            raise ValueError(
+                f"{spec.name}: a batch of {spec.batch_size} cannot be cut for {ranks.size} processes x "
+                f"accumulate={settings.accumulate}; use a batch of {pieces} or more, or fewer parts"
+            )
         self.spec = spec
         self.denoiser = denoiser
         self.settings = settings
+        self.ranks = ranks
+        self.network: nn.Module = ranks.wrap(denoiser, device or _device(denoiser), settings.precision)
         self.step = spec.first_step
         self.weights = dict(denoiser.backbone.named_parameters())
         self.averages = {name: p.detach().clone() for name, p in self.weights.items()}
@@ -107,47 +128,42 @@ class TrainState:
             state.update({key: t.to(device) for key, t in state.items()})
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that resuming needs, by name; the step is kept apart."""
+        """Everything that resuming needs, by name; the step is kept apart. Shards are put together, so all processes of
+        the block must ask."""
         found = {f"weights/{n}": p.detach() for n, p in self.weights.items()}
         found |= {f"ema/{n}": t for n, t in self.averages.items()}
         for name, p in self.weights.items():
             for moment in ("exp_avg", "exp_avg_sq"):
                 if p in self.optimizer.state:
                     found[f"{moment}/{name}"] = self.optimizer.state[p][moment]
-        return found
+        return {name: self.ranks.whole(t) for name, t in found.items()}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor], step: int) -> None:
         """Inverse of ``tensors``: bit for bit the state after ``step`` steps."""
         for name, p in self.weights.items():
-            p.copy_(tensors[f"weights/{name}"])
-            self.averages[name].copy_(tensors[f"ema/{name}"])
+            self.ranks.assign(p, tensors[f"weights/{name}"])
+            self.ranks.assign(self.averages[name], tensors[f"ema/{name}"])
             if f"exp_avg/{name}" in tensors:
-                self.optimizer.state[p] = {
-                    "step": torch.tensor(float(step), device=p.device),
-                    "exp_avg": tensors[f"exp_avg/{name}"].to(p.device, copy=True),
-                    "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(p.device, copy=True),
-                }
+                state = {moment: torch.empty_like(p) for moment in ("exp_avg", "exp_avg_sq")}
+                for moment, t in state.items():
+                    self.ranks.assign(t, tensors[f"{moment}/{name}"])
+                self.optimizer.state[p] = {"step": torch.tensor(float(step), device=p.device), **state}
         self.step = step
 
 
-def train_step(
-    state: TrainState,
-    task: ImageGeneration,
-    images: Tensor,
-    labels: Tensor,
-    sigma: Tensor,
-    generator: torch.Generator,
-) -> StepReport:
-    """Update ``state`` on one batch: images (n, c, h, w) in [-1, 1], labels (n,), levels sigma (n,).
+def train_step(state: TrainState, task: ImageGeneration, batch: Batch) -> StepReport:
+    """Update ``state`` on one batch, or on this process's part of one.
 
     Raises:
         NonFiniteError: before the update, so the state is still the last good one.
     """
     settings, spec = state.settings, state.spec
     rate = settings.learning_rate * learning_rate_factor(state.step, spec.last_step, spec.warmup, spec.hold)
-    loss, norm = backward(state, task, images, labels, sigma, generator)
-    weighted, plain, size = float(loss.weighted.mean()), float(loss.plain.mean()), float(norm)
+    loss, norm = backward(state, task, batch)
+    sums = state.ranks.sum(torch.stack([loss.weighted.sum(), loss.plain.sum()]))
+    weighted, plain = (sums / spec.batch_size).tolist()
+    size = float(norm)
     if not (math.isfinite(size) and math.isfinite(weighted)):
         raise NonFiniteError(
             f"{spec.name}: loss {weighted}, gradient norm {size} at step {state.step}, noise band "
@@ -165,27 +181,22 @@ def train_step(
         plain=plain,
         grad_norm=size,
         learning_rate=rate,
-        layer_evaluations=len(images) * len(spec.layers),
+        layer_evaluations=spec.batch_size * len(spec.layers),
     )
 
 
-def backward(
-    state: TrainState,
-    task: ImageGeneration,
-    images: Tensor,
-    labels: Tensor,
-    sigma: Tensor,
-    generator: torch.Generator,
-) -> tuple[Loss, Tensor]:
-    """Accumulate and clip gradients; the batch's per-sample loss (detached) and its gradient norm before clipping."""
-    state.denoiser.train()
+def backward(state: TrainState, task: ImageGeneration, batch: Batch) -> tuple[Loss, Tensor]:
+    """Accumulate and clip gradients; the per-sample loss (detached) and the gradient norm before clipping."""
+    state.network.train()
     losses: list[Loss] = []
-    parts = [t.chunk(state.settings.accumulate) for t in (images, labels, sigma)]
-    for image, label, level in zip(*parts, strict=True):
-        loss = _loss(state, task, image, label, level, generator)
-        (loss.weighted.sum() / len(images)).backward()
+    parts = batch.split(state.settings.accumulate)
+    for part in parts:
+        with state.ranks.micro_batch(state.network, last=part is parts[-1]):
+            loss = _loss(state, task, part)
+            # the processes' gradients are averaged, and the loss is a mean over the batch of all of them
+            (loss.weighted.sum() * state.ranks.size / state.spec.batch_size).backward()
         losses.append(Loss(loss.weighted.detach(), loss.plain.detach()))
-    norm = torch.nn.utils.clip_grad_norm_(list(state.weights.values()), state.settings.clip)
+    norm = state.ranks.whole(torch.nn.utils.clip_grad_norm_(list(state.weights.values()), state.settings.clip))
     return Loss(torch.cat([one.weighted for one in losses]), torch.cat([one.plain for one in losses])), norm
 
 
@@ -196,13 +207,16 @@ def update(state: TrainState, learning_rate: float) -> None:
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1
-    ema_update(state.averages, dict(state.weights), ema_beta(state.step, state.settings.ema_gamma))
+    averages, weights = (
+        {name: state.ranks.local(t) for name, t in tensors.items()} for tensors in (state.averages, state.weights)
+    )
+    ema_update(averages, weights, ema_beta(state.step, state.settings.ema_gamma))
 
 
-def _loss(
-    state: TrainState, task: ImageGeneration, images: Tensor, labels: Tensor, sigma: Tensor, generator: torch.Generator
-) -> Loss:
-    noised = task.noised(images, sigma, state.spec.block, generator)
-    labels = task.drop_labels(labels, generator)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=state.settings.precision == "bf16"):
-        return task.loss(state.denoiser, noised, images, labels)
+def _loss(state: TrainState, task: ImageGeneration, batch: Batch) -> Loss:
+    with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=state.settings.precision == "bf16"):
+        return task.loss(state.network, batch.noised, batch.targets, batch.context)
+
+
+def _device(denoiser: BlockDenoiser) -> torch.device:
+    return next(denoiser.parameters()).device

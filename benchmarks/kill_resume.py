@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from oneblock.train.checkpoint import checkpoints
+from oneblock.train.checkpoint import checkpoint_step, checkpoints
 
 COMMAND = [
     *(sys.executable, "-m", "oneblock.cli", "train", "images", "--size", "nano", "--batch-size", "64"),
@@ -36,7 +36,7 @@ def digests(run: Path) -> dict[str, str]:
 def progress(run: Path) -> int:
     """Steps in the newest checkpoints of all jobs together."""
     jobs = [checkpoints(path) for path in run.iterdir()] if run.is_dir() else []
-    return sum(int(found[-1].stem.removeprefix("step-")) for found in jobs if found)
+    return sum(checkpoint_step(found[-1]) for found in jobs if found)
 
 
 def main() -> int:

@@ -57,7 +57,8 @@ class Demo:
         console.say(f"training both, side by side: a few minutes ({self.out})", self.json)
         rows = compare(options)
         run_dir = self.out / Cell(arm="branched", budget=self.budget, seed=0).name
-        model = merge_run(run_dir, self.out / "model")
+        model = self.out / "model"
+        merge_run(run_dir, model)
         picture = _picture(model, self.out / "digits.png", self.machine)
         if self.json:
             console.emit({"runs": rows, "model": str(model), "picture": str(picture)})

@@ -110,6 +110,11 @@ def checkpoint_path(directory: Path, step: int) -> Path:
     return directory / f"step-{step:09d}.safetensors"
 
 
+def checkpoint_step(path: Path) -> int:
+    """The step that a checkpoint's name tells."""
+    return int(path.stem.removeprefix("step-"))
+
+
 def keep_last(directory: Path, count: int) -> None:
     """Delete all but the last ``count`` checkpoints of one job."""
     for path in checkpoints(directory)[:-count]:

@@ -1,39 +1,83 @@
-"""Metrics as JSON lines, one file per job; a resumed job forgets the rows that lie after its checkpoint."""
+"""What a job tells others while it trains: metrics as JSON lines, and a heartbeat, both in the job's directory.
+
+A resumed job forgets the metrics that lie after its checkpoint. The heartbeat is one small file, written anew every few
+seconds; whoever can read the directory sees where the job stands, without asking the process.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import socket
+import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from oneblock.train.step import StepReport
 
+HEARTBEAT_FILE = "heartbeat.json"
+METRICS_FILE = "metrics.jsonl"
+Row = dict[str, float | str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heartbeat:
+    """The last sign of life of a job.
+
+    Args:
+        steps_per_second: since the sign before this one, by a clock that never jumps; None at the first.
+        time: when, in seconds since 1970 by the clock of ``host``.
+        state: training; stopped between two steps; at its last step; or ended by ``error``.
+    """
+
+    job: str
+    step: int
+    num_steps: int
+    loss: float
+    steps_per_second: float | None
+    time: float
+    host: str
+    process: int
+    state: Literal["running", "stopped", "done", "failed"]
+    error: str = ""
+
 
 class Recorder:
-    """Averages step reports over ``every`` steps and appends them to ``directory/<job>/metrics.jsonl``.
+    """Averages step reports over ``every`` steps, appends them to ``directory/<job>/metrics.jsonl``, and keeps
+    ``directory/<job>/heartbeat.json`` fresh.
 
     Args:
         directory: of the run.
         every: steps per row.
+        beat_seconds: between two heartbeats of a job.
     """
 
-    def __init__(self, directory: Path, every: int = 50) -> None:
+    def __init__(self, directory: Path, every: int = 50, beat_seconds: float = 5.0) -> None:
         self.directory = directory
         self.every = every
+        self.beat_seconds = beat_seconds
+        self._last: dict[str, StepReport] = {}
+        self._beats: dict[str, tuple[float, int]] = {}
         self._sums: dict[str, list[StepReport]] = {}
         self._started: set[str] = set()
 
-    def add(self, report: StepReport) -> dict[str, float | str] | None:
+    def add(self, report: StepReport) -> Row | None:
         """Take a report; returns the row when one is written."""
-        path = self.directory / report.job / "metrics.jsonl"
+        path = self.directory / report.job / METRICS_FILE
         if report.job not in self._started:
             self._started.add(report.job)
             forget_after(path, report.step - 1)
+        self._last[report.job] = report
+        at, _ = self._beats.get(report.job, (float("-inf"), 0))
+        if report.step == report.num_steps or time.perf_counter() - at >= self.beat_seconds:
+            self._beat(report, "done" if report.step == report.num_steps else "running")
         pending = self._sums.setdefault(report.job, [])
         pending.append(report)
         if report.step % self.every and report.step != report.num_steps:
             return None
-        row: dict[str, float | str] = {
+        row: Row = {
             "job": report.job,
             "step": report.step,
             "num_steps": report.num_steps,
@@ -47,8 +91,52 @@ class Recorder:
         pending.clear()
         return row
 
+    def close(self, error: BaseException | None = None) -> None:
+        """Say of every unfinished job that it has stopped, or that ``error`` has ended it."""
+        failed = isinstance(error, Exception)
+        for report in self._last.values():
+            if report.step < report.num_steps:
+                self._beat(report, "failed" if failed else "stopped", str(error) if failed else "")
 
-def read_rows(path: Path) -> Iterator[dict[str, float | str]]:
+    def _beat(
+        self, report: StepReport, state: Literal["running", "stopped", "done", "failed"], error: str = ""
+    ) -> None:
+        now = time.perf_counter()
+        speed = None
+        if report.job in self._beats:
+            before, step = self._beats[report.job]
+            speed = (report.step - step) / (now - before)
+        self._beats[report.job] = now, report.step
+        beat = Heartbeat(
+            job=report.job,
+            step=report.step,
+            num_steps=report.num_steps,
+            loss=report.loss,
+            steps_per_second=speed,
+            time=time.time(),
+            host=socket.gethostname(),
+            process=os.getpid(),
+            state=state,
+            error=error,
+        )
+        path = self.directory / report.job / HEARTBEAT_FILE
+        partial = path.with_name(path.name + ".partial")
+        try:
+            partial.write_text(json.dumps(asdict(beat)) + "\n")
+            partial.replace(path)
+        except OSError:  # a sign of life that cannot be written, on a full disk say, is no reason to die
+            partial.unlink(missing_ok=True)
+
+
+def read_heartbeat(directory: Path) -> Heartbeat | None:
+    """The last heartbeat of the job with this directory; None if there is none, or it cannot be read."""
+    try:
+        return Heartbeat(**json.loads((directory / HEARTBEAT_FILE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def read_rows(path: Path) -> Iterator[Row]:
     """Rows of a metrics file; a last line that a kill cut short is left out."""
     if not path.is_file():
         return

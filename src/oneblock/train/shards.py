@@ -15,44 +15,52 @@ from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, Blockwise, Denoiser
 from oneblock.plan import PLAN_FILE, Plan, read_plan
-from oneblock.train.checkpoint import CheckpointError, Stamp, checkpoints, load_checkpoint, save_checkpoint
+from oneblock.train.checkpoint import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 
 INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
 
 
-def merge(directory: Path, output: Path, last_step: int) -> Path:
-    """Merge the blocks that were trained in ``directory`` into one model at ``output``; returns ``output``.
+def merge(directory: Path, output: Path, last_step: int, partial: bool = False) -> list[str]:
+    """Merge the blocks that were trained in ``directory`` into one model at ``output``.
 
     Args:
         last_step: the step at which a block is finished.
+        partial: merge what exists: unfinished blocks as they stand, and without those that are missing or damaged.
+
+    Returns:
+        What is missing, unfinished or damaged, a line for each block; empty unless ``partial``.
 
     Raises:
-        CheckpointError: names every block that is missing, unfinished, damaged or of another plan; nothing is written.
+        CheckpointError: names every block that is missing, unfinished, damaged or of another plan (with ``partial``:
+            not one block can be used); nothing is written.
     """
     plan = read_plan(directory)
     ready, problems = _collect(directory, plan, last_step)
-    if problems:
+    if problems and not (partial and ready):
         raise CheckpointError(f"cannot merge {directory}: {'; '.join(problems)}")
     if (output / CONFIG_FILE).exists() and Plan.from_json((output / CONFIG_FILE).read_text()).hash != plan.hash:
         raise ValueError(f"{output} holds a model of another plan; use another directory")
     output.mkdir(parents=True, exist_ok=True)
     index: dict[str, str] = {}
     size = 0
-    for block, path in enumerate(ready):
-        tensors = _averages(load_checkpoint(path, plan.hash, f"block-{block}")[0])
-        named = {f"blocks.{block}.{name}": tensor for name, tensor in tensors.items()}
+    for block in range(plan.num_blocks):
         shard = f"block-{block}.safetensors"
-        save_checkpoint(output / shard, named, Stamp(plan.hash, f"block-{block}", last_step, last_step))
+        if block not in ready:
+            (output / shard).unlink(missing_ok=True)  # of an earlier merge
+            continue
+        stored, stamp = load_checkpoint(ready[block], plan.hash, f"block-{block}")
+        named = {f"blocks.{block}.{name}": tensor for name, tensor in _averages(stored).items()}
+        save_checkpoint(output / shard, named, stamp)
         index |= dict.fromkeys(sorted(named), shard)
         size += sum(t.numel() * t.element_size() for t in named.values())
     _write(output / INDEX_FILE, json.dumps({"metadata": {"total_size": size}, "weight_map": index}, indent=2) + "\n")
     _write(output / CONFIG_FILE, plan.to_json())
-    return output
+    return problems
 
 
-def _collect(directory: Path, plan: Plan, last_step: int) -> tuple[list[Path], list[str]]:
-    ready: list[Path] = []
+def _collect(directory: Path, plan: Plan, last_step: int) -> tuple[dict[int, Path], list[str]]:
+    ready: dict[int, Path] = {}
     problems: list[str] = []
     for block in range(plan.num_blocks):
         found = checkpoints(directory / f"block-{block}")
@@ -66,7 +74,7 @@ def _collect(directory: Path, plan: Plan, last_step: int) -> tuple[list[Path], l
             continue
         if stamp.step < last_step:
             problems.append(f"block {block} stands at step {stamp.step} of {last_step} (resume it)")
-        ready.append(found[-1])
+        ready[block] = found[-1]
     return ready, problems
 
 

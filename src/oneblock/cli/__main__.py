@@ -9,6 +9,8 @@ from importlib import import_module
 VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("plan", "images"): ("plan", "PlanImages", "what training will cost: bytes and operations, before it starts"),
     ("train", "images"): ("train", "TrainImages", "train an image generator, one block at a time"),
+    ("job",): ("job", "Job", "train one block of a planned run, on any machine"),
+    ("launch",): ("launch", "Launch", "start the jobs of a planned run: processes, torchrun or Slurm"),
     ("sample",): ("sample", "Sample", "generate images with a run or a merged model"),
     ("evaluate",): ("evaluate", "Evaluate", "held-out loss per band and quality of generated images"),
     ("status",): ("status", "Status", "where the jobs of a run stand"),

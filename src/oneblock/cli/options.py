@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -159,6 +159,9 @@ class MachineOptions:
         return device
 
 
+Options = DataOptions | ModelOptions | MachineOptions
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
     """How images are generated."""
@@ -177,6 +180,18 @@ class SamplingOptions:
     """of the starting noise"""
     resident: int | None = None
     """blocks kept in memory; 1 holds a single block at any time"""
+
+
+def changed_words(options: Options, usual: Options) -> list[str]:
+    """The command line's words for what ``options`` set otherwise than ``usual``."""
+    words: list[str] = []
+    for item in fields(options):
+        value = getattr(options, item.name)
+        if value != getattr(usual, item.name):
+            words.append(f"--{item.name.replace('_', '-')}")
+            if value is not True:
+                words += [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+    return words
 
 
 def parse_count(text: str) -> int:

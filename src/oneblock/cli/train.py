@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,8 +16,10 @@ from oneblock.data import Source
 from oneblock.plan import Plan, write_plan
 from oneblock.presets import blockwise, image_plan, image_task, plan_budget, plan_optimizer
 from oneblock.train.loop import Idle, Run
-from oneblock.train.record import Recorder
-from oneblock.train.strategy import Reports, job_specs, one_block, round_robin
+from oneblock.train.parallel import ALONE, Ranks
+from oneblock.train.record import Recorder, Row
+from oneblock.train.step import StepReport
+from oneblock.train.strategy import SEED, Reports, job_specs, one_block, round_robin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,9 @@ class TrainImages:
 
     out: Path
     """directory of the run"""
-    strategy: Literal["round-robin", "one-block", "end-to-end"] = "round-robin"
-    """all blocks in this process; one of them; or the whole network as a single block"""
+    strategy: Literal["round-robin", "one-block", "end-to-end", "plan-only"] = "round-robin"
+    """all blocks in this process; one of them; the whole network as a single block; or write the plan and train nothing
+    (for `oneblock job` and `oneblock launch`)"""
     block: int | None = None
     """which block to train with --strategy one-block (0 is the noisiest; -1 is the seed block of --branch)"""
     stride: int = 100
@@ -51,6 +54,9 @@ class TrainImages:
         model = replace(self.model, blocks=1, layers=()) if self.strategy == "end-to-end" else self.model
         plan = image_plan(model.recipe(self.data.data, images))
         job = self._job(plan)
+        if self.strategy == "plan-only":
+            self._write_plan(plan)
+            return
         run = start_run(plan, self.out, images, self.machine)
         seconds = train(run, job, stride=self.stride, idle=self.idle, json=self.json, tensorboard=self.tensorboard)
         done = {"out": str(self.out), "plan": plan.hash, "seconds": round(seconds, 1)}
@@ -59,6 +65,14 @@ class TrainImages:
         else:
             console.say(f"trained {job or 'all blocks'} in {seconds:.0f} s; next: oneblock merge {self.out}")
 
+    def _write_plan(self, plan: Plan) -> None:
+        jobs = [spec.name for spec in job_specs(plan, plan_budget(plan))]
+        write_plan(plan, self.out)
+        if self.json:
+            console.emit({"out": str(self.out), "plan": plan.hash, "jobs": jobs})
+        else:
+            console.say(f"planned {', '.join(jobs)}; next: oneblock launch {self.out}")
+
     def _job(self, plan: Plan) -> str | None:
         if self.strategy != "one-block":
             if self.block is not None:
@@ -66,13 +80,18 @@ class TrainImages:
             return None
         if self.block is None:
             raise ValueError(f"--strategy one-block needs --block, from 0 to {plan.num_blocks - 1} (-1: seed block)")
-        if self.block == -1:
-            return "seed"
-        plan.partition.band(self.block)
-        return f"block-{self.block}"
+        return job_name(plan, self.block)
 
 
-def start_run(plan: Plan, out: Path, images: Source, machine: MachineOptions) -> Run:
+def job_name(plan: Plan, block: int) -> str:
+    """The job of ``block``, -1 for the seed block; ``ValueError`` for a block that the plan does not have."""
+    if block == -1:
+        return SEED
+    plan.partition.band(block)
+    return f"block-{block}"
+
+
+def start_run(plan: Plan, out: Path, images: Source, machine: MachineOptions, ranks: Ranks = ALONE) -> Run:
     """Claim ``out`` for ``plan`` (another run's directory is refused) and gather what its jobs need."""
     task = image_task(plan)
     budget = plan_budget(plan)
@@ -88,6 +107,7 @@ def start_run(plan: Plan, out: Path, images: Source, machine: MachineOptions) ->
         settings=plan_optimizer(plan),
         flip=bool(plan.recipe["flip"]),
         device=device,
+        ranks=ranks,
         checkpointing=machine.checkpointing,
         compile=machine.compile,
         save_every=machine.save_every,
@@ -106,24 +126,58 @@ def train(
     tensorboard: bool = False,
     quiet: bool = False,
     label: str = "",
+    sent: Callable[[str], None] | None = None,
 ) -> float:
-    """Train one job, or all in turn, to the end; returns the seconds it took. Metrics go to the run's directory."""
+    """Train one job, or all in turn, to the end; returns the seconds it took. Metrics and heartbeats go to the run's
+    directory.
+
+    Args:
+        sent: called with a job's name after each of its steps, and once more when it ends or stops.
+    """
     budget = plan_budget(run.plan)
     totals = {spec.name: (spec.first_step, spec.last_step) for spec in job_specs(run.plan, budget)}
     reports: Reports = one_block(run, budget, job) if job else round_robin(run, budget, stride, idle)
-    recorder = Recorder(run.directory)
-    writer = _Writer(run.directory) if tensorboard else None
     began = time.perf_counter()
-    with _interruptible(reports):
+    if not run.ranks.first:  # the first process writes and shows for all
+        with _interruptible(reports):
+            for _ in reports:
+                pass
+        return time.perf_counter() - began
+    writer = _Writer(run.directory) if tensorboard else None
+    with _recorded(run.directory, sent) as record, _interruptible(reports):
         shown = reports if json or quiet else console.progress(reports, totals, label)
         for report in shown:
-            row = recorder.add(report)
+            row = record(report)
             if row is not None and writer is not None:
                 for name in ("loss", "plain", "grad_norm", "learning_rate"):
                     writer.add_scalar(f"{report.job}/{name}", row[name], report.step)
             if row is not None and json:
                 console.emit(row)
     return time.perf_counter() - began
+
+
+@contextmanager
+def _recorded(directory: Path, sent: Callable[[str], None] | None) -> Iterator[Callable[[StepReport], Row | None]]:
+    """A function that records a report; afterwards the heartbeats tell how it ended."""
+    recorder = Recorder(directory)
+    jobs: set[str] = set()
+
+    def record(report: StepReport) -> Row | None:
+        row = recorder.add(report)
+        jobs.add(report.job)
+        if sent is not None:
+            sent(report.job)
+        return row
+
+    try:
+        yield record
+    except BaseException as error:
+        recorder.close(error)
+        raise
+    finally:
+        if sent is not None:
+            for job in jobs:
+                sent(job)
 
 
 @contextmanager

@@ -1,0 +1,147 @@
+"""``oneblock launch``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tyro.conf import Positional
+
+from oneblock.cli import console
+from oneblock.cli.options import DataOptions, MachineOptions, changed_words
+from oneblock.launch.command import Task, task
+from oneblock.launch.local import Event, run_tasks
+from oneblock.launch.mirror import Mirror, is_remote
+from oneblock.plan import Plan, read_plan
+from oneblock.presets import plan_budget
+from oneblock.train.strategy import SEED, job_specs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Start the jobs of a planned run, one for each block, and nothing more: they never talk, and each could be started
+    by hand with `oneblock job`. A branched run's seed block comes first.
+
+    Make the plan with `oneblock train images --strategy plan-only --out DIR ...`.
+    """
+
+    run_dir: Positional[str]
+    """directory with plan.json, or its fsspec address (s3://..., gs://..., sftp://...)"""
+    local: int = 0
+    """processes of this machine at the same time (0: one for each block)"""
+    torchrun: int = 0
+    """start each block with torchrun and this many processes (0: without)"""
+    slurm: bool = False
+    """submit an array to Slurm instead"""
+    slurm_options: tuple[str, ...] = ()
+    """submitit's parameters for --slurm, e.g. timeout_min=1440 gpus_per_node=1 slurm_partition=long"""
+    dry_run: bool = False
+    """print the commands, one for each block, and start nothing"""
+    retries: int = 3
+    """times that a job may die without a new checkpoint before it is given up"""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """what torchrun's processes share out: the batch alone, or weights, gradients and optimizer states too"""
+    scratch: Path | None = None
+    """where the copy of a remote directory lies on the machine of a job (default: in the temporary directory)"""
+    json: bool = False
+    """print one JSON object per event"""
+    data: DataOptions = field(default_factory=lambda: DataOptions(data=""))
+    machine: MachineOptions = field(default_factory=MachineOptions)
+
+    def run(self) -> None:
+        if self.local < 0 or self.torchrun < 0 or self.retries < 0:
+            raise ValueError(
+                f"local={self.local}, torchrun={self.torchrun}, retries={self.retries}: use 0 or more of each"
+            )
+        directory = Mirror(self.run_dir, self.scratch).pull() if is_remote(self.run_dir) else Path(self.run_dir)
+        stages = self.stages(read_plan(directory))
+        if self.dry_run:
+            for one in (one for stage in stages for one in stage):
+                print(shlex.join(one.command))
+        elif self.slurm:
+            self._submit(stages, directory)
+        else:
+            self._run(stages, directory)
+
+    def stages(self, plan: Plan) -> list[list[Task]]:
+        """Jobs that may run at the same time, in order: the seed block if there is one, then all blocks."""
+        jobs = [spec.name for spec in job_specs(plan, plan_budget(plan))]
+        machine = replace(self.machine, threads=self._threads(len(jobs)))
+        words = changed_words(machine, MachineOptions()) + changed_words(self.data, DataOptions(data=""))
+        words += ["--parallel", self.parallel] if self.torchrun else []
+        words += ["--scratch", str(self.scratch)] if self.scratch else []
+        stages = ([job for job in jobs if job == SEED], [job for job in jobs if job != SEED])
+        return [[task(job, self.run_dir, words, self.torchrun) for job in stage] for stage in stages if stage]
+
+    def _workers(self, jobs: int) -> int:
+        return min(self.local or jobs, jobs)
+
+    def _threads(self, jobs: int) -> int:
+        """CPU threads of a process: its share of the machine, unless the user or Slurm says."""
+        if self.machine.threads or self.slurm:
+            return self.machine.threads
+        return max(1, (os.cpu_count() or 1) // (self._workers(jobs) * max(1, self.torchrun)))
+
+    def _submit(self, stages: list[list[Task]], directory: Path) -> None:
+        from oneblock.launch.slurm import submit
+
+        ids = submit(stages, directory / "slurm", dict(map(_parameter, self.slurm_options)))
+        if self.json:
+            console.emit(ids)
+        else:
+            console.say(f"submitted {', '.join(f'{job} as {id}' for job, id in ids.items())}")
+
+    def _run(self, stages: list[list[Task]], directory: Path) -> None:
+        lost: list[str] = []
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the jobs as Ctrl-C does
+        try:
+            for stage in stages:
+                workers = self._workers(len(stage))
+                events = run_tasks(stage, directory, workers, self.retries, self._environment)
+                with closing(events):
+                    for event in events:
+                        self._show(event, directory)
+                        lost += [event.job] if event.kind == "given up" else []
+                if lost:
+                    break
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        if lost:
+            logs = ", ".join(str(directory / job / "log.txt") for job in lost)
+            raise OSError(f"{', '.join(lost)} could not be trained; see {logs}, then launch again")
+        console.say(f"trained; next: oneblock merge {self.run_dir}", self.json)
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        """Each slot sees GPUs of its own, as many as it has processes."""
+        if not self.machine.device.startswith("cuda"):
+            return {}
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = seen.split(",") if seen else [str(i) for i in range(torch.cuda.device_count())]
+        need = max(1, self.torchrun)
+        mine = devices[slot * need : (slot + 1) * need]
+        if len(mine) < need:
+            raise ValueError(
+                f"{slot + 1} jobs with {need} GPUs each need more than the {len(devices)} that are here; use a smaller "
+                "--local or --torchrun"
+            )
+        return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
+
+    def _show(self, event: Event, directory: Path) -> None:
+        if self.json:
+            console.emit({"job": event.job, "event": event.kind, "code": event.code})
+        else:
+            more = "" if event.code in (None, 0) else f" (exit code {event.code}, see {directory / event.job}/log.txt)"
+            console.say(f"{event.job} {event.kind}{more}")
+
+
+def _parameter(text: str) -> tuple[str, str | int]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError(f"slurm_options={text!r} is no parameter; write name=value, e.g. timeout_min=1440")
+    return name, int(value) if value.lstrip("-").isdigit() else value

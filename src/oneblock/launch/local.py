@@ -1,0 +1,124 @@
+"""Jobs as processes of this machine: some at a time, and started again when they die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from oneblock.launch.command import Task
+from oneblock.train.checkpoint import checkpoints
+
+MISTAKE = 2
+"""Exit code of a command that was asked wrongly: the same command will fail again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened to a job; ``code`` is the exit code that ended its last process."""
+
+    job: str
+    kind: Literal["started", "restarted", "finished", "given up"]
+    code: int | None = None
+
+
+@dataclass
+class _Running:
+    task: Task
+    slot: int
+    process: subprocess.Popen[bytes] | None = None
+    failures: int = 0
+    newest: str = ""
+    start_at: float = field(default_factory=time.monotonic)
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    directory: Path,
+    workers: int,
+    retries: int = 3,
+    environment: Callable[[int], dict[str, str]] = lambda slot: {},
+    patience: float = 1.0,
+) -> Generator[Event, None, None]:
+    """Run ``tasks``, at most ``workers`` at a time, and say what happens to them.
+
+    A job that dies is started again and goes on from its checkpoint. After more than ``retries`` deaths without a new
+    checkpoint, or when it was asked wrongly (exit code 2), it is given up; the others go on. Closing the iterator stops
+    all processes, with a checkpoint.
+
+    Args:
+        directory: of the run on this machine; what a job prints goes to ``directory/<job>/log.txt``.
+        environment: variables for the process in slot 0 .. workers - 1, e.g. which GPU it may see.
+        patience: seconds before the first new start; doubled for each further death, up to a minute.
+    """
+    waiting, free, running = list(tasks), list(range(workers)), list[_Running]()
+    try:
+        while waiting or running:
+            while waiting and free:
+                running.append(_Running(waiting.pop(0), free.pop(0)))
+            for one in list(running):
+                event = _look_after(one, directory, retries, environment, patience)
+                if event is None:
+                    continue
+                if event.kind in ("finished", "given up"):
+                    running.remove(one)
+                    free.append(one.slot)
+                yield event
+            time.sleep(0.05)
+    finally:
+        _stop([one.process for one in running if one.process is not None])
+
+
+def _look_after(
+    one: _Running, directory: Path, retries: int, environment: Callable[[int], dict[str, str]], patience: float
+) -> Event | None:
+    job = one.task.job
+    if one.process is None:
+        if time.monotonic() < one.start_at:
+            return None
+        one.process = _start(one.task, directory / job, environment(one.slot))
+        return Event(job=job, kind="restarted" if one.failures else "started")
+    code = one.process.poll()
+    if code is None:
+        return None
+    one.process = None
+    if code == 0:
+        return Event(job=job, kind="finished", code=code)
+    newest = "".join(path.name for path in checkpoints(directory / job)[-1:])
+    one.failures = 1 if newest != one.newest else one.failures + 1
+    one.newest = newest
+    if code == MISTAKE or one.failures > retries:
+        return Event(job=job, kind="given up", code=code)
+    one.start_at = time.monotonic() + min(60.0, patience * 2.0 ** (one.failures - 1))
+    return None
+
+
+def _start(task: Task, folder: Path, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "log.txt", "ab") as log:
+        return subprocess.Popen(
+            task.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **variables},
+            start_new_session=True,  # Ctrl-C is for the launcher, which then stops its jobs one by one
+        )
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]], seconds: float = 60.0) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -1,0 +1,140 @@
+"""A run's directory on any file system that fsspec knows (s3://, gs://, sftp://, ...), and its copy on this machine.
+
+A job trains in its local copy and sends what is new after each checkpoint. Checkpoints carry a digest, so one that was
+cut short on its way is found damaged, and the one before it, which is deleted only afterwards, takes its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from oneblock.plan import PLAN_FILE
+from oneblock.train.checkpoint import checkpoints
+from oneblock.train.record import HEARTBEAT_FILE, METRICS_FILE
+
+SMALL = (HEARTBEAT_FILE, METRICS_FILE)
+
+
+def is_remote(run_dir: str) -> bool:
+    """Whether ``run_dir`` is an fsspec address rather than a path."""
+    return "://" in run_dir
+
+
+class Mirror:
+    """The remote directory ``address`` and its local copy.
+
+    Args:
+        address: e.g. ``s3://bucket/runs/one``; the file system's own package (s3fs, gcsfs) must be installed.
+        local: directory of the copy; None chooses one for this address and its plan in the temporary directory.
+        every_seconds: at most so often are files sent between two checkpoints.
+
+    Raises:
+        ValueError: nothing here can speak the address's protocol, or there is no plan and ``local`` is None.
+    """
+
+    def __init__(self, address: str, local: Path | None = None, every_seconds: float = 30.0) -> None:
+        from fsspec.core import url_to_fs
+
+        try:
+            found = url_to_fs(address)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"cannot open {address} ({error}); install what is named, or use a local path") from error
+        self._files: Any = found[0]
+        self._root = str(found[1]).rstrip("/")
+        self.local = local or Path(tempfile.gettempdir()) / f"oneblock-{self._name(address)}"
+        self.every_seconds = every_seconds
+        self._sent: dict[Path, tuple[int, int]] = {}
+        self._sent_at = time.perf_counter()
+
+    def pull(self, *jobs: str) -> Path:
+        """Fetch the plan and all files of ``jobs``; what only the copy holds is left alone. Returns the copy."""
+        self._fetch(PLAN_FILE)
+        for job in jobs:
+            for name in self._names(job):
+                if not name.endswith(".partial"):
+                    self._fetch(f"{job}/{name}")
+        return self.local
+
+    def push(self, job: str) -> None:
+        """Send what is new in the copy of ``job``; then delete the checkpoints that are no longer in the copy."""
+        self._send(job)
+        kept = {path.name for path in checkpoints(self.local / job)}
+        for name in self._names(job):
+            if kept and name.startswith("step-") and name not in kept:
+                self._files.rm(f"{self._root}/{job}/{name}")
+
+    def push_if_due(self, job: str) -> None:
+        """``push``, when a checkpoint is new or the last push is long ago."""
+        newest = checkpoints(self.local / job)[-1:]
+        if any(path not in self._sent for path in newest) or time.perf_counter() - self._sent_at > self.every_seconds:
+            self.push(job)
+
+    def push_plan(self) -> None:
+        """Send the plan."""
+        self._files.makedirs(self._root, exist_ok=True)
+        self._files.put_file(str(self.local / PLAN_FILE), f"{self._root}/{PLAN_FILE}")
+
+    def list_into(self, directory: Path) -> None:
+        """Make ``directory`` look like the run to one who reads progress: its plan, metrics and heartbeats, and empty
+        files in place of checkpoints."""
+        self._fetch(PLAN_FILE, directory)
+        for folder in self._names(""):
+            for name in self._names(folder):
+                if name in SMALL:
+                    self._fetch(f"{folder}/{name}", directory)
+                elif name.startswith("step-"):
+                    (directory / folder).mkdir(exist_ok=True)
+                    (directory / folder / name).touch()
+                    os.utime(directory / folder / name, (0, 0))  # only heartbeats tell when a job was seen
+
+    def _name(self, address: str) -> str:
+        if not self._files.isfile(f"{self._root}/{PLAN_FILE}"):
+            raise ValueError(f"{address} has no {PLAN_FILE}; give the directory of a run (its --out)")
+        return hashlib.sha256(address.encode() + self._files.cat_file(f"{self._root}/{PLAN_FILE}")).hexdigest()[:16]
+
+    def _names(self, folder: str) -> list[str]:
+        path = f"{self._root}/{folder}".rstrip("/")
+        if not self._files.isdir(path):
+            return []
+        return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in self._files.ls(path, detail=False))
+
+    def _fetch(self, name: str, directory: Path | None = None) -> None:
+        target = (directory or self.local) / name
+        source = f"{self._root}/{name}"
+        if not self._files.isfile(source):
+            return
+        if target.name.startswith("step-") and target.is_file():
+            if target.stat().st_size == self._files.size(source):
+                return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(target.name + ".partial")
+        self._files.get_file(source, str(partial))
+        partial.replace(target)
+
+    def _send(self, job: str) -> None:
+        folder = self.local / job
+        self._files.makedirs(f"{self._root}/{job}", exist_ok=True)
+        for path in sorted([*checkpoints(folder), *(folder / name for name in SMALL if (folder / name).is_file())]):
+            stamp = path.stat().st_mtime_ns, path.stat().st_size
+            if self._sent.get(path) != stamp:
+                self._files.put_file(str(path), f"{self._root}/{job}/{path.name}")
+                self._sent[path] = stamp
+        self._sent_at = time.perf_counter()
+
+
+@contextmanager
+def listing(run_dir: str) -> Iterator[Path]:
+    """A local directory in which the progress of the run at ``run_dir`` can be read; nothing large is fetched."""
+    if not is_remote(run_dir):
+        yield Path(run_dir)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        Mirror(run_dir, Path(folder)).list_into(Path(folder))
+        yield Path(folder)

@@ -1,0 +1,129 @@
+"""Two processes for one block, over gloo; one start of the two serves all tests, since it takes seconds."""
+
+import os
+import socket
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_plan, tiny_run
+from torch import Tensor
+
+from oneblock.plan import Plan
+from oneblock.presets import plan_budget
+from oneblock.train.checkpoint import checkpoints, load_checkpoint
+from oneblock.train.loop import train_job
+from oneblock.train.parallel import ALONE, Kind, Ranks, process_group
+from oneblock.train.step import OptimizerSettings, StepReport
+from oneblock.train.strategy import job_specs
+
+# With AdamW an element whose gradient is rounding noise moves by up to the learning rate, either way.
+WEIGHTS = {"rtol": 1e-4, "atol": 2e-5}
+
+
+def plan_of(accumulate: int = 1, precision: str = "fp32") -> Plan:
+    return tiny_plan(optimizer=OptimizerSettings(accumulate=accumulate, precision=precision, clip=0.05))  # type: ignore[arg-type]
+
+
+PLANS = {"one": plan_of(), "micro": plan_of(2), "bf16": plan_of(precision="bf16")}
+KINDS: tuple[Kind, ...] = ("ddp", "fsdp")
+
+
+def train(folder: Path, plan: Plan, ranks: Ranks = ALONE, block: int = 1, steps: int | None = None) -> list[StepReport]:
+    """Train a block, at most ``steps`` steps, from its newest checkpoint."""
+    run = tiny_run(folder, plan, ranks=ranks, save_every=3)
+    spec = job_specs(plan, plan_budget(plan))[block]
+    return list(islice(train_job(run, spec), steps))
+
+
+def stored(folder: Path, plan: Plan, block: int = 1, newest: int = -1) -> dict[str, Tensor]:
+    path = checkpoints(folder / f"block-{block}")[newest]
+    return load_checkpoint(path, plan.hash, f"block-{block}")[0]
+
+
+def work(rank: int, folder: Path, port: int) -> None:
+    """What each of the two processes does: both blocks with every plan and kind, half and whole; reports are kept."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with process_group("ddp", torch.device("cpu")) as joined:
+        for kind in KINDS:
+            ranks = replace(joined, kind=kind)
+            for name, plan in PLANS.items():
+                reports = [train(folder / kind / name, plan, ranks, block) for block in (0, 1)]
+                torch.save([vars(r) for r in reports[1]], folder / kind / name / f"reports-{rank}.pt")
+            train(folder / kind / "half", PLANS["one"], ranks, steps=3)
+            train(folder / kind / "resumed", PLANS["one"], ranks)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directories of what the two processes have trained, and ``alone`` with the same from a single one."""
+    folder = tmp_path_factory.mktemp("parallel")
+    for name, plan in PLANS.items():
+        train(folder / "alone" / name, plan, block=0)
+        reports = train(folder / "alone" / name, plan)
+        torch.save([vars(r) for r in reports], folder / "alone" / name / "reports-0.pt")
+    for kind in KINDS:
+        for name in (*PLANS, "half", "resumed"):
+            tiny_run(folder / kind / name, PLANS.get(name, PLANS["one"]))  # writes the plan
+        train(folder / kind / "resumed", PLANS["one"], steps=3)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(work, (folder, port), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("block", [0, 1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_are_one_with_two_micro_batches(done: Path, kind: Kind, block: int) -> None:
+    """Two blocks x two ranks, against one rank that accumulates; the batch is the same, so rounding is all that may
+    differ."""
+    for shared, alone in (("one", "micro"), ("one", "one"), ("micro", "micro")):
+        ours = stored(done / kind / shared, PLANS[shared], block)
+        theirs = stored(done / "alone" / alone, PLANS[alone], block)
+        assert ours.keys() == theirs.keys()
+        start = stored(done / kind / shared, PLANS[shared], block, newest=-2)
+        assert any(not t.equal(start[name]) for name, t in ours.items() if name.startswith("weights/"))
+        for name, t in ours.items():
+            torch.testing.assert_close(t, theirs[name], **WEIGHTS, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_processes_report_the_whole_batch(done: Path, kind: Kind) -> None:
+    first, second = (torch.load(done / kind / "one" / f"reports-{rank}.pt") for rank in (0, 1))
+    alone = torch.load(done / "alone" / "one" / "reports-0.pt")
+    assert first == second
+    for ours, theirs in zip(first, alone, strict=True):
+        assert ours.pop("job") == theirs.pop("job")
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_of_two_goes_on_with_one_and_the_other_way_round(done: Path, kind: Kind) -> None:
+    plan = PLANS["one"]
+    whole = stored(done / kind / "one", plan)
+    assert [path.name for path in checkpoints(done / kind / "half" / "block-1")] == ["step-000000003.safetensors"]
+    train(done / kind / "half", plan)  # two, then one
+    for name in ("half", "resumed"):  # resumed: one, then two
+        found = stored(done / kind / name, plan)
+        for key, t in whole.items():
+            torch.testing.assert_close(found[key], t, **WEIGHTS, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bf16_shards_train_like_bf16_alone(done: Path, kind: Kind) -> None:
+    first = torch.load(done / kind / "bf16" / "reports-0.pt")
+    for ours, theirs in zip(first, torch.load(done / "alone" / "bf16" / "reports-0.pt"), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-2)
+    found = stored(done / kind / "bf16", PLANS["bf16"])
+    assert {t.dtype for t in found.values()} == {torch.float32}
+
+
+def test_a_batch_too_small_for_the_processes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="a batch of 8 cannot be cut for 5 processes x accumulate=2; use a batch of 10"
+    ):
+        train(tmp_path, PLANS["micro"], Ranks(None, 0, 5))

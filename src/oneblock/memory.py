@@ -1,13 +1,14 @@
 """Peak bytes and floating-point operations of a training step, counted from shapes: no GPU, no real tensors, the same
 answer every time.
 
-Bytes: two steps under ``FakeTensorMode`` with PyTorch's ``MemTracker`` (two, because AdamW makes its state in the
-first); the peak of the second by kind. Operations: one step under ``FlopCounterMode``, a multiplication and an addition
-counted as two.
+Bytes: one step under ``FakeTensorMode`` with PyTorch's ``MemTracker``, after one update with zero gradients, because
+AdamW makes its state in its first; the peak by kind. Operations: one step under ``FlopCounterMode``, a multiplication
+and an addition counted as two.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class DryRun:
-    """What to count: the module, its optimizer, other tensors that live all the time, and one training step."""
+    """What to count: the module, its optimizer, other tensors that live all the time, and one training step.
+
+    The step uses every trained parameter; afterwards there are no gradients.
+    """
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
@@ -47,14 +51,24 @@ def peak_bytes(setup: Callable[[], DryRun], real: bool = False) -> PeakBytes:
     """
     with nullcontext() if real else fake_tensors():
         run = setup()
+        make_state(run.optimizer)
         tracker = _tracker(run.module)
         tracker.track_external(run.module, run.optimizer, *run.others)
         with tracker:
             run.step()
-            run.step()
         peak = tracker.get_tracker_snapshot("peak")
     by_kind = {str(getattr(kind, "value", kind)): int(size) for kind, size in next(iter(peak.values())).items()}
     return PeakBytes(by_kind.pop("Total"), by_kind)
+
+
+def make_state(optimizer: torch.optim.Optimizer) -> None:
+    """One update with zero gradients: afterwards the optimizer holds the state it holds between two steps."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def step_flops(setup: Callable[[], DryRun]) -> int:
@@ -88,7 +102,10 @@ def fake_tensors() -> Iterator[None]:
 
 
 def _tracker(module: nn.Module) -> Any:
-    """PyTorch's tracker, for a step that may call ``module`` several times and leave some of its parameters alone."""
+    """PyTorch's tracker without its statistics of single modules, which are most of its work.
+
+    Its hooks stand at every parameter of ``module`` from the start, frozen ones excepted, which torch refuses hooks.
+    """
     try:
         from torch.distributed._tools.mem_tracker import MemTracker
     except ImportError as error:
@@ -96,17 +113,24 @@ def _tracker(module: nn.Module) -> Any:
 
     class Tracker(MemTracker):
         def _pre_fw_hook(self, called: nn.Module, inputs: Any) -> None:
-            # statistics of single modules, which nobody asks for here, forbid a second call of the outermost one
-            around = set(self._mod_tracker.parents) - {self._mod_tracker.get_known_fqn(called)}
-            if around == {"Global"} and not self._mod_tracker.is_bw:
-                self.reset_mod_stats()
-            super()._pre_fw_hook(called, inputs)
+            if self._mod_tracker.is_bw and self._ac_mod is None:  # a checkpointed layer runs forward once more
+                self._ac_mod, self._in_ac = weakref.ref(called), True
+
+        def _post_fw_hook(self, called: nn.Module, inputs: Any, outputs: Any) -> None:
+            if self._ac_mod is not None and self._ac_mod() is called:
+                self._ac_mod, self._in_ac = None, False
+
+        def _pre_bw_hook(self, called: nn.Module, args: Any) -> None:
+            pass
+
+        def _post_bw_hook(self, called: nn.Module, args: Any) -> None:
+            pass
 
     tracker = Tracker()
     for parameter in module.parameters():
         if not parameter.requires_grad:
-            # it hooks every parameter it has no handles of, and torch refuses hooks on frozen ones
             tracker._param_to_grad_hook_handles[parameter] = (_NoHook(), _NoHook())
+    tracker._track_module_params_and_buffers(module)
     return tracker
 
 

@@ -6,24 +6,28 @@ from tiny import IMAGES
 from torch import nn
 
 from oneblock.memory import DryRun, peak_bytes, step_flops
-from oneblock.presets import ImageRecipe, costliest_job, dry_run, image_plan, plan_budget, training_peak
+from oneblock.plan import Plan
+from oneblock.presets import (
+    ImageRecipe,
+    all_resident,
+    blockwise,
+    costliest_job,
+    dry_run,
+    image_plan,
+    plan_budget,
+    training_flops,
+    training_peak,
+)
 from oneblock.train.strategy import job_specs
 
 pytest.importorskip("torch.distributed._tools.mem_tracker")
 
 
-def plan(blocks: int, batch_size: int = 16):  # type: ignore[no-untyped-def]
-    return image_plan(
-        ImageRecipe(
-            data="none",
-            fingerprint="none",
-            image_shape=(1, 28, 28),
-            num_classes=10,
-            size="nano",
-            blocks=blocks,
-            batch_size=batch_size,
-        )
-    )
+RECIPE = ImageRecipe(data="none", fingerprint="none", image_shape=(1, 28, 28), num_classes=10, size="nano")
+
+
+def plan(blocks: int, batch_size: int = 16) -> Plan:
+    return image_plan(replace(RECIPE, blocks=blocks, batch_size=batch_size))
 
 
 def linear_step() -> DryRun:
@@ -92,7 +96,7 @@ def test_all_resident_is_the_count_of_real_tensors() -> None:
         averages = [t for run in runs[1:] for t in run.others[4:]]  # after images, noisy images, labels and levels
         return DryRun(module, optimizer, (*runs[0].others, *averages), runs[0].step)
 
-    assert training_peak(small, resident=True).total == peak_bytes(setup, real=True).total
+    assert all_resident(small, training_peak(small)).total == peak_bytes(setup, real=True).total
 
 
 def test_frozen_parameters_are_counted_without_gradients() -> None:
@@ -122,6 +126,25 @@ def test_operations_by_hand() -> None:
     products = 6 * (3 * linears + 3.5 * attention) + 3 * stem_and_head
     products -= n * t * patch * d + n * 128 * d  # the image and the sinusoids need no gradient
     assert step_flops(lambda: dry_run(small, job)) == 2 * products
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("blocks", "accumulate"), [(1, 1), (2, 2), (6, 1)])
+def test_operations_of_any_depth_follow_from_one_layer_and_two(
+    blocks: int, accumulate: int, checkpointing: bool
+) -> None:
+    small = plan(blocks, batch_size=12)
+    small = replace(small, recipe={**small.recipe, "accumulate": accumulate})
+    direct = step_flops(lambda: dry_run(small, costliest_job(small), checkpointing))
+    assert training_flops(small, checkpointing) == direct
+
+
+def test_all_resident_counts_unequal_blocks_each_with_its_layers() -> None:
+    uneven = image_plan(replace(RECIPE, layers=(1, 2, 3)))
+    own = training_peak(uneven)
+    idle = [sum(p.numel() for p in blockwise(uneven).denoiser(b).backbone.parameters()) for b in (0, 1)]
+    more = all_resident(uneven, own).by_kind["Parameter"] - own.by_kind["Parameter"]
+    assert more == 4 * sum(idle)
 
 
 def test_nothing_real_is_left_behind() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from typing import Literal, cast
 
 import torch
 
-from oneblock.blockwise import Blockwise, BuildBackbone
-from oneblock.memory import DryRun, PeakBytes, fake_tensors, peak_bytes
+from oneblock.blockwise import BlockDenoiser, Blockwise, BuildBackbone
+from oneblock.memory import DryRun, PeakBytes, fake_tensors, make_state, peak_bytes, step_flops
 from oneblock.models.dit import DiT, DiTConfig
 from oneblock.noise import LogNormal, law_to_dict
 from oneblock.partition import Bands, make_partition, split_layers
@@ -189,23 +190,26 @@ def image_shape(plan: Plan) -> tuple[int, int, int]:
     return cast(int, plan.architecture["channels"]), size, size
 
 
-def training_peak(plan: Plan, checkpointing: bool = False, resident: bool = False, real: bool = False) -> PeakBytes:
+def training_peak(plan: Plan, checkpointing: bool = False, real: bool = False) -> PeakBytes:
     """Peak bytes of training the costliest job of an image plan, counted without running it (``memory.peak_bytes``).
 
     Args:
         checkpointing: recompute activations layer by layer.
-        resident: the weights, averages and optimizer states of all other blocks lie beside it, as in one process with
-            ``idle="device"``.
         real: count on real tensors instead, to check the count.
     """
     job = costliest_job(plan)
-    peak = peak_bytes(lambda: dry_run(plan, job, checkpointing), real)
-    if not resident:
-        return peak
+    return peak_bytes(lambda: dry_run(plan, job, checkpointing), real)
+
+
+def all_resident(plan: Plan, peak: PeakBytes) -> PeakBytes:
+    """The ``training_peak`` of one process that also holds the weights, averages and optimizer states of all other
+    blocks, as with ``idle="device"``."""
+    trained = costliest_job(plan).block or 0
+    idle = cache(partial(_idle_bytes, plan))  # the same for all blocks of so many layers
     kinds = dict(peak.by_kind)
-    for other in job_specs(plan, plan_budget(plan)):
-        if other.block is not None and other.block != (job.block or 0):
-            for kind, size in _idle_bytes(plan, other).items():
+    for block, num_layers in enumerate(plan.layers):
+        if block != trained:
+            for kind, size in idle(num_layers).items():
                 kinds[kind] = kinds.get(kind, 0) + size
     return PeakBytes(sum(kinds.values()), kinds)
 
@@ -230,18 +234,29 @@ def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False) -> DryRun:
     return DryRun(state.denoiser, state.optimizer, (images, z, labels, sigma, *state.averages.values()), step)
 
 
+def training_flops(plan: Plan, checkpointing: bool = False) -> int:
+    """Floating-point operations of a step of the costliest job, as ``memory.step_flops`` counts them in ``dry_run``.
+
+    Every layer of a backbone costs the same, so the steps of one layer and of two say what any number costs.
+    """
+    job = costliest_job(plan)
+    one, two = (
+        step_flops(partial(dry_run, plan, replace(job, layers=range(layers)), checkpointing)) for layers in (1, 2)
+    )
+    return one + (len(job.layers) - 1) * (two - one)
+
+
 def train_state(plan: Plan, job: JobSpec, checkpointing: bool = False) -> TrainState:
-    """What ``job`` trains, with fresh weights."""
-    return TrainState(job, blockwise(plan).denoiser(job.block or 0, checkpointing), plan_optimizer(plan))
+    """What ``job`` trains, with weights that are not those of a run."""
+    backbone = build_backbone(plan)(job.layers)
+    return TrainState(job, BlockDenoiser(backbone, plan.precondition, checkpointing), plan_optimizer(plan))
 
 
-def _idle_bytes(plan: Plan, job: JobSpec) -> dict[str, int]:
-    """Bytes by kind of a job that has trained and waits."""
+def _idle_bytes(plan: Plan, num_layers: int) -> dict[str, int]:
+    """Bytes by kind of a block that has trained and waits."""
     with fake_tensors():
-        state = train_state(plan, job)
-        for parameter in state.weights.values():
-            parameter.grad = torch.zeros_like(parameter)
-        update(state, learning_rate=0.0)
+        state = train_state(plan, replace(costliest_job(plan), layers=range(num_layers)))
+        make_state(state.optimizer)
         kinds: dict[str, list[torch.Tensor]] = {
             "Parameter": list(state.weights.values()),
             "Buffer": list(state.denoiser.buffers()),

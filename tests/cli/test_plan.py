@@ -1,8 +1,10 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
 from commands import TINY
 
 from oneblock.cli.options import ModelOptions, parse_bytes
@@ -41,18 +43,47 @@ def test_fit_answers_with_the_fewest_blocks(costs: dict[str, Cost]) -> None:
         return OPTIONS.fitting(list(costs.values()), limit)
 
     peak = {name: cost.peak.total for name, cost in costs.items()}
-    assert answer(peak["end-to-end"]) == ["--strategy", "end-to-end"]
-    assert answer(peak["end-to-end"] - 1) == ["--strategy", "end-to-end", "--checkpointing"]
-    assert answer(peak["end-to-end, checkpointing"] - 1) == ["--blocks", "2"]
-    assert answer(min(peak.values()) - 1) == ["--blocks", "4", "--checkpointing", "--accumulate", "2"]
+    own = ["--size", "nano", "--depth", "4", "--width", "16", "--heads", "2", "--batch-size", "16"]
+    assert answer(peak["end-to-end"]) == [*own, "--strategy", "end-to-end"]
+    assert answer(peak["end-to-end"] - 1) == [*own, "--strategy", "end-to-end", "--checkpointing"]
+    assert answer(peak["end-to-end, checkpointing"] - 1) == [*own, "--blocks", "2"]
+    assert answer(min(peak.values()) - 1) == [*own, "--accumulate", "2", "--blocks", "4", "--checkpointing"]
     assert answer(1000) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--size", "XL", "--patch", "2", "--budget", "300k"],
+        ["--layers", "1", "2", "3", "--overlap", "0.1", "--flip", "--precision", "bf16", "--seed", "7"],
+    ],
+)
+def test_the_words_of_options_give_the_options(words: list[str]) -> None:
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    options = tyro.cli(ModelOptions, args=words, config=config)
+    assert options.words() == words
+
+
+def test_the_answer_leaves_out_what_it_decides(costs: dict[str, Cost]) -> None:
+    model = ModelOptions(layers=(1, 3), depth=4, branch=0.5, blocks=2)
+    uneven = PlanImages(model=model)
+    assert uneven.options(costs["own block, 2 blocks"], 1) == ["--depth", "4", "--layers", "1", "3", "--branch", "0.5"]
+    assert uneven.options(costs["end-to-end"], 1) == ["--depth", "4", "--strategy", "end-to-end"]
+
+
+def test_micro_batches_grow_from_those_asked_for(costs: dict[str, Cost]) -> None:
+    options = replace(OPTIONS, model=replace(OPTIONS.model, accumulate=2))
+    limit = min(cost.peak.total for cost in costs.values()) - 1
+    answer = options.fitting(list(costs.values()), limit)
+    assert answer is not None and answer[answer.index("--accumulate") + 1] == "4"
 
 
 def test_the_command(tmp_path: Path, ok: Callable[..., list[dict[str, Any]]]) -> None:
     words = ("plan", "images", *TINY, "--layers", "1", "3", "--image-size", "8", "--channels", "1")
     (found,) = ok(*words, "--json", "--fit", "1GiB", "--chart", tmp_path / "bars.png")
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
-    assert found["fit"] == {"limit": 2**30, "options": ["--strategy", "end-to-end"]}
+    assert found["fit"] == {"limit": 2**30, "options": [*TINY[:-2], "--strategy", "end-to-end"]}
     assert {cost["blocks"] for cost in found["costs"]} == {1, 2}
 
 

@@ -88,6 +88,16 @@ class ModelOptions:
     seed: int = 0
     """every random number follows from it"""
 
+    def words(self) -> list[str]:
+        """The command line that gives these options, without those at their default."""
+        words: list[str] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                given = value if isinstance(value, tuple) else () if value is True else (value,)
+                words += ["--" + field.name.replace("_", "-"), *map(str, given)]
+        return words
+
     def recipe(self, data: str, images: EncodedSource) -> ImageRecipe:
         """The recipe of a run on ``images``."""
         shaped = self.recipe_for(images.shape, len(images.classes))

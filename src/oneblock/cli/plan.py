@@ -9,9 +9,17 @@ from pathlib import Path
 from oneblock.cli import console
 from oneblock.cli.options import ModelOptions, parse_bytes
 from oneblock.cli.picture import bars
-from oneblock.memory import PeakBytes, step_flops
+from oneblock.memory import PeakBytes
 from oneblock.plan import Plan
-from oneblock.presets import SIZES, costliest_job, dry_run, image_plan, plan_budget, training_peak
+from oneblock.presets import (
+    SIZES,
+    all_resident,
+    costliest_job,
+    image_plan,
+    plan_budget,
+    training_flops,
+    training_peak,
+)
 from oneblock.train.strategy import job_specs
 
 RESIDENT = "all resident"
@@ -89,16 +97,21 @@ class PlanImages:
 
     def plans(self) -> Iterator[Plan]:
         """One plan for each number of blocks, fewest first; only the one asked for when layers are given."""
-        shape = (self.channels, self.image_size, self.image_size)
-        depth = self.model.depth or SIZES[self.model.size][0]
-        whole = replace(self.model, blocks=1, layers=(), branch=0.0)
-        yield image_plan(whole.recipe_for(shape, self.classes))
+        yield self.plan(1)
         if self.model.layers:
-            yield image_plan(self.model.recipe_for(shape, self.classes))
+            yield self.plan(len(self.model.layers))
             return
-        for blocks in range(2, depth + 1):
-            if depth % blocks == 0:
-                yield image_plan(replace(self.model, blocks=blocks).recipe_for(shape, self.classes))
+        depth = self.model.depth or SIZES[self.model.size][0]
+        yield from (self.plan(blocks) for blocks in range(2, depth + 1) if depth % blocks == 0)
+
+    def plan(self, blocks: int) -> Plan:
+        """The plan with so many blocks; with a single one it is that of `--strategy end-to-end`."""
+        model = self.model
+        if blocks == 1:
+            model = replace(model, blocks=1, layers=(), branch=0.0)
+        elif not model.layers:
+            model = replace(model, blocks=blocks)
+        return image_plan(model.recipe_for((self.channels, self.image_size, self.image_size), self.classes))
 
     def fitting(self, costs: list[Cost], limit: int) -> list[str] | None:
         """Options of `oneblock train images` for the fewest blocks that fit, without checkpointing where that is
@@ -106,35 +119,39 @@ class PlanImages:
         own = [cost for cost in costs if cost.strategy != RESIDENT]
         for cost in sorted(own, key=lambda cost: (cost.blocks, cost.checkpointing)):
             if cost.peak.total <= limit:
-                return _options(cost, 1)
+                return self.options(cost, self.model.accumulate)
         last = own[-1]
-        *_, plan = self.plans()
-        accumulate = 2
+        plan = self.plan(last.blocks)
+        accumulate = 2 * self.model.accumulate
         while accumulate <= last.images_per_step:
             smaller = replace(plan, recipe={**plan.recipe, "accumulate": accumulate})
             if training_peak(smaller, checkpointing=True).total <= limit:
-                return _options(last, accumulate)
+                return self.options(last, accumulate)
             accumulate *= 2
         return None
+
+    def options(self, cost: Cost, accumulate: int) -> list[str]:
+        """The words after `oneblock train images` that train this way: the user's own, then what decides the memory.
+        The data are not among them."""
+        model = replace(self.model, accumulate=accumulate, blocks=ModelOptions.blocks)
+        if cost.blocks == 1:
+            words = [*replace(model, layers=(), branch=0.0).words(), "--strategy", "end-to-end"]
+        else:
+            words = model.words() + ([] if model.layers else ["--blocks", str(cost.blocks)])
+        return words + (["--checkpointing"] if cost.checkpointing else [])
 
 
 def _costs(plan: Plan, checkpointing: bool) -> Iterator[Cost]:
     jobs = job_specs(plan, plan_budget(plan))
     largest = costliest_job(plan)
-    flops = step_flops(lambda: dry_run(plan, largest, checkpointing))
+    flops = training_flops(plan, checkpointing)
     per_evaluation = flops / (len(largest.layers) * largest.batch_size)
     work = sum((job.last_step - job.first_step) * len(job.layers) * job.batch_size for job in jobs)
-    for resident in (True, False) if plan.num_blocks > 1 else (False,):
-        strategy = "end-to-end" if plan.num_blocks == 1 else RESIDENT if resident else "own block"
-        peak = training_peak(plan, checkpointing, resident)
+    own = training_peak(plan, checkpointing)
+    peaks = {"end-to-end": own} if plan.num_blocks == 1 else {RESIDENT: all_resident(plan, own), "own block": own}
+    for strategy, peak in peaks.items():
         total = round(work * per_evaluation)
         yield Cost(strategy, plan.num_blocks, checkpointing, largest.batch_size, peak, flops, total)
-
-
-def _options(cost: Cost, accumulate: int) -> list[str]:
-    words = ["--strategy", "end-to-end"] if cost.blocks == 1 else ["--blocks", str(cost.blocks)]
-    words += ["--checkpointing"] if cost.checkpointing else []
-    return words + (["--accumulate", str(accumulate)] if accumulate > 1 else [])
 
 
 def _unit(costs: list[Cost]) -> tuple[str, int]:

@@ -5,7 +5,8 @@ import torch
 from tiny import IMAGES
 from torch import nn
 
-from oneblock.memory import DryRun, peak_bytes, step_flops
+from oneblock.memory import DryRun, PeakBytes, layers_run, peak_bytes, step_flops
+from oneblock.models.vit import Layer, LayerConfig
 from oneblock.plan import Plan
 from oneblock.presets import (
     ImageRecipe,
@@ -24,6 +25,7 @@ pytest.importorskip("torch.distributed._tools.mem_tracker")
 
 
 RECIPE = ImageRecipe(data="none", fingerprint="none", image_shape=(1, 28, 28), num_classes=10, size="nano")
+VIT = LayerConfig(width=768, heads=12)
 
 
 def plan(blocks: int, batch_size: int = 16) -> Plan:
@@ -113,6 +115,53 @@ def test_frozen_parameters_are_counted_without_gradients() -> None:
     }
     assert more.pop("Parameter") == 64 * 64 * 4
     assert set(more.values()) == {0}
+
+
+def vit_run(
+    layers: int, batch_size: int, checkpointing: bool = False, idle: int = 0, config: LayerConfig = VIT
+) -> DryRun:
+    built = [Layer(config) for _ in range(layers + idle)]
+    return layers_run(built[:layers], (batch_size, 197, config.width), checkpointing, built[layers:])
+
+
+def vit_peak(*args: int, **options: int) -> PeakBytes:
+    return peak_bytes(lambda: vit_run(*args, **options))  # type: ignore[arg-type]
+
+
+def test_limits_of_a_vit_base_stack() -> None:
+    gib = 2**30
+    assert vit_peak(4, 64).total <= 2.80 * gib
+    assert vit_peak(4, 64, checkpointing=True).total <= 1.27 * gib
+    assert vit_peak(4, 1).total <= 0.44 * gib
+
+
+@pytest.mark.parametrize("batch_size", [64, 1])
+def test_a_block_of_a_vit_needs_its_share_beside_the_fixed_parts(batch_size: int) -> None:
+    """Fixed: the batch, and the temporary tensors of one layer's backward pass."""
+    whole = vit_peak(12, batch_size)
+    fixed = whole.by_kind["Other"] + whole.by_kind["Temp"]
+    for blocks in (3, 12):
+        assert vit_peak(12 // blocks, batch_size).total <= 1.03 * (fixed + (whole.total - fixed) / blocks)
+
+
+def test_idle_layers_cost_weights_and_two_moments() -> None:
+    alone, beside = vit_peak(1, 1), vit_peak(1, 1, idle=2)
+    weights = list(Layer(VIT).parameters())
+    assert beside.total - alone.total == 2 * sum(3 * 4 * p.numel() + 4 for p in weights)  # four bytes of the step
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_layers_are_counted_as_real_ones(checkpointing: bool) -> None:
+    small = LayerConfig(width=16, heads=2)
+    fake, real = (peak_bytes(lambda: vit_run(3, 2, checkpointing, config=small), real) for real in (False, True))
+    assert fake == real
+
+
+def test_a_third_of_the_layers_is_a_third_of_the_operations() -> None:
+    third, whole = (step_flops(lambda n=n: vit_run(n, 2)) for n in (1, 3))  # type: ignore[misc]
+    assert 3 * third == whole
+    n, t, d = 2, 197, 768
+    assert third == 2 * (3 * 12 * n * t * d * d + 2 * 7 * n * t * t * d // 2)
 
 
 def test_operations_by_hand() -> None:

@@ -9,13 +9,14 @@ and an addition counted as two.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,37 @@ def step_flops(setup: Callable[[], DryRun]) -> int:
         with counter:
             run.step()
     return int(counter.get_total_flops())
+
+
+def layers_run(
+    layers: Sequence[nn.Module], shape: tuple[int, ...], checkpointing: bool = False, idle: Sequence[nn.Module] = ()
+) -> DryRun:
+    """A step of residual layers alone, without stem and head: squared error between their output and a target.
+
+    Fused AdamW, no weight average.
+
+    Args:
+        layers: trained, one after the other; each maps a tensor of ``shape``, e.g. (n, t, d), to its like.
+        checkpointing: recompute activations layer by layer.
+        idle: layers of other blocks, which wait beside them with their optimizer states.
+    """
+    optimizer = torch.optim.AdamW(nn.ModuleList(layers).parameters(), fused=True)
+    x, target = torch.empty(shape), torch.empty(shape)
+
+    def step() -> None:
+        h = x
+        for layer in layers:
+            h = checkpoint(layer, h, use_reentrant=False) if checkpointing else layer(h)
+        (h - target).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    waiting = list(nn.ModuleList(idle).parameters())
+    if waiting:
+        other = torch.optim.AdamW(waiting, fused=True)
+        make_state(other)
+        waiting += [t for state in other.state.values() for t in state.values()]
+    return DryRun(nn.ModuleList(layers), optimizer, (x, target, *waiting), step)
 
 
 @contextmanager

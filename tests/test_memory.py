@@ -179,13 +179,13 @@ def test_operations_by_hand() -> None:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(("blocks", "accumulate"), [(1, 1), (2, 2), (6, 1)])
-def test_operations_of_any_depth_follow_from_one_layer_and_two(
+def test_operations_of_any_depth_and_batch_follow_from_one_layer_and_two(
     blocks: int, accumulate: int, checkpointing: bool
 ) -> None:
     small = plan(blocks, batch_size=12)
     small = replace(small, recipe={**small.recipe, "accumulate": accumulate})
     direct = step_flops(lambda: dry_run(small, costliest_job(small), checkpointing))
-    assert training_flops(small, checkpointing) == direct
+    assert training_flops(small, checkpointing).step(costliest_job(small)) == direct
 
 
 def test_all_resident_counts_unequal_blocks_each_with_its_layers() -> None:

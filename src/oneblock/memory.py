@@ -143,7 +143,19 @@ def _tracker(module: nn.Module) -> Any:
     except ImportError as error:
         raise RuntimeError(f"torch {torch.__version__} has no MemTracker; use torch 2.11 to 2.13") from error
 
+    ask_device = torch.ops.prim.device.default
+
     class Tracker(MemTracker):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is ask_device:  # half of all calls with fake tensors, and it makes none
+                return func(*args)
+            return super().__torch_dispatch__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+
+        def _update_peak_stats(self, peak_state: Any) -> None:
+            for device, now in self._curr_mem_snap.items():
+                if now["Total"] > self._peak_mem.get(device, 0):
+                    self._peak_mem[device], self._peak_mem_snap[device] = now["Total"], dict(now)
+
         def _pre_fw_hook(self, called: nn.Module, inputs: Any) -> None:
             if self._mod_tracker.is_bw and self._ac_mod is None:  # a checkpointed layer runs forward once more
                 self._ac_mod, self._in_ac = weakref.ref(called), True

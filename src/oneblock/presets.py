@@ -234,16 +234,28 @@ def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False) -> DryRun:
     return DryRun(state.denoiser, state.optimizer, (images, z, labels, sigma, *state.averages.values()), step)
 
 
-def training_flops(plan: Plan, checkpointing: bool = False) -> int:
-    """Floating-point operations of a step of the costliest job, as ``memory.step_flops`` counts them in ``dry_run``.
+@dataclass(frozen=True)
+class SampleFlops:
+    """Floating-point operations that a training step spends on one sample: in stem and head, and in each layer."""
 
-    Every layer of a backbone costs the same, so the steps of one layer and of two say what any number costs.
+    ends: int
+    layer: int
+
+    def step(self, job: JobSpec) -> int:
+        """Operations of one step of ``job``, the same number that ``memory.step_flops`` finds in ``dry_run``."""
+        return job.batch_size * (self.ends + len(job.layers) * self.layer)
+
+
+def training_flops(plan: Plan, checkpointing: bool = False) -> SampleFlops:
+    """What training the backbone of an image plan costs, however many blocks it is cut into.
+
+    Every layer of a backbone costs the same and so does every sample: one sample with one layer and with two say all.
     """
-    job = costliest_job(plan)
+    sample = replace(costliest_job(plan), batch_size=1)
     one, two = (
-        step_flops(partial(dry_run, plan, replace(job, layers=range(layers)), checkpointing)) for layers in (1, 2)
+        step_flops(partial(dry_run, plan, replace(sample, layers=range(layers)), checkpointing)) for layers in (1, 2)
     )
-    return one + (len(job.layers) - 1) * (two - one)
+    return SampleFlops(ends=2 * one - two, layer=two - one)
 
 
 def train_state(plan: Plan, job: JobSpec, checkpointing: bool = False) -> TrainState:

@@ -13,6 +13,7 @@ from oneblock.memory import PeakBytes
 from oneblock.plan import Plan
 from oneblock.presets import (
     SIZES,
+    SampleFlops,
     all_resident,
     costliest_job,
     image_plan,
@@ -91,9 +92,10 @@ class PlanImages:
     def costs(self) -> Iterator[Cost]:
         """Every strategy: the whole network, then for every number of blocks that divides the depth all blocks on the
         device and the own block alone, each also with checkpointing."""
+        flops = {checkpointing: training_flops(self.plan(1), checkpointing) for checkpointing in (False, True)}
         for plan in self.plans():
             for checkpointing in (False, True):
-                yield from _costs(plan, checkpointing)
+                yield from _costs(plan, checkpointing, flops[checkpointing])
 
     def plans(self) -> Iterator[Plan]:
         """One plan for each number of blocks, fewest first; only the one asked for when layers are given."""
@@ -141,17 +143,17 @@ class PlanImages:
         return words + (["--checkpointing"] if cost.checkpointing else [])
 
 
-def _costs(plan: Plan, checkpointing: bool) -> Iterator[Cost]:
+def _costs(plan: Plan, checkpointing: bool, flops: SampleFlops) -> Iterator[Cost]:
     jobs = job_specs(plan, plan_budget(plan))
     largest = costliest_job(plan)
-    flops = training_flops(plan, checkpointing)
-    per_evaluation = flops / (len(largest.layers) * largest.batch_size)
+    step = flops.step(largest)
+    per_evaluation = step / (len(largest.layers) * largest.batch_size)
     work = sum((job.last_step - job.first_step) * len(job.layers) * job.batch_size for job in jobs)
     own = training_peak(plan, checkpointing)
     peaks = {"end-to-end": own} if plan.num_blocks == 1 else {RESIDENT: all_resident(plan, own), "own block": own}
     for strategy, peak in peaks.items():
         total = round(work * per_evaluation)
-        yield Cost(strategy, plan.num_blocks, checkpointing, largest.batch_size, peak, flops, total)
+        yield Cost(strategy, plan.num_blocks, checkpointing, largest.batch_size, peak, step, total)
 
 
 def _unit(costs: list[Cost]) -> tuple[str, int]:

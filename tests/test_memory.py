@@ -1,9 +1,14 @@
+import weakref
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from tiny import IMAGES
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from oneblock.memory import DryRun, PeakBytes, layers_run, peak_bytes, step_flops
 from oneblock.models.vit import Layer, LayerConfig
@@ -72,6 +77,40 @@ def test_own_block_needs_a_share_of_the_whole() -> None:
 def test_the_count_is_that_of_real_tensors(blocks: int, checkpointing: bool) -> None:
     small = plan(blocks, batch_size=4)
     assert training_peak(small, checkpointing) == training_peak(small, checkpointing, real=True)
+
+
+class Living(TorchDispatchMode):
+    """The most bytes of storages that live at a time, found without any hook on modules or gradients."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.add(tensors)
+        self.peak = sum(self.sizes.values())
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        for storage in (t.untyped_storage() for t in tensors):
+            if storage._cdata not in self.sizes:
+                self.sizes[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self.sizes.pop, storage._cdata)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.add(t for t in tree_leaves(result) if isinstance(t, Tensor))
+        self.peak = max(self.peak, sum(self.sizes.values()))
+        return result
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_the_count_is_that_of_living_storages(blocks: int, checkpointing: bool) -> None:
+    small = plan(blocks, batch_size=6)
+    run = dry_run(small, costliest_job(small), checkpointing)
+    run.step()
+    states = [t for state in run.optimizer.state.values() for t in state.values()]
+    with Living([*run.module.parameters(), *run.module.buffers(), *states, *run.others]) as living:
+        run.step()
+    assert training_peak(small, checkpointing).total == living.peak
 
 
 def test_micro_batches_need_less_and_are_counted_exactly() -> None:

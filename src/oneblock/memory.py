@@ -140,6 +140,7 @@ def _tracker(module: nn.Module) -> Any:
     """
     try:
         from torch.distributed._tools.mem_tracker import MemTracker
+        from torch.distributed._tools.mod_tracker import ModTracker
     except ImportError as error:
         raise RuntimeError(f"torch {torch.__version__} has no MemTracker; use torch 2.11 to 2.13") from error
 
@@ -164,13 +165,17 @@ def _tracker(module: nn.Module) -> Any:
             if self._ac_mod is not None and self._ac_mod() is called:
                 self._ac_mod, self._in_ac = None, False
 
-        def _pre_bw_hook(self, called: nn.Module, args: Any) -> None:
-            pass
+    class Calls(ModTracker):
+        # The original also waits for the gradients of each module's inputs and holds the first until the last is there:
+        # with a condition that all layers share, one gradient per layer until the end, which training never holds.
+        def _fw_pre_hook(self, called: nn.Module, inputs: Any) -> None:
+            self._user_pre_fw_hook(called, inputs)  # type: ignore[misc]
 
-        def _post_bw_hook(self, called: nn.Module, args: Any) -> None:
-            pass
+        def _fw_post_hook(self, called: nn.Module, inputs: Any, outputs: Any) -> None:
+            self._user_post_fw_hook(called, inputs, outputs)  # type: ignore[misc]
 
     tracker = Tracker()
+    tracker._mod_tracker = Calls()  # type: ignore[no-untyped-call]
     for parameter in module.parameters():
         if not parameter.requires_grad:
             tracker._param_to_grad_hook_handles[parameter] = (_NoHook(), _NoHook())

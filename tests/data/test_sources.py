@@ -68,7 +68,7 @@ def test_directories_start_from_the_root(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "spec", "message"),
     [
-        ("sklearn.datasets", "digits", r"needs the package scikit-learn; .*pip install 'oneblock\[images\]'"),
+        ("sklearn", "digits", r"needs the package scikit-learn; .*pip install 'oneblock\[images\]'"),
         ("PIL.Image", "folder:x", r"needs the package pillow; .*'oneblock\[images\]'"),
         ("datasets", "hf:x", r"needs the package datasets; .*'oneblock\[hub\]'"),
     ],

@@ -32,7 +32,8 @@ def answers(directory: Path, resident: int | None = None) -> torch.Tensor:
 
 
 def test_shards_are_the_blocks_and_the_index_names_them(run: Path) -> None:
-    model, plan = merge(run, run / "model", LAST), read_plan(run)
+    model, plan = run / "model", read_plan(run)
+    assert merge(run, model, LAST) == []
     files = {"block-0.safetensors", "block-1.safetensors", CONFIG_FILE, INDEX_FILE}
     assert {path.name for path in model.iterdir()} == files
     assert open_plan(model) == plan
@@ -52,16 +53,19 @@ def test_shards_are_the_blocks_and_the_index_names_them(run: Path) -> None:
 
 
 def test_run_and_model_answer_alike_with_one_block_in_memory_too(run: Path) -> None:
-    model = merge(run, run / "model", LAST)
+    model = run / "model"
+    merge(run, model, LAST)
     assert answers(model).equal(answers(run))
     assert answers(model, resident=1).equal(answers(run))
     assert answers(run).abs().max() > 0
 
 
 def test_merging_again_is_fine_over_another_model_is_not(run: Path, tmp_path: Path) -> None:
-    model = merge(run, tmp_path / "model", LAST)
+    model = tmp_path / "model"
+    merge(run, model, LAST)
     before = {path.name: path.read_bytes() for path in model.iterdir()}
-    assert {path.name: path.read_bytes() for path in merge(run, model, LAST).iterdir()} == before
+    merge(run, model, LAST)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
     other = tiny_run(tmp_path / "other", tiny_plan(seed=1))
     list(round_robin(other, plan_budget(other.plan)))
     with pytest.raises(ValueError, match="holds a model of another plan; use another directory"):
@@ -96,7 +100,8 @@ def test_a_block_in_another_blocks_place_is_refused(run: Path) -> None:
 
 
 def test_damaged_and_absent_shards_are_refused(run: Path) -> None:
-    model = merge(run, run / "model", LAST)
+    model = run / "model"
+    merge(run, model, LAST)
     shard = model / "block-1.safetensors"
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1

@@ -88,16 +88,6 @@ class ModelOptions:
     seed: int = 0
     """every random number follows from it"""
 
-    def words(self) -> list[str]:
-        """The command line that gives these options, without those at their default."""
-        words: list[str] = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                given = value if isinstance(value, tuple) else () if value is True else (value,)
-                words += ["--" + field.name.replace("_", "-"), *map(str, given)]
-        return words
-
     def recipe(self, data: str, images: EncodedSource) -> ImageRecipe:
         """The recipe of a run on ``images``."""
         shaped = self.recipe_for(images.shape, len(images.classes))
@@ -198,9 +188,8 @@ def changed_words(options: Options, usual: Options) -> list[str]:
     for item in fields(options):
         value = getattr(options, item.name)
         if value != getattr(usual, item.name):
-            words.append(f"--{item.name.replace('_', '-')}")
-            if value is not True:
-                words += [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+            given = value if isinstance(value, tuple) else () if value is True else (value,)
+            words += [f"--{item.name.replace('_', '-')}", *map(str, given)]
     return words
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from oneblock.cli import console
-from oneblock.cli.options import ModelOptions, parse_bytes
+from oneblock.cli.options import ModelOptions, changed_words, parse_bytes
 from oneblock.cli.picture import bars
 from oneblock.memory import PeakBytes
 from oneblock.plan import Plan
@@ -137,9 +137,10 @@ class PlanImages:
         The data are not among them."""
         model = replace(self.model, accumulate=accumulate, blocks=ModelOptions.blocks)
         if cost.blocks == 1:
-            words = [*replace(model, layers=(), branch=0.0).words(), "--strategy", "end-to-end"]
+            model = replace(model, layers=(), branch=0.0)
+            words = [*changed_words(model, ModelOptions()), "--strategy", "end-to-end"]
         else:
-            words = model.words() + ([] if model.layers else ["--blocks", str(cost.blocks)])
+            words = changed_words(model, ModelOptions()) + ([] if model.layers else ["--blocks", str(cost.blocks)])
         return words + (["--checkpointing"] if cost.checkpointing else [])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,35 @@ class Stamp:
     job: str
     step: int
     num_steps: int
+
+
+class Stored(Mapping[str, Tensor]):
+    """The tensors of a safetensors file, each read when it is asked for, so that they never lie in memory together.
+
+    Args:
+        path: of the file, which must stay where it is.
+        names: name in this mapping -> name in the file.
+    """
+
+    def __init__(self, path: Path, names: Mapping[str, str]) -> None:
+        self._path = path
+        self._names = dict(names)
+
+    def __getitem__(self, name: str) -> Tensor:
+        stored = self._names[name]
+        # opened anew each time: pages of a mapped file stay in memory until the file is closed
+        with safe_open(self._path, "pt") as file:
+            return file.get_tensor(stored).clone()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def renamed(self, rename: Callable[[str], str]) -> Stored:
+        """The same tensors under other names."""
+        return Stored(self._path, {rename(name): stored for name, stored in self._names.items()})
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], stamp: Stamp) -> None:
@@ -70,18 +99,18 @@ def load_checkpoint(path: Path, plan: str, job: str) -> tuple[dict[str, Tensor],
     Raises:
         CheckpointError: not there, truncated, changed since it was written, or of another plan or job.
     """
-    tensors, stamp = _load_intact(path)
+    stored, stamp = _open_intact(path)
     _check_owner(path, stamp, plan, job)
-    return tensors, stamp
+    return dict(stored), stamp
 
 
-def _load_intact(path: Path) -> tuple[dict[str, Tensor], Stamp]:
+def _open_intact(path: Path) -> tuple[Stored, Stamp]:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; train this block first or give the run's directory")
     try:
         with safe_open(path, "pt") as file:
             values = json.loads((file.metadata() or {})[METADATA_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = Stored(path, {name: name for name in file.keys()})
         digest = values.pop("digest")
         stamp = Stamp(**values)
         intact = digest == _digest(tensors, stamp)
@@ -121,7 +150,7 @@ def keep_last(directory: Path, count: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def latest(directory: Path, plan: str) -> tuple[dict[str, Tensor], Stamp, list[str]] | None:
+def latest(directory: Path, plan: str) -> tuple[Stored, Stamp, list[str]] | None:
     """The newest intact checkpoint of the job that ``directory`` is named after, and what is wrong with the newer ones
     that were passed over; None if none exists.
 
@@ -131,7 +160,7 @@ def latest(directory: Path, plan: str) -> tuple[dict[str, Tensor], Stamp, list[s
     problems: list[str] = []
     for path in reversed(checkpoints(directory)):
         try:
-            tensors, stamp = _load_intact(path)
+            tensors, stamp = _open_intact(path)
         except CheckpointError as error:
             problems.append(str(error))
             continue

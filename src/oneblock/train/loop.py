@@ -10,6 +10,7 @@ import fcntl
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -120,7 +121,6 @@ def _advance(run: Run, state: TrainState) -> StepReport:
 
 
 def _restore(run: Run, spec: JobSpec, start: Path | None) -> TrainState:
-    state = TrainState(spec, _build(run, spec), run.settings, run.ranks, run.device)
     found = latest(run.directory / spec.name, run.plan.hash)
     if found is None and start is not None:
         found = latest(start, run.plan.hash)
@@ -129,7 +129,8 @@ def _restore(run: Run, spec: JobSpec, start: Path | None) -> TrainState:
                 f"{spec.name} starts from {start}, which is not trained to its end; train that block first"
             )
         tensors, stamp, problems = found
-        found = _rename_layers(tensors, spec.layers), stamp, problems
+        found = tensors.renamed(partial(_in_place, layers=spec.layers)), stamp, problems
+    state = TrainState(spec, _build(run, spec), run.settings, run.ranks, run.device, fresh=found is None)
     if found is not None:
         tensors, stamp, problems = found
         for problem in problems:
@@ -152,17 +153,14 @@ def _build(run: Run, spec: JobSpec) -> BlockDenoiser:
     return denoiser if run.ranks.kind == "fsdp" else denoiser.to(run.device)
 
 
-def _rename_layers(tensors: dict[str, torch.Tensor], layers: range) -> dict[str, torch.Tensor]:
+def _in_place(name: str, layers: range) -> str:
     """The seed block's layers 0, 1, ... take the places of this block's layers."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        kind, _, path = name.partition("/")
-        head, _, rest = path.partition(".")
-        if head == "layers":
-            index, _, rest = rest.partition(".")
-            path = f"layers.{layers[int(index)]}.{rest}"
-        renamed[f"{kind}/{path}"] = tensor
-    return renamed
+    kind, _, path = name.partition("/")
+    head, _, rest = path.partition(".")
+    if head == "layers":
+        index, _, rest = rest.partition(".")
+        path = f"layers.{layers[int(index)]}.{rest}"
+    return f"{kind}/{path}"
 
 
 def _save(run: Run, state: TrainState) -> None:

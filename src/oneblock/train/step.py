@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,6 +85,7 @@ class TrainState:
     Args:
         ranks: the processes that train the block together; with ``"fsdp"`` this one keeps its shards on ``device``
             (None: where ``denoiser`` is).
+        fresh: the job starts; False leaves the averages to ``load``.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class TrainState:
         settings: OptimizerSettings,
         ranks: Ranks = ALONE,
         device: torch.device | None = None,
+        fresh: bool = True,
     ) -> None:
         pieces = ranks.size * settings.accumulate
         if spec.batch_size < pieces:
@@ -107,7 +110,7 @@ class TrainState:
         self.network: nn.Module = ranks.wrap(denoiser, device or _device(denoiser), settings.precision)
         self.step = spec.first_step
         self.weights = dict(denoiser.backbone.named_parameters())
-        self.averages = {name: p.detach().clone() for name, p in self.weights.items()}
+        self.averages = {name: p.detach().clone() for name, p in self.weights.items()} if fresh else {}
         matrices: list[Tensor] = [p for p in self.weights.values() if p.ndim > 1]
         vectors: list[Tensor] = [p for p in self.weights.values() if p.ndim <= 1]
         groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
@@ -139,16 +142,20 @@ class TrainState:
         return {name: self.ranks.whole(t) for name, t in found.items()}
 
     @torch.no_grad()
-    def load(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Inverse of ``tensors``: bit for bit the state after ``step`` steps."""
+    def load(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Inverse of ``tensors``: bit for bit the state after ``step`` steps. Asks for one tensor after the other."""
+
+        def take(kind: str, name: str, p: Tensor) -> Tensor:
+            taken = torch.empty_like(p)
+            self.ranks.assign(taken, tensors[f"{kind}/{name}"])
+            return taken
+
         for name, p in self.weights.items():
             self.ranks.assign(p, tensors[f"weights/{name}"])
-            self.ranks.assign(self.averages[name], tensors[f"ema/{name}"])
+            self.averages[name] = take("ema", name, p)
             if f"exp_avg/{name}" in tensors:
-                state = {moment: torch.empty_like(p) for moment in ("exp_avg", "exp_avg_sq")}
-                for moment, t in state.items():
-                    self.ranks.assign(t, tensors[f"{moment}/{name}"])
-                self.optimizer.state[p] = {"step": torch.tensor(float(step), device=p.device), **state}
+                moments = {moment: take(moment, name, p) for moment in ("exp_avg", "exp_avg_sq")}
+                self.optimizer.state[p] = {"step": torch.tensor(float(step), device=p.device), **moments}
         self.step = step
 
 

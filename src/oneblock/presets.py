@@ -14,7 +14,7 @@ from oneblock.memory import DryRun, PeakBytes, fake_tensors, make_state, peak_by
 from oneblock.models.dit import DiT, DiTConfig
 from oneblock.noise import LogNormal, law_to_dict
 from oneblock.partition import Bands, make_partition, split_layers
-from oneblock.plan import Plain, Plan
+from oneblock.plan import Plain, Plan, Shared
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.step import JobSpec, OptimizerSettings, TrainState, backward, update
@@ -55,6 +55,7 @@ class ImageRecipe:
         overlap: how far a block trains beyond its band.
         budget: layer evaluations of the whole plan.
         batch_size, block_batch_size, branch, hold, warmup: see ``train.strategy.Budget``.
+        shared: who trains stem and head (``Plan.shared``); ``"synced"`` takes the mean every ``sync_every`` steps.
         label_dropout: share of labels replaced by the null class.
         flip: mirror images at random.
         optimizer: see ``train.step.OptimizerSettings``.
@@ -81,6 +82,8 @@ class ImageRecipe:
     branch: float = 0.0
     hold: float = 0.0
     warmup: float = 0.05
+    shared: Shared = "private"
+    sync_every: int = 100
     label_dropout: float = 0.1
     flip: bool = False
     seed: int = 0
@@ -96,6 +99,8 @@ def image_plan(recipe: ImageRecipe) -> Plan:
     layers = recipe.layers or split_layers(config.depth, recipe.blocks)
     if sum(layers) != config.depth:
         raise ValueError(f"layers={layers} adds up to {sum(layers)}, the depth is {config.depth}; make them agree")
+    if recipe.sync_every < 1:
+        raise ValueError(f"sync_every={recipe.sync_every} is no number of steps; use 1 or more")
     law = LogNormal()
     partition = make_partition(law, len(layers), recipe.overlap, recipe.bands)
     budget = Budget(
@@ -110,6 +115,7 @@ def image_plan(recipe: ImageRecipe) -> Plan:
         "data": recipe.data,
         "fingerprint": recipe.fingerprint,
         "autoencoder": recipe.autoencoder,
+        "sync_every": recipe.sync_every,
         "label_dropout": recipe.label_dropout,
         "flip": recipe.flip,
         **asdict(budget),
@@ -125,6 +131,7 @@ def image_plan(recipe: ImageRecipe) -> Plan:
         sigma_data=recipe.sigma_data,
         recipe=values,
         seed=recipe.seed,
+        shared=recipe.shared,
     )
 
 

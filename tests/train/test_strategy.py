@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +52,6 @@ def test_whole_plain_and_branched_jobs_by_hand() -> None:
     # the seed block has half of the layers: half of the work is as many steps as the whole network would make in all
     assert (seed.name, seed.block, seed.first_step, seed.last_step, list(seed.layers)) == ("seed", None, 0, 40, [0, 1])
     assert [(s.name, s.first_step, s.last_step) for s in blocks] == [("block-0", 40, 60), ("block-1", 40, 60)]
-
-
-def test_a_policy_that_is_not_there_is_never_taken_for_private() -> None:
-    plan = replace(tiny_plan(), shared="joint")
-    with pytest.raises(ValueError, match="shared='joint' cannot be trained by this version of oneblock; use 'private'"):
-        job_specs(plan, plan_budget(plan))
 
 
 def test_a_smaller_batch_of_the_blocks_pays_for_more_steps() -> None:

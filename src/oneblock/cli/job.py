@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -19,7 +19,7 @@ from oneblock.data import EncodedSource
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, read_plan
 from oneblock.presets import image_shape
-from oneblock.train.parallel import ALONE, Ranks, process_group
+from oneblock.train.parallel import ALONE, Ranks, group_of_blocks, process_group
 from oneblock.train.strategy import SEED
 
 
@@ -57,7 +57,8 @@ class Job:
             images = plan_images(plan, self.data)
             run = start_run(plan, directory, images, self.machine, ranks)
             sent: Callable[[str], None] | None = mirror.push_if_due if mirror else None
-            seconds = train(run, job, json=self.json, tensorboard=self.tensorboard, sent=sent)
+            with self._blocks(plan, ranks):
+                seconds = train(run, job, json=self.json, tensorboard=self.tensorboard, sent=sent)
             if mirror is not None and ranks.first:
                 mirror.push(job)
         if self.json and ranks.first:
@@ -72,6 +73,13 @@ class Job:
             return
         with process_group(self.parallel, self._device()) as ranks:
             yield ranks
+
+    def _blocks(self, plan: Plan, ranks: Ranks) -> AbstractContextManager[None]:
+        if plan.shared != "synced" or self.block < 0:
+            return nullcontext()
+        if ranks is not ALONE:
+            raise ValueError("torchrun cannot start a block that is synced with others; start it without")
+        return group_of_blocks(self.block, plan.num_blocks, self.machine.torch_device())
 
     def _device(self) -> torch.device:
         device = self.machine.torch_device()

@@ -11,7 +11,7 @@ import torch
 
 from oneblock.data import Codec, EncodedSource, Pixels, open_source
 from oneblock.partition import Bands
-from oneblock.plan import Plan
+from oneblock.plan import Plan, Shared
 from oneblock.presets import SIZES, ImageRecipe, Size, usual_learning_rate
 from oneblock.train.step import OptimizerSettings
 
@@ -71,6 +71,11 @@ class ModelOptions:
     """share of the steps at constant learning rate before the cosine"""
     warmup: float = 0.05
     """share of the steps of linear warm-up"""
+    shared: Shared = "private"
+    """who trains stem and head: each block its own (private); its own, averaged every --sync-every steps (synced); or
+    all blocks the same one, in one process (joint)"""
+    sync_every: int = 100
+    """steps between two averages of --shared synced"""
     label_dropout: float = 0.1
     """share of labels replaced by the null class, for guidance"""
     flip: bool = False
@@ -116,6 +121,8 @@ class ModelOptions:
             branch=self.branch,
             hold=self.hold,
             warmup=self.warmup,
+            shared=self.shared,
+            sync_every=self.sync_every,
             label_dropout=self.label_dropout,
             flip=self.flip,
             seed=self.seed,

@@ -150,15 +150,16 @@ def keep_last(directory: Path, count: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def latest(directory: Path, plan: str) -> tuple[Stored, Stamp, list[str]] | None:
+def latest(directory: Path, plan: str, step: int | None = None) -> tuple[Stored, Stamp, list[str]] | None:
     """The newest intact checkpoint of the job that ``directory`` is named after, and what is wrong with the newer ones
-    that were passed over; None if none exists.
+    that were passed over; None if none exists. With ``step``, only the checkpoint of that step counts.
 
     Raises:
         CheckpointError: checkpoints exist and not one is intact, or one belongs to another plan or job.
     """
     problems: list[str] = []
-    for path in reversed(checkpoints(directory)):
+    paths = checkpoints(directory) if step is None else [checkpoint_path(directory, step)]
+    for path in reversed(paths):
         try:
             tensors, stamp = _open_intact(path)
         except CheckpointError as error:

@@ -80,17 +80,17 @@ def train_job(
             checkpoint alone.
     """
     directory = run.directory / spec.name
-    with _lock(directory) if run.ranks.first else nullcontext():
-        state = _restore(run, spec, start)
+    with lock(directory) if run.ranks.first else nullcontext():
+        state = restore(run, spec, start)
         saved = False
         taken = 0
         try:
             while state.step < spec.last_step:
-                report = _advance(run, state)
+                report = advance(run, state)
                 taken += 1
                 away = idle if turn is not None and taken % turn == 0 else "device"
                 if state.step % run.save_every == 0 or state.step == spec.last_step or away == "disk":
-                    _save(run, state)
+                    save(run, state)
                 if away == "device":
                     yield report
                 elif away == "host":
@@ -101,14 +101,15 @@ def train_job(
                     del state  # nothing else holds its tensors
                     saved = True
                     yield report
-                    state, saved = _restore(run, spec, start), False
+                    state, saved = restore(run, spec, start), False
         except GeneratorExit:
             if not saved and run.ranks.size == 1:
-                _save(run, state)
+                save(run, state)
             raise
 
 
-def _advance(run: Run, state: TrainState) -> StepReport:
+def advance(run: Run, state: TrainState) -> StepReport:
+    """The next step of a job: its batch, its noise, the update."""
     spec, step = state.spec, state.step
     generator = torch.Generator().manual_seed(run.plan.derive_seed("noise", spec.name, step))
     images, labels = run.source.batch(step, spec.batch_size, run.plan.derive_seed("data", spec.name))
@@ -120,8 +121,9 @@ def _advance(run: Run, state: TrainState) -> StepReport:
     return train_step(state, run.task, batch.split(run.ranks.size)[run.ranks.rank].to(run.device))
 
 
-def _restore(run: Run, spec: JobSpec, start: Path | None) -> TrainState:
-    found = latest(run.directory / spec.name, run.plan.hash)
+def restore(run: Run, spec: JobSpec, start: Path | None, step: int | None = None) -> TrainState:
+    """The job's state after ``step`` steps (None: after those of its newest intact checkpoint), or where it starts."""
+    found = latest(run.directory / spec.name, run.plan.hash, step)
     if found is None and start is not None:
         found = latest(start, run.plan.hash)
         if found is None or found[1].step != spec.first_step:
@@ -163,7 +165,8 @@ def _in_place(name: str, layers: range) -> str:
     return f"{kind}/{path}"
 
 
-def _save(run: Run, state: TrainState) -> None:
+def save(run: Run, state: TrainState) -> None:
+    """Write a checkpoint and delete those that are no longer kept."""
     directory = run.directory / state.spec.name
     stamp = Stamp(run.plan.hash, state.spec.name, state.step, state.spec.last_step)
     tensors = state.tensors()
@@ -173,7 +176,7 @@ def _save(run: Run, state: TrainState) -> None:
 
 
 @contextmanager
-def _lock(directory: Path) -> Iterator[None]:
+def lock(directory: Path) -> Iterator[None]:
     """At most one process trains a job; the lock falls with the process, however it ends."""
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "lock", "w") as file:

@@ -10,6 +10,7 @@ Checkpoints hold whole tensors, whoever wrote them: a block trained by two proce
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -106,6 +107,27 @@ def process_group(kind: Kind, device: torch.device) -> Iterator[Ranks]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(kind, dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def group_of_blocks(block: int, num_blocks: int, device: torch.device) -> Iterator[None]:
+    """Join the processes of all blocks, one for each, as rank ``block``; for plans that share trained parts.
+
+    They meet at MASTER_ADDR and MASTER_PORT, which must be set to the same for all; block 0 listens there.
+
+    Raises:
+        ValueError: these variables are not set.
+    """
+    if not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise ValueError(
+            "the blocks of this plan share stem and head (shared='synced') and must meet: set MASTER_ADDR and "
+            "MASTER_PORT to the same address for all, or start them with oneblock launch"
+        )
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=block, world_size=num_blocks)
+    try:
+        yield
     finally:
         dist.destroy_process_group()
 

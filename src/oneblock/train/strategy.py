@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+
+import torch.distributed as dist
 
 from oneblock.plan import Plan
 from oneblock.train.loop import Idle, Run, train_job
+from oneblock.train.shared import train_together
 from oneblock.train.step import JobSpec, StepReport
 
 SEED = "seed"
@@ -54,11 +58,8 @@ def job_specs(plan: Plan, budget: Budget) -> list[JobSpec]:
     """The jobs of a plan in the order one process would train them: the seed block if there is one, then 0 .. B-1.
 
     Raises:
-        ValueError: when the budget does not pay for a step of each job, branching needs equal blocks, or the plan
-            shares trained parts.
+        ValueError: when the budget does not pay for a step of each job, or branching needs equal blocks.
     """
-    if plan.shared != "private":
-        raise ValueError(f"shared={plan.shared!r} cannot be trained by this version of oneblock; use 'private'")
     batch_size = budget.batch_size
     if plan.num_blocks > 1:
         batch_size = budget.block_batch_size or max(1, budget.batch_size // plan.num_blocks)
@@ -107,17 +108,30 @@ def _check_branch(plan: Plan, budget: Budget) -> None:
 
 
 def one_block(run: Run, budget: Budget, name: str) -> Reports:
-    """Train a single job (``"block-2"``, ``"seed"``) and nothing else."""
+    """Train a single job (``"block-2"``, ``"seed"``) and nothing else.
+
+    Of a plan with ``shared="synced"`` all blocks must be trained at the same time, each in a process that has joined
+    the process group of all as rank ``block``.
+    """
     specs = {spec.name: spec for spec in job_specs(run.plan, budget)}
     if name not in specs:
         raise ValueError(f"job {name!r} does not exist in this plan; use one of {', '.join(specs)}")
-    yield from _start(run, specs, name)
+    if name == SEED or run.plan.shared == "private":
+        yield from _start(run, specs, name)
+    elif run.plan.shared == "synced" and dist.is_initialized():
+        yield from train_together(run, [specs[name]], _seed(run, specs), apart=True)
+    else:
+        raise ValueError(
+            f"{name} shares stem and head with the other blocks (shared={run.plan.shared!r}); train all in one process"
+            + (", or all at once with oneblock launch" if run.plan.shared == "synced" else "")
+        )
 
 
 def round_robin(run: Run, budget: Budget, stride: int = 100, idle: Idle = "host") -> Reports:
     """Train all jobs in one process, ``stride`` steps of each block in turn; the seed block first and to its end.
 
-    The device holds one block at a time; ``idle`` says where the others wait (``train_job``).
+    The device holds one block at a time; ``idle`` says where the others wait (``train_job``). Blocks that share trained
+    parts take turns after every step, and all stay on the device.
     """
     if stride < 1:
         raise ValueError(f"stride={stride} lets no block train; use 1 or more")
@@ -125,6 +139,9 @@ def round_robin(run: Run, budget: Budget, stride: int = 100, idle: Idle = "host"
     if SEED in specs:
         yield from _start(run, specs, SEED)
     blocks = [name for name in specs if name != SEED]
+    if run.plan.shared != "private":
+        yield from train_together(run, [specs[name] for name in blocks], _seed(run, specs))
+        return
     alone = len(blocks) == 1
     running = [_start(run, specs, name, None if alone else stride, idle) for name in blocks]
     try:
@@ -142,5 +159,8 @@ def round_robin(run: Run, budget: Budget, stride: int = 100, idle: Idle = "host"
 
 
 def _start(run: Run, specs: dict[str, JobSpec], name: str, turn: int | None = None, idle: Idle = "host") -> Reports:
-    start = run.directory / SEED if SEED in specs and name != SEED else None
-    return train_job(run, specs[name], start, turn, idle)
+    return train_job(run, specs[name], _seed(run, specs) if name != SEED else None, turn, idle)
+
+
+def _seed(run: Run, specs: dict[str, JobSpec]) -> Path | None:
+    return run.directory / SEED if SEED in specs else None

@@ -1,0 +1,163 @@
+"""Blocks that share trained parts: a plan may ask for it, and gives up that blocks never talk.
+
+Shared are stem and head, all that is not a layer. ``"synced"``: every block trains its own, and every k steps all take
+the mean of their weights (local SGD: Stich, Algorithm 1, https://arxiv.org/abs/1805.09767); in one process, or in one
+for each block, joined by torch.distributed. ``"joint"``: there is one stem and one head, which the blocks train in
+turn, a step each, with their moments and average (as in the code of DiffusionBlocks,
+https://arxiv.org/abs/2506.14202); in one process. Both start from the stem and head of block 0. All blocks are at the
+same step, so a run goes on from the newest step that all of them have saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from oneblock.train.checkpoint import CheckpointError, checkpoint_step, checkpoints, latest
+from oneblock.train.loop import Run, advance, lock, restore, save
+from oneblock.train.step import JobSpec, StepReport, TrainState
+
+
+def train_together(
+    run: Run, specs: Sequence[JobSpec], start: Path | None = None, apart: bool = False
+) -> Generator[StepReport, None, None]:
+    """Train the jobs of a plan that shares stem and head, step by step; yields after every step of every job.
+
+    Args:
+        specs: all blocks of the plan, or with ``apart`` the one of this process.
+        start: directory of the job that they start as copies of.
+        apart: every block has a process of its own, which has joined the others' process group as rank ``block``.
+
+    Closing the generator saves all blocks at the step where they stand, unless they are apart.
+
+    Raises:
+        ValueError: the blocks' checkpoints have no step in common.
+    """
+    every = cast(int, run.plan.recipe["sync_every"])
+    if apart and run.keep < 2:
+        raise ValueError(f"keep={run.keep}: blocks that are apart may be one checkpoint apart too; keep 2 or more")
+    with ExitStack() as locks:
+        for spec in specs:
+            locks.enter_context(lock(run.directory / spec.name))
+        states = _restore(run, specs, start, apart)
+        at = states[0].step
+        try:
+            while at < specs[0].last_step:
+                reports = _round(run, states)
+                at += 1
+                if run.plan.shared == "synced" and at % every == 0:
+                    _average([_shared(state) for state in states], apart)
+                if at % run.save_every == 0 or at == specs[0].last_step:
+                    for state in states:
+                        save(run, state)
+                yield from reports
+        except GeneratorExit:
+            if not apart:
+                for state in states:
+                    save(run, state)
+            raise
+
+
+def _round(run: Run, states: Sequence[TrainState]) -> list[StepReport]:
+    """One step of every block; jointly trained parts go from each to the next, and at the end to all."""
+    reports = []
+    joint = run.plan.shared == "joint"
+    for i, state in enumerate(states):
+        if joint and i:
+            _hand_over(states[i - 1], state)
+        reports.append(advance(run, state))
+    if joint:
+        for state in states[:-1]:
+            _hand_over(states[-1], state)
+    return reports
+
+
+@torch.no_grad()
+def _hand_over(source: TrainState, target: TrainState) -> None:
+    """Copy stem and head, their averages and moments."""
+    for name, p in _shared(target).items():
+        given = source.weights[name]
+        p.copy_(given)
+        target.averages[name].copy_(source.averages[name])
+        moments = source.optimizer.state.get(given, {})
+        target.optimizer.state[p] = {key: t.clone() for key, t in moments.items()}
+
+
+@torch.no_grad()
+def _average(parts: Sequence[dict[str, Tensor]], apart: bool) -> None:
+    for name, first in parts[0].items():
+        if apart:
+            dist.all_reduce(first)
+            first /= dist.get_world_size()
+        else:
+            mean = torch.stack([part[name] for part in parts]).mean(0)
+            for part in parts:
+                part[name].copy_(mean)
+
+
+def _shared(state: TrainState) -> dict[str, Tensor]:
+    return {name: p for name, p in state.weights.items() if not name.startswith("layers.")}
+
+
+def _restore(run: Run, specs: Sequence[JobSpec], start: Path | None, apart: bool) -> list[TrainState]:
+    step = _common_step(run, specs, apart)
+    states = []
+    for spec in specs:
+        state = restore(run, spec, start, step)
+        if step is None and start is None:
+            _begin_as_block_0(run, state)
+        if run.plan.shared == "joint":
+            own = state.step - spec.first_step
+            for p in _shared(state).values():
+                if p in state.optimizer.state:  # moved by every block since the blocks began
+                    state.optimizer.state[p]["step"].fill_(spec.first_step + own * len(specs))
+        states.append(state)
+    return states
+
+
+@torch.no_grad()
+def _begin_as_block_0(run: Run, state: TrainState) -> None:
+    first = dict(run.blockwise.denoiser(0).backbone.named_parameters())
+    for name, p in _shared(state).items():
+        p.copy_(first[name])
+        state.averages[name].copy_(first[name])
+
+
+def _common_step(run: Run, specs: Sequence[JobSpec], apart: bool) -> int | None:
+    """The newest step of which every block has an intact checkpoint; None when no block has one."""
+    found = [_intact_steps(run, spec) for spec in specs]
+    if apart:
+        gathered: list[list[set[int]]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(gathered, found)
+        found = [steps for theirs in gathered for steps in theirs]
+    common = set.intersection(*found)
+    if not common and any(found):
+        raise ValueError(
+            f"the blocks in {run.directory} have no step in common (they have {', '.join(map(_listed, found))}); "
+            "restore the checkpoints of one step, or delete all block directories to start again"
+        )
+    return max(common, default=None)
+
+
+def _intact_steps(run: Run, spec: JobSpec) -> set[int]:
+    directory = run.directory / spec.name
+    latest(directory, run.plan.hash)  # refuses those of another plan
+    steps = set()
+    for step in map(checkpoint_step, checkpoints(directory)):
+        try:
+            latest(directory, run.plan.hash, step)
+        except CheckpointError as error:
+            run.warn(str(error))
+        else:
+            steps.add(step)
+    return steps
+
+
+def _listed(steps: Iterable[int]) -> str:
+    return "/".join(map(str, sorted(steps))) or "none"

@@ -40,7 +40,9 @@ class Stamp:
 
 
 class Stored(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, each read when it is asked for, so that they never lie in memory together.
+    """The tensors of a safetensors file, each mapped when it is asked for, so that they never lie in memory together.
+
+    Copy what you keep: a tensor from here holds on to the file.
 
     Args:
         path: of the file, which must stay where it is.
@@ -55,7 +57,7 @@ class Stored(Mapping[str, Tensor]):
         stored = self._names[name]
         # opened anew each time: pages of a mapped file stay in memory until the file is closed
         with safe_open(self._path, "pt") as file:
-            return file.get_tensor(stored).clone()
+            return file.get_tensor(stored)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -101,7 +103,7 @@ def load_checkpoint(path: Path, plan: str, job: str) -> tuple[dict[str, Tensor],
     """
     stored, stamp = _open_intact(path)
     _check_owner(path, stamp, plan, job)
-    return dict(stored), stamp
+    return {name: tensor.clone() for name, tensor in stored.items()}, stamp
 
 
 def _open_intact(path: Path) -> tuple[Stored, Stamp]:

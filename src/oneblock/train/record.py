@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -125,7 +126,8 @@ class Recorder:
             partial.write_text(json.dumps(asdict(beat)) + "\n")
             partial.replace(path)
         except OSError:  # a sign of life that cannot be written, on a full disk say, is no reason to die
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 def read_heartbeat(directory: Path) -> Heartbeat | None:

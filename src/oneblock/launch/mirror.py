@@ -117,16 +117,22 @@ class Mirror:
         partial = target.with_name(target.name + ".partial")
         self._files.get_file(source, str(partial))
         partial.replace(target)
+        self._sent[target] = _version(target)  # it is already there
 
     def _send(self, job: str) -> None:
         folder = self.local / job
         self._files.makedirs(f"{self._root}/{job}", exist_ok=True)
         for path in sorted([*checkpoints(folder), *(folder / name for name in SMALL if (folder / name).is_file())]):
-            stamp = path.stat().st_mtime_ns, path.stat().st_size
-            if self._sent.get(path) != stamp:
+            version = _version(path)
+            if self._sent.get(path) != version:
                 self._files.put_file(str(path), f"{self._root}/{job}/{path.name}")
-                self._sent[path] = stamp
+                self._sent[path] = version
         self._sent_at = time.perf_counter()
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """Changes when the file does."""
+    return path.stat().st_mtime_ns, path.stat().st_size
 
 
 @contextmanager

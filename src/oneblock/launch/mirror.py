@@ -73,7 +73,8 @@ class Mirror:
     def push_if_due(self, job: str) -> None:
         """``push``, when a checkpoint is new or the last push is long ago."""
         newest = checkpoints(self.local / job)[-1:]
-        if any(path not in self._sent for path in newest) or time.perf_counter() - self._sent_at > self.every_seconds:
+        new = any(self._sent.get(path) != _version(path) for path in newest)
+        if new or time.perf_counter() - self._sent_at > self.every_seconds:
             self.push(job)
 
     def push_plan(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 from contextlib import closing
@@ -91,7 +92,9 @@ class Launch:
     def _submit(self, stages: list[list[Task]], directory: Path) -> None:
         from oneblock.launch.slurm import submit
 
-        ids = submit(stages, directory / "slurm", dict(map(_parameter, self.slurm_options)))
+        # nodes read and write it: the copy of a remote directory lies on this machine alone
+        folder = Path.cwd() / "slurm" if is_remote(self.run_dir) else directory / "slurm"
+        ids = submit(stages, folder, dict(map(_parameter, self.slurm_options)))
         if self.json:
             console.emit(ids)
         else:
@@ -140,8 +143,10 @@ class Launch:
             console.say(f"{event.job} {event.kind}{more}")
 
 
-def _parameter(text: str) -> tuple[str, str | int]:
+def _parameter(text: str) -> tuple[str, str | int | float]:
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise ValueError(f"slurm_options={text!r} is no parameter; write name=value, e.g. timeout_min=1440")
-    return name, int(value) if value.lstrip("-").isdigit() else value
+    if re.fullmatch(r"-?\d+(\.\d+)?", value):
+        return name, float(value) if "." in value else int(value)
+    return name, value

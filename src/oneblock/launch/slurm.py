@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from oneblock.launch.command import Task
 
+MANY = 1_000_000
+"""How often a job that ran into its time limit is queued again; submitit's own 3 would end a long training."""
 
-@dataclass(frozen=True)
+
 class Submission:
     """What submitit runs on a node: the command of a job."""
 
-    command: tuple[str, ...]
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = tuple(command)
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> None:
-        subprocess.run(self.command, check=True)
+        # Slurm warns all processes of a job with SIGUSR2; submitit answers, the command would die of it
+        ignore = partial(signal.signal, signal.SIGUSR2, signal.SIG_IGN)
+        self._process = subprocess.Popen(self.command, preexec_fn=ignore)
+        code = self._process.wait()
+        if code:
+            raise subprocess.CalledProcessError(code, self.command)
 
     def checkpoint(self) -> Any:
-        """submitit asks this before Slurm takes the job away: queue the same command again."""
+        """submitit asks this before Slurm takes the job away: let the command save, and queue it again."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self)
+        if self._process is not None:
+            os.kill(self._process.pid, signal.SIGTERM)
+            # runs in a signal handler, in the middle of `wait` above, which holds a lock and will fetch the exit code
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        return DelayedSubmission(Submission(self.command))
 
 
 def submit(
@@ -43,7 +58,7 @@ def submit(
 
     Raises:
         ImportError: submitit is not installed.
-        ValueError: Slurm is not there, or submitit does not know a parameter.
+        ValueError: Slurm is not there or refuses the array, or submitit does not know a parameter.
     """
     try:
         import submitit
@@ -53,14 +68,14 @@ def submit(
     before: list[str] = []
     for tasks in stages:
         try:
-            executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+            executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=MANY)
             executor.update_parameters(name="oneblock", **parameters)
             if before:
                 executor.update_parameters(slurm_dependency="afterok:" + ":".join(before))
+            with executor.batch():
+                jobs = [executor.submit(Submission(task.command)) for task in tasks]
         except (RuntimeError, NameError, AssertionError) as error:
             raise ValueError(f"cannot use Slurm here ({error}); look at --slurm-options, or use --local") from error
-        with executor.batch():
-            jobs = [executor.submit(Submission(task.command)) for task in tasks]
         before = [str(job.job_id) for job in jobs]
         ids |= dict(zip([task.job for task in tasks], before, strict=True))
     return ids

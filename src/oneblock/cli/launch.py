@@ -102,11 +102,13 @@ class Launch:
 
     def _run(self, stages: list[list[Task]], directory: Path) -> None:
         lost: list[str] = []
+        slots = range(self._workers(max(map(len, stages))))
+        environments = [self._environment(slot) for slot in slots]  # refused, if at all, before anything starts
         previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the jobs as Ctrl-C does
         try:
             for stage in stages:
                 workers = self._workers(len(stage))
-                events = run_tasks(stage, directory, workers, self.retries, self._environment)
+                events = run_tasks(stage, directory, workers, self.retries, environments.__getitem__)
                 with closing(events):
                     for event in events:
                         self._show(event, directory)
@@ -124,6 +126,11 @@ class Launch:
         """Each slot sees GPUs of its own, as many as it has processes."""
         if not self.machine.device.startswith("cuda"):
             return {}
+        if self.machine.device != "cuda":
+            raise ValueError(
+                f"device={self.machine.device!r} is one GPU, and every job gets its own; use --device cuda, and "
+                "CUDA_VISIBLE_DEVICES to say which"
+            )
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = seen.split(",") if seen else [str(i) for i in range(torch.cuda.device_count())]
         need = max(1, self.torchrun)

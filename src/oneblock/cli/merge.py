@@ -39,12 +39,13 @@ class Merge:
         out = out or run_dir / "model"
         plan = read_plan(run_dir)
         problems = merge_run(run_dir, out, self.partial)
+        blocks = sum((out / f"block-{block}.safetensors").is_file() for block in range(plan.num_blocks))
         if self.json:
-            console.emit({"model": str(out), "blocks": plan.num_blocks, "plan": plan.hash, "problems": problems})
+            console.emit({"model": str(out), "blocks": blocks, "plan": plan.hash, "problems": problems})
             return
         for problem in problems:
             console.say(f"oneblock: {problem}")
-        console.say(f"merged {plan.num_blocks} blocks into {out}; next: oneblock sample {out}")
+        console.say(f"merged {blocks} of {plan.num_blocks} blocks into {out}; next: oneblock sample {out}")
 
 
 def merge_run(run_dir: Path, out: Path, partial: bool = False) -> list[str]:

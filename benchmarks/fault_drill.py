@@ -5,7 +5,8 @@ alone.
 
 What is done to them, while they train on digits:
 
-- random jobs get SIGKILL at random moments, from the first line of Python on;
+- random jobs get SIGKILL at random moments: every other time any job, from the first line of Python on, otherwise one
+  that has trained since it was started;
 - the disk fills: the run lies on a small tmpfs, of which a file takes all but 64 KiB until a job has failed to write;
 - a byte of a job's newest checkpoint is flipped while the job is dead;
 - the clock of one job jumps a day ahead and back while it trains: its ``time.time`` is replaced (``sitecustomize``),
@@ -81,10 +82,16 @@ class Launch:
         self._events.seek(0)
         return sum(json.loads(line)["event"] == "restarted" for line in self._events)
 
-    def any_job(self, moments: random.Random) -> tuple[str, int]:
-        """One of the running jobs, by chance."""
-        wait_for(lambda: bool(self.jobs()) or self.process.poll() is not None, "a running job", 90.0)
-        running = sorted(self.jobs().items())
+    def training(self) -> dict[str, int]:
+        """Process ids of the running jobs that have given a sign of life since they were started."""
+        beats = {job: read_heartbeat(self.directory / job) for job in self.jobs()}
+        return {job: process for job, process in self.jobs().items() if (b := beats.get(job)) and b.process == process}
+
+    def choose(self, moments: random.Random, trained: bool = False) -> tuple[str, int]:
+        """One of the running jobs by chance, of those that train if ``trained``."""
+        found = self.training if trained else self.jobs
+        wait_for(lambda: bool(found()) or self.process.poll() is not None, "a running job", 120.0)
+        running = sorted(found().items())
         if not running:
             raise TimeoutError("the run has ended before all disturbances; use a larger --budget")
         return moments.choice(running)
@@ -98,15 +105,15 @@ def wait_for(done: Callable[[], bool], what: str, seconds: float = 120.0) -> Non
         time.sleep(0.02)
 
 
-def kill(launch: Launch, moments: random.Random) -> bool:
-    """SIGKILL for a random job; whether it had not yet given a sign of life."""
-    job, process = launch.any_job(moments)
-    beat = read_heartbeat(launch.directory / job)
+def kill(launch: Launch, moments: random.Random, trained: bool) -> bool:
+    """SIGKILL for a random job; whether it had trained since it was started."""
+    job, process = launch.choose(moments, trained)
+    had_trained = job in launch.training()
     try:
         os.killpg(process, signal.SIGKILL)
     except ProcessLookupError:  # it has ended by itself a moment ago
-        return kill(launch, moments)
-    return beat is None or beat.process != process
+        return kill(launch, moments, trained)
+    return had_trained
 
 
 def fill_disk(launch: Launch) -> None:
@@ -150,7 +157,7 @@ def flip_byte(launch: Launch, moments: random.Random) -> None:
 
 def jump_clock(launch: Launch, moments: random.Random) -> None:
     """Put a job's clock a day ahead until its heartbeat shows it, and back."""
-    job, _ = launch.any_job(moments)
+    job, _ = launch.choose(moments)
     ahead = launch.clocks / job.replace("block", "ahead")
     ahead.touch()
 
@@ -169,15 +176,15 @@ def disturb(launch: Launch, kills: int, gap: float, moments: random.Random) -> d
         2 * kills // 5: lambda: flip_byte(launch, moments),
         3 * kills // 5: lambda: jump_clock(launch, moments),
     }
-    early = 0
+    trained = 0
     for done in range(kills):
         if done in others:
             others[done]()
         time.sleep(moments.uniform(0.0, 2 * gap))
-        early += kill(launch, moments)
+        trained += kill(launch, moments, trained=done % 2 == 1)
     return {
         "kills": kills,
-        "kills_before_first_heartbeat": early,
+        "kills_before_first_heartbeat": kills - trained,
         "full_disk_errors": launch.count("No space left on device"),
         "damaged_checkpoints_passed_over": launch.count("going on from an earlier checkpoint"),
         "clock_jumps_in_heartbeats": 1,

@@ -40,15 +40,13 @@ def test_at_most_so_many_at_a_time_in_the_given_order(tmp_path: Path) -> None:
 
 
 def test_each_running_job_has_a_slot_of_its_own(tmp_path: Path) -> None:
-    tasks = [shell(f"job-{i}", f"sleep 0.1; echo $SLOT $HOME > {tmp_path}/slot-{i}") for i in range(4)]
-    slots: dict[str, str] = {}
-    for event in run_tasks(tasks, tmp_path, workers=2, environment=lambda slot: {"SLOT": f"gpu-{slot}"}):
-        if event.kind == "finished":
-            name, _, home = (tmp_path / event.job.replace("job", "slot")).read_text().strip().partition(" ")
-            assert home == os.environ["HOME"], "the rest of the environment is inherited"
-            slots[event.job] = name
-    assert {slots["job-0"], slots["job-1"]} == {"gpu-0", "gpu-1"}
-    assert set(slots.values()) == {"gpu-0", "gpu-1"}
+    say = "echo $SLOT $HOME > {0}/slot-{1}"
+    tasks = [shell(f"job-{i}", say.format(tmp_path, i)) for i in range(4)]
+    tasks[0] = shell("job-0", f"{say.format(tmp_path, 0)}; until test -e {tmp_path}/slot-3; do sleep 0.02; done")
+    list(run_tasks(tasks, tmp_path, workers=2, environment=lambda slot: {"SLOT": f"gpu-{slot}"}))
+    slots, homes = zip(*[(tmp_path / f"slot-{i}").read_text().split() for i in range(4)], strict=True)
+    assert slots == ("gpu-0", "gpu-1", "gpu-1", "gpu-1"), "job-0 holds slot 0 until the others have ended"
+    assert set(homes) == {os.environ["HOME"]}, "the rest of the environment is inherited"
 
 
 def test_a_job_that_dies_is_started_again(tmp_path: Path) -> None:

@@ -136,11 +136,13 @@ def test_before_slurm_takes_the_job_away_it_saves_and_is_queued_again(tmp_path: 
         os.kill(os.getpid(), signal.SIGUSR2)
 
     previous = signal.signal(signal.SIGUSR2, taken)
+    slurm = threading.Thread(target=warn)
     try:
-        threading.Thread(target=warn).start()
+        slurm.start()
         with pytest.raises(SystemExit):
             submission()
     finally:
+        slurm.join()
         signal.signal(signal.SIGUSR2, previous)
     again = pickle.loads(pickle.dumps(queued[0])).function
     assert isinstance(again, Submission)

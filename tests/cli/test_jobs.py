@@ -171,6 +171,9 @@ def test_checkpoints_count_for_more_than_signs_of_life(trained: Path, ok: Ok) ->
     old = time.time() - 600
     os.utime(checkpoints(trained / "block-1")[-1], (old, old))
     assert ok("status", trained, "--json")[1]["state"] == "silent"
+    beat(trained, "block-1", step=2)  # a new start has written none since the checkpoint
+    second = ok("status", trained, "--json")[1]
+    assert (second["state"], second["step"], second["seconds_left"]) == ("running", 3, (4 - 3) / 0.25)
 
 
 def test_the_table_of_states(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,15 @@ from tiny import tiny_plan
 
 from oneblock.launch.mirror import Mirror, is_remote, listing
 from oneblock.plan import PLAN_FILE, read_plan, write_plan
-from oneblock.train.checkpoint import Stamp, checkpoint_path, checkpoints, keep_last, latest, save_checkpoint
+from oneblock.train.checkpoint import (
+    Stamp,
+    checkpoint_path,
+    checkpoint_step,
+    checkpoints,
+    keep_last,
+    latest,
+    save_checkpoint,
+)
 
 PLAN = tiny_plan()
 
@@ -123,6 +131,21 @@ def test_an_empty_copy_deletes_nothing(address: str, tmp_path: Path) -> None:
     there.push("block-1")
     there.pull("block-1")
     assert [path.name for path in checkpoints(there.local / "block-1")] == ["step-000000001.safetensors"]
+
+
+def test_a_process_thought_dead_deletes_nothing_of_its_successor(address: str, tmp_path: Path) -> None:
+    dead, successor = Mirror(address, tmp_path / "dead"), Mirror(address, tmp_path / "successor")
+    for step in (1, 2):
+        save(dead.local, step)
+    for step in (8, 9):
+        save(successor.local, step)
+    successor.push("block-1")
+    dead.push("block-1")
+    there = Mirror(address, tmp_path / "there").pull("block-1")
+    assert [checkpoint_step(path) for path in checkpoints(there / "block-1")] == [1, 2, 8, 9]
+    successor.push("block-1")
+    there = Mirror(address, tmp_path / "later").pull("block-1")
+    assert [checkpoint_step(path) for path in checkpoints(there / "block-1")] == [8, 9]
 
 
 def test_only_what_is_new_is_sent(memory: MemoryFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

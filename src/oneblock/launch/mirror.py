@@ -63,11 +63,14 @@ class Mirror:
         return self.local
 
     def push(self, job: str) -> None:
-        """Send what is new in the copy of ``job``; then delete the checkpoints that are no longer in the copy."""
+        """Send what is new in the copy of ``job``; then delete the checkpoints older than those in the copy.
+
+        Newer ones are another process's, which has taken the job over from one that was thought dead.
+        """
         self._send(job)
-        kept = {path.name for path in checkpoints(self.local / job)}
+        kept = [path.name for path in checkpoints(self.local / job)]
         for name in self._names(job):
-            if kept and name.startswith("step-") and name not in kept:
+            if kept and name.startswith("step-") and name < kept[0]:
                 self._files.rm(f"{self._root}/{job}/{name}")
 
     def push_if_due(self, job: str) -> None:

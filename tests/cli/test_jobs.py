@@ -22,7 +22,7 @@ from oneblock.cli.status import duration
 from oneblock.launch.mirror import Mirror
 from oneblock.train.checkpoint import checkpoints, load_checkpoint
 from oneblock.train.record import Heartbeat, read_heartbeat
-from oneblock.train.step import StepReport
+from oneblock.train.step import NonFiniteError, StepReport, TrainState, train_step
 
 pytest.importorskip("sklearn")
 Image = pytest.importorskip("PIL.Image")
@@ -112,8 +112,8 @@ def test_a_job_at_an_address_leaves_there_what_others_need(planned: Path, tmp_pa
 def test_a_job_that_fails_says_so_in_its_heartbeat(
     planned: Path, refused: Refused, ok: Ok, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(*words: Any, sent: Callable[[str], None] | None, **options: Any) -> float:
-        def fail(job: str) -> None:
+    def train(*words: Any, sent: object, **options: Any) -> float:
+        def fail(job: str, last: bool) -> None:
             raise OSError(28, "No space left on device")
 
         return real(*words, sent=fail, **options)
@@ -124,6 +124,24 @@ def test_a_job_that_fails_says_so_in_its_heartbeat(
     (state, _) = ok("status", planned, "--json")
     assert state["state"] == "failed: [Errno 28] No space left on device"
     assert (state["step"], state["saved"]) == (1, 1)
+
+
+def test_a_failure_is_seen_at_the_address_too(
+    planned: Path, tmp_path: Path, refused: Refused, ok: Ok, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_at_three(state: TrainState, *words: Any) -> StepReport:
+        if state.step == 2:
+            raise NonFiniteError("loss is nan")
+        return train_step(state, *words)
+
+    files = MemoryFileSystem()
+    files.store.clear()
+    Mirror("memory://run", planned).push_plan()
+    monkeypatch.setattr("oneblock.train.loop.train_step", fail_at_three)
+    refused("job", "memory://run", "--block", "1", "--scratch", tmp_path / "here", "--threads", "1", code=1)
+    state = ok("status", "memory://run", "--json")[1]
+    assert (state["step"], state["state"]) == (2, "failed: loss is nan")
+    files.store.clear()
 
 
 def beat(run: Path, job: str, **changes: Any) -> None:

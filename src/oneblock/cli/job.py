@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from tyro.conf import Positional
 
 from oneblock.cli import console
 from oneblock.cli.options import DataOptions, MachineOptions, check_data
-from oneblock.cli.train import job_name, start_run, train
+from oneblock.cli.train import Sent, job_name, start_run, train
 from oneblock.data import EncodedSource
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, read_plan
@@ -56,7 +56,7 @@ class Job:
             job = job_name(plan, self.block)
             images = plan_images(plan, self.data)
             run = start_run(plan, directory, images, self.machine, ranks)
-            sent: Callable[[str], None] | None = mirror.push_if_due if mirror else None
+            sent: Sent | None = mirror.push_if_due if mirror else None
             with self._blocks(plan, ranks):
                 seconds = train(run, job, json=self.json, tensorboard=self.tensorboard, sent=sent)
             if mirror is not None and ranks.first:

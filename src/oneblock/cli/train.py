@@ -21,6 +21,8 @@ from oneblock.train.record import Recorder, Row
 from oneblock.train.step import StepReport
 from oneblock.train.strategy import SEED, Reports, job_specs, one_block, round_robin
 
+Sent = Callable[[str, bool], None]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainImages:
@@ -126,13 +128,13 @@ def train(
     tensorboard: bool = False,
     quiet: bool = False,
     label: str = "",
-    sent: Callable[[str], None] | None = None,
+    sent: Sent | None = None,
 ) -> float:
     """Train one job, or all in turn, to the end; returns the seconds it took. Metrics and heartbeats go to the run's
     directory.
 
     Args:
-        sent: called with a job's name after each of its steps, and once more when it ends or stops.
+        sent: called with a job's name after each of its steps, and once more, with True, when it ends, stops or fails.
     """
     budget = plan_budget(run.plan)
     totals = {spec.name: (spec.first_step, spec.last_step) for spec in job_specs(run.plan, budget)}
@@ -157,16 +159,16 @@ def train(
 
 
 @contextmanager
-def _recorded(directory: Path, sent: Callable[[str], None] | None) -> Iterator[Callable[[StepReport], Row | None]]:
+def _recorded(directory: Path, sent: Sent | None) -> Iterator[Callable[[StepReport], Row | None]]:
     """A function that records a report; afterwards the heartbeats tell how it ended."""
     recorder = Recorder(directory)
     jobs: set[str] = set()
 
     def record(report: StepReport) -> Row | None:
-        row = recorder.add(report)
         jobs.add(report.job)
+        row = recorder.add(report)
         if sent is not None:
-            sent(report.job)
+            sent(report.job, False)
         return row
 
     try:
@@ -177,7 +179,7 @@ def _recorded(directory: Path, sent: Callable[[str], None] | None) -> Iterator[C
     finally:
         if sent is not None:
             for job in jobs:
-                sent(job)
+                sent(job, True)
 
 
 @contextmanager

@@ -73,11 +73,11 @@ class Mirror:
             if kept and name.startswith("step-") and name < kept[0]:
                 self._files.rm(f"{self._root}/{job}/{name}")
 
-    def push_if_due(self, job: str) -> None:
-        """``push``, when a checkpoint is new or the last push is long ago."""
+    def push_if_due(self, job: str, last: bool = False) -> None:
+        """``push``, when a checkpoint is new, the last push is long ago, or nothing more will come (``last``)."""
         newest = checkpoints(self.local / job)[-1:]
         new = any(self._sent.get(path) != _version(path) for path in newest)
-        if new or time.perf_counter() - self._sent_at > self.every_seconds:
+        if last or new or time.perf_counter() - self._sent_at > self.every_seconds:
             self.push(job)
 
     def push_plan(self) -> None:

@@ -244,12 +244,14 @@ def main() -> int:
         # mounts made in a namespace of its own end with the drill, however it ends
         words = ["unshare", "--map-root-user", "--mount", sys.executable, __file__, *sys.argv[1:], "--in-namespace"]
         os.execvp("unshare", words)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         try:
             row = drill(Path(folder), options)
         except TimeoutError as error:
             print(error, file=sys.stderr)
             return 1
+        finally:
+            subprocess.run(["umount", "--lazy", str(Path(folder) / "stormy")])
     print(json.dumps(row))
     return 0 if row["identical"] else 1
 

@@ -109,6 +109,32 @@ def test_a_job_at_an_address_leaves_there_what_others_need(planned: Path, tmp_pa
     files.store.clear()
 
 
+def test_a_plan_at_an_address_is_a_run_that_has_not_started(ok: Ok, refused: Refused) -> None:
+    files = MemoryFileSystem()
+    files.store.clear()
+    words = ("train", "images", *TINY, *WORK, "--out", "memory://planned")
+    ok(*words, "--strategy", "plan-only")
+    assert [state["state"] for state in ok("status", "memory://planned", "--json")] == ["not started"] * 2
+    assert "belongs to another plan" in refused(*words, "--strategy", "plan-only", "--seed", "1")
+    assert "is no path; plan with --strategy plan-only" in refused(*words)
+    files.store["/planned/block-0/step-000000002.safetensors"] = files.store["/planned/plan.json"]
+    state = ok("status", "memory://planned", "--json")[0]  # a checkpoint, and nothing that tells when it came
+    assert (state["saved"], state["seen_seconds_ago"], state["state"]) == (2, None, "silent")
+    files.store.clear()
+
+
+def test_blocks_that_share_are_launched_together_or_not_at_all(tmp_path: Path, ok: Ok, refused: Refused) -> None:
+    for shared in ("joint", "synced"):
+        ok(
+            *("train", "images", *TINY, *WORK, "--out", tmp_path / shared, "--shared", shared),
+            *("--strategy", "plan-only"),
+        )
+    assert "train in one process; use oneblock train images --shared joint" in refused("launch", tmp_path / "joint")
+    for words in (["--slurm"], ["--torchrun", "2"], ["--local", "1"]):
+        assert "must run at the same time on this machine" in refused("launch", tmp_path / "synced", *words)
+    assert "must meet: set MASTER_ADDR" in refused("job", tmp_path / "synced", "--block", "0", "--threads", "1")
+
+
 def test_a_job_that_fails_says_so_in_its_heartbeat(
     planned: Path, refused: Refused, ok: Ok, monkeypatch: pytest.MonkeyPatch
 ) -> None:

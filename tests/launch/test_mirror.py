@@ -250,12 +250,15 @@ def test_progress_is_read_without_fetching_checkpoints(
 def test_each_run_has_a_copy_of_its_own(memory: MemoryFileSystem, tmp_path: Path) -> None:
     places = []
     for address, seed in (("memory://a", 0), ("memory://b", 0), ("memory://a", 1)):
+        memory.store.pop("/a/plan.json", None)  # the same address again, with another plan
         plan = tmp_path / f"{address[-1]}-{seed}"
         write_plan(tiny_plan(seed=seed), plan)
         Mirror(address, plan).push_plan()
         places.append(Mirror(address).local)
     assert len(set(places)) == 3
     assert Mirror("memory://a").local == places[2]
+    with pytest.raises(ValueError, match="/a belongs to another plan; use another address"):
+        Mirror("memory://a", tmp_path / "a-0").push_plan()
 
 
 def test_addresses_that_cannot_be_used(memory: MemoryFileSystem, tmp_path: Path) -> None:

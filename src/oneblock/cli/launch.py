@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -61,14 +62,30 @@ class Launch:
                 f"local={self.local}, torchrun={self.torchrun}, retries={self.retries}: use 0 or more of each"
             )
         directory = Mirror(self.run_dir, self.scratch).pull() if is_remote(self.run_dir) else Path(self.run_dir)
-        stages = self.stages(read_plan(directory))
+        plan = read_plan(directory)
+        self._check(plan)
+        stages = self.stages(plan)
         if self.dry_run:
             for one in (one for stage in stages for one in stage):
                 print(shlex.join(one.command))
         elif self.slurm:
             self._submit(stages, directory)
         else:
-            self._run(stages, directory)
+            self._run(stages, directory, _meeting() if plan.shared == "synced" else {})
+
+    def _check(self, plan: Plan) -> None:
+        """Blocks that share trained parts need each other."""
+        if plan.shared == "joint":
+            raise ValueError(
+                f"the blocks of {self.run_dir} share one stem and head (shared='joint') and train in one process; use "
+                "oneblock train images --shared joint"
+            )
+        apart = self.slurm or self.torchrun or self._workers(plan.num_blocks) < plan.num_blocks
+        if plan.shared == "synced" and apart:
+            raise ValueError(
+                f"the {plan.num_blocks} blocks of {self.run_dir} are synced (shared='synced') and must run at the same "
+                "time on this machine; leave out --slurm, --torchrun and --local"
+            )
 
     def stages(self, plan: Plan) -> list[list[Task]]:
         """Jobs that may run at the same time, in order: the seed block if there is one, then all blocks."""
@@ -100,10 +117,12 @@ class Launch:
         else:
             console.say(f"submitted {', '.join(f'{job} as {id}' for job, id in ids.items())}")
 
-    def _run(self, stages: list[list[Task]], directory: Path) -> None:
+    def _run(self, stages: list[list[Task]], directory: Path, meeting: dict[str, str]) -> None:
         lost: list[str] = []
         slots = range(self._workers(max(map(len, stages))))
-        environments = [self._environment(slot) for slot in slots]  # refused, if at all, before anything starts
+        environments = [
+            self._environment(slot) | meeting for slot in slots
+        ]  # refused, if at all, before anything starts
         previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the jobs as Ctrl-C does
         try:
             for stage in stages:
@@ -148,6 +167,13 @@ class Launch:
         else:
             more = "" if event.code in (None, 0) else f" (exit code {event.code}, see {directory / event.job}/log.txt)"
             console.say(f"{event.job} {event.kind}{more}")
+
+
+def _meeting() -> dict[str, str]:
+    """Where processes of this machine meet: a port that is free now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
 
 
 def _parameter(text: str) -> tuple[str, str | int | float]:

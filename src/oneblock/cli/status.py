@@ -72,10 +72,11 @@ def job_status(directory: Path, spec: JobSpec) -> JobStatus:
     rows = list(read_rows(folder / METRICS_FILE))
     beat = read_heartbeat(folder)
     saved = checkpoint_step(found[-1]) if found else spec.first_step
-    signs = [path.stat().st_mtime for path in found[-1:]] + ([beat.time] if beat else [])
+    # the time of a checkpoint at a remote address is not known and stands at 0
+    signs = [at for at in (path.stat().st_mtime for path in found[-1:]) if at] + ([beat.time] if beat else [])
     # clocks of two machines differ a little: a sign from the future is one from now
     seen = max(0.0, time.time() - max(signs)) if signs else None
-    state = _state(beat, saved, spec.last_step, seen)
+    state = _state(beat, saved, spec.last_step, seen) if found or beat else "not started"
     speed = beat.steps_per_second if beat and state == "running" else None
     step = max(saved, beat.step) if beat and state != "done" else saved
     return JobStatus(
@@ -95,11 +96,9 @@ def job_status(directory: Path, spec: JobSpec) -> JobStatus:
 def _state(beat: Heartbeat | None, saved: int, last_step: int, seen: float | None) -> str:
     if saved >= last_step:
         return "done"
-    if seen is None:
-        return "not started"
     if beat is not None and beat.state in ("stopped", "failed"):
         return f"failed: {beat.error}" if beat.state == "failed" else "stopped"
-    return "running" if seen < SILENT_SECONDS else "silent"
+    return "running" if seen is not None and seen < SILENT_SECONDS else "silent"
 
 
 def _row(job: JobStatus) -> tuple[str, ...]:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from oneblock.cli import console
 from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions
 from oneblock.data import Source
+from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, write_plan
 from oneblock.presets import blockwise, image_plan, image_task, plan_budget, plan_optimizer
 from oneblock.train.loop import Idle, Run
@@ -32,8 +34,8 @@ class TrainImages:
     as many machines as there are blocks, then `oneblock merge`.
     """
 
-    out: Path
-    """directory of the run"""
+    out: str
+    """directory of the run; with --strategy plan-only also an fsspec address (s3://..., gs://..., sftp://...)"""
     strategy: Literal["round-robin", "one-block", "end-to-end", "plan-only"] = "round-robin"
     """all blocks in this process; one of them; the whole network as a single block; or write the plan and train nothing
     (for `oneblock job` and `oneblock launch`)"""
@@ -59,9 +61,13 @@ class TrainImages:
         if self.strategy == "plan-only":
             self._write_plan(plan)
             return
-        run = start_run(plan, self.out, images, self.machine)
+        if is_remote(self.out):
+            raise ValueError(
+                f"out={self.out!r} is no path; plan with --strategy plan-only, then train with oneblock job"
+            )
+        run = start_run(plan, Path(self.out), images, self.machine)
         seconds = train(run, job, stride=self.stride, idle=self.idle, json=self.json, tensorboard=self.tensorboard)
-        done = {"out": str(self.out), "plan": plan.hash, "seconds": round(seconds, 1)}
+        done = {"out": self.out, "plan": plan.hash, "seconds": round(seconds, 1)}
         if self.json:
             console.emit(done)
         else:
@@ -69,9 +75,14 @@ class TrainImages:
 
     def _write_plan(self, plan: Plan) -> None:
         jobs = [spec.name for spec in job_specs(plan, plan_budget(plan))]
-        write_plan(plan, self.out)
+        if is_remote(self.out):
+            with TemporaryDirectory() as folder:
+                write_plan(plan, Path(folder))
+                Mirror(self.out, Path(folder)).push_plan()
+        else:
+            write_plan(plan, Path(self.out))
         if self.json:
-            console.emit({"out": str(self.out), "plan": plan.hash, "jobs": jobs})
+            console.emit({"out": self.out, "plan": plan.hash, "jobs": jobs})
         else:
             console.say(f"planned {', '.join(jobs)}; next: oneblock launch {self.out}")
 

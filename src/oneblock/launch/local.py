@@ -31,6 +31,7 @@ class Event:
 class _Running:
     task: Task
     slot: int
+    code: int | None = None
     process: subprocess.Popen[bytes] | None = None
     failures: int = 0
     newest: str = ""
@@ -82,8 +83,8 @@ def _look_after(
         if time.monotonic() < one.start_at:
             return None
         one.process = _start(one.task, directory / job, environment(one.slot))
-        return Event(job=job, kind="restarted" if one.failures else "started")
-    code = one.process.poll()
+        return Event(job=job, kind="restarted" if one.failures else "started", code=one.code)
+    one.code = code = one.process.poll()
     if code is None:
         return None
     one.process = None

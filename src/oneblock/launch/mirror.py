@@ -81,9 +81,13 @@ class Mirror:
             self.push(job)
 
     def push_plan(self) -> None:
-        """Send the plan."""
+        """Send the plan, unless it is there; ``ValueError`` if another plan is."""
+        target = f"{self._root}/{PLAN_FILE}"
+        mine = (self.local / PLAN_FILE).read_bytes()
+        if self._files.isfile(target) and self._files.cat_file(target) != mine:
+            raise ValueError(f"{self._root} belongs to another plan; use another address")
         self._files.makedirs(self._root, exist_ok=True)
-        self._files.put_file(str(self.local / PLAN_FILE), f"{self._root}/{PLAN_FILE}")
+        self._files.put_file(str(self.local / PLAN_FILE), target)
 
     def list_into(self, directory: Path) -> None:
         """Make ``directory`` look like the run to one who reads progress: its plan, metrics and heartbeats, and empty

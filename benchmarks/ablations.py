@@ -1,6 +1,9 @@
-"""The choices of DiffusionBlocks (Tables 7, 8 and 10 of arXiv 2506.14202), one changed at a time, at equal work.
+"""The choices of DiffusionBlocks, one changed at a time, at equal work.
 
     python benchmarks/ablations.py --out runs/ablations --budget 900k --workers 2
+    python benchmarks/ablations.py --choices shared --out runs/shared --budget 300k --seeds 3 --workers 2 --width 32
+
+``paper``: bands, overlap, number of blocks (Tables 7, 8 and 10 of arXiv 2506.14202). ``shared``: who trains stem and head.
 
 Plain blocks without --branch, as in the paper. Losses are reported on the same three bands for every variant. What is
 finished is not run again. Prints one JSON object per variant.
@@ -14,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # Name, arm of `oneblock compare images`, options that differ from the base (3 blocks, equal mass, overlap 0.05).
-VARIANTS: list[tuple[str, str, list[str]]] = [
+Variant = tuple[str, str, list[str]]
+PAPER: list[Variant] = [
     ("blocks-3", "blockwise", []),
     ("bands-log-uniform", "blockwise", ["--bands", "log-uniform"]),
     ("overlap-0", "blockwise", ["--overlap", "0"]),
@@ -23,10 +27,17 @@ VARIANTS: list[tuple[str, str, list[str]]] = [
     ("blocks-2", "blockwise", ["--blocks", "2"]),
     ("blocks-6", "blockwise", ["--blocks", "6"]),
 ]
+SHARED: list[Variant] = [
+    ("private", "blockwise", []),
+    ("synced-1", "blockwise", ["--shared", "synced", "--sync-every", "1"]),
+    ("synced-30", "blockwise", ["--shared", "synced", "--sync-every", "30"]),
+    ("synced-1000", "blockwise", ["--shared", "synced", "--sync-every", "1000"]),
+    ("joint", "blockwise", ["--shared", "joint"]),
+]
 KEPT = ("loss", "band_losses", "frechet", "frechet_floor", "kernel", "recall", "layer_evaluations", "peak_bytes")
 
 
-def run(options: argparse.Namespace, variant: tuple[str, str, list[str]]) -> dict[str, object]:
+def run(options: argparse.Namespace, variant: Variant) -> dict[str, object]:
     name, arm, changed = variant
     command = [
         *(sys.executable, "-m", "oneblock.cli", "compare", "images", "--json", "--out", str(options.out / name)),
@@ -40,6 +51,7 @@ def run(options: argparse.Namespace, variant: tuple[str, str, list[str]]) -> dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--choices", choices=["paper", "shared"], default="paper")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--size", default="nano")
@@ -48,7 +60,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     options, options.more = parser.parse_known_args()
     with ThreadPoolExecutor(options.workers) as pool:
-        for row in pool.map(lambda variant: run(options, variant), VARIANTS):
+        variants = PAPER if options.choices == "paper" else SHARED
+        for row in pool.map(lambda variant: run(options, variant), variants):
             print(json.dumps(row), flush=True)
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from oneblock.optim.adamw import make_state
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def peak_bytes(setup: Callable[[], DryRun], real: bool = False) -> PeakBytes:
     Raises:
         RuntimeError: this version of torch has no ``MemTracker`` (it is private to torch; known in 2.11 to 2.13).
     """
-    with nullcontext() if real else fake_tensors():
+    with torch.compiler.set_stance("force_eager") if real else fake_tensors():
         run = setup()
         make_state(run.optimizer)
         tracker = _tracker(run.module)
@@ -60,16 +62,6 @@ def peak_bytes(setup: Callable[[], DryRun], real: bool = False) -> PeakBytes:
         peak = tracker.get_tracker_snapshot("peak")
     by_kind = {str(getattr(kind, "value", kind)): int(size) for kind, size in next(iter(peak.values())).items()}
     return PeakBytes(by_kind.pop("Total"), by_kind)
-
-
-def make_state(optimizer: torch.optim.Optimizer) -> None:
-    """One update with zero gradients: afterwards the optimizer holds the state it holds between two steps."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
 
 
 def step_flops(setup: Callable[[], DryRun]) -> int:
@@ -129,7 +121,8 @@ def fake_tensors() -> Iterator[None]:
     """Tensors made inside have a shape, a type and a device, and no storage."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with FakeTensorMode():
+    # a compiled optimizer's operations are not seen one by one
+    with FakeTensorMode(), torch.compiler.set_stance("force_eager"):
         yield
 
 

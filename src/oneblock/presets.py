@@ -10,9 +10,10 @@ from typing import Literal, cast
 import torch
 
 from oneblock.blockwise import BlockDenoiser, Blockwise, BuildBackbone
-from oneblock.memory import DryRun, PeakBytes, fake_tensors, make_state, peak_bytes, step_flops
+from oneblock.memory import DryRun, PeakBytes, fake_tensors, peak_bytes, step_flops
 from oneblock.models.dit import DiT, DiTConfig
 from oneblock.noise import LogNormal, law_to_dict
+from oneblock.optim.adamw import make_state, state_tensors
 from oneblock.partition import Bands, make_partition, split_layers
 from oneblock.plan import Plain, Plan, Shared
 from oneblock.tasks.base import Batch, Noised
@@ -279,7 +280,7 @@ def _idle_bytes(plan: Plan, num_layers: int) -> dict[str, int]:
         kinds: dict[str, list[torch.Tensor]] = {
             "Parameter": list(state.weights.values()),
             "Buffer": list(state.denoiser.buffers()),
-            "Optstate": [t for p in state.weights.values() for t in state.optimizer.state[p].values()],
+            "Optstate": [t for p in state.weights.values() for t in state_tensors(state.optimizer, p).values()],
             "Other": list(state.averages.values()),
         }
         return {kind: sum(t.numel() * t.element_size() for t in tensors) for kind, tensors in kinds.items()}

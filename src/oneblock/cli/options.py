@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from oneblock.data import Codec, EncodedSource, Pixels, open_source
+from oneblock.optim.adamw import AdamWKind
 from oneblock.partition import Bands
 from oneblock.plan import Plan, Shared
 from oneblock.presets import SIZES, ImageRecipe, Size, usual_learning_rate
@@ -80,6 +81,8 @@ class ModelOptions:
     """share of labels replaced by the null class, for guidance"""
     flip: bool = False
     """mirror images at random"""
+    optimizer: AdamWKind = "adamw"
+    """adamw8bit keeps AdamW's moments in 8 bits: a quarter of their memory (pip install 'oneblock[eightbit]')"""
     learning_rate: float = 0.0
     """peak learning rate of AdamW (0: what fits the width)"""
     weight_decay: float = 0.01
@@ -127,6 +130,7 @@ class ModelOptions:
             flip=self.flip,
             seed=self.seed,
             optimizer=OptimizerSettings(
+                optimizer=self.optimizer,
                 learning_rate=self.learning_rate or usual_learning_rate(width),
                 weight_decay=self.weight_decay,
                 clip=self.clip,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from oneblock.blockwise import BlockDenoiser
+from oneblock.optim.adamw import AdamWKind, make_adamw, make_state, move_state, set_learning_rate, state_tensors
 from oneblock.optim.ema import ema_beta, ema_update
 from oneblock.optim.schedule import learning_rate_factor
 from oneblock.tasks.base import Batch, Loss
@@ -27,6 +28,7 @@ class OptimizerSettings:
     """AdamW, clipping and averaging; the same for every block.
 
     Args:
+        optimizer: how AdamW stores its moments (``optim.adamw``): in 32 bits, or with ``"adamw8bit"`` in 8.
         learning_rate, weight_decay, beta1, beta2: AdamW's; only matrices decay.
         clip: largest gradient norm.
         accumulate: micro-batches that one batch is cut into.
@@ -34,6 +36,7 @@ class OptimizerSettings:
         precision: ``"fp32"``, or ``"bf16"`` for autocast.
     """
 
+    optimizer: AdamWKind = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     beta1: float = 0.9
@@ -103,6 +106,11 @@ class TrainState:
                 f"{spec.name}: a batch of {spec.batch_size} cannot be cut for {ranks.size} processes x "
                 f"accumulate={settings.accumulate}; use a batch of {pieces} or more, or fewer parts"
             )
+        if ranks.kind == "fsdp" and settings.optimizer == "adamw8bit":
+            raise ValueError(
+                f"{spec.name}: optimizer='adamw8bit' cannot be sharded (parallel='fsdp'): values that share a scale "
+                "may lie in two shards; use parallel='ddp' or optimizer='adamw'"
+            )
         self.spec = spec
         self.denoiser = denoiser
         self.settings = settings
@@ -111,15 +119,13 @@ class TrainState:
         self.step = spec.first_step
         self.weights = dict(denoiser.backbone.named_parameters())
         self.averages = {name: p.detach().clone() for name, p in self.weights.items()} if fresh else {}
-        matrices: list[Tensor] = [p for p in self.weights.values() if p.ndim > 1]
-        vectors: list[Tensor] = [p for p in self.weights.values() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(
-            groups,
-            lr=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2),
+        self.optimizer = make_adamw(
+            self.weights.values(),
+            settings.optimizer,
+            learning_rate=settings.learning_rate,
+            beta1=settings.beta1,
+            beta2=settings.beta2,
             weight_decay=settings.weight_decay,
-            fused=True,
         )
 
     @torch.no_grad()
@@ -127,8 +133,7 @@ class TrainState:
         """Move weights, averages and moments to ``device``, between two steps (there are no gradients then)."""
         self.denoiser.to(device)
         self.averages = {name: t.to(device) for name, t in self.averages.items()}
-        for state in self.optimizer.state.values():
-            state.update({key: t.to(device) for key, t in state.items()})
+        move_state(self.optimizer, device)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that resuming needs, by name; the step is kept apart. Shards are put together, so all processes of
@@ -136,26 +141,25 @@ class TrainState:
         found = {f"weights/{n}": p.detach() for n, p in self.weights.items()}
         found |= {f"ema/{n}": t for n, t in self.averages.items()}
         for name, p in self.weights.items():
-            for moment in ("exp_avg", "exp_avg_sq"):
-                if p in self.optimizer.state:
-                    found[f"{moment}/{name}"] = self.optimizer.state[p][moment]
+            moments = state_tensors(self.optimizer, p)
+            found |= {f"{kind}/{name}": t for kind, t in moments.items() if kind != "step"}
         return {name: self.ranks.whole(t) for name, t in found.items()}
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Inverse of ``tensors``: bit for bit the state after ``step`` steps. Asks for one tensor after the other."""
-
-        def take(kind: str, name: str, p: Tensor) -> Tensor:
-            taken = torch.empty_like(p)
-            self.ranks.assign(taken, tensors[f"{kind}/{name}"])
-            return taken
-
+        self.optimizer.state.clear()
+        if any(name.startswith("exp_avg") for name in tensors):
+            make_state(self.optimizer)  # comes first, as it changes weights
         for name, p in self.weights.items():
             self.ranks.assign(p, tensors[f"weights/{name}"])
-            self.averages[name] = take("ema", name, p)
-            if f"exp_avg/{name}" in tensors:
-                moments = {moment: take(moment, name, p) for moment in ("exp_avg", "exp_avg_sq")}
-                self.optimizer.state[p] = {"step": torch.tensor(float(step), device=p.device), **moments}
+            self.averages[name] = torch.empty_like(p)
+            self.ranks.assign(self.averages[name], tensors[f"ema/{name}"])
+            for kind, t in state_tensors(self.optimizer, p).items():
+                if kind == "step":
+                    t.fill_(step)
+                else:
+                    self.ranks.assign(t, tensors[f"{kind}/{name}"])
         self.step = step
 
 
@@ -209,8 +213,7 @@ def backward(state: TrainState, task: ImageGeneration, batch: Batch) -> tuple[Lo
 
 def update(state: TrainState, learning_rate: float) -> None:
     """One AdamW step with the gradients at hand, then the weight average."""
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate
+    set_learning_rate(state.optimizer, learning_rate)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.step += 1

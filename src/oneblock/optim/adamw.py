@@ -1,0 +1,115 @@
+"""AdamW (Loshchilov and Hutter, Algorithm 2, https://arxiv.org/abs/1711.05101) with its two moments in 32 or 8 bits.
+
+In 8 bits a moment is stored by block-wise quantization (Dettmers et al., "8-bit Optimizers via Block-wise
+Quantization", Section 2, https://arxiv.org/abs/2110.02861), here by torchao. 256 consecutive values x_i share a 32-bit
+scale, and each value is a code of one byte: the index of the nearest of 256 numbers q, the paper's dynamic map.
+
+    scale = max_i |x_i|,    code_i = argmin_j |q_j - x_i / scale|,    x_i ~ q[code_i] scale
+
+so that a value takes 1 + 4/256 bytes where it took 4. Each step decodes, updates in 32 bits and encodes again.
+Parameters of fewer than 4096 elements, or of a number that 256 does not divide, keep moments of 32 bits.
+
+torchao passes its step through ``torch.compile``, once for each shape of a parameter: the first step takes a minute or
+so and needs a compiler. PyTorch's ``torch.compiler.set_stance("force_eager")``, or TORCH_COMPILE_DISABLE=1 in the
+environment, does without: slower, with temporary tensors of several times the largest parameter, and rounded otherwise,
+so that only runs of one kind are equal bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+AdamWKind = Literal["adamw", "adamw8bit"]
+
+
+def make_adamw(
+    parameters: Iterable[Tensor],
+    kind: AdamWKind = "adamw",
+    *,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+) -> torch.optim.Optimizer:
+    """AdamW over ``parameters``, of which only matrices decay; ``kind`` says how it stores its moments.
+
+    Raises:
+        ImportError: torchao, which ``"adamw8bit"`` needs, is not installed.
+    """
+    if kind not in ("adamw", "adamw8bit"):
+        raise ValueError(f"optimizer={kind!r} is unknown; use adamw or adamw8bit")
+    parameters = list(parameters)
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    betas = (beta1, beta2)
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, weight_decay=weight_decay, fused=True)
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError as error:
+        raise ImportError(
+            "optimizer='adamw8bit' needs torchao; pip install 'oneblock[eightbit]', or use adamw"
+        ) from error
+    _make_maps()
+    return AdamW8bit(groups, lr=learning_rate, betas=betas, weight_decay=weight_decay)
+
+
+def make_state(optimizer: torch.optim.Optimizer) -> None:
+    """One update with zero gradients: afterwards the optimizer holds the state it holds between two steps.
+
+    Weights decay in it, as in any update.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def state_tensors(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """The optimizer's tensors for ``parameter``, sharing memory with it; empty before its first update.
+
+    ``"step"`` (the number of updates, a scalar) and ``"exp_avg"``, ``"exp_avg_sq"`` (the moments, shaped like the
+    parameter). A moment m of 8 bits comes as ``"m.codes"`` (uint8, shaped like the parameter), ``"m.scale"`` (one for
+    each 256 elements) and ``"m.qmap"`` (256 numbers in [-1, 1]).
+    """
+    found: dict[str, Tensor] = {}
+    if parameter in optimizer.state:
+        for name, tensor in optimizer.state[parameter].items():
+            parts = getattr(tensor, "tensor_attrs", None)  # torchao's; shards of other tensors stay one
+            found |= {f"{name}.{part}": getattr(tensor, part) for part in parts} if parts else {name: tensor}
+    return found
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """The rate of the next updates, for all parameters."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(learning_rate)  # a compiled step has taken in this tensor
+        else:
+            group["lr"] = learning_rate
+
+
+def move_state(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Move the moments to ``device``."""
+    fused = isinstance(optimizer, torch.optim.AdamW)
+    for state in optimizer.state.values():
+        # torchao counts steps on the CPU wherever the parameters are, fused AdamW beside them
+        state.update({name: t.to(device) for name, t in state.items() if fused or name != "step"})
+
+
+def _make_maps() -> None:
+    """Have torchao make its two maps q, which it keeps: later it might be under ``FakeTensorMode``, where it cannot."""
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+    from torchao.optim.subclass_8bit import OptimState8bit
+
+    with unset_fake_temporarily():
+        for signed in (True, False):
+            OptimState8bit.zeros((256,), signed=signed)

@@ -79,6 +79,29 @@ def test_the_count_is_that_of_real_tensors(blocks: int, checkpointing: bool) -> 
     assert training_peak(small, checkpointing) == training_peak(small, checkpointing, real=True)
 
 
+@pytest.mark.parametrize(("blocks", "batch_size"), [(1, 6), (3, 6)])
+def test_moments_of_8_bits_are_counted_by_hand(blocks: int, batch_size: int) -> None:
+    """At the peak of the backward pass (one block) and at that of the optimizer's step, which is the higher for small
+    batches (three blocks)."""
+    pytest.importorskip("torchao")
+    small = plan(blocks, batch_size)
+    small = replace(small, recipe={**small.recipe, "optimizer": "adamw8bit"})
+    found = training_peak(small)
+    assert found == training_peak(small, real=True)
+    networks = [blockwise(small).denoiser(block).backbone for block in range(blocks)]
+    states = [sum(4 + 2 * moment_bytes(p.numel()) for p in network.parameters()) for network in networks]
+    if blocks == 1:
+        assert found.by_kind["Optstate"] == states[0]
+        assert states[0] < 0.29 * training_peak(plan(1, batch_size)).by_kind["Optstate"]
+    else:
+        assert all_resident(small, found).by_kind["Optstate"] - found.by_kind["Optstate"] == 2 * states[0]
+
+
+def moment_bytes(elements: int) -> int:
+    """Of a code per element, a scale per 256 and a map of 256 numbers, where the moment is stored in 8 bits."""
+    return elements + 4 * elements // 256 + 4 * 256 if elements >= 4096 and elements % 256 == 0 else 4 * elements
+
+
 class Living(TorchDispatchMode):
     """The most bytes of storages that live at a time, found without any hook on modules or gradients."""
 

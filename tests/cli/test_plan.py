@@ -57,6 +57,7 @@ def test_fit_answers_with_the_fewest_blocks(costs: dict[str, Cost]) -> None:
         [],
         ["--size", "XL", "--patch", "2", "--budget", "300k"],
         ["--layers", "1", "2", "3", "--overlap", "0.1", "--flip", "--precision", "bf16", "--seed", "7"],
+        ["--optimizer", "adamw8bit"],
     ],
 )
 def test_the_words_of_options_give_the_options(words: list[str]) -> None:

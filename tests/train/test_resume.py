@@ -34,16 +34,23 @@ def last_files(directory: Path) -> dict[str, bytes]:
     return {job.name: checkpoints(job)[-1].read_bytes() for job in jobs}
 
 
+EIGHT_BITS = {"width": 32, "branch": 0.5, "optimizer": OptimizerSettings(optimizer="adamw8bit", accumulate=2)}
+
+
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(
-    "changes", [{}, {"branch": 0.5}, {"flip": True, "optimizer": OptimizerSettings(accumulate=2, precision="bf16")}]
+    "changes",
+    [{}, {"branch": 0.5}, {"flip": True, "optimizer": OptimizerSettings(accumulate=2, precision="bf16")}, EIGHT_BITS],
 )
 def test_a_run_in_pieces_equals_a_run_in_one(tmp_path: Path, changes: dict[str, Any]) -> None:
+    if changes is EIGHT_BITS:
+        pytest.importorskip("torchao")
     plan = tiny_plan(**changes)
-    whole = tiny_run(tmp_path / "whole", plan)
+    whole = tiny_run(tmp_path / "whole", plan, checkpointing=changes is EIGHT_BITS)
     list(round_robin(whole, plan_budget(plan), stride=2))
     for pieces in (1, 3, 2, 1, 5, 99):  # save_every=2 leaves some stops between two checkpoints
-        part = tiny_run(tmp_path / "parts", plan, save_every=2)
-        reports = round_robin(part, plan_budget(plan), stride=2)
+        part = tiny_run(tmp_path / "parts", plan, save_every=2, checkpointing=changes is EIGHT_BITS)
+        reports = round_robin(part, plan_budget(plan), stride=2, idle="disk" if changes is EIGHT_BITS else "host")
         for _, _report in zip(range(pieces), reports, strict=False):
             pass
         reports.close()

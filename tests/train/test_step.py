@@ -7,10 +7,12 @@ from tiny import IMAGES, tiny_plan
 from torch import Tensor
 
 from oneblock.data import to_float
+from oneblock.optim.adamw import AdamWKind
 from oneblock.plan import Plan
 from oneblock.presets import blockwise, image_task, plan_budget, plan_optimizer
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.image import ImageGeneration
+from oneblock.train.parallel import Ranks
 from oneblock.train.step import NonFiniteError, OptimizerSettings, StepReport, TrainState, backward, train_step
 from oneblock.train.strategy import job_specs
 
@@ -158,8 +160,12 @@ def test_bf16_is_close_and_weights_stay_in_fp32() -> None:
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
 
 
-def test_a_state_is_restored_bit_for_bit() -> None:
-    plan = tiny_plan()
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("kind", ["adamw", "adamw8bit"])
+def test_a_state_is_restored_bit_for_bit(kind: AdamWKind) -> None:
+    if kind == "adamw8bit":
+        pytest.importorskip("torchao")
+    plan = tiny_plan(width=32, optimizer=OptimizerSettings(optimizer=kind))
     state, copy = state_of(plan), state_of(plan)
     for step in range(2):
         step_of(state, seed=step)
@@ -167,4 +173,19 @@ def test_a_state_is_restored_bit_for_bit() -> None:
     for one in (state, copy):
         step_of(one, seed=9)
     assert all(t.equal(copy.tensors()[name]) for name, t in state.tensors().items())
-    assert len(state.tensors()) == 4 * len(state.weights)  # weights, average, two moments
+    stored = {name for name, p in state.weights.items() if kind == "adamw8bit" and p.numel() >= 4096}
+    names = {f"{part}/{name}" for name in state.weights for part in ("weights", "ema", *moments(name in stored))}
+    assert state.tensors().keys() == names
+    assert bool(stored) == (kind == "adamw8bit")
+
+
+def moments(in_eight_bits: bool) -> list[str]:
+    parts = (".codes", ".scale", ".qmap") if in_eight_bits else ("",)
+    return [f"{moment}{part}" for moment in ("exp_avg", "exp_avg_sq") for part in parts]
+
+
+def test_shards_keep_moments_of_32_bits() -> None:
+    plan = plan_with(optimizer="adamw8bit")
+    spec = job_specs(plan, plan_budget(plan))[1]
+    with pytest.raises(ValueError, match=r"block-1: optimizer='adamw8bit' cannot be sharded .* use parallel='ddp' or"):
+        TrainState(spec, blockwise(plan).denoiser(1), plan_optimizer(plan), Ranks("fsdp"))

@@ -1,10 +1,9 @@
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from commands import TINY, WORK
 from hypothesis import settings
 
@@ -13,13 +12,6 @@ from oneblock.cli.__main__ import main
 # Times vary with the load of the machine; they are measured in benchmarks, not here.
 settings.register_profile("quiet", deadline=None)
 settings.load_profile("quiet")
-
-
-@pytest.fixture
-def eager() -> Iterator[None]:
-    """Runs eagerly what torch would compile, for which it may need a minute."""
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from oneblock.optim.adamw import AdamWKind, make_adamw, make_state, move_state, set_learning_rate, state_tensors
 
 pytest.importorskip("torchao")
-pytestmark = pytest.mark.usefixtures("eager")
 KINDS: tuple[AdamWKind, ...] = ("adamw", "adamw8bit")
 LARGE, SMALL, VECTOR = (64, 96), (40, 96), (128,)  # 6144 elements, 3840, 128
 

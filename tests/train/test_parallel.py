@@ -2,6 +2,8 @@
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -43,11 +45,17 @@ def stored(folder: Path, plan: Plan, block: int = 1, newest: int = -1) -> dict[s
     return load_checkpoint(path, plan.hash, f"block-{block}")[0]
 
 
-def work(rank: int, folder: Path, port: int) -> None:
-    """What each of the two processes does: both blocks with every plan and kind, half and whole; reports are kept."""
+@contextmanager
+def joined_as(rank: int, port: int) -> Iterator[Ranks]:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    with process_group("ddp", torch.device("cpu")) as joined:
+    with process_group("ddp", torch.device("cpu")) as ranks:
+        yield ranks
+
+
+def work(rank: int, folder: Path, port: int) -> None:
+    """What each of the two processes does: both blocks with every plan and kind, half and whole; reports are kept."""
+    with joined_as(rank, port) as joined:
         for kind in KINDS:
             ranks = replace(joined, kind=kind)
             for name, plan in PLANS.items():
@@ -69,11 +77,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in (*PLANS, "half", "resumed"):
             tiny_run(folder / kind / name, PLANS.get(name, PLANS["one"]))  # writes the plan
         train(folder / kind / "resumed", PLANS["one"], steps=3)
+    torch.multiprocessing.spawn(work, (folder, free_port()), nprocs=2)
+    return folder
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(work, (folder, port), nprocs=2)
-    return folder
+        return int(free.getsockname()[1])
 
 
 @pytest.mark.parametrize("block", [0, 1])
@@ -127,3 +138,29 @@ def test_a_batch_too_small_for_the_processes_is_refused(tmp_path: Path) -> None:
         ValueError, match="a batch of 8 cannot be cut for 5 processes x accumulate=2; use a batch of 10"
     ):
         train(tmp_path, PLANS["micro"], Ranks(None, 0, 5))
+
+
+EIGHT_BITS = tiny_plan(width=32, optimizer=OptimizerSettings(optimizer="adamw8bit"))
+
+
+def work_in_8_bits(rank: int, folder: Path, port: int) -> None:
+    with joined_as(rank, port) as ranks:
+        reports = train(folder / "whole", EIGHT_BITS, ranks)
+        torch.save([vars(r) for r in reports], folder / f"reports-{rank}.pt")
+        for steps in (4, None):  # the second time from the checkpoint of step 3
+            train(folder / "parts", EIGHT_BITS, ranks, steps=steps)
+
+
+@pytest.mark.slow
+def test_two_processes_keep_equal_moments_of_8_bits(tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    for name in ("whole", "parts"):
+        tiny_run(tmp_path / name, EIGHT_BITS)  # writes the plan
+    torch.multiprocessing.spawn(work_in_8_bits, (tmp_path, free_port()), nprocs=2)
+    whole, parts = (stored(tmp_path / name, EIGHT_BITS) for name in ("whole", "parts"))
+    assert any(name.startswith("exp_avg.codes/") for name in whole)
+    assert all(t.equal(parts[name]) for name, t in whole.items())
+    first, second = (torch.load(tmp_path / f"reports-{rank}.pt") for rank in (0, 1))
+    assert first == second
+    for ours, alone in zip(first, train(tmp_path / "alone", EIGHT_BITS), strict=True):
+        assert ours["loss"] == pytest.approx(alone.loss, rel=1e-3)

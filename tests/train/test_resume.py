@@ -37,7 +37,6 @@ def last_files(directory: Path) -> dict[str, bytes]:
 EIGHT_BITS = {"width": 32, "branch": 0.5, "optimizer": OptimizerSettings(optimizer="adamw8bit", accumulate=2)}
 
 
-@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(
     "changes",
     [{}, {"branch": 0.5}, {"flip": True, "optimizer": OptimizerSettings(accumulate=2, precision="bf16")}, EIGHT_BITS],

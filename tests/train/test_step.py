@@ -160,7 +160,6 @@ def test_bf16_is_close_and_weights_stay_in_fp32() -> None:
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
 
 
-@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("kind", ["adamw", "adamw8bit"])
 def test_a_state_is_restored_bit_for_bit(kind: AdamWKind) -> None:
     if kind == "adamw8bit":

@@ -151,7 +151,7 @@ class MachineOptions:
     checkpointing: bool = False
     """recompute activations in the backward pass: less memory, more time"""
     compile: bool = False
-    """pass the network through torch.compile"""
+    """pass the network, and the step of --optimizer adamw8bit, through torch.compile"""
     save_every: int = 500
     """steps between checkpoints of a block"""
     keep: int = 2

@@ -44,7 +44,7 @@ class Run:
         device: where the block being trained lives.
         ranks: the processes that train the block together.
         checkpointing: recompute activations layer by layer in the backward pass.
-        compile: pass the network through ``torch.compile``.
+        compile: pass the network, and an optimizer's step that is no fused kernel, through ``torch.compile``.
         save_every, keep: steps between checkpoints, and how many are kept.
         warn: is told about damaged checkpoints that were passed over.
     """
@@ -132,7 +132,7 @@ def restore(run: Run, spec: JobSpec, start: Path | None, step: int | None = None
             )
         tensors, stamp, problems = found
         found = tensors.renamed(partial(_in_place, layers=spec.layers)), stamp, problems
-    state = TrainState(spec, _build(run, spec), run.settings, run.ranks, run.device, fresh=found is None)
+    state = TrainState(spec, _build(run, spec), run.settings, run.ranks, run.device, found is None, run.compile)
     if found is not None:
         tensors, stamp, problems = found
         for problem in problems:

@@ -89,6 +89,7 @@ class TrainState:
         ranks: the processes that train the block together; with ``"fsdp"`` this one keeps its shards on ``device``
             (None: where ``denoiser`` is).
         fresh: the job starts; False leaves the averages to ``load``.
+        compile: pass the optimizer's step through ``torch.compile``, where that makes a difference (``optim.adamw``).
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class TrainState:
         ranks: Ranks = ALONE,
         device: torch.device | None = None,
         fresh: bool = True,
+        compile: bool = False,
     ) -> None:
         pieces = ranks.size * settings.accumulate
         if spec.batch_size < pieces:
@@ -126,6 +128,7 @@ class TrainState:
             beta1=settings.beta1,
             beta2=settings.beta2,
             weight_decay=settings.weight_decay,
+            compile=compile,
         )
 
     @torch.no_grad()

@@ -11,8 +11,8 @@ Parameters of fewer than 4096 elements, or of a number that 256 does not divide,
 
 The step is one parameter's after the other. Run eagerly, it holds temporary tensors of about 13 times the largest
 parameter, at a time when activations are gone. Compiled, they are about twice that parameter (on a CPU) and the step is
-many times as fast, but ``torch.compile`` needs a compiler and, at the first step, some seconds for each shape of a
-parameter. The two round differently, so that only runs of one kind are equal bit for bit.
+many times as fast, but ``torch.compile`` needs a compiler and, at a process's first step, about ten seconds for each
+shape of a parameter. The two round differently, so that only runs of one kind are equal bit for bit.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     python benchmarks/ablations.py --out runs/ablations --budget 900k --workers 2
     python benchmarks/ablations.py --choices shared --out runs/shared --budget 300k --seeds 3 --workers 2 --width 32
 
-``paper``: bands, overlap, number of blocks (Tables 7, 8 and 10 of arXiv 2506.14202). ``shared``: who trains stem and head.
+``paper``: bands, overlap, number of blocks (Tables 7, 8 and 10 of arXiv 2506.14202); ``shared``: who trains stem and
+head.
 
 Plain blocks without --branch, as in the paper. Losses are reported on the same three bands for every variant. What is
 finished is not run again. Prints one JSON object per variant.

@@ -259,6 +259,7 @@ def training_flops(plan: Plan, checkpointing: bool = False) -> SampleFlops:
 
     Every layer of a backbone costs the same and so does every sample: one sample with one layer and with two say all.
     """
+    plan = replace(plan, recipe={**plan.recipe, "accumulate": 1})
     sample = replace(costliest_job(plan), batch_size=1)
     one, two = (
         step_flops(partial(dry_run, plan, replace(sample, layers=range(layers)), checkpointing)) for layers in (1, 2)

@@ -192,6 +192,13 @@ def _pick(kind: type[Budget] | type[OptimizerSettings], plan: Plan) -> Budget | 
     return cast(Callable[..., Budget | OptimizerSettings], kind)(**{name: plan.recipe[name] for name in names})
 
 
+def block_bytes(plan: Plan) -> int:
+    """Bytes of the weights of the largest block."""
+    with torch.device("meta"):
+        largest = build_backbone(plan)(range(max(plan.layers)))
+    return sum(p.numel() * p.element_size() for p in largest.parameters())
+
+
 def image_shape(plan: Plan) -> tuple[int, int, int]:
     """(channels, height, width) of what an image plan denoises."""
     size = cast(int, plan.architecture["image_size"])

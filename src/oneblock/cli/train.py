@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions
 from oneblock.data import Source
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, write_plan
-from oneblock.presets import blockwise, image_plan, image_task, plan_budget, plan_optimizer
+from oneblock.presets import block_bytes, blockwise, image_plan, image_task, plan_budget, plan_optimizer
 from oneblock.train.loop import Idle, Run
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.record import Recorder, Row
@@ -24,6 +26,12 @@ from oneblock.train.step import StepReport
 from oneblock.train.strategy import SEED, Reports, job_specs, one_block, round_robin
 
 Sent = Callable[[str, bool], None]
+
+
+LARGE = 64 * 2**20
+"""Bytes of a block's weights from which memory counts for more than the time of an allocation."""
+M_MMAP_THRESHOLD = -3
+"""Of ``mallopt``: from which size a block of memory is mapped, and unmapped when it is freed (malloc.h)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +118,8 @@ def start_run(plan: Plan, out: Path, images: Source, machine: MachineOptions, ra
     budget = plan_budget(plan)
     job_specs(plan, budget)
     device = machine.torch_device()
+    if device.type == "cpu" and block_bytes(plan) >= LARGE:
+        _return_memory()
     write_plan(plan, out)
     return Run(
         plan=plan,
@@ -127,6 +137,16 @@ def start_run(plan: Plan, out: Path, images: Source, machine: MachineOptions, ra
         keep=machine.keep,
         warn=lambda message: console.say(f"oneblock: {message}; going on from an earlier checkpoint"),
     )
+
+
+def _return_memory() -> None:
+    """Have glibc hand freed tensors back to the system at once, for the rest of this process.
+
+    Left alone it comes to keep them in a heap, where gradients and activations leave each other holes: a ninth more
+    memory for a block of 256 MiB. Handing back costs small networks a fifth of their speed, large ones nothing.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
 def train(

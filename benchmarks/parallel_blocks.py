@@ -4,7 +4,9 @@
 
 Both ways run in a network namespace without interfaces (``unshare --net``, which needs Linux and root), so that no byte
 can leave a process; the bytes its loopback has counted are printed. One after the other is run with one thread, as each
-of the two, and with two threads, as one would do it on such a machine. Prints a JSON line for each pair, then medians.
+of the two, and with two threads, as one would do it on such a machine. What the machine itself gives two processes at
+once is measured beside each pair by products of matrices, one thread each. Prints a JSON line for each pair, then
+medians.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import time
 from pathlib import Path
 
 ONEBLOCK = (sys.executable, "-m", "oneblock.cli")
-PLAN = ("--data", "digits", "--size", "nano", "--width", "128", "--heads", "4", "--blocks", "2", "--batch-size", "64")
+PLAN = ("--data", "digits", "--size", "nano", "--width", "384", "--heads", "6", "--blocks", "2", "--batch-size", "64")
 WAYS = {"together": (2, 1), "one after the other": (1, 1), "one after the other, two threads": (1, 2)}
 
 
@@ -38,10 +40,38 @@ def launch(budget: str, local: int, threads: int) -> tuple[float, int]:
     return seconds, int(fields[1]) + int(fields[9])
 
 
+PRODUCTS = """
+import sys, time, torch
+torch.set_num_threads(1)
+a = torch.randn(512, 512)
+sys.stdin.readline()
+began, count = time.perf_counter(), 0
+while time.perf_counter() - began < 5:
+    a @ a
+    count += 1
+print(count)
+"""
+
+
+def ceiling() -> float:
+    """Products that two processes at once make in five seconds, over those of one."""
+
+    def products(num_processes: int) -> int:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        processes = [subprocess.Popen([sys.executable, "-c", PRODUCTS], **pipes) for _ in range(num_processes)]
+        time.sleep(5)  # torch is imported meanwhile
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        return sum(int(process.communicate()[0]) for process in processes)
+
+    return products(2) / products(1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--budget", default="600k")
+    parser.add_argument("--budget", default="10k")
     options = parser.parse_args()
     rows = []
     for pair in range(options.pairs):
@@ -50,7 +80,8 @@ def main() -> None:
             seconds[name], seen = launch(options.budget, local, threads)
             exchanged += seen
         rows.append(seconds)
-        print(json.dumps({"pair": pair, "seconds": seconds, "bytes_exchanged": exchanged}), flush=True)
+        row = {"pair": pair, "seconds": seconds, "bytes_exchanged": exchanged, "machine_ceiling": ceiling()}
+        print(json.dumps(row), flush=True)
     for name in list(WAYS)[1:]:
         ratios = [row[name] / row["together"] for row in rows]
         print(json.dumps({"against": name, "throughput": ratios, "median": statistics.median(ratios)}), flush=True)

@@ -4,8 +4,10 @@
 
 Two networks. DiT: the library's own loop, data, noise, clipping, AdamW and weight average included, with the whole
 batch for every block and with a block's share of it (the default of ``oneblock train``: as many times more steps as
-there are blocks). ViT: the layers alone, a squared error against a target, AdamW. Checkpoints are not written. Each
-pair runs both arms in turn, the other one first each time; prints a JSON line for each pair and one with the median.
+there are blocks). ViT: the layers alone, a squared error against a target, AdamW. Checkpoints are not written.
+
+A paired run alternates step by step, because a machine's speed drifts: one of the whole network, then as many layer
+evaluations of the blocks. Prints a JSON line for each paired run and one with the median ratio.
 """
 
 import argparse
@@ -14,7 +16,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +30,11 @@ from oneblock.models.vit import Layer, LayerConfig
 from oneblock.plan import Plan
 from oneblock.presets import ImageRecipe, blockwise, image_plan, image_task, plan_budget, plan_optimizer
 from oneblock.train.loop import Run, train_job
+from oneblock.train.step import StepReport
 from oneblock.train.strategy import job_specs
+
+Step = Callable[[], None]
+Jobs = AbstractContextManager[list[Step]]
 
 IMAGES = synthetic_images(512, 28, 1, 8, seed=0)
 
@@ -48,10 +56,9 @@ def dit_plan(options: argparse.Namespace, blocks: int, block_batch_size: int = 0
     return image_plan(recipe)
 
 
-def dit_seconds(plan: Plan, steps: int) -> float:
-    """Seconds of ``steps`` steps of every job, after a first one that is not counted; the steps of a plan with small
-    batches count as shares of a step."""
-    seconds = 0.0
+@contextmanager
+def dit_jobs(plan: Plan) -> Iterator[list[Step]]:
+    """One function for each job of the plan: it makes the steps that see a whole batch."""
     budget = plan_budget(plan)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(
@@ -63,41 +70,48 @@ def dit_seconds(plan: Plan, steps: int) -> float:
             settings=plan_optimizer(plan),
             save_every=10**9,
         )
-        for spec in job_specs(plan, budget):
-            job = train_job(run, replace(spec, last_step=10**9))
-            next(job)
-            count = steps * budget.batch_size // spec.batch_size
-            began = time.perf_counter()
+        specs = [replace(spec, last_step=10**9) for spec in job_specs(plan, budget)]
+        jobs = [train_job(run, spec) for spec in specs]
+
+        def steps(job: Iterator[StepReport], count: int) -> None:
             for _ in islice(job, count):
                 pass
-            seconds += time.perf_counter() - began
+
+        yield [partial(steps, job, budget.batch_size // spec.batch_size) for job, spec in zip(jobs, specs, strict=True)]
+        for job in jobs:
             job.close()
-    return seconds
 
 
-def vit_seconds(options: argparse.Namespace, blocks: int, steps: int) -> float:
-    """Seconds of ``steps`` steps of every block of a stack of ViT layers, after a first one that is not counted."""
+@contextmanager
+def vit_jobs(options: argparse.Namespace, blocks: int) -> Iterator[list[Step]]:
+    """One function for each block of a stack of ViT layers: it makes a step."""
     config = LayerConfig(width=options.width, heads=options.heads)
-    seconds = 0.0
-    for _ in range(blocks):
-        run = layers_run(
-            [Layer(config) for _ in range(options.depth // blocks)], (options.batch_size, 49, config.width)
-        )
-        run.step()
-        began = time.perf_counter()
-        for _ in range(steps):
-            run.step()
-        seconds += time.perf_counter() - began
+    shape = (options.batch_size, 49, config.width)
+    depth = options.depth // blocks
+    yield [layers_run([Layer(config) for _ in range(depth)], shape).step for _ in range(blocks)]
+
+
+def paired_run(whole: Jobs, own: Jobs, steps: int) -> dict[str, float]:
+    """Seconds of ``steps`` steps of the whole network and of the same work for its blocks, after two of each that are
+    not counted."""
+    seconds = {"end-to-end": 0.0, "blockwise": 0.0}
+    with whole as whole_jobs, own as own_jobs:
+        for step in range(steps + 2):
+            for arm, jobs in (("end-to-end", whole_jobs), ("blockwise", own_jobs)):
+                began = time.perf_counter()
+                for job in jobs:
+                    job()
+                seconds[arm] += time.perf_counter() - began if step >= 2 else 0.0
     return seconds
 
 
-def arms(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], float], Callable[[], float]]]:
+def arms(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Jobs], Callable[[], Jobs]]]:
     """Name, end-to-end training and blockwise training."""
-    whole, blocks, steps = dit_plan(options, 1), options.blocks, options.steps
+    whole, blocks = dit_plan(options, 1), options.blocks
     for name, block_batch_size in (("dit, whole batches", options.batch_size), ("dit, shares of the batch", 0)):
         own = dit_plan(options, blocks, block_batch_size)
-        yield name, lambda: dit_seconds(whole, steps), lambda own=own: dit_seconds(own, steps)  # type: ignore[misc]
-    yield "vit", lambda: vit_seconds(options, 1, steps), lambda: vit_seconds(options, blocks, steps)
+        yield name, partial(dit_jobs, whole), partial(dit_jobs, own)
+    yield "vit", partial(vit_jobs, options, 1), partial(vit_jobs, options, blocks)
 
 
 def main() -> None:
@@ -117,9 +131,7 @@ def main() -> None:
     for name, end_to_end, own in arms(options):
         ratios = []
         for pair in range(options.pairs):
-            seconds = {}
-            for arm in ("end-to-end", "blockwise") if pair % 2 else ("blockwise", "end-to-end"):
-                seconds[arm] = own() if arm == "blockwise" else end_to_end()
+            seconds = paired_run(end_to_end(), own(), options.steps)
             ratios.append(seconds["blockwise"] / seconds["end-to-end"])
             print(json.dumps({"network": name, "pair": pair, **seconds, "ratio": ratios[-1]}), flush=True)
         summary = {

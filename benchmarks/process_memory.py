@@ -62,7 +62,7 @@ def peaks(batch_size: int) -> Iterator[tuple[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=48)
+    parser.add_argument("--batch-size", type=int, default=64)
     options = parser.parse_args()
     rows: dict[str, list[float]] = defaultdict(list)
     for run in range(options.runs):

@@ -132,6 +132,10 @@ def test_blocks_that_share_are_launched_together_or_not_at_all(tmp_path: Path, o
     assert "train in one process; use oneblock train images --shared joint" in refused("launch", tmp_path / "joint")
     for words in (["--slurm"], ["--torchrun", "2"], ["--local", "1"]):
         assert "must run at the same time on this machine" in refused("launch", tmp_path / "synced", *words)
+    words = ("--strategy", "plan-only", "--optimizer", "adamw8bit")
+    ok("train", "images", *TINY, *WORK, "--out", tmp_path / "eight", *words)
+    said = refused("launch", tmp_path / "eight", "--torchrun", "2", "--parallel", "fsdp")
+    assert "cannot shard the moments of optimizer='adamw8bit'" in said
     assert "must meet: set MASTER_ADDR" in refused("job", tmp_path / "synced", "--block", "0", "--threads", "1")
 
 

@@ -21,7 +21,7 @@ from oneblock.launch.command import Task, task
 from oneblock.launch.local import Event, run_tasks
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, read_plan
-from oneblock.presets import plan_budget
+from oneblock.presets import plan_budget, plan_optimizer
 from oneblock.train.strategy import SEED, job_specs
 
 
@@ -74,7 +74,12 @@ class Launch:
             self._run(stages, directory, _meeting() if plan.shared == "synced" else {})
 
     def _check(self, plan: Plan) -> None:
-        """Blocks that share trained parts need each other."""
+        """Blocks that share trained parts need each other; not every optimizer can be sharded."""
+        if self.torchrun and self.parallel == "fsdp" and plan_optimizer(plan).optimizer == "adamw8bit":
+            raise ValueError(
+                f"parallel='fsdp' cannot shard the moments of optimizer='adamw8bit', which {self.run_dir} is planned "
+                "with; use --parallel ddp"
+            )
         if plan.shared == "joint":
             raise ValueError(
                 f"the blocks of {self.run_dir} share one stem and head (shared='joint') and train in one process; use "

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from oneblock.train.strategy import SEED
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -30,6 +32,6 @@ def task(job: str, run_dir: str, options: Sequence[str] = (), processes: int = 0
     """
     # standalone: a rendezvous of its own for every block, on a free port
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)) if processes else ()
-    block = "-1" if job == "seed" else job.removeprefix("block-")
+    block = "-1" if job == SEED else job.removeprefix("block-")
     words = (sys.executable, *torchrun, "-m", "oneblock.cli", "job", run_dir, "--block", block, *options)
     return Task(job=job, command=words)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from oneblock.cli.console import table
 from oneblock.memory import DryRun, PeakBytes, layers_run, peak_bytes, step_flops
-from oneblock.models.vit import Layer, LayerConfig
+from oneblock.models.layers import Layer, LayerConfig
 
 DEPTH, TOKENS = 12, 197
 VIT_BASE = LayerConfig(width=768, heads=12)

@@ -26,7 +26,7 @@ import torch
 
 from oneblock.data import MemorySource, synthetic_images
 from oneblock.memory import layers_run
-from oneblock.models.vit import Layer, LayerConfig
+from oneblock.models.layers import Layer, LayerConfig
 from oneblock.plan import Plan
 from oneblock.presets import ImageRecipe, blockwise, image_plan, image_task, plan_budget, plan_optimizer
 from oneblock.train.loop import Run, train_job

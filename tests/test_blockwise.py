@@ -164,4 +164,4 @@ def test_wrong_arguments_are_refused() -> None:
 
 
 def test_precondition_of_the_plan_is_used() -> None:
-    assert blockwise(tiny_plan(sigma_data=0.8)).denoiser(0).precondition == Precondition(0.8)
+    assert blockwise(tiny_plan(sigma_data=0.8)).denoiser(0).frame == Precondition(0.8)

@@ -12,8 +12,8 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 LINKS = (
-    ("noise", "precondition", "ops", "data", "metrics", "optim"),
-    ("partition", "models"),
+    ("noise", "precondition", "table", "ops", "data", "metrics", "optim"),
+    ("partition", "calibrate", "models"),
     ("plan", "convert"),
     ("blockwise",),
     ("guidance", "sample"),

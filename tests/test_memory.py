@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from oneblock.memory import DryRun, PeakBytes, layers_run, peak_bytes, step_flops
-from oneblock.models.vit import Layer, LayerConfig
+from oneblock.models.layers import Layer, LayerConfig
 from oneblock.optim.adamw import state_tensors
 from oneblock.plan import Plan
 from oneblock.presets import (

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Protocol
 
 import torch
@@ -22,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from oneblock.partition import Partition
 from oneblock.plan import Plan
-from oneblock.precondition import Precondition
+from oneblock.precondition import Frame
 
 BuildBackbone = Callable[[range], nn.Module]
 
@@ -34,15 +35,17 @@ class DenoiserLike(Protocol):
 
 
 class BlockDenoiser(nn.Module):
-    """``D_b(z, sigma, x) = c_skip z + c_out F_b(c_in z, c_noise, x)`` (EDM, Equation 7).
+    """A block between what its frame shows it and what the frame makes of its answer: with EDM's preconditioning
+    ``D_b(z, sigma, x) = c_skip z + c_out F_b(c_in z, c_noise, x)`` (EDM, Equation 7).
 
+    For targets that are rows of a table the answer is one logit per row; ``guidance.ExpectedRow`` makes a target of it.
     With ``checkpointing`` each layer's activations are recomputed in the backward pass.
     """
 
-    def __init__(self, backbone: nn.Module, precondition: Precondition, checkpointing: bool = False) -> None:
+    def __init__(self, backbone: nn.Module, frame: Frame, checkpointing: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
-        self.precondition = precondition
+        self.frame = frame
         self.checkpointing = checkpointing
 
     @property
@@ -52,9 +55,8 @@ class BlockDenoiser(nn.Module):
     def forward(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
         if sigma.shape != z.shape[:1]:
             raise ValueError(f"sigma has shape {tuple(sigma.shape)}; give one level per sample, ({z.shape[0]},)")
-        scale = sigma.view(-1, *[1] * (z.ndim - 1))
-        prediction = self._network(self.precondition.c_in(scale) * z, self.precondition.c_noise(sigma), context)
-        return self.precondition.c_skip(scale) * z + self.precondition.c_out(scale) * prediction.to(z.dtype)
+        prediction = self._network(self.frame.inputs(z, sigma), self.frame.noise(sigma), context)
+        return self.frame.outputs(z, sigma, prediction)
 
     def _network(self, z: Tensor, noise: Tensor, context: Tensor) -> Tensor:
         h, condition = self.backbone.get_submodule("stem")(z, noise, context)
@@ -70,12 +72,14 @@ class BlockDenoiser(nn.Module):
 class Blockwise:
     """Builds block b of a plan as a denoiser, and nothing of any other block.
 
-    Initial weights follow from (plan.seed, block) alone, so any machine builds the same block.
+    Initial weights follow from (plan.seed, block) alone, so any machine builds the same block. ``frame`` is the plan's
+    EDM preconditioning unless given.
     """
 
-    def __init__(self, build: BuildBackbone, plan: Plan) -> None:
+    def __init__(self, build: BuildBackbone, plan: Plan, frame: Frame | None = None) -> None:
         self.build = build
         self.plan = plan
+        self.frame = frame or plan.precondition
 
     def denoiser(self, block: int, checkpointing: bool = False) -> BlockDenoiser:
         """Block ``block`` with fresh weights; a block outside the plan is a ``ValueError``."""
@@ -83,7 +87,7 @@ class Blockwise:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.plan.derive_seed("init", block))
             backbone = self.build(layers)
-        return BlockDenoiser(backbone, self.plan.precondition, checkpointing)
+        return BlockDenoiser(backbone, deepcopy(self.frame), checkpointing)
 
 
 class Denoiser:
@@ -118,8 +122,11 @@ class Denoiser:
         if bool((owner == first).all()):
             out: Tensor = self.block(first)(z, sigma, context)
             return out
-        mixed = torch.empty_like(z)
+        answers = []
         for index in owner.unique().tolist():
             mine = owner == index
-            mixed[mine] = self.block(int(index))(z[mine], sigma[mine], context[mine])
+            answers.append((mine, self.block(int(index))(z[mine], sigma[mine], context[mine])))
+        mixed = torch.empty(len(z), *answers[0][1].shape[1:], dtype=answers[0][1].dtype, device=z.device)
+        for mine, answer in answers:
+            mixed[mine] = answer
         return mixed

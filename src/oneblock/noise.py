@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -128,6 +131,60 @@ class LogUniform(NoiseLaw):
 
 
 @dataclass(frozen=True)
+class Tabulated(NoiseLaw):
+    """A law given by its cumulative distribution at some levels, linear in ln sigma between them.
+
+    Args:
+        levels: ascending noise levels above 0.
+        mass: the mass below each, ascending from 0 to 1.
+    """
+
+    levels: tuple[float, ...]
+    mass: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _check_sigma_range(min(self.levels, default=0.0), max(self.levels, default=0.0))
+        for name, values in (("levels", self.levels), ("mass", self.mass)):
+            if any(a >= b for a, b in pairwise(values)):
+                raise ValueError(f"{name}={values} do not ascend; give strictly ascending numbers")
+        if len(self.levels) != len(self.mass) or (self.mass[0], self.mass[-1]) != (0.0, 1.0):
+            raise ValueError(
+                f"mass={self.mass} at {len(self.levels)} levels; give one number per level, from 0.0 to 1.0"
+            )
+
+    @property
+    def low(self) -> float:
+        return self.levels[0]
+
+    @property
+    def high(self) -> float:
+        return self.levels[-1]
+
+    def cdf(self, level: Tensor) -> Tensor:
+        logs, mass = self._table()
+        return _interpolate(level.double().log(), logs, mass)
+
+    def quantile(self, mass: Tensor) -> Tensor:
+        logs, known = self._table()
+        return _interpolate(mass.double(), known, logs).exp().clamp(self.low, self.high)
+
+    def widen(self, lower: float, upper: float, overlap: float) -> tuple[float, float]:
+        return _widen_log(self, lower, upper, overlap)
+
+    def _table(self) -> tuple[Tensor, Tensor]:
+        levels, mass = (torch.tensor(values, dtype=torch.float64) for values in (self.levels, self.mass))
+        return levels.log(), mass
+
+
+def _interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
+    """The piecewise linear function through (xs, ys), xs ascending, constant outside."""
+    right = torch.searchsorted(xs, x).clamp(1, len(xs) - 1)
+    left = right - 1
+    part = ((x - xs[left]) / (xs[right] - xs[left])).clamp(0.0, 1.0)
+    return ys[left] + part * (ys[right] - ys[left])
+
+
+@dataclass(frozen=True)
 class _MaskSchedule(NoiseLaw):
     """Levels are times ``t`` in [0, 1]; the mass below ``t`` is the masked fraction ``1 - alpha(t)``.
 
@@ -169,15 +226,17 @@ class CosineMask(_MaskSchedule):
         return (1.0 - torch.acos(mass.double().clamp(0.0, 1.0)) * 2.0 / math.pi).clamp(0.0, 1.0)
 
 
-LAWS: dict[str, type[LogNormal] | type[LogUniform] | type[LinearMask] | type[CosineMask]] = {
+LawValue = str | float | Sequence[float]
+LAWS: dict[str, type[LogNormal | LogUniform | Tabulated | LinearMask | CosineMask]] = {
     "log-normal": LogNormal,
     "log-uniform": LogUniform,
+    "tabulated": Tabulated,
     "linear-mask": LinearMask,
     "cosine-mask": CosineMask,
 }
 
 
-def law_to_dict(law: NoiseLaw) -> dict[str, str | float]:
+def law_to_dict(law: NoiseLaw) -> dict[str, LawValue]:
     """Plain values that ``law_from_dict`` turns back into an equal law."""
     for name, kind in LAWS.items():
         if type(law) is kind:
@@ -185,7 +244,7 @@ def law_to_dict(law: NoiseLaw) -> dict[str, str | float]:
     raise ValueError(f"noise law {type(law).__name__} has no name in a plan; use one of {', '.join(LAWS)}")
 
 
-def law_from_dict(values: dict[str, str | float]) -> NoiseLaw:
+def law_from_dict(values: Mapping[str, LawValue]) -> NoiseLaw:
     """Inverse of ``law_to_dict``; an unknown law or setting is a ``ValueError``."""
     settings = dict(values)
     name = settings.pop("law", None)
@@ -195,7 +254,12 @@ def law_from_dict(values: dict[str, str | float]) -> NoiseLaw:
     allowed = set(kind.__dataclass_fields__)
     if set(settings) != allowed:
         raise ValueError(f"noise law {name!r} has settings {sorted(settings)}; it needs exactly {sorted(allowed)}")
-    return kind(**{key: float(value) for key, value in settings.items()})
+    plain = {key: _plain(value) for key, value in settings.items()}
+    return cast(Callable[..., NoiseLaw], kind)(**plain)
+
+
+def _plain(value: LawValue) -> float | tuple[float, ...]:
+    return float(value) if isinstance(value, str | int | float) else tuple(float(v) for v in value)
 
 
 def _check_sigma_range(sigma_min: float, sigma_max: float) -> None:

@@ -15,7 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal, get_args
 
-from oneblock.noise import law_from_dict
+from oneblock.noise import LawValue, law_from_dict
 from oneblock.partition import Partition
 from oneblock.precondition import Precondition
 
@@ -46,7 +46,7 @@ class Plan:
     task: str
     architecture: Mapping[str, Plain]
     layers: tuple[int, ...]
-    noise: Mapping[str, str | float]
+    noise: Mapping[str, LawValue]
     edges: tuple[float, ...]
     overlap: float
     sigma_data: float

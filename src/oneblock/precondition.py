@@ -1,15 +1,33 @@
-"""EDM preconditioning: the scalings around a network and the loss weight that undoes them.
+"""Between noisy targets and a network: what it is shown, and what is made of its answer.
 
-``D(z, sigma) = c_skip z + c_out F(c_in z, c_noise)`` keeps the network's input and its target at unit variance for
-every sigma when the data have standard deviation ``sigma_data`` (Karras et al., Equation 7 and Table 1,
-https://arxiv.org/abs/2206.00364).
+EDM preconditioning, for targets that are numbers: ``D(z, sigma) = c_skip z + c_out F(c_in z, c_noise)`` keeps the
+network's input and its target at unit variance for every sigma when the data have standard deviation ``sigma_data``
+(Karras et al., Equation 7 and Table 1, https://arxiv.org/abs/2206.00364).
+
+Evidence, for targets that are rows of a table of class vectors: all that z says about the class is the likelihood of
+each row.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+
+class Frame(Protocol):
+    """What stands between a noisy target and the network."""
+
+    def inputs(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """What the network is shown of ``z`` (n, ...) at levels ``sigma`` (n,)."""
+
+    def noise(self, sigma: Tensor) -> Tensor:
+        """The noise conditioning (n,)."""
+
+    def outputs(self, z: Tensor, sigma: Tensor, prediction: Tensor) -> Tensor:
+        """The denoiser's answer, from the network's."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,75 @@ class Precondition:
         """``ln(sigma) / 4`` (EDM, Table 1)."""
         return 0.25 * sigma.log()
 
+    def inputs(self, z: Tensor, sigma: Tensor) -> Tensor:
+        return self.c_in(_like(sigma, z)) * z
+
+    def noise(self, sigma: Tensor) -> Tensor:
+        return self.c_noise(sigma)
+
+    def outputs(self, z: Tensor, sigma: Tensor, prediction: Tensor) -> Tensor:
+        scale = _like(sigma, z)
+        return self.c_skip(scale) * z + self.c_out(scale) * prediction.to(z.dtype)
+
     def weight(self, sigma: Tensor) -> Tensor:
         """``(sigma^2 + sd^2) / (sigma sd)^2 = 1 / c_out^2`` (EDM, Table 1, loss weighting)."""
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Noisy class vectors scaled by EDM's ``c_in``; the network's answer is one logit per class."""
+
+    precondition: Precondition
+
+    def inputs(self, z: Tensor, sigma: Tensor) -> Tensor:
+        return self.precondition.inputs(z, sigma)
+
+    def noise(self, sigma: Tensor) -> Tensor:
+        return self.precondition.c_noise(sigma)
+
+    def outputs(self, z: Tensor, sigma: Tensor, prediction: Tensor) -> Tensor:
+        return prediction.to(z.dtype)
+
+
+class Evidence(nn.Module):
+    """Noisy class vectors as what they say about each class; the network's answer is one logit per class.
+
+    The rows T_k of the table have equal norms, so ``log p(y = k | z, sigma) = z . T_k / sigma^2 + constant`` when all
+    classes are equally likely. With ``skip`` the network answers with logits of ``p(y | x)`` alone, and Bayes' rule
+    does the
+    rest: ``log p(y = k | x, z, sigma) = network_k + z . T_k / sigma^2 + constant``, as z depends on x through y only.
+
+    Args:
+        table: (k, d), rows of norm 1.
+        skip: add the evidence to the network's logits.
+        limit: the network is shown ``tanh(evidence / limit)``, evidence centred over the classes.
+    """
+
+    table: Tensor
+
+    def __init__(self, table: Tensor, skip: bool, limit: float = 4.0) -> None:
+        super().__init__()
+        self.register_buffer("table", table, persistent=False)
+        self.skip = skip
+        self.limit = limit
+
+    def evidence(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """``z . T_k / sigma^2`` (..., k), centred over k, of ``z`` (..., d) at levels ``sigma`` (n,)."""
+        scores = z @ self.table.mT.to(z.dtype) / _like(sigma, z) ** 2
+        return scores - scores.mean(-1, keepdim=True)
+
+    def inputs(self, z: Tensor, sigma: Tensor) -> Tensor:
+        return torch.tanh(self.evidence(z, sigma) / self.limit)
+
+    def noise(self, sigma: Tensor) -> Tensor:
+        return 0.25 * sigma.log()
+
+    def outputs(self, z: Tensor, sigma: Tensor, prediction: Tensor) -> Tensor:
+        logits = prediction.to(z.dtype)
+        return logits + self.evidence(z, sigma) if self.skip else logits
+
+
+def _like(sigma: Tensor, z: Tensor) -> Tensor:
+    """``sigma`` (n,) with the trailing axes of ``z`` (n, ...)."""
+    return sigma.view(-1, *[1] * (z.ndim - 1))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from oneblock.models.dit import DiT, DiTConfig, Layer, Stem, positions_2d
+from oneblock.models.dit import DiT, DiTConfig, Stem
+from oneblock.models.layers import ModulatedLayer, positions_2d
 from oneblock.presets import SIZES
 
 
@@ -72,7 +73,7 @@ def test_a_patch_lands_where_it_was() -> None:
 
 
 def test_attention_is_softmax_attention() -> None:
-    layer = Layer(config()).double()
+    layer = ModulatedLayer(config().layer).double()
     shake(layer)
     h = torch.randn(2, 5, 16, dtype=torch.float64)
     q, k, v = layer.qkv(h).split(16, dim=-1)

@@ -26,7 +26,7 @@ from oneblock.data import EncodedSource
 from oneblock.metrics import default_extractor
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
-from oneblock.presets import image_plan, plan_budget, training_peak
+from oneblock.presets import image_plan, image_task, plan_budget, training_peak
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.shards import open_denoiser
 from oneblock.train.strategy import job_specs
@@ -199,7 +199,7 @@ def run_cell(options: CompareImages, cell: Cell) -> Row:
         options.sampling,
         run.device,
     )
-    labels = torch.arange(run.task.num_classes, device=run.device).repeat_interleave(8)
+    labels = torch.arange(image_task(plan).num_classes, device=run.device).repeat_interleave(8)
     denoiser = open_denoiser(directory, run.blockwise, run.device)
     shown, _ = sample_images(plan, denoiser, labels, options.sampling, train_images.codec)
     image_grid(shown, directory / "samples.png", 8)

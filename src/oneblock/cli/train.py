@@ -18,7 +18,7 @@ from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions
 from oneblock.data import Source
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, write_plan
-from oneblock.presets import block_bytes, blockwise, image_plan, image_task, plan_budget, plan_optimizer
+from oneblock.presets import block_bytes, blockwise, image_plan, plan_budget, plan_optimizer, plan_task
 from oneblock.train.loop import Idle, Run
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.record import Recorder, Row
@@ -114,7 +114,7 @@ def job_name(plan: Plan, block: int) -> str:
 
 def start_run(plan: Plan, out: Path, images: Source, machine: MachineOptions, ranks: Ranks = ALONE) -> Run:
     """Claim ``out`` for ``plan`` (another run's directory is refused) and gather what its jobs need."""
-    task = image_task(plan)
+    task = plan_task(plan)
     budget = plan_budget(plan)
     job_specs(plan, budget)
     device = machine.torch_device()

@@ -6,13 +6,13 @@ https://arxiv.org/abs/2212.09748. Shapes: n samples, c channels, h x w pixels, t
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from oneblock.models.layers import LayerConfig, ModulatedLayer, NoiseEmbedder, check_positions, positions_2d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,12 @@ class DiTConfig:
     def __post_init__(self) -> None:
         if self.patch < 1 or self.image_size % self.patch:
             raise ValueError(f"patch={self.patch} does not divide image_size={self.image_size}; use a divisor")
-        if self.heads < 1 or self.width % self.heads:
-            raise ValueError(f"heads={self.heads} does not divide width={self.width}; use a divisor")
-        if self.width % 4:
-            raise ValueError(f"width={self.width} is not a multiple of 4, which 2-D positions need")
+        check_positions(self.width)
+        _ = self.layer  # validates heads
+
+    @property
+    def layer(self) -> LayerConfig:
+        return LayerConfig(width=self.width, heads=self.heads, mlp_ratio=self.mlp_ratio)
 
 
 class DiT(nn.Module):
@@ -55,7 +57,7 @@ class DiT(nn.Module):
         self.config = config
         built = range(config.depth) if layers is None else layers
         self.stem = Stem(config)
-        self.layers = nn.ModuleDict({str(i): Layer(config) for i in built})
+        self.layers = nn.ModuleDict({str(i): ModulatedLayer(config.layer) for i in built})
         self.head = Head(config)
 
     def forward(self, z: Tensor, noise: Tensor, labels: Tensor) -> Tensor:
@@ -94,68 +96,6 @@ class Stem(nn.Module):
         return self.embed(patches) + self.positions, self.noise(noise) + self.label(labels)
 
 
-class NoiseEmbedder(nn.Module):
-    """Sinusoids of the noise conditioning, then a two-layer perceptron.
-
-    The conditioning ``ln(sigma) / 4`` spans less than 3 units. Wavelengths go from 16 units down to 1: shorter ones
-    make the network's answer arbitrary at the ends of the range, where training draws almost nothing and where
-    sampling starts (docs/log.md).
-    """
-
-    frequencies: Tensor
-
-    def __init__(self, width: int, num_frequencies: int = 64) -> None:
-        super().__init__()
-        frequencies = 2 * math.pi * 2.0 ** torch.linspace(-4.0, 0.0, num_frequencies)
-        self.register_buffer("frequencies", frequencies, persistent=False)
-        first, second = nn.Linear(2 * num_frequencies, width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(first, nn.SiLU(), second)
-        for linear in (first, second):
-            nn.init.normal_(linear.weight, std=math.sqrt(2.0 / linear.in_features))
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, noise: Tensor) -> Tensor:
-        """(n,) -> (n, d)."""
-        angles = noise[:, None].float() * self.frequencies
-        out: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
-        return out
-
-
-class Layer(nn.Module):
-    """A residual layer with adaLN-zero: attention, then a perceptron, each gated; the identity at the start."""
-
-    def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        d, hidden = config.width, int(config.width * config.mlp_ratio)
-        self.heads = config.heads
-        self.modulation = nn.Linear(d, 6 * d)
-        self.norm = nn.LayerNorm(d, elementwise_affine=False, eps=1e-6)
-        self.qkv = nn.Linear(d, 3 * d)
-        self.proj = nn.Linear(d, d)
-        self.up = nn.Linear(d, hidden)
-        self.down = nn.Linear(hidden, d)
-        for linear in (self.qkv, self.proj, self.up, self.down):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        """Tokens (n, t, d), condition (n, d) -> tokens (n, t, d)."""
-        modulation = self.modulation(F.silu(condition))[:, None]
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
-        h = h + gate_a * self.attention(self.norm(h) * (1 + scale_a) + shift_a)
-        u = self.up(self.norm(h) * (1 + scale_m) + shift_m)
-        out: Tensor = h + gate_m * self.down(F.gelu(u, approximate="tanh"))
-        return out
-
-    def attention(self, h: Tensor) -> Tensor:
-        q, k, v = rearrange(self.qkv(h), "n t (three heads e) -> three n heads t e", three=3, heads=self.heads)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = self.proj(rearrange(mixed, "n heads t e -> n t (heads e)"))
-        return out
-
-
 class Head(nn.Module):
     """Modulated norm and a linear map back to pixels; zero at the start."""
 
@@ -176,14 +116,3 @@ class Head(nn.Module):
         patches = self.out(self.norm(h) * (1 + scale) + shift)
         p = self.patch
         return rearrange(patches, "n (h w) (c p q) -> n c (h p) (w q)", h=self.side, p=p, q=p)
-
-
-def positions_2d(side: int, width: int) -> Tensor:
-    """Fixed sine-cosine positions (side * side, width): half the width for the row, half for the column."""
-    quarter = width // 4
-    frequencies = 10_000.0 ** (-torch.arange(quarter) / quarter)
-    angles = torch.arange(side)[:, None] * frequencies
-    table = torch.cat([angles.sin(), angles.cos()], dim=-1)
-    rows = table[:, None].expand(side, side, -1)
-    columns = table[None, :].expand(side, side, -1)
-    return torch.cat([rows, columns], dim=-1).reshape(side * side, width)

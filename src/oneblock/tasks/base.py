@@ -1,11 +1,14 @@
-"""What every task returns to the training loop."""
+"""What every task gives to the training loop."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from oneblock.blockwise import DenoiserLike
 
 
 @dataclass(frozen=True)
@@ -50,3 +53,16 @@ class Loss:
     def __post_init__(self) -> None:
         assert self.weighted.shape == self.plain.shape, "loss and weight must have one shape, one value per sample"
         assert self.weighted.ndim == 1, f"a loss has one value per sample, got shape {tuple(self.weighted.shape)}"
+
+
+class Task(Protocol):
+    """What is noised, what is predicted, and with which loss."""
+
+    def draw(
+        self, images: Tensor, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator
+    ) -> Batch:
+        """A training batch of samples from the data, ``images`` (n, c, h, w) in [-1, 1] with ``labels`` (n,), with
+        noise at levels ``sigma`` (n,); all randomness is the generator's."""
+
+    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, context: Tensor) -> Loss:
+        """Per-sample loss of ``denoiser`` on what ``draw`` gave."""

@@ -19,7 +19,7 @@ import torch
 from oneblock.blockwise import BlockDenoiser, Blockwise
 from oneblock.data import Source, random_flip
 from oneblock.plan import Plan
-from oneblock.tasks.image import ImageGeneration
+from oneblock.tasks.base import Task
 from oneblock.train.checkpoint import Stamp, checkpoint_path, keep_last, latest, save_checkpoint
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport, TrainState, train_step
@@ -52,7 +52,7 @@ class Run:
     plan: Plan
     directory: Path
     blockwise: Blockwise
-    task: ImageGeneration
+    task: Task
     source: Source
     settings: OptimizerSettings
     flip: bool = False

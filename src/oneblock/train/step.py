@@ -14,8 +14,7 @@ from oneblock.blockwise import BlockDenoiser
 from oneblock.optim.adamw import AdamWKind, make_adamw, make_state, move_state, set_learning_rate, state_tensors
 from oneblock.optim.ema import ema_beta, ema_update
 from oneblock.optim.schedule import learning_rate_factor
-from oneblock.tasks.base import Batch, Loss
-from oneblock.tasks.image import ImageGeneration
+from oneblock.tasks.base import Batch, Loss, Task
 from oneblock.train.parallel import ALONE, Ranks
 
 
@@ -166,7 +165,7 @@ class TrainState:
         self.step = step
 
 
-def train_step(state: TrainState, task: ImageGeneration, batch: Batch) -> StepReport:
+def train_step(state: TrainState, task: Task, batch: Batch) -> StepReport:
     """Update ``state`` on one batch, or on this process's part of one.
 
     Raises:
@@ -199,7 +198,7 @@ def train_step(state: TrainState, task: ImageGeneration, batch: Batch) -> StepRe
     )
 
 
-def backward(state: TrainState, task: ImageGeneration, batch: Batch) -> tuple[Loss, Tensor]:
+def backward(state: TrainState, task: Task, batch: Batch) -> tuple[Loss, Tensor]:
     """Accumulate and clip gradients; the per-sample loss (detached) and the gradient norm before clipping."""
     state.network.train()
     losses: list[Loss] = []
@@ -226,7 +225,7 @@ def update(state: TrainState, learning_rate: float) -> None:
     ema_update(averages, weights, ema_beta(state.step, state.settings.ema_gamma))
 
 
-def _loss(state: TrainState, task: ImageGeneration, batch: Batch) -> Loss:
+def _loss(state: TrainState, task: Task, batch: Batch) -> Loss:
     with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=state.settings.precision == "bf16"):
         return task.loss(state.network, batch.noised, batch.targets, batch.context)
 

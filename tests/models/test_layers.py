@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneblock.memory import layers_run, peak_bytes, step_flops
-from oneblock.models.vit import Layer, LayerConfig
+from oneblock.models.layers import Layer, LayerConfig
 
 pytest.importorskip("torch.distributed._tools.mem_tracker")
 CONFIG = LayerConfig(width=32, heads=4)

@@ -1,0 +1,46 @@
+"""Presets: from a few words (a size, a data set) to a full plan, and from a plan to what its jobs need."""
+
+from .base import SIZES, Size, plan_budget, plan_optimizer, usual_learning_rate
+from .classify import ClassifyRecipe, classify_plan, classify_task, label_table, paper_recipe
+from .image import ImageRecipe, image_plan, image_shape, image_task
+from .jobs import (
+    SampleFlops,
+    all_resident,
+    block_bytes,
+    blockwise,
+    build_backbone,
+    costliest_job,
+    dry_run,
+    plan_task,
+    train_state,
+    training_flops,
+    training_peak,
+)
+
+__all__ = [
+    "SIZES",
+    "ClassifyRecipe",
+    "ImageRecipe",
+    "SampleFlops",
+    "Size",
+    "all_resident",
+    "block_bytes",
+    "blockwise",
+    "build_backbone",
+    "classify_plan",
+    "classify_task",
+    "costliest_job",
+    "dry_run",
+    "image_plan",
+    "image_shape",
+    "image_task",
+    "label_table",
+    "paper_recipe",
+    "plan_budget",
+    "plan_optimizer",
+    "plan_task",
+    "train_state",
+    "training_flops",
+    "training_peak",
+    "usual_learning_rate",
+]

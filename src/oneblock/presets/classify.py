@@ -1,0 +1,169 @@
+"""Image classification with a ViT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+from oneblock.calibrate import entropy_law
+from oneblock.models.vit import NoisyToken, ViTConfig
+from oneblock.noise import LogNormal
+from oneblock.plan import Plain, Plan
+from oneblock.precondition import Evidence, Frame, Logits
+from oneblock.presets.base import Recipe
+from oneblock.presets.image import image_shape
+from oneblock.table import TableKind, normalised, orthonormal, random_unit, simplex
+from oneblock.tasks.base import Batch, Noised
+from oneblock.tasks.classify import Classification, LabelLoss, Weighting, mean_weight
+
+LabelLaw = Literal["entropy", "log-normal"]
+LabelInput = Literal["evidence", "bayes", "scaled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyRecipe(Recipe):
+    """What a plan for classification needs besides the data's shape.
+
+    Args:
+        table: the rows that stand for the classes (``oneblock.table``); ``"prototypes"`` needs ``prototypes``.
+        prototypes: their values, row by row.
+        label_width: length of random and orthonormal rows; 0 is the width of the network.
+        law: noise levels by how much they leave open (``calibrate.entropy_law``), or EDM's log-normal.
+        inputs: the network is shown the evidence of z for each class; the same, and the evidence is also added to its
+            logits (``"bayes"``); or z itself times ``c_in``.
+        noisy_token, modulated: see ``models.vit.ViTConfig``.
+        skip: the classifier reads ``c_skip z + c_out token``.
+        weighting, loss, label_smoothing: see ``tasks.classify.Classification``.
+    """
+
+    table: TableKind = "simplex"
+    prototypes: tuple[float, ...] = ()
+    label_width: int = 0
+    law: LabelLaw = "entropy"
+    inputs: LabelInput = "evidence"
+    noisy_token: NoisyToken = "separate"
+    modulated: bool = False
+    skip: bool = False
+    weighting: Weighting = "none"
+    loss: LabelLoss = "cross-entropy"
+    label_smoothing: float = 0.0
+
+
+def paper_recipe(recipe: ClassifyRecipe) -> ClassifyRecipe:
+    """The choices of DiffusionBlocks for classification (Shing et al., Section 3 and Appendix E.1,
+    https://arxiv.org/abs/2506.14202, and the released code where the paper is silent).
+
+    Class vectors are random unit vectors of the network's width and stay as they are; the released code trains them.
+    """
+    return replace(
+        recipe,
+        table="random",
+        label_width=0,
+        law="log-normal",
+        inputs="scaled",
+        modulated=True,
+        skip=True,
+        weighting="edm",
+        loss="cross-entropy",
+        sigma_data=0.5,
+        overlap=0.05,
+        shared="joint",
+        branch=0.0,
+    )
+
+
+def classify_plan(recipe: ClassifyRecipe) -> Plan:
+    """The plan of a classification run; ``ValueError`` on anything that does not fit together."""
+    depth, width, heads = recipe.dimensions
+    table = _table(recipe.table, recipe.num_classes, recipe.label_width or width, recipe.seed, recipe.prototypes)
+    law = entropy_law(table) if recipe.law == "entropy" else LogNormal()
+    config = ViTConfig(
+        image_size=recipe.image_size,
+        channels=recipe.image_shape[0],
+        num_classes=recipe.num_classes,
+        label_width=table.shape[1] if recipe.inputs == "scaled" else recipe.num_classes,
+        depth=depth,
+        width=width,
+        heads=heads,
+        patch=recipe.patch,
+        noisy_token=recipe.noisy_token,
+        modulated=recipe.modulated,
+        skip_sigma_data=recipe.sigma_data if recipe.skip else 0.0,
+    )
+    settings: dict[str, Plain] = {
+        "table": recipe.table,
+        "table_width": table.shape[1],
+        "prototypes": list(recipe.prototypes),
+        "inputs": recipe.inputs,
+        "weighting": recipe.weighting,
+        "loss": recipe.loss,
+        "label_smoothing": recipe.label_smoothing,
+        "autoencoder": "",
+    }
+    return recipe.plan("classify", {"name": "vit", **asdict(config)}, law, "equal-mass", settings)
+
+
+def vit_config(plan: Plan) -> ViTConfig:
+    """The ViT of a classification plan."""
+    settings = {key: value for key, value in plan.architecture.items() if key != "name"}
+    return cast(Callable[..., ViTConfig], ViTConfig)(**settings)
+
+
+def label_table(plan: Plan) -> Tensor:
+    """(k, d): the rows that stand for the classes of a classification plan."""
+    recipe = plan.recipe
+    return _table(
+        cast(TableKind, recipe["table"]),
+        vit_config(plan).num_classes,
+        cast(int, recipe["table_width"]),
+        plan.seed,
+        tuple(cast(list[float], recipe["prototypes"])),
+    )
+
+
+def _table(kind: TableKind, num_classes: int, width: int, seed: int, values: tuple[float, ...]) -> Tensor:
+    if kind == "simplex":
+        return simplex(num_classes)
+    if kind == "orthonormal":
+        return orthonormal(num_classes, max(width, num_classes), seed)
+    if kind == "random":
+        return random_unit(num_classes, width, seed)
+    if not values or len(values) % num_classes:
+        raise ValueError(
+            f"prototypes={len(values)} numbers do not make {num_classes} rows; give those of oneblock.table.prototypes"
+        )
+    return normalised(torch.tensor(values).view(num_classes, -1))
+
+
+def label_frame(plan: Plan) -> Frame:
+    """What the blocks of a classification plan are shown of a noisy label."""
+    inputs = plan.recipe["inputs"]
+    return Logits(plan.precondition) if inputs == "scaled" else Evidence(label_table(plan), skip=inputs == "bayes")
+
+
+def classify_task(plan: Plan) -> Classification:
+    """The task of a classification plan."""
+    if plan.task != "classify":
+        raise ValueError(f"task={plan.task!r}: this plan is not for classification; use a plan with task 'classify'")
+    recipe, partition = plan.recipe, plan.partition
+    bands: dict[int | None, tuple[float, float]] = {None: (partition.law.low, partition.law.high)}
+    bands |= {b: partition.training_band(b) for b in range(plan.num_blocks)}
+    normalised_means = {b: mean_weight(partition, band, plan.precondition) for b, band in bands.items()}
+    return Classification(
+        label_table(plan),
+        plan.precondition,
+        cast(Weighting, recipe["weighting"]),
+        cast(LabelLoss, recipe["loss"]),
+        cast(float, recipe["label_smoothing"]),
+        normalised_means,
+    )
+
+
+def empty_labels(plan: Plan, count: int, block: int | None) -> Batch:
+    """A batch of ``count`` labelled images without content."""
+    noised = Noised(torch.empty(count, cast(int, plan.recipe["table_width"])), torch.ones(count), block)
+    return Batch(noised, torch.zeros(count, dtype=torch.long), torch.empty(count, *image_shape(plan)))

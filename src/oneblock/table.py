@@ -1,0 +1,90 @@
+"""Tables of class vectors: frozen, seeded targets for classes, one row of norm 1 per class.
+
+A noisy label is ``z = T_y + sigma eps``. How much it tells of y is the posterior entropy ``H(y | z)``: from 0 at low
+noise to ``ln K`` at high noise, and between them lies all that a denoiser of labels has to decide.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+TableKind = Literal["simplex", "orthonormal", "random", "prototypes"]
+
+
+def simplex(num_classes: int) -> Tensor:
+    """(k, k): ``sqrt(k / (k - 1)) (e_y - 1 / k)``, corners of a regular simplex around 0, as far apart as can be."""
+    k = _check_classes(num_classes)
+    return (torch.eye(k) - 1.0 / k) * math.sqrt(k / (k - 1))
+
+
+def orthonormal(num_classes: int, width: int, seed: int) -> Tensor:
+    """(k, width): the first rows of a random rotation; ``width`` is at least k."""
+    if width < _check_classes(num_classes):
+        raise ValueError(
+            f"width={width} holds no {num_classes} orthonormal rows; use {num_classes} or more, or a random table"
+        )
+    square = torch.randn(width, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    rotation, triangle = torch.linalg.qr(square)
+    return (rotation * triangle.diagonal().sign()).mT[:num_classes].float()
+
+
+def random_unit(num_classes: int, width: int, seed: int) -> Tensor:
+    """(k, width): independent directions, uniform on the sphere."""
+    rows = torch.randn(_check_classes(num_classes), width, generator=torch.Generator().manual_seed(seed))
+    return normalised(rows)
+
+
+def prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """(k, f): the mean of the ``features`` (n, f) of each class, less the mean of all classes, at norm 1."""
+    missing = sorted(set(range(_check_classes(num_classes))) - set(labels.tolist()))
+    if missing:
+        raise ValueError(f"no sample has the classes {missing}; a table of prototypes needs one of each")
+    means = torch.stack([features[labels == k].double().mean(0) for k in range(num_classes)])
+    return normalised(means - means.mean(0)).float()
+
+
+def normalised(rows: Tensor) -> Tensor:
+    """``rows`` (k, d) at norm 1; a row of zeros is a ``ValueError``."""
+    norms = rows.norm(dim=-1, keepdim=True)
+    if not bool((norms > 0).all()):
+        raise ValueError(
+            f"rows {(norms[:, 0] == 0).nonzero()[:, 0].tolist()} of the table are 0; every class needs a direction"
+        )
+    return rows / norms
+
+
+def posterior(z: Tensor, sigma: Tensor, table: Tensor) -> Tensor:
+    """``p(y = k | z, sigma)`` (n, k) for equally likely classes: the softmax of ``-|z - T_k|^2 / (2 sigma^2)``, of z
+    (n, d)
+    at levels ``sigma`` (n,)."""
+    return (-0.5 * torch.cdist(z, table).square() / sigma[:, None] ** 2).softmax(-1)
+
+
+def posterior_entropy(table: Tensor, levels: Tensor, num_samples: int = 4096, seed: int = 0) -> Tensor:
+    """``H(y | z)`` in nats (float64, one per level), averaged over y and over ``num_samples`` draws of z.
+
+    The same noise at every level and classes in turn, so that the curve is smooth; the standard error is about
+    ``0.5 / sqrt(num_samples)``.
+
+    Args:
+        table: (k, d).
+        levels: noise levels > 0, (m,).
+    """
+    rows = table.double()
+    noise = torch.randn(num_samples, rows.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    labels = torch.arange(num_samples) % len(rows)
+    entropies = []
+    for level in levels.double():
+        p = posterior(rows[labels] + level * noise, level.expand(num_samples), rows)
+        entropies.append(torch.special.entr(p).sum(-1).mean())
+    return torch.stack(entropies)
+
+
+def _check_classes(num_classes: int) -> int:
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes} leaves nothing to tell apart; use 2 or more")
+    return num_classes

@@ -1,0 +1,102 @@
+"""Classification: y is the row of a frozen table that stands for the class, x the image, the loss the cross-entropy.
+
+``z = T_y + sigma eps``, and a denoiser gives logits of ``p(y | x, z, sigma)``. Shing et al., "DiffusionBlocks",
+Appendices B and E.1, https://arxiv.org/abs/2506.14202, where the cross-entropy is weighted as EDM weighs the squared
+error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oneblock.blockwise import DenoiserLike
+from oneblock.partition import Partition
+from oneblock.precondition import Precondition
+from oneblock.tasks.base import Batch, Loss, Noised
+
+LabelLoss = Literal["cross-entropy", "squared"]
+Weighting = Literal["none", "edm", "clipped", "normalised"]
+CLIP = 20.0
+"""Largest weight of ``"clipped"``."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Image classification.
+
+    Args:
+        table: (k, d), the rows that stand for the classes.
+        precondition: gives EDM's weight; the plan's.
+        weighting: of a sample's loss: ``"none"``; EDM's weight; EDM's weight up to ``CLIP``; or EDM's weight divided by
+            its mean over the band that a block trains on (``mean_weights``, by block, None for the seed block).
+        kind: cross-entropy of the logits, or squared distance of the expected row to the target.
+        label_smoothing: of the cross-entropy, in [0, 1).
+    """
+
+    table: Tensor
+    precondition: Precondition
+    weighting: Weighting = "none"
+    kind: LabelLoss = "cross-entropy"
+    label_smoothing: float = 0.0
+    mean_weights: Mapping[int | None, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing={self.label_smoothing} is no fraction; use 0 up to (not including) 1")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.table)
+
+    def draw(
+        self, images: Tensor, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator
+    ) -> Batch:
+        """A training batch: ``images`` (n, c, h, w) as context, ``labels`` (n,) as targets, their rows with noise at
+        levels ``sigma`` (n,)."""
+        return Batch(self.noised(labels, sigma, block, generator), labels, images)
+
+    def noised(self, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
+        """Rows of ``labels`` (n,) with noise at levels ``sigma`` (n,); an unknown label is a ``ValueError``."""
+        unknown = labels[(labels < 0) | (labels >= self.num_classes)]
+        if len(unknown):
+            raise ValueError(f"label {int(unknown[0])} is unknown; the plan has {self.num_classes} classes, from 0 on")
+        y = self.table.to(labels.device)[labels]
+        noise = torch.randn(y.shape, generator=generator).to(y)
+        sigma = sigma.to(y)
+        return Noised(y + sigma[:, None] * noise, sigma, block)
+
+    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, context: Tensor) -> Loss:
+        """Per-sample loss of ``denoiser`` on noisy rows of the labels ``targets`` (n,) of images ``context``."""
+        logits = denoiser(noised.z, noised.sigma, context).float()
+        if self.kind == "squared":
+            table = self.table.to(logits)
+            plain = (logits.softmax(-1) @ table - table[targets]).square().sum(-1)
+        else:
+            plain = F.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
+        return Loss(self._weight(noised) * plain, plain)
+
+    def _weight(self, noised: Noised) -> Tensor:
+        if self.weighting == "none":
+            return torch.ones_like(noised.sigma)
+        weight = self.precondition.weight(noised.sigma)
+        if self.weighting == "clipped":
+            return weight.clamp(max=CLIP)
+        if self.weighting == "normalised":
+            assert self.mean_weights is not None, "normalised weights need their means"
+            return weight / self.mean_weights[noised.block]
+        return weight
+
+
+def mean_weight(
+    partition: Partition, band: tuple[float, float], precondition: Precondition, points: int = 4096
+) -> float:
+    """Mean of EDM's weight under the noise law on ``band`` (lower, upper), by the midpoint rule over its mass."""
+    q_low, q_high = partition.law.cdf(torch.tensor(band, dtype=torch.float64)).tolist()
+    mass = q_low + (torch.arange(points, dtype=torch.float64) + 0.5) / points * (q_high - q_low)
+    return float(precondition.weight(partition.law.quantile(mass)).mean())

@@ -7,12 +7,12 @@ import pytest
 import tyro
 from commands import TINY
 
-from oneblock.cli.options import ModelOptions, changed_words, parse_bytes
+from oneblock.cli.options import ImageOptions, changed_words, parse_bytes
 from oneblock.cli.plan import Cost, PlanImages
 
 pytest.importorskip("torch.distributed._tools.mem_tracker")
 OPTIONS = PlanImages(
-    image_size=8, channels=1, model=ModelOptions(size="nano", depth=4, width=16, heads=2, blocks=2, batch_size=16)
+    image_size=8, channels=1, model=ImageOptions(size="nano", depth=4, width=16, heads=2, blocks=2, batch_size=16)
 )
 
 
@@ -62,12 +62,12 @@ def test_fit_answers_with_the_fewest_blocks(costs: dict[str, Cost]) -> None:
 )
 def test_the_words_of_options_give_the_options(words: list[str]) -> None:
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    options = tyro.cli(ModelOptions, args=words, config=config)
-    assert changed_words(options, ModelOptions()) == words
+    options = tyro.cli(ImageOptions, args=words, config=config)
+    assert changed_words(options, ImageOptions()) == words
 
 
 def test_the_answer_leaves_out_what_it_decides(costs: dict[str, Cost]) -> None:
-    model = ModelOptions(layers=(1, 3), depth=4, branch=0.5, blocks=2)
+    model = ImageOptions(layers=(1, 3), depth=4, branch=0.5, blocks=2)
     uneven = PlanImages(model=model)
     assert uneven.options(costs["own block, 2 blocks"], 1) == ["--depth", "4", "--layers", "1", "3", "--branch", "0.5"]
     assert uneven.options(costs["end-to-end"], 1) == ["--depth", "4", "--strategy", "end-to-end"]

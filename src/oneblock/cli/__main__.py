@@ -8,7 +8,9 @@ from importlib import import_module
 # Words on the command line -> module and the frozen dataclass that holds the verb's options and its `run`.
 VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("plan", "images"): ("plan", "PlanImages", "what training will cost: bytes and operations, before it starts"),
+    ("plan", "classify"): ("plan", "PlanClassify", "the same for a classifier"),
     ("train", "images"): ("train", "TrainImages", "train an image generator, one block at a time"),
+    ("train", "classify"): ("train", "TrainClassify", "train a classifier of images, one block at a time"),
     ("job",): ("job", "Job", "train one block of a planned run, on any machine"),
     ("launch",): ("launch", "Launch", "start the jobs of a planned run: processes, torchrun or Slurm"),
     ("sample",): ("sample", "Sample", "generate images with a run or a merged model"),

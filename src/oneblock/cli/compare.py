@@ -17,7 +17,7 @@ import torch
 
 from oneblock.cli import console
 from oneblock.cli.evaluate import evaluate_model
-from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions, SamplingOptions, parse_count
+from oneblock.cli.options import DataOptions, ImageOptions, MachineOptions, SamplingOptions, parse_count
 from oneblock.cli.picture import image_grid
 from oneblock.cli.sample import sample_images
 from oneblock.cli.scores import Row, draw, report, summaries
@@ -26,7 +26,7 @@ from oneblock.data import EncodedSource
 from oneblock.metrics import default_extractor
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
-from oneblock.presets import image_plan, image_task, plan_budget, training_peak
+from oneblock.presets import image_task, plan_budget, training_peak
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.shards import open_denoiser
 from oneblock.train.strategy import job_specs
@@ -65,7 +65,7 @@ class CompareImages:
     json: bool = False
     """print one JSON object instead of tables"""
     data: DataOptions = field(default_factory=DataOptions)
-    model: ModelOptions = field(default_factory=lambda: ModelOptions(branch=0.5))
+    model: ImageOptions = field(default_factory=lambda: ImageOptions(branch=0.5))
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
@@ -114,12 +114,13 @@ def arm_plan(options: CompareImages, cell: Cell, images: EncodedSource) -> Plan:
     model = options.model
     hold = model.hold or model.branch
     model = replace(model, budget=cell.budget, seed=cell.seed, hold=hold)
-    recipe = replace(model, branch=model.branch if cell.arm == "branched" else 0.0).recipe(options.data.data, images)
+    model = replace(model, branch=model.branch if cell.arm == "branched" else 0.0)
     if cell.arm == "end-to-end":
-        recipe = replace(recipe, blocks=1, layers=())
+        model = replace(model, blocks=1, layers=())
     elif cell.arm == "shallow":
-        recipe = replace(recipe, blocks=1, layers=(), depth=max(image_plan(recipe).layers))
-    return image_plan(recipe)
+        depth = max(model.plan(options.data.data, images).layers)
+        model = replace(model, blocks=1, layers=(), depth=depth)
+    return model.plan(options.data.data, images)
 
 
 def _cells(options: CompareImages) -> list[Cell]:

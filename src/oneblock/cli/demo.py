@@ -11,7 +11,7 @@ import torch
 from oneblock.cli import console
 from oneblock.cli.compare import Arm, Cell, CompareImages, compare
 from oneblock.cli.merge import merge_run
-from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions, SamplingOptions
+from oneblock.cli.options import DataOptions, ImageOptions, MachineOptions, SamplingOptions
 from oneblock.cli.picture import image_grid
 from oneblock.cli.sample import sample_images
 from oneblock.data import Pixels
@@ -51,7 +51,7 @@ class Demo:
             num_samples=self.num_samples,
             json=self.json,
             data=DataOptions(data="digits"),
-            model=ModelOptions(size="nano", budget=self.budget, batch_size=64, branch=0.5),
+            model=ImageOptions(size="nano", budget=self.budget, batch_size=64, branch=0.5),
             machine=self.machine,
         )
         console.say(f"training both, side by side: a few minutes ({self.out})", self.json)

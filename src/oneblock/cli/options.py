@@ -5,16 +5,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
-from oneblock.data import Codec, EncodedSource, Pixels, open_source
+from oneblock.data import Codec, EncodedSource, Pixels, open_source, to_float
+from oneblock.models.vit import NoisyToken
 from oneblock.optim.adamw import AdamWKind
 from oneblock.partition import Bands
 from oneblock.plan import Plan, Shared
-from oneblock.presets import SIZES, ImageRecipe, Size, usual_learning_rate
+from oneblock.presets import ClassifyRecipe, ImageRecipe, Size, classify_plan, image_plan, paper_recipe
+from oneblock.presets.base import CLASSIFY_RATE, IMAGE_RATE, Recipe
+from oneblock.presets.classify import LabelInput, LabelLaw
+from oneblock.table import prototypes
+from oneblock.tasks.classify import LabelLoss, Weighting
 from oneblock.train.step import OptimizerSettings
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +47,7 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The network and how its work is spent."""
+    """The network and how its work is spent, whatever the task."""
 
     size: Size = "micro"
     """one dial for depth, width and heads"""
@@ -56,8 +63,6 @@ class ModelOptions:
     """number of blocks; must divide the depth"""
     layers: tuple[int, ...] = ()
     """layers of each block, noisiest first, instead of an even split: --layers 1 2 3"""
-    bands: Bands = "equal-mass"
-    """how the noise range is cut"""
     overlap: float = 0.05
     """how far a block trains beyond its band, in log sigma"""
     budget: str = "1.15M"
@@ -77,8 +82,6 @@ class ModelOptions:
     all blocks the same one, in one process (joint)"""
     sync_every: int = 100
     """steps between two averages of --shared synced"""
-    label_dropout: float = 0.1
-    """share of labels replaced by the null class, for guidance"""
     flip: bool = False
     """mirror images at random"""
     optimizer: AdamWKind = "adamw"
@@ -96,27 +99,18 @@ class ModelOptions:
     seed: int = 0
     """every random number follows from it"""
 
-    def recipe(self, data: str, images: EncodedSource) -> ImageRecipe:
-        """The recipe of a run on ``images``."""
-        shaped = self.recipe_for(images.shape, len(images.classes))
-        return replace(shaped, data=data, fingerprint=images.fingerprint(), autoencoder=images.codec.fingerprint())
-
-    def recipe_for(self, image_shape: tuple[int, int, int], num_classes: int) -> ImageRecipe:
-        """The recipe of a run on images (channels, height, width) that are not at hand."""
-        width = self.width or SIZES[self.size][1]
-        return ImageRecipe(
-            data="",
-            fingerprint="",
-            image_shape=image_shape,
-            num_classes=num_classes,
+    def filled(self, recipe: AnyRecipe, rate_at_width_1: float) -> AnyRecipe:
+        """``recipe`` with these options."""
+        patch = self.patch or (2 if recipe.image_shape[1] < 16 else 4)
+        filled = replace(
+            recipe,
             size=self.size,
             depth=self.depth,
             width=self.width,
             heads=self.heads,
-            patch=self.patch or (2 if image_shape[1] < 16 else 4),
+            patch=patch,
             blocks=self.blocks,
             layers=self.layers,
-            bands=self.bands,
             overlap=self.overlap,
             budget=parse_count(self.budget),
             batch_size=self.batch_size,
@@ -126,18 +120,117 @@ class ModelOptions:
             warmup=self.warmup,
             shared=self.shared,
             sync_every=self.sync_every,
-            label_dropout=self.label_dropout,
             flip=self.flip,
             seed=self.seed,
-            optimizer=OptimizerSettings(
-                optimizer=self.optimizer,
-                learning_rate=self.learning_rate or usual_learning_rate(width),
-                weight_decay=self.weight_decay,
-                clip=self.clip,
-                accumulate=self.accumulate,
-                precision=self.precision,
-            ),
         )
+        optimizer = OptimizerSettings(
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate or rate_at_width_1 / filled.dimensions[1],
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+            accumulate=self.accumulate,
+            precision=self.precision,
+        )
+        return replace(filled, optimizer=optimizer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(ModelOptions):
+    """The DiT of an image generator and how its work is spent."""
+
+    bands: Bands = "equal-mass"
+    """how the noise range is cut"""
+    label_dropout: float = 0.1
+    """share of labels replaced by the null class, for guidance"""
+
+    def plan(self, data: str, images: EncodedSource) -> Plan:
+        """The plan of a run on ``images``."""
+        shape, classes = images.shape, len(images.classes)
+        return self.plan_for(shape, classes, data, images.fingerprint(), images.codec.fingerprint())
+
+    def plan_for(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        data: str = "",
+        fingerprint: str = "",
+        autoencoder: str = "",
+    ) -> Plan:
+        """The plan of a run on images (channels, height, width), which need not be at hand."""
+        recipe = ImageRecipe(
+            data=data,
+            fingerprint=fingerprint,
+            image_shape=image_shape,
+            num_classes=num_classes,
+            autoencoder=autoencoder,
+            bands=self.bands,
+            label_dropout=self.label_dropout,
+        )
+        return image_plan(self.filled(recipe, IMAGE_RATE))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions(ModelOptions):
+    """The ViT of a classifier and how its work is spent."""
+
+    recipe: Literal["oneblock", "paper"] = "oneblock"
+    """paper: the choices of DiffusionBlocks, whatever the options below say (docs/choose.md)"""
+    table: Literal["simplex", "orthonormal", "random", "prototypes"] = "simplex"
+    """the vectors that stand for the classes; prototypes are class means of the training images"""
+    label_width: int = 0
+    """length of orthonormal and random class vectors (0: the width of the network)"""
+    law: LabelLaw = "entropy"
+    """noise levels by how much they leave open of the class, or EDM's log-normal"""
+    inputs: LabelInput = "evidence"
+    """what the network is shown of a noisy label: the evidence for each class; the same, also added to its logits by
+    Bayes' rule; or the noisy vector, scaled"""
+    noisy_token: NoisyToken = "separate"
+    """the noisy label is a token of its own, takes the class token's place, or is left out (an ordinary ViT)"""
+    modulated: bool = False
+    """let the noise level modulate every layer (adaLN) instead of standing in the noisy token"""
+    weighting: Weighting = "none"
+    """of the losses of one batch: none, EDM's, EDM's up to 20, or EDM's with mean 1 in every band"""
+    loss: LabelLoss = "cross-entropy"
+    """cross-entropy of the logits, or squared distance to the class vector"""
+    label_smoothing: float = 0.0
+    """of the cross-entropy"""
+
+    def plan(self, data: str, images: EncodedSource) -> Plan:
+        """The plan of a run on ``images``."""
+        rows: tuple[float, ...] = ()
+        if self.table == "prototypes":
+            known = images.first()
+            means = prototypes(to_float(known.images).flatten(1), known.labels, len(images.classes))
+            rows = tuple(means.flatten().tolist())
+        return self.plan_for(images.shape, len(images.classes), data, images.fingerprint(), rows)
+
+    def plan_for(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        data: str = "",
+        fingerprint: str = "",
+        rows: tuple[float, ...] = (),
+    ) -> Plan:
+        """The plan of a run on images (channels, height, width), which need not be at hand."""
+        recipe = ClassifyRecipe(
+            data=data,
+            fingerprint=fingerprint,
+            image_shape=image_shape,
+            num_classes=num_classes,
+            table=self.table,
+            prototypes=rows,
+            label_width=self.label_width,
+            law=self.law,
+            inputs=self.inputs,
+            noisy_token=self.noisy_token,
+            modulated=self.modulated,
+            weighting=self.weighting,
+            loss=self.loss,
+            label_smoothing=self.label_smoothing,
+        )
+        filled = self.filled(recipe, CLASSIFY_RATE)
+        return classify_plan(paper_recipe(filled) if self.recipe == "paper" else filled)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,14 @@
-"""``oneblock plan images``."""
+"""``oneblock plan images`` and ``oneblock plan classify``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar, TypeVar
 
 from oneblock.cli import console
-from oneblock.cli.options import ModelOptions, changed_words, parse_bytes
+from oneblock.cli.options import ClassifyOptions, ImageOptions, ModelOptions, changed_words, parse_bytes
 from oneblock.cli.picture import bars
 from oneblock.memory import PeakBytes
 from oneblock.plan import Plan
@@ -16,7 +17,6 @@ from oneblock.presets import (
     SampleFlops,
     all_resident,
     costliest_job,
-    image_plan,
     plan_budget,
     training_flops,
     training_peak,
@@ -24,6 +24,7 @@ from oneblock.presets import (
 from oneblock.train.strategy import job_specs
 
 RESIDENT = "all resident"
+AnyOptions = TypeVar("AnyOptions", bound=ModelOptions)
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,11 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanImages:
-    """What training an image generator will cost, before any of it is trained: bytes and floating-point operations.
+class Planned:
+    """What the verbs that plan have in common."""
 
-    Counted from shapes, with the batch, optimizer and weight average that `oneblock train images` would use. Nothing is
-    allocated: a network far larger than this machine is planned too. The bytes are those of tensors; a GPU adds its
-    context, fragmentation and the workspaces of its kernels.
-    """
+    verb: ClassVar[str]
+    model: ModelOptions
 
     image_size: int = 32
     """height and width of the images (or latents) in pixels"""
@@ -65,7 +64,6 @@ class PlanImages:
     """write the bytes by kind as a PNG"""
     json: bool = False
     """print one JSON object instead of a table"""
-    model: ModelOptions = field(default_factory=ModelOptions)
 
     def run(self) -> None:
         limit = parse_bytes(self.fit) if self.fit else None
@@ -87,7 +85,7 @@ class PlanImages:
                     f"nothing here trains in --fit {self.fit}, not even one image at a time; {least.name} needs "
                     f"{least.peak.total / 2**30:.3f} GiB for its batch: use a smaller network or a larger device"
                 )
-            print(f"fits {self.fit}: oneblock train images {' '.join(answer)}")
+            print(f"fits {self.fit}: oneblock train {self.verb} {' '.join(answer)}")
 
     def costs(self) -> Iterator[Cost]:
         """Every strategy: the whole network, then for every number of blocks that divides the depth all blocks on the
@@ -108,15 +106,10 @@ class PlanImages:
 
     def plan(self, blocks: int) -> Plan:
         """The plan with so many blocks; with a single one it is that of `--strategy end-to-end`."""
-        model = self.model
-        if blocks == 1:
-            model = replace(model, blocks=1, layers=(), branch=0.0)
-        elif not model.layers:
-            model = replace(model, blocks=blocks)
-        return image_plan(model.recipe_for((self.channels, self.image_size, self.image_size), self.classes))
+        raise NotImplementedError
 
     def fitting(self, costs: list[Cost], limit: int) -> list[str] | None:
-        """Options of `oneblock train images` for the fewest blocks that fit, without checkpointing where that is
+        """Options of `oneblock train` for the fewest blocks that fit, without checkpointing where that is
         enough; smaller micro-batches come last, with as many blocks as there can be."""
         own = [cost for cost in costs if cost.strategy != RESIDENT]
         for cost in sorted(own, key=lambda cost: (cost.blocks, cost.checkpointing)):
@@ -133,15 +126,55 @@ class PlanImages:
         return None
 
     def options(self, cost: Cost, accumulate: int) -> list[str]:
-        """The words after `oneblock train images` that train this way: the user's own, then what decides the memory.
+        """The words after `oneblock train` that train this way: the user's own, then what decides the memory.
         The data are not among them."""
         model = replace(self.model, accumulate=accumulate, blocks=ModelOptions.blocks)
         if cost.blocks == 1:
             model = replace(model, layers=(), branch=0.0)
-            words = [*changed_words(model, ModelOptions()), "--strategy", "end-to-end"]
+            words = [*changed_words(model, type(self.model)()), "--strategy", "end-to-end"]
         else:
-            words = changed_words(model, ModelOptions()) + ([] if model.layers else ["--blocks", str(cost.blocks)])
+            words = changed_words(model, type(self.model)()) + ([] if model.layers else ["--blocks", str(cost.blocks)])
         return words + (["--checkpointing"] if cost.checkpointing else [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanImages(Planned):
+    """What training an image generator will cost, before any of it is trained: bytes and floating-point operations.
+
+    Counted from shapes, with the batch, optimizer and weight average that `oneblock train images` would use. Nothing is
+    allocated: a network far larger than this machine is planned too. The bytes are those of tensors; a GPU adds its
+    context, fragmentation and the workspaces of its kernels.
+    """
+
+    verb: ClassVar[str] = "images"
+    model: ImageOptions = field(default_factory=ImageOptions)
+
+    def plan(self, blocks: int) -> Plan:
+        model = _with_blocks(self.model, blocks)
+        return model.plan_for((self.channels, self.image_size, self.image_size), self.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanClassify(Planned):
+    """What training a classifier will cost, before any of it is trained: bytes and floating-point operations.
+
+    Counted as by `oneblock plan images`; end-to-end is an ordinary ViT.
+    """
+
+    verb: ClassVar[str] = "classify"
+    model: ClassifyOptions = field(default_factory=ClassifyOptions)
+
+    def plan(self, blocks: int) -> Plan:
+        model = _with_blocks(self.model, blocks)
+        if blocks == 1:
+            model = replace(model, noisy_token="none", recipe="oneblock")
+        return model.plan_for((self.channels, self.image_size, self.image_size), self.classes)
+
+
+def _with_blocks(model: AnyOptions, blocks: int) -> AnyOptions:
+    if blocks == 1:
+        return replace(model, blocks=1, layers=(), branch=0.0)
+    return model if model.layers else replace(model, blocks=blocks)
 
 
 def _costs(plan: Plan, checkpointing: bool, flops: SampleFlops) -> Iterator[Cost]:

@@ -1,4 +1,4 @@
-"""``oneblock train images``."""
+"""``oneblock train images`` and ``oneblock train classify``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from oneblock.cli import console
-from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions
-from oneblock.data import Source
+from oneblock.cli.options import ClassifyOptions, DataOptions, ImageOptions, MachineOptions
+from oneblock.data import EncodedSource, Source
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, write_plan
-from oneblock.presets import block_bytes, blockwise, image_plan, plan_budget, plan_optimizer, plan_task
+from oneblock.presets import block_bytes, blockwise, plan_budget, plan_optimizer, plan_task
 from oneblock.train.loop import Idle, Run
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.record import Recorder, Row
@@ -35,12 +35,8 @@ M_MMAP_THRESHOLD = -3
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainImages:
-    """Train a class-conditional image generator (DiT), one block at a time.
-
-    The same command resumes a run that was stopped. Every block is its own job: run --strategy one-block --block B on
-    as many machines as there are blocks, then `oneblock merge`.
-    """
+class Train:
+    """What the verbs that train have in common."""
 
     out: str
     """directory of the run; with --strategy plan-only also an fsspec address (s3://..., gs://..., sftp://...)"""
@@ -58,13 +54,11 @@ class TrainImages:
     tensorboard: bool = False
     """also write TensorBoard events"""
     data: DataOptions = field(default_factory=DataOptions)
-    model: ModelOptions = field(default_factory=ModelOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def run(self) -> None:
         images = self.data.open("train")
-        model = replace(self.model, blocks=1, layers=()) if self.strategy == "end-to-end" else self.model
-        plan = image_plan(model.recipe(self.data.data, images))
+        plan = self.plan(images)
         job = self._job(plan)
         if self.strategy == "plan-only":
             self._write_plan(plan)
@@ -80,6 +74,10 @@ class TrainImages:
             console.emit(done)
         else:
             console.say(f"trained {job or 'all blocks'} in {seconds:.0f} s; next: oneblock merge {self.out}")
+
+    def plan(self, images: EncodedSource) -> Plan:
+        """The plan that the options ask for."""
+        raise NotImplementedError
 
     def _write_plan(self, plan: Plan) -> None:
         jobs = [spec.name for spec in job_specs(plan, plan_budget(plan))]
@@ -102,6 +100,38 @@ class TrainImages:
         if self.block is None:
             raise ValueError(f"--strategy one-block needs --block, from 0 to {plan.num_blocks - 1} (-1: seed block)")
         return job_name(plan, self.block)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainImages(Train):
+    """Train a class-conditional image generator (DiT), one block at a time.
+
+    The same command resumes a run that was stopped. Every block is its own job: run --strategy one-block --block B on
+    as many machines as there are blocks, then `oneblock merge`.
+    """
+
+    model: ImageOptions = field(default_factory=ImageOptions)
+
+    def plan(self, images: EncodedSource) -> Plan:
+        model = replace(self.model, blocks=1, layers=()) if self.strategy == "end-to-end" else self.model
+        return model.plan(self.data.data, images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainClassify(Train):
+    """Train a classifier of images (ViT), one block at a time, each to denoise labels on its own band of noise.
+
+    With --strategy end-to-end an ordinary ViT. The same command resumes a run that was stopped. Every block is its own
+    job: run --strategy one-block --block B on as many machines as there are blocks, then `oneblock merge`.
+    """
+
+    model: ClassifyOptions = field(default_factory=ClassifyOptions)
+
+    def plan(self, images: EncodedSource) -> Plan:
+        model = self.model
+        if self.strategy == "end-to-end":
+            model = replace(model, blocks=1, layers=(), noisy_token="none", recipe="oneblock")
+        return model.plan(self.data.data, images)
 
 
 def job_name(plan: Plan, block: int) -> str:

@@ -1,6 +1,6 @@
 """Presets: from a few words (a size, a data set) to a full plan, and from a plan to what its jobs need."""
 
-from .base import SIZES, Size, plan_budget, plan_optimizer, usual_learning_rate
+from .base import SIZES, Size, plan_budget, plan_optimizer
 from .classify import ClassifyRecipe, classify_plan, classify_task, label_table, paper_recipe
 from .image import ImageRecipe, image_plan, image_shape, image_task
 from .jobs import (
@@ -42,5 +42,4 @@ __all__ = [
     "train_state",
     "training_flops",
     "training_peak",
-    "usual_learning_rate",
 ]

@@ -26,10 +26,10 @@ SIZES: dict[str, tuple[int, int, int]] = {
 }
 
 
-def usual_learning_rate(width: int) -> float:
-    """``0.4 / width``: what was best for a whole network of width 64 (docs/log.md), scaled as Adam's rate scales with
-    width (Yang et al., Table 3, https://arxiv.org/abs/2203.03466)."""
-    return 0.4 / width
+# Learning rate times width: what was best for a whole network of width 64 (docs/log.md), scaled as Adam's rate scales
+# with width (Yang et al., Table 3, https://arxiv.org/abs/2203.03466).
+IMAGE_RATE = 0.4
+CLASSIFY_RATE = 0.128
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, cast
 
@@ -139,28 +139,36 @@ def _table(kind: TableKind, num_classes: int, width: int, seed: int, values: tup
     return normalised(torch.tensor(values).view(num_classes, -1))
 
 
-def label_frame(plan: Plan) -> Frame:
-    """What the blocks of a classification plan are shown of a noisy label."""
+def label_frame(plan: Plan, table: Tensor) -> Frame:
+    """What the blocks of a classification plan are shown of a noisy label; ``table`` is the plan's."""
     inputs = plan.recipe["inputs"]
-    return Logits(plan.precondition) if inputs == "scaled" else Evidence(label_table(plan), skip=inputs == "bayes")
+    return Logits(plan.precondition) if inputs == "scaled" else Evidence(table, skip=inputs == "bayes")
 
 
 def classify_task(plan: Plan) -> Classification:
     """The task of a classification plan."""
     if plan.task != "classify":
         raise ValueError(f"task={plan.task!r}: this plan is not for classification; use a plan with task 'classify'")
-    recipe, partition = plan.recipe, plan.partition
+    partition = plan.partition
     bands: dict[int | None, tuple[float, float]] = {None: (partition.law.low, partition.law.high)}
     bands |= {b: partition.training_band(b) for b in range(plan.num_blocks)}
-    normalised_means = {b: mean_weight(partition, band, plan.precondition) for b, band in bands.items()}
-    return Classification(
-        label_table(plan),
-        plan.precondition,
-        cast(Weighting, recipe["weighting"]),
-        cast(LabelLoss, recipe["loss"]),
-        cast(float, recipe["label_smoothing"]),
-        normalised_means,
-    )
+    means = {b: mean_weight(partition, band, plan.precondition) for b, band in bands.items()}
+    return _task(plan, label_table(plan), means)
+
+
+def empty_task(plan: Plan) -> Classification:
+    """The task with tables without content, for counting."""
+    means = dict.fromkeys([None, *range(plan.num_blocks)], 1.0)
+    return _task(plan, empty_table(plan), means)
+
+
+def empty_table(plan: Plan) -> Tensor:
+    return torch.empty(vit_config(plan).num_classes, cast(int, plan.recipe["table_width"]))
+
+
+def _task(plan: Plan, table: Tensor, means: Mapping[int | None, float]) -> Classification:
+    weighting, loss = cast(Weighting, plan.recipe["weighting"]), cast(LabelLoss, plan.recipe["loss"])
+    return Classification(table, plan.precondition, weighting, loss, cast(float, plan.recipe["label_smoothing"]), means)
 
 
 def empty_labels(plan: Plan, count: int, block: int | None) -> Batch:

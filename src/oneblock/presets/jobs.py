@@ -15,7 +15,15 @@ from oneblock.optim.adamw import make_state, state_tensors
 from oneblock.plan import Plan
 from oneblock.precondition import Frame
 from oneblock.presets.base import plan_budget, plan_optimizer
-from oneblock.presets.classify import classify_task, empty_labels, label_frame, vit_config
+from oneblock.presets.classify import (
+    classify_task,
+    empty_labels,
+    empty_table,
+    empty_task,
+    label_frame,
+    label_table,
+    vit_config,
+)
 from oneblock.presets.image import dit_config, empty_images, image_task
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.step import JobSpec, TrainState, backward, update
@@ -36,12 +44,20 @@ def build_backbone(plan: Plan) -> BuildBackbone:
 
 def plan_frame(plan: Plan) -> Frame:
     """What the blocks of a plan are shown of noisy targets."""
-    return label_frame(plan) if plan.task == "classify" else plan.precondition
+    return label_frame(plan, label_table(plan)) if plan.task == "classify" else plan.precondition
 
 
 def plan_task(plan: Plan) -> Task:
     """The task of a plan."""
     return classify_task(plan) if plan.task == "classify" else image_task(plan)
+
+
+def _empty_task(plan: Plan) -> Task:
+    return empty_task(plan) if plan.task == "classify" else image_task(plan)
+
+
+def _empty_frame(plan: Plan) -> Frame:
+    return label_frame(plan, empty_table(plan)) if plan.task == "classify" else plan.precondition
 
 
 def empty_batch(plan: Plan, count: int, block: int | None) -> Batch:
@@ -92,7 +108,7 @@ def costliest_job(plan: Plan) -> JobSpec:
 
 def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False) -> DryRun:
     """One training step of ``job`` on empty samples, for ``memory.peak_bytes`` and ``memory.step_flops``."""
-    task, batch = plan_task(plan), empty_batch(plan, job.batch_size, job.block)
+    task, batch = _empty_task(plan), empty_batch(plan, job.batch_size, job.block)
     state = train_state(plan, job, checkpointing)
 
     def step() -> None:
@@ -135,7 +151,7 @@ def training_flops(plan: Plan, checkpointing: bool = False) -> SampleFlops:
 def train_state(plan: Plan, job: JobSpec, checkpointing: bool = False) -> TrainState:
     """What ``job`` trains, with weights that are not those of a run."""
     backbone = build_backbone(plan)(job.layers)
-    return TrainState(job, BlockDenoiser(backbone, plan_frame(plan), checkpointing), plan_optimizer(plan))
+    return TrainState(job, BlockDenoiser(backbone, _empty_frame(plan), checkpointing), plan_optimizer(plan))
 
 
 def _idle_bytes(plan: Plan, num_layers: int) -> dict[str, int]:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from oneblock.cli import console
-from oneblock.cli.compare import Arm, Cell, CompareImages, compare
+from oneblock.cli.compare import Arm, CompareImages
+from oneblock.cli.comparison import Cell, compare
 from oneblock.cli.merge import merge_run
 from oneblock.cli.options import DataOptions, ImageOptions, MachineOptions, SamplingOptions
 from oneblock.cli.picture import image_grid

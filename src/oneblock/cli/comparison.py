@@ -1,0 +1,141 @@
+"""What comparisons have in common: arms, budgets and seeds make runs, and every run one row of results."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from oneblock.cli import console
+from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions, parse_count
+
+Row = dict[str, Any]
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of a comparison."""
+
+    arm: str
+    budget: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-{self.budget}-seed{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Options of every comparison; a verb says which arms there are and what a run is."""
+
+    arms: tuple[str, ...]
+    model: ModelOptions
+
+    out: Path
+    """directory of the comparison"""
+    seeds: int = 3
+    """runs per arm, with seeds --seed, --seed + 1, ..."""
+    budgets: str = ""
+    """several budgets with commas, e.g. 200k,800k: shows where the arms' curves cross (default: --budget alone)"""
+    workers: int = 1
+    """runs at the same time, each in a process of its own with its share of the CPU threads"""
+    json: bool = False
+    """print one JSON object instead of tables"""
+    data: DataOptions = field(default_factory=DataOptions)
+    machine: MachineOptions = field(default_factory=MachineOptions)
+
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Refuse bad options before any work."""
+        raise NotImplementedError
+
+    def row(self, cell: Cell) -> Row:
+        """Train, score and record one run."""
+        raise NotImplementedError
+
+    def line(self, row: Row) -> str:
+        """The scores of a run in a few words."""
+        raise NotImplementedError
+
+
+def compare(options: Comparison) -> list[Row]:
+    """Train and score every run that has no result yet; all results, in the order of budgets, seeds and arms."""
+    cells = _cells(options)
+    options.check(cells)
+    done: dict[Cell, Row] = {}
+    for cell, row in _run_all(options, cells):
+        done[cell] = row
+        console.say(f"{len(done)}/{len(cells)} {cell.name}: {options.line(row)}", options.json)
+    return [{**done[cell], "budget": cell.budget, "run": cell.name} for cell in cells]
+
+
+def _cells(options: Comparison) -> list[Cell]:
+    if options.seeds < 1 or options.workers < 1 or not options.arms:
+        raise ValueError(
+            f"seeds={options.seeds}, workers={options.workers}, arms={options.arms}: use at least one of each"
+        )
+    budgets = [b.strip() for b in options.budgets.split(",") if b.strip()] or [options.model.budget]
+    for budget in budgets:
+        parse_count(budget)
+    seeds = range(options.model.seed, options.model.seed + options.seeds)
+    return [Cell(arm=arm, budget=budget, seed=seed) for budget in budgets for seed in seeds for arm in options.arms]
+
+
+def _run_all(options: Comparison, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Row]]:
+    if options.workers == 1:
+        for cell in cells:
+            yield cell, options.row(cell)
+        return
+    threads = options.machine.threads or max(1, (os.cpu_count() or 1) // options.workers)
+    quiet = replace(options, json=True, machine=replace(options.machine, threads=threads))
+    context = get_context("spawn")
+    with ProcessPoolExecutor(options.workers, mp_context=context, initializer=_end_with_parent) as pool:
+        pending = {pool.submit(_row, quiet, cell): cell for cell in cells}
+        try:
+            for future in as_completed(pending):
+                yield pending[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _row(options: Comparison, cell: Cell) -> Row:
+    return options.row(cell)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would train on unseen; end it too."""
+    parent = parent_process()
+    assert parent is not None, "only a worker process has a parent"
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+
+
+def recorded(directory: Path, asked: Row) -> Row | None:
+    """The result of the run at ``directory``, if there is one that was made as ``asked``."""
+    found = directory / RESULT_FILE
+    if not found.is_file():
+        return None
+    row: Row = json.loads(found.read_text())
+    return row if all(row.get(key) == value for key, value in json.loads(json.dumps(asked)).items()) else None
+
+
+def record(directory: Path, row: Row) -> Row:
+    """Write the result of the run at ``directory``; returns it as it is read back."""
+    text = json.dumps(row, indent=2) + "\n"
+    partial = (directory / RESULT_FILE).with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(directory / RESULT_FILE)
+    plain: Row = json.loads(text)
+    return plain

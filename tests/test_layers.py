@@ -28,7 +28,7 @@ CORE = {"torch", "einops", "safetensors", *sys.stdlib_module_names}
 MAY_USE_OTHERS = {"data", "metrics", "optim", "convert", "launch", "cli"}
 MAY_USE_OTHERS_AT_IMPORT = {"launch", "cli"}
 DOOR = {"timm": "convert", "transformers": "convert", "diffusers": "convert", "submitit": "launch", "torchao": "optim"}
-EXTRAS = ["tyro", "rich", "matplotlib", "tensorboard", "sklearn", "PIL", "datasets", "tokenizers", *DOOR]
+EXTRAS = ["tyro", "rich", "matplotlib", "tensorboard", "sklearn", "PIL", "kornia", "datasets", "tokenizers", *DOOR]
 
 
 def module_name(path: str) -> str:

@@ -39,9 +39,12 @@ def test_sources_from_memory() -> None:
     assert (tuple(images.shape), tuple(labels.shape)) == ((4, 1, 8, 8), (4,))
 
 
-@pytest.mark.parametrize("spec", ["mnist", "", "digits:here", "folder", "folder:", "cifar10", "Digits"])
+@pytest.mark.parametrize(
+    "spec", ["mnist", "", "digits:here", "folder", "folder:", "cifar10", "Digits", "tiny-imagenet"]
+)
 def test_unknown_specs_list_the_known_ones(spec: str) -> None:
-    message = f"data='{spec}' is unknown; digits, fashion-mnist, folder:DIR, cifar10:DIR, cifar100:DIR, hf:NAME are"
+    known = "digits, fashion-mnist, folder:DIR, cifar10:DIR, cifar100:DIR, tiny-imagenet:DIR, hf:NAME"
+    message = f"data='{spec}' is unknown; {known} are allowed"
     with pytest.raises(ValueError, match=message):
         load_images(spec)
 
@@ -69,6 +72,7 @@ def test_directories_start_from_the_root(tmp_path: Path) -> None:
     ("module", "spec", "message"),
     [
         ("sklearn", "digits", r"needs the package scikit-learn; .*pip install 'oneblock\[images\]'"),
+        ("PIL.Image", "tiny-imagenet:x", r"needs the package pillow; .*'oneblock\[images\]'"),
         ("PIL.Image", "folder:x", r"needs the package pillow; .*'oneblock\[images\]'"),
         ("datasets", "hf:x", r"needs the package datasets; .*'oneblock\[hub\]'"),
     ],

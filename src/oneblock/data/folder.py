@@ -7,9 +7,7 @@ Without the subfolders ``train`` and ``test``, a file belongs to the test split 
 from __future__ import annotations
 
 import hashlib
-import struct
 import warnings
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .errors import MissingExtraError
 from .imageset import ImageSet, Split
-from .pixels import DEFAULT_SIZE, choose_channels, to_pixels
+from .pixels import DAMAGE, DEFAULT_SIZE, choose_channels, require_pillow, to_pixels
 
 TEST_PERCENT = 10
 NAMES_IN_WARNING = 5
-# what Pillow's decoders raise on damaged files, besides OSError
-DAMAGE = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ def load_folder(root: Path, split: Split, size: int | None = None, channels: int
             colour, an empty split, or class folders that differ between ``train`` and ``test``.
         MissingExtraError: Pillow is not installed.
     """
-    _require_pillow()
+    require_pillow()
     name = f"folder:{root.name}"
     classes, files = list_files(root)
     modes = _survey(files, name)
@@ -69,13 +64,6 @@ def load_folder(root: Path, split: Split, size: int | None = None, channels: int
             "add images, or sort them into train/ and test/ folders"
         )
     return ImageSet(torch.stack(images), torch.tensor(labels), classes, name, tuple(skipped))
-
-
-def _require_pillow() -> None:
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("pillow") from error
 
 
 def list_files(root: Path) -> tuple[tuple[str, ...], list[ImageFile]]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from .errors import MissingExtraError
 from .imageset import ImageSet, Split, check_channels, check_size
 from .memory import check_position, epoch_seed
-from .pixels import DEFAULT_SIZE, choose_channels, to_pixels
+from .pixels import DEFAULT_SIZE, choose_channels, require_pillow, to_pixels
 from .transforms import to_float
 
 if TYPE_CHECKING:
@@ -178,10 +178,7 @@ def _open_stream(name: str, split: Split) -> RowStream:
         import datasets
     except ImportError as error:
         raise MissingExtraError("datasets", "hub") from error
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("pillow") from error
+    require_pillow()
     return cast(RowStream, datasets.load_dataset(name, split=split, streaming=True))
 
 

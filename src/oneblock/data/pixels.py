@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from .errors import MissingExtraError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -15,6 +19,16 @@ GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 # 65535 / 255: the 16-bit value that means the same brightness as the byte 1
 WIDE_STEP = 257
 DEFAULT_SIZE = 32
+# what Pillow's decoders raise on damaged files, besides OSError
+DAMAGE = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error, zlib.error)
+
+
+def require_pillow() -> None:
+    """Raise MissingExtraError unless Pillow is installed."""
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("pillow") from error
 
 
 def is_grey(mode: str) -> bool:

@@ -1,10 +1,11 @@
 """Images by name: one line of text says which data, whatever its format.
 
-    digits            scikit-learn's handwritten digits, 8 x 8
-    fashion-mnist     28 x 28 grey, fetched once by `make data`
-    folder:DIR        a folder of class folders
-    cifar10:DIR       the binary batch files of CIFAR-10 (cifar100:DIR of CIFAR-100)
-    hf:NAME           streamed by the ``datasets`` library
+    digits             scikit-learn's handwritten digits, 8 x 8
+    fashion-mnist      28 x 28 grey, fetched once by `make data`
+    folder:DIR         a folder of class folders
+    cifar10:DIR        the binary batch files of CIFAR-10 (cifar100:DIR of CIFAR-100)
+    tiny-imagenet:DIR  the unpacked folder of Tiny ImageNet, 64 x 64
+    hf:NAME            streamed by the ``datasets`` library
 
 Where a stream has several columns that fit, ``hf:NAME,image=COLUMN,label=COLUMN`` chooses.
 """
@@ -21,10 +22,11 @@ from .hub import HubSource
 from .idx import load_fashion_mnist
 from .imageset import ImageSet, Split, check_channels, check_size, check_split, pad_to, with_channels
 from .memory import MemorySource, Source
+from .tiny_imagenet import load_tiny_imagenet
 
 __all__ = ["SPECS", "ImageSet", "MemorySource", "Source", "load_images", "open_source"]
 
-SPECS = ("digits", "fashion-mnist", "folder:DIR", "cifar10:DIR", "cifar100:DIR", "hf:NAME")
+SPECS = ("digits", "fashion-mnist", "folder:DIR", "cifar10:DIR", "cifar100:DIR", "tiny-imagenet:DIR", "hf:NAME")
 
 
 def load_images(
@@ -98,6 +100,8 @@ def _load_fixed(kind: str, place: str, split: Split, root: Path | None) -> Image
         return load_digits(split)
     if kind == "fashion-mnist":
         return load_fashion_mnist(split, root)
+    if kind == "tiny-imagenet":
+        return load_tiny_imagenet(_below(root, place), split)
     return load_cifar(CIFAR10 if kind == "cifar10" else CIFAR100, _below(root, place), split)
 
 

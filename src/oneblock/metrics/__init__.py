@@ -1,5 +1,7 @@
-"""Scores of generated images: distances on named features, nearest-neighbour shares, class agreement."""
+"""Scores of generated images (distances on named features, nearest-neighbour shares, class agreement) and of class
+probabilities."""
 
+from oneblock.metrics.classification import accuracy, expected_calibration_error, negative_log_likelihood
 from oneblock.metrics.coverage import Coverage, prdc
 from oneblock.metrics.features import FeatureExtractor, default_extractor, extractor_for
 from oneblock.metrics.frechet import MomentAccumulator, Moments, frechet_distance, moments
@@ -13,13 +15,16 @@ __all__ = [
     "KernelDistance",
     "MomentAccumulator",
     "Moments",
+    "accuracy",
     "class_agreement",
     "default_extractor",
+    "expected_calibration_error",
     "extractor_for",
     "frechet_distance",
     "image_quality",
     "kernel_distance",
     "moments",
+    "negative_log_likelihood",
     "prdc",
     "real_fid",
 ]

@@ -10,6 +10,7 @@ import torch
 from tyro.conf import Positional
 
 from oneblock.cli import console
+from oneblock.cli.labels import LabelOptions, evaluate_labels, show_labels
 from oneblock.cli.options import DataOptions, MachineOptions, SamplingOptions, check_data
 from oneblock.cli.sample import sample_images
 from oneblock.data import EncodedSource, to_float
@@ -27,10 +28,11 @@ MOST_IMAGES = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Held-out denoising loss per band, and quality of generated images on a named feature extractor.
+    """Scores of a model on held-out data.
 
-    The Frechet distance is on our own features and stands beside the distance of real images to real images; it is not
-    comparable with published FID.
+    Of an image generator: denoising loss per band, and quality of generated images on a named feature extractor. The
+    Frechet distance is on our own features and stands beside the distance of real images to real images; it is not
+    comparable with published FID. Of a classifier: accuracy after every call of a block, calibration and likelihood.
     """
 
     model: Positional[Path]
@@ -47,6 +49,7 @@ class Evaluate:
     """print one JSON object instead of tables"""
     data: DataOptions = field(default_factory=DataOptions)
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    labels: LabelOptions = field(default_factory=LabelOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def run(self) -> None:
@@ -54,6 +57,13 @@ class Evaluate:
         plan = open_plan(self.model)
         train, test = self.data.open("train"), self.data.open("test")
         check_data(plan, train)
+        if plan.task == "classify":
+            row = evaluate_labels(plan, self.model, test.first(), self.labels, self.machine.torch_device())
+            if self.json:
+                console.emit(row)
+            else:
+                show_labels(row)
+            return
         bands = make_partition(plan.partition.law, self.report_bands) if self.report_bands else plan.partition
         row = evaluate_model(
             plan,

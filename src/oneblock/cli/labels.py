@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.cli import console
 from oneblock.data import ImageSet, to_float
 from oneblock.metrics import accuracy, expected_calibration_error, negative_log_likelihood
 from oneblock.plan import Plan
@@ -84,6 +86,13 @@ def evaluate_labels(
         "calls": float(answer.calls.double().mean()),
         "layers_per_image": float(spent) * options.draws,
     }
+
+
+def show_labels(row: Mapping[str, Any]) -> None:
+    """Print the scores of a classifier."""
+    after = [(f"accuracy after call {i}", f"{value:.4f}") for i, value in enumerate(row["accuracies"], 1)]
+    others = [(name, f"{row[name]:.4f}") for name in ("ece", "nll", "calls", "layers_per_image")]
+    console.table("held-out images", ("score", "value"), [*after, *others])
 
 
 def scores(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:

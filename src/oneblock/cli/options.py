@@ -194,6 +194,12 @@ class ClassifyOptions(ModelOptions):
     """cross-entropy of the logits, or squared distance to the class vector"""
     label_smoothing: float = 0.0
     """of the cross-entropy"""
+    crop: int = 0
+    """shift training images at random by up to so many pixels"""
+    operations: int = 0
+    """random changes of each training image (RandAugment; 2 is usual)"""
+    magnitude: int = 9
+    """their strength, 1 to 29"""
 
     def plan(self, data: str, images: EncodedSource) -> Plan:
         """The plan of a run on ``images``."""
@@ -228,6 +234,9 @@ class ClassifyOptions(ModelOptions):
             weighting=self.weighting,
             loss=self.loss,
             label_smoothing=self.label_smoothing,
+            crop=self.crop,
+            operations=self.operations,
+            magnitude=self.magnitude,
         )
         filled = self.filled(recipe, CLASSIFY_RATE)
         return classify_plan(paper_recipe(filled) if self.recipe == "paper" else filled)

@@ -18,7 +18,7 @@ from oneblock.cli.options import ClassifyOptions, DataOptions, ImageOptions, Mac
 from oneblock.data import EncodedSource, Source
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, write_plan
-from oneblock.presets import block_bytes, blockwise, plan_budget, plan_optimizer, plan_task
+from oneblock.presets import block_bytes, blockwise, plan_augment, plan_budget, plan_optimizer, plan_task
 from oneblock.train.loop import Idle, Run
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.record import Recorder, Row
@@ -158,7 +158,7 @@ def start_run(plan: Plan, out: Path, images: Source, machine: MachineOptions, ra
         task=task,
         source=images,
         settings=plan_optimizer(plan),
-        flip=bool(plan.recipe["flip"]),
+        augment=plan_augment(plan),
         device=device,
         ranks=ranks,
         checkpointing=machine.checkpointing,

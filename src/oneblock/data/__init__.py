@@ -1,6 +1,6 @@
 """Batches of plain tensors: readers, transforms and synthetic images; knows no model."""
 
-from .augment import Augmentation
+from .augment import Augment, Augmentation
 from .encoded import Codec, EncodedSource, Pixels
 from .errors import MissingExtraError
 from .hub import HubSource
@@ -9,6 +9,7 @@ from .synthetic import synthetic_images
 from .transforms import random_flip, to_float, to_uint8
 
 __all__ = [
+    "Augment",
     "Augmentation",
     "Codec",
     "EncodedSource",

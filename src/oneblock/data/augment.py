@@ -21,6 +21,8 @@ from .errors import MissingExtraError
 from .transforms import random_flip
 
 BLACK = -1.0
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""Images (n, c, h, w) to images of the same shape; all randomness is the generator's."""
 # name and range of each operation as kornia's RandAugment takes them; it refuses the ends of 0..30
 OPERATIONS = (
     ("auto_contrast", 0.0, 1.0),

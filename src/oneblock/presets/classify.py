@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from oneblock.calibrate import entropy_law
+from oneblock.data import Augment, Augmentation
 from oneblock.models.vit import NoisyToken, ViTConfig
 from oneblock.noise import LogNormal
 from oneblock.plan import Plain, Plan
@@ -38,6 +39,7 @@ class ClassifyRecipe(Recipe):
         noisy_token, modulated: see ``models.vit.ViTConfig``.
         skip: the classifier reads ``c_skip z + c_out token``.
         weighting, loss, label_smoothing: see ``tasks.classify.Classification``.
+        crop, operations, magnitude: see ``data.Augmentation``.
     """
 
     table: TableKind = "simplex"
@@ -51,6 +53,9 @@ class ClassifyRecipe(Recipe):
     weighting: Weighting = "none"
     loss: LabelLoss = "cross-entropy"
     label_smoothing: float = 0.0
+    crop: int = 0
+    operations: int = 0
+    magnitude: int = 9
 
 
 def paper_recipe(recipe: ClassifyRecipe) -> ClassifyRecipe:
@@ -102,6 +107,9 @@ def classify_plan(recipe: ClassifyRecipe) -> Plan:
         "weighting": recipe.weighting,
         "loss": recipe.loss,
         "label_smoothing": recipe.label_smoothing,
+        "crop": recipe.crop,
+        "operations": recipe.operations,
+        "magnitude": recipe.magnitude,
         "autoencoder": "",
     }
     return recipe.plan("classify", {"name": "vit", **asdict(config)}, law, "equal-mass", settings)
@@ -169,6 +177,13 @@ def empty_table(plan: Plan) -> Tensor:
 def _task(plan: Plan, table: Tensor, means: Mapping[int | None, float]) -> Classification:
     weighting, loss = cast(Weighting, plan.recipe["weighting"]), cast(LabelLoss, plan.recipe["loss"])
     return Classification(table, plan.precondition, weighting, loss, cast(float, plan.recipe["label_smoothing"]), means)
+
+
+def label_augment(plan: Plan) -> Augment | None:
+    """How a classification plan changes its training images."""
+    names = ("flip", "crop", "operations", "magnitude")
+    augment = cast(Callable[..., Augmentation], Augmentation)(**{name: plan.recipe[name] for name in names})
+    return augment if augment.flip or augment.crop or augment.operations else None
 
 
 def empty_labels(plan: Plan, count: int, block: int | None) -> Batch:

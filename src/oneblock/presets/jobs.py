@@ -8,6 +8,7 @@ from functools import cache, partial
 import torch
 
 from oneblock.blockwise import BlockDenoiser, Blockwise, BuildBackbone
+from oneblock.data import Augment, random_flip
 from oneblock.memory import DryRun, PeakBytes, fake_tensors, peak_bytes, step_flops
 from oneblock.models.dit import DiT
 from oneblock.models.vit import ViT
@@ -20,6 +21,7 @@ from oneblock.presets.classify import (
     empty_labels,
     empty_table,
     empty_task,
+    label_augment,
     label_frame,
     label_table,
     vit_config,
@@ -50,6 +52,13 @@ def plan_frame(plan: Plan) -> Frame:
 def plan_task(plan: Plan) -> Task:
     """The task of a plan."""
     return classify_task(plan) if plan.task == "classify" else image_task(plan)
+
+
+def plan_augment(plan: Plan) -> Augment | None:
+    """How the training images of a plan are changed at random."""
+    if plan.task == "classify":
+        return label_augment(plan)
+    return random_flip if plan.recipe["flip"] else None
 
 
 def _empty_task(plan: Plan) -> Task:

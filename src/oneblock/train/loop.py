@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 
 from oneblock.blockwise import BlockDenoiser, Blockwise
-from oneblock.data import Source, random_flip
+from oneblock.data import Augment, Source
 from oneblock.plan import Plan
 from oneblock.tasks.base import Task
 from oneblock.train.checkpoint import Stamp, checkpoint_path, keep_last, latest, save_checkpoint
@@ -40,7 +40,7 @@ class Run:
         directory: gets ``block-b/`` (and ``seed/``) with checkpoints.
         blockwise: builds blocks.
         task, source, settings: what is learned, from what, and how.
-        flip: mirror images at random.
+        augment: changes training images at random.
         device: where the block being trained lives.
         ranks: the processes that train the block together.
         checkpointing: recompute activations layer by layer in the backward pass.
@@ -55,7 +55,7 @@ class Run:
     task: Task
     source: Source
     settings: OptimizerSettings
-    flip: bool = False
+    augment: Augment | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     ranks: Ranks = ALONE
     checkpointing: bool = False
@@ -113,8 +113,8 @@ def advance(run: Run, state: TrainState) -> StepReport:
     spec, step = state.spec, state.step
     generator = torch.Generator().manual_seed(run.plan.derive_seed("noise", spec.name, step))
     images, labels = run.source.batch(step, spec.batch_size, run.plan.derive_seed("data", spec.name))
-    if run.flip:
-        images = random_flip(images, generator)
+    if run.augment is not None:
+        images = run.augment(images, generator)
     sigma = run.plan.partition.levels(*spec.band, len(images), generator)
     # drawn for the whole batch, so that it does not matter how many processes and micro-batches share it
     batch = run.task.draw(images, labels, sigma, spec.block, generator)

@@ -18,6 +18,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("status",): ("status", "Status", "where the jobs of a run stand"),
     ("merge",): ("merge", "Merge", "make one model of a run's blocks"),
     ("compare", "images"): ("compare", "CompareImages", "train blockwise and its rivals with the same work"),
+    ("compare", "classify"): ("compare_classify", "CompareClassify", "the same for classifiers"),
     ("demo",): ("demo", "Demo", "a small comparison from start to end"),
 }
 

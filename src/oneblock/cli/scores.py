@@ -46,24 +46,26 @@ def summaries(rows: Sequence[Row]) -> list[Row]:
             "budget": budget,
             "layer_evaluations": group[0]["layer_evaluations"],
             "seeds": len(group),
-            **{key: _spread([row[key] for row in group]) for key in SPREAD},
-            "band_losses": [_spread(list(band)) for band in zip(*(row["band_losses"] for row in group), strict=True)],
+            **{key: spread([row[key] for row in group]) for key in SPREAD},
+            "band_losses": [spread(list(band)) for band in zip(*(row["band_losses"] for row in group), strict=True)],
         }
         for (arm, budget), group in groups.items()
     ]
 
 
-def _spread(values: Sequence[float | None]) -> tuple[float, float] | None:
+def spread(values: Sequence[float | None]) -> tuple[float, float] | None:
+    """(mean, standard deviation) of the known values; None without any."""
     known = [value for value in values if value is not None]
     if not known:
         return None
     return mean(known), stdev(known) if len(known) > 1 else 0.0
 
 
-def _plus_minus(spread: tuple[float, float] | None, digits: int, scale: float = 1.0) -> str:
-    if spread is None:
+def plus_minus(value: tuple[float, float] | None, digits: int, scale: float = 1.0) -> str:
+    """``mean ± deviation`` of a ``spread``, in units of 1 / ``scale``."""
+    if value is None:
         return "-"
-    center, width = spread[0] * scale, spread[1] * scale
+    center, width = value[0] * scale, value[1] * scale
     return f"{center:.{digits}f}" if width == 0 else f"{center:.{digits}f} ± {width:.{digits}f}"
 
 
@@ -75,11 +77,11 @@ def report(rows: Sequence[Row]) -> None:
         (
             row["arm"],
             f"{row['layer_evaluations']:,}",
-            _plus_minus(row["loss"], 4),
-            " / ".join(_plus_minus(band, 3) for band in row["band_losses"]),
-            _plus_minus(row["frechet"], 2),
-            _plus_minus(row["frechet_floor"], 2),
-            _plus_minus(row["recall"], 3),
+            plus_minus(row["loss"], 4),
+            " / ".join(plus_minus(band, 3) for band in row["band_losses"]),
+            plus_minus(row["frechet"], 2),
+            plus_minus(row["frechet_floor"], 2),
+            plus_minus(row["recall"], 3),
         )
         for row in shown
     ]
@@ -91,10 +93,10 @@ def report(rows: Sequence[Row]) -> None:
             row["arm"],
             f"{row['layer_evaluations']:,}",
             f"{row['parameters'][0]:,.0f}",
-            _plus_minus(row["train_seconds"], 0),
-            _plus_minus(row["images_per_second"], 0),
-            _plus_minus(row["peak_bytes"], 1, 1e-6),
-            _plus_minus(row["peak_bytes_checkpointing"], 1, 1e-6),
+            plus_minus(row["train_seconds"], 0),
+            plus_minus(row["images_per_second"], 0),
+            plus_minus(row["peak_bytes"], 1, 1e-6),
+            plus_minus(row["peak_bytes_checkpointing"], 1, 1e-6),
         )
         for row in shown
     ]

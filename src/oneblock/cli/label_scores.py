@@ -1,0 +1,114 @@
+"""What a comparison of classifiers shows: means and spreads, who wins how often, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from oneblock.cli import console
+from oneblock.cli.comparison import Row
+from oneblock.cli.picture import curves
+from oneblock.cli.scores import Curve, plus_minus, spread, training_curve
+
+OURS, RIVALS = ("blockwise", "branched"), ("end-to-end", "shallow", "ensemble")
+SPREAD = (
+    "accuracy",
+    "ece",
+    "nll",
+    "layers_per_image",
+    "train_seconds",
+    "peak_bytes",
+    "peak_bytes_checkpointing",
+    "parameters",
+)
+
+
+def summaries(rows: Sequence[Row]) -> list[Row]:
+    """(mean, standard deviation) over the seeds of every score; one row per arm and budget."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["arm"], row["budget"]), []).append(row)
+    return [
+        {
+            "arm": arm,
+            "budget": budget,
+            "layer_evaluations": group[0]["layer_evaluations"],
+            "seeds": len(group),
+            **{key: spread([row[key] for row in group]) for key in SPREAD},
+            "accuracies": [spread(list(call)) for call in zip(*(row["accuracies"] for row in group), strict=True)],
+        }
+        for (arm, budget), group in groups.items()
+    ]
+
+
+def report(rows: Sequence[Row]) -> None:
+    """Print tables of means and spreads, and who wins how often."""
+    shown = summaries(rows)
+    quality_columns = ("arm", "layer evals", "accuracy %", "after every call", "ECE", "NLL", "layers/image")
+    quality = [
+        (
+            row["arm"],
+            f"{row['layer_evaluations']:,}",
+            plus_minus(row["accuracy"], 2, 100),
+            " / ".join(f"{call[0] * 100:.2f}" for call in row["accuracies"]),
+            plus_minus(row["ece"], 4),
+            plus_minus(row["nll"], 4),
+            plus_minus(row["layers_per_image"], 0),
+        )
+        for row in shown
+    ]
+    console.table(f"held-out images (seeds: {shown[0]['seeds']})", quality_columns, quality)
+    columns = ("arm", "layer evals", "parameters", "train s", "peak MB", "with checkpointing")
+    cost = [
+        (
+            row["arm"],
+            f"{row['layer_evaluations']:,}",
+            f"{row['parameters'][0]:,.0f}",
+            plus_minus(row["train_seconds"], 0),
+            plus_minus(row["peak_bytes"], 1, 1e-6),
+            plus_minus(row["peak_bytes_checkpointing"], 1, 1e-6),
+        )
+        for row in shown
+    ]
+    console.table("cost (peak of one training process, counted)", columns, cost)
+    for line in wins(rows):
+        print(line)
+
+
+def wins(rows: Sequence[Row]) -> list[str]:
+    """For each blockwise arm and rival: in how many runs it is right more often."""
+    by_run = {(row["arm"], row["budget"], row["seed"]): row for row in rows}
+    lines = []
+    for arm, rival in product(OURS, RIVALS):
+        pairs = [
+            (row["accuracy"], by_run[rival, budget, seed]["accuracy"])
+            for (name, budget, seed), row in by_run.items()
+            if name == arm and (rival, budget, seed) in by_run
+        ]
+        if pairs:
+            lines.append(
+                f"{arm} against {rival}: right more often in {sum(a > b for a, b in pairs)} of {len(pairs)} runs"
+            )
+    return lines
+
+
+def draw(out: Path, rows: Sequence[Row]) -> list[Path]:
+    """Accuracy after every call, training loss of the first seed and, with several budgets, accuracy against work."""
+    shown = summaries(rows)
+    last = [row for row in shown if row["budget"] == rows[-1]["budget"]]
+    lines: dict[str, Curve] = {
+        row["arm"]: [(float(i), call[0]) for i, call in enumerate(row["accuracies"], 1)] for row in last
+    }
+    pictures = [curves(lines, out / "accuracy.png", "calls", "held-out accuracy")]
+    longest = [row for row in rows if row["seed"] == rows[0]["seed"] and row["budget"] == rows[-1]["budget"]]
+    lines = {row["arm"]: training_curve(out / row["run"]) for row in longest}
+    lines = {arm: points for arm, points in lines.items() if points}
+    pictures.append(curves(lines, out / "training.png", "layer evaluations", "training loss (mean over bands)"))
+    if len({row["budget"] for row in rows}) > 1:
+        lines = {
+            arm: sorted((float(row["layer_evaluations"]), row["accuracy"][0]) for row in shown if row["arm"] == arm)
+            for arm in dict.fromkeys(row["arm"] for row in rows)
+        }
+        pictures.append(curves(lines, out / "budgets.png", "layer evaluations", "held-out accuracy", logarithmic=True))
+    return pictures

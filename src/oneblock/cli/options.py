@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 
@@ -14,7 +14,7 @@ from oneblock.models.vit import NoisyToken
 from oneblock.optim.adamw import AdamWKind
 from oneblock.partition import Bands
 from oneblock.plan import Plan, Shared
-from oneblock.presets import ClassifyRecipe, ImageRecipe, Size, classify_plan, image_plan, paper_recipe
+from oneblock.presets import PAPER_SETTINGS, ClassifyRecipe, ImageRecipe, Size, classify_plan, image_plan, paper_recipe
 from oneblock.presets.base import CLASSIFY_RATE, IMAGE_RATE, Recipe
 from oneblock.presets.classify import LabelInput, LabelLaw
 from oneblock.table import prototypes
@@ -173,6 +173,8 @@ class ImageOptions(ModelOptions):
 class ClassifyOptions(ModelOptions):
     """The ViT of a classifier and how its work is spent."""
 
+    settings: Literal["", "cifar100", "tiny-imagenet"] = ""
+    """network, budget, rate and augmentation of the published experiment on these data, for what is not set here"""
     recipe: Literal["oneblock", "paper"] = "oneblock"
     """paper: the choices of DiffusionBlocks, whatever the options below say (docs/choose.md)"""
     table: Literal["simplex", "orthonormal", "random", "prototypes"] = "simplex"
@@ -219,6 +221,11 @@ class ClassifyOptions(ModelOptions):
         rows: tuple[float, ...] = (),
     ) -> Plan:
         """The plan of a run on images (channels, height, width), which need not be at hand."""
+        if self.settings:
+            usual, published = ClassifyOptions(), PAPER_SETTINGS[self.settings]
+            unset = {name: value for name, value in published.items() if getattr(self, name) == getattr(usual, name)}
+            settled: ClassifyOptions = replace(self, settings="", **cast(dict[str, Any], unset))
+            return settled.plan_for(image_shape, num_classes, data, fingerprint, rows)
         recipe = ClassifyRecipe(
             data=data,
             fingerprint=fingerprint,

@@ -1,7 +1,7 @@
 """Presets: from a few words (a size, a data set) to a full plan, and from a plan to what its jobs need."""
 
 from .base import SIZES, Size, plan_budget, plan_optimizer
-from .classify import ClassifyRecipe, classify_plan, classify_task, label_table, paper_recipe
+from .classify import PAPER_SETTINGS, ClassifyRecipe, classify_plan, classify_task, label_table, paper_recipe
 from .image import ImageRecipe, image_plan, image_shape, image_task
 from .jobs import (
     SampleFlops,
@@ -19,6 +19,7 @@ from .jobs import (
 )
 
 __all__ = [
+    "PAPER_SETTINGS",
     "SIZES",
     "ClassifyRecipe",
     "ImageRecipe",

@@ -127,6 +127,15 @@ def fake_tensors() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def real_tensors() -> Iterator[None]:
+    """Inside ``fake_tensors``: tensors made here have values all the same, for numbers that follow from the plan."""
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+    with unset_fake_temporarily():
+        yield
+
+
 def _tracker(module: nn.Module) -> Any:
     """PyTorch's tracker without its statistics of single modules, which are most of its work.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from oneblock.calibrate import entropy_law
+from oneblock.memory import real_tensors
 from oneblock.models.vit import NoisyToken, ViTConfig
 from oneblock.noise import LogNormal
 from oneblock.plan import Plain, Plan
@@ -116,13 +117,15 @@ def vit_config(plan: Plan) -> ViTConfig:
 def label_table(plan: Plan) -> Tensor:
     """(k, d): the rows that stand for the classes of a classification plan."""
     recipe = plan.recipe
-    return _table(
-        cast(TableKind, recipe["table"]),
-        vit_config(plan).num_classes,
-        cast(int, recipe["table_width"]),
-        plan.seed,
-        tuple(cast(list[float], recipe["prototypes"])),
-    )
+    with real_tensors():
+        rows = _table(
+            cast(TableKind, recipe["table"]),
+            vit_config(plan).num_classes,
+            cast(int, recipe["table_width"]),
+            plan.seed,
+            tuple(cast(list[float], recipe["prototypes"])),
+        ).tolist()
+    return torch.tensor(rows)
 
 
 def _table(kind: TableKind, num_classes: int, width: int, seed: int, values: tuple[float, ...]) -> Tensor:
@@ -152,14 +155,15 @@ def classify_task(plan: Plan) -> Classification:
     recipe, partition = plan.recipe, plan.partition
     bands: dict[int | None, tuple[float, float]] = {None: (partition.law.low, partition.law.high)}
     bands |= {b: partition.training_band(b) for b in range(plan.num_blocks)}
-    normalised_means = {b: mean_weight(partition, band, plan.precondition) for b, band in bands.items()}
+    with real_tensors():
+        means = {b: mean_weight(partition, band, plan.precondition) for b, band in bands.items()}
     return Classification(
         label_table(plan),
         plan.precondition,
         cast(Weighting, recipe["weighting"]),
         cast(LabelLoss, recipe["loss"]),
         cast(float, recipe["label_smoothing"]),
-        normalised_means,
+        means,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import IMAGES
+from tiny import IMAGES, tiny_classify_plan
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -142,6 +142,35 @@ def test_the_count_is_that_of_living_storages(blocks: int, checkpointing: bool, 
     with Living([*run.module.parameters(), *run.module.buffers(), *states, *run.others]) as living:
         run.step()
     assert training_peak(small, checkpointing).total == living.peak
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"blocks": 1},
+        {},
+        {"table": "random", "inputs": "scaled", "modulated": True, "skip": True, "noisy_token": "class"},
+        {"table": "prototypes", "prototypes": (1.0, 0.0, 0.0, 1.0, -1.0, -1.0), "weighting": "normalised"},
+    ],
+)
+def test_the_count_of_a_classifier_is_that_of_real_tensors(changes: dict[str, Any], checkpointing: bool) -> None:
+    small = tiny_classify_plan(**changes)
+    fake = training_peak(small, checkpointing)
+    assert fake == training_peak(small, checkpointing, real=True)
+    weights = sum(p.numel() for p in blockwise(small).denoiser(0).backbone.parameters())
+    assert fake.by_kind["Parameter"] == 4 * weights
+
+
+def test_own_block_of_a_classifier_needs_less() -> None:
+    whole, half = (tiny_classify_plan(blocks=blocks) for blocks in (1, 2))
+    own = training_peak(half)
+    assert own.total < 0.7 * training_peak(whole).total
+    both = all_resident(half, own).by_kind["Parameter"]
+    assert both == 2 * own.by_kind["Parameter"]
+    assert training_flops(half).step(costliest_job(half)) * 2 == pytest.approx(
+        training_flops(whole).step(costliest_job(whole)), rel=0.1
+    )
 
 
 def test_micro_batches_need_less_and_are_counted_exactly() -> None:

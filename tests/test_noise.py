@@ -1,3 +1,4 @@
+import json
 import math
 from dataclasses import astuple
 
@@ -6,10 +7,40 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneblock.noise import CosineMask, LinearMask, LogNormal, LogUniform, NoiseLaw, law_from_dict, law_to_dict
+from oneblock.noise import (
+    CosineMask,
+    LawValue,
+    LinearMask,
+    LogNormal,
+    LogUniform,
+    NoiseLaw,
+    Tabulated,
+    law_from_dict,
+    law_to_dict,
+)
 
-LAWS = [LogNormal(), LogNormal(0.3, 0.5, 0.1, 3.0), LogUniform(), LogUniform(0.5, 4.0), LinearMask(), CosineMask()]
+TABLE = Tabulated((0.1, 0.4, 1.6, 20.0), (0.0, 0.2, 0.9, 1.0))
+LAWS = [
+    LogNormal(),
+    LogNormal(0.3, 0.5, 0.1, 3.0),
+    LogUniform(),
+    LogUniform(0.5, 4.0),
+    TABLE,
+    LinearMask(),
+    CosineMask(),
+]
 masses = st.lists(st.floats(0.0, 1.0), min_size=2, max_size=8, unique=True)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Tabulated:
+    """2 to 8 levels between 0.01 and 100, with at least a thousandth of the mass between two of them."""
+    parts = st.lists(st.floats(0.01, 1.0), min_size=1, max_size=7)
+    steps = torch.tensor([0.0, *draw(parts)], dtype=torch.float64)
+    logs = torch.tensor([0.0, *draw(st.lists(st.floats(0.01, 1.0), min_size=len(steps) - 1, max_size=len(steps) - 1))])
+    levels = 0.01 * (logs.double().cumsum(0) * draw(st.floats(0.1, 1.3))).exp()
+    mass = (steps.cumsum(0) / steps.sum()).tolist()
+    return Tabulated(tuple(levels.tolist()), (*mass[:-1], 1.0))
 
 
 def double(*values: float) -> torch.Tensor:
@@ -50,6 +81,32 @@ def test_log_uniform_is_a_line_in_log_sigma() -> None:
     assert law.quantile(double(0.25)).item() == pytest.approx(0.1)
 
 
+def test_a_table_is_linear_in_log_sigma_between_its_levels() -> None:
+    assert TABLE.cdf(double(*TABLE.levels)).tolist() == pytest.approx(list(TABLE.mass))
+    assert TABLE.quantile(double(*TABLE.mass)).tolist() == pytest.approx(list(TABLE.levels))
+    assert TABLE.cdf(double(0.2, 0.8, 0.4 * 4**0.25)).tolist() == pytest.approx([0.1, 0.55, 0.2 + 0.7 / 4])
+    assert TABLE.quantile(double(0.55, 0.95)).tolist() == pytest.approx([0.8, math.sqrt(1.6 * 20)])
+    assert TABLE.widen(0.4, 1.6, 0.5) == pytest.approx((0.2, 3.2))
+    assert TABLE.widen(0.1, 0.4, 0.5) == pytest.approx((0.1, 0.8))
+
+
+@given(law=tables(), mass=masses)
+def test_any_table_inverts(law: Tabulated, mass: list[float]) -> None:
+    levels = law.quantile(double(*sorted(mass)))
+    torch.testing.assert_close(law.cdf(levels), double(*sorted(mass)), rtol=0, atol=1e-9)
+    inside = law.low * (law.high / law.low) ** double(*mass)
+    torch.testing.assert_close(law.quantile(law.cdf(inside)), inside, rtol=1e-9, atol=0)
+
+
+def test_draws_of_a_table_follow_it() -> None:
+    u = torch.rand(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sigma = TABLE.quantile(u)
+    assert bool(((sigma >= 0.1) & (sigma <= 20.0)).all())
+    for level in (0.2, 0.4, 1.0, 1.6, 5.0):
+        below = (sigma < level).double().mean().item()
+        assert below == pytest.approx(TABLE.cdf(double(level)).item(), abs=0.01)
+
+
 def test_mask_schedules() -> None:
     t = double(0.0, 0.2, 0.5, 1.0)
     assert (1 - LinearMask().cdf(t)).tolist() == pytest.approx([1.0, 0.8, 0.5, 0.0])
@@ -77,6 +134,11 @@ def test_a_law_survives_as_plain_values(law: NoiseLaw) -> None:
     back = law_from_dict(law_to_dict(law))
     assert type(back) is type(law)
     assert astuple(back) == astuple(law)  # type: ignore[call-overload]
+    assert json.loads(json.dumps(law_to_dict(law))) == law_to_dict(law)
+
+
+def table(levels: list[float], mass: list[float]) -> dict[str, LawValue]:
+    return {"law": "tabulated", "levels": levels, "mass": mass}
 
 
 @pytest.mark.parametrize(
@@ -88,9 +150,18 @@ def test_a_law_survives_as_plain_values(law: NoiseLaw) -> None:
         ({"law": "log-uniform", "sigma_min": 1.0}, r"it needs exactly \['sigma_max', 'sigma_min'\]"),
         ({"law": "log-uniform", "sigma_min": 1.0, "sigma_max": 1.0}, "is not a range; use finite 0 < sigma_min"),
         ({"law": "log-uniform", "sigma_min": 0.0, "sigma_max": 1.0}, "is not a range"),
+        (table([1.0, 2.0, 2.0], [0.0, 0.5, 1.0]), r"levels=\(1.0, 2.0, 2.0\) do not ascend; give strictly ascending"),
+        (table([1.0, float("nan"), 2.0], [0.0, 0.5, 1.0]), r"levels=\(1.0, nan, 2.0\) do not ascend"),
+        (table([1.0, 2.0, 3.0], [0.0, 0.6, 0.5]), r"mass=\(0.0, 0.6, 0.5\) do not ascend"),
+        (table([1.0, 2.0], [0.0, 0.5, 1.0]), r"mass=\(0.0, 0.5, 1.0\) at 2 levels; give one number per level, from 0"),
+        (table([1.0, 2.0], [0.0, 0.9]), r"mass=\(0.0, 0.9\) at 2 levels; give one number per level, from 0.0 to 1.0"),
+        (table([1.0, 2.0], [0.1, 1.0]), r"mass=\(0.1, 1.0\) at 2 levels"),
+        (table([0.0, 2.0], [0.0, 1.0]), "is not a range"),
+        (table([], []), "is not a range"),
+        ({"law": "tabulated", "levels": [1.0, 2.0]}, r"needs exactly \['levels', 'mass'\]"),
     ],
 )
-def test_wrong_laws_are_refused(values: dict[str, str | float], message: str) -> None:
+def test_wrong_laws_are_refused(values: dict[str, LawValue], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         law_from_dict(values)
 

@@ -145,7 +145,7 @@ class Tabulated(NoiseLaw):
     def __post_init__(self) -> None:
         _check_sigma_range(min(self.levels, default=0.0), max(self.levels, default=0.0))
         for name, values in (("levels", self.levels), ("mass", self.mass)):
-            if any(a >= b for a, b in pairwise(values)):
+            if not all(a < b for a, b in pairwise(values)):
                 raise ValueError(f"{name}={values} do not ascend; give strictly ascending numbers")
         if len(self.levels) != len(self.mass) or (self.mass[0], self.mass[-1]) != (0.0, 1.0):
             raise ValueError(
@@ -240,7 +240,8 @@ def law_to_dict(law: NoiseLaw) -> dict[str, LawValue]:
     """Plain values that ``law_from_dict`` turns back into an equal law."""
     for name, kind in LAWS.items():
         if type(law) is kind:
-            return {"law": name, **asdict(law)}
+            # lists, not tuples: what a file gives back, so that plans stay equal
+            return {"law": name, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(law).items()}}
     raise ValueError(f"noise law {type(law).__name__} has no name in a plan; use one of {', '.join(LAWS)}")
 
 

@@ -111,7 +111,8 @@ class Evidence(nn.Module):
 
     def evidence(self, z: Tensor, sigma: Tensor) -> Tensor:
         """``z . T_k / sigma^2`` (..., k), centred over k, of ``z`` (..., d) at levels ``sigma`` (n,)."""
-        scores = z @ self.table.mT.to(z.dtype) / _like(sigma, z) ** 2
+        with torch.autocast(z.device.type, enabled=False):  # rounded to bf16, it is off by whole nats at low sigma
+            scores = z @ self.table.mT.to(z.dtype) / _like(sigma, z) ** 2
         return scores - scores.mean(-1, keepdim=True)
 
     def inputs(self, z: Tensor, sigma: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_plan, tiny_run
+from tiny import tiny_classify_plan, tiny_plan, tiny_run
 
 from oneblock.presets import blockwise, plan_budget, plan_optimizer
 from oneblock.train.checkpoint import checkpoints
@@ -39,6 +39,29 @@ def test_a_step_on_one_block_leaves_the_other_blocks_files_alone(tmp_path: Path)
     reports.close()
     assert files(tmp_path / "block-0") == before
     assert len(checkpoints(tmp_path / "block-1")) == 1
+
+
+def test_a_classifiers_block_needs_nothing_of_another_and_leaves_it_alone(tmp_path: Path) -> None:
+    plan = tiny_classify_plan()
+    other = blockwise(plan).denoiser(1)
+    before = {name: t.clone() for name, t in (*other.named_parameters(), *other.named_buffers())}
+    asked: list[range] = []
+    run = tiny_run(tmp_path / "alone", plan)
+    build = run.blockwise.build
+    run.blockwise.build = lambda layers: asked.append(layers) or build(layers)  # type: ignore[func-returns-value]
+    list(one_block(run, plan_budget(plan), "block-0"))
+    assert asked == [range(0, 2)]
+    assert [path.name for path in (tmp_path / "alone").iterdir() if path.is_dir()] == ["block-0"]
+    assert all(p.grad is None for p in other.parameters())
+    for found in (other, run.blockwise.denoiser(1)):
+        now = dict((*found.named_parameters(), *found.named_buffers()))
+        assert now.keys() == before.keys()
+        assert all(t.equal(before[name]) for name, t in now.items())
+
+    together = tiny_run(tmp_path / "together", plan)
+    list(round_robin(together, plan_budget(plan), 1))
+    assert files(tmp_path / "together" / "block-0") == files(tmp_path / "alone" / "block-0")
+    assert files(tmp_path / "alone" / "block-0")
 
 
 @pytest.mark.parametrize("branch", [0.0, 0.5])

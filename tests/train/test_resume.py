@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_plan, tiny_run
+from tiny import tiny_classify_plan, tiny_plan, tiny_run
 
+from oneblock.plan import Plan
 from oneblock.presets import plan_budget
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.step import OptimizerSettings
@@ -35,6 +36,27 @@ def last_files(directory: Path) -> dict[str, bytes]:
 
 
 EIGHT_BITS = {"width": 32, "branch": 0.5, "optimizer": OptimizerSettings(optimizer="adamw8bit", accumulate=2)}
+
+
+def train_in_pieces(directory: Path, plan: Plan, pieces: tuple[int, ...]) -> None:
+    """Train ``plan`` at a stretch into ``whole`` and with stops after ``pieces`` steps into ``parts``."""
+    list(round_robin(tiny_run(directory / "whole", plan), plan_budget(plan), stride=2))
+    for steps in pieces:
+        reports = round_robin(tiny_run(directory / "parts", plan, save_every=2), plan_budget(plan), stride=2)
+        for _, _report in zip(range(steps), reports, strict=False):
+            pass
+        reports.close()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"branch": 0.5, "weighting": "normalised"}, {"inputs": "scaled", "modulated": True, "shared": "joint"}],
+)
+def test_a_classifier_in_pieces_equals_one_in_one(tmp_path: Path, changes: dict[str, Any]) -> None:
+    train_in_pieces(tmp_path, tiny_classify_plan(**changes), (3, 2, 99))
+    whole = last_files(tmp_path / "whole")
+    assert {"block-0", "block-1"} <= set(whole)
+    assert last_files(tmp_path / "parts") == whole
 
 
 @pytest.mark.parametrize(

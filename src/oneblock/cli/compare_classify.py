@@ -100,7 +100,7 @@ def class_plan(options: CompareClassify, cell: Cell, images: EncodedSource) -> P
     if cell.arm == "paper":
         model = replace(model, recipe="paper")
     if cell.arm in ORDINARY:
-        model = replace(model, noisy_token="none", recipe="oneblock")
+        model = replace(model, noisy_token="none", modulated=False, recipe="oneblock")
     if cell.arm == "shallow":
         depth = max(model.plan(options.data.data, images).layers)
         model = replace(model, depth=depth)

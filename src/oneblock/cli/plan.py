@@ -167,7 +167,7 @@ class PlanClassify(Planned):
     def plan(self, blocks: int) -> Plan:
         model = _with_blocks(self.model, blocks)
         if blocks == 1:
-            model = replace(model, noisy_token="none", recipe="oneblock")
+            model = replace(model, noisy_token="none", modulated=False, recipe="oneblock")
         return model.plan_for((self.channels, self.image_size, self.image_size), self.classes)
 
 

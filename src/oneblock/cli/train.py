@@ -130,7 +130,7 @@ class TrainClassify(Train):
     def plan(self, images: EncodedSource) -> Plan:
         model = self.model
         if self.strategy == "end-to-end":
-            model = replace(model, blocks=1, layers=(), noisy_token="none", recipe="oneblock")
+            model = replace(model, blocks=1, layers=(), noisy_token="none", modulated=False, recipe="oneblock")
         return model.plan(self.data.data, images)
 
 

@@ -63,6 +63,11 @@ class ViTConfig:
         if self.patch < 1 or self.image_size % self.patch:
             raise ValueError(f"patch={self.patch} does not divide image_size={self.image_size}; use a divisor")
         check_positions(self.width)
+        if self.noisy_token == "none" and (self.modulated or self.skip_sigma_data):
+            raise ValueError(
+                f"noisy_token='none' with modulated={self.modulated}, skip_sigma_data={self.skip_sigma_data}: both "
+                "need the noisy label; use noisy_token='separate' or 'class', or an ordinary ViT without them"
+            )
         if self.skip_sigma_data and self.label_width != self.width:
             raise ValueError(f"label_width={self.label_width} is not the width {self.width}: needed by skip_sigma_data")
         _ = self.layer  # validates heads

@@ -52,7 +52,7 @@ def classify(
             what each call was told by z (``z . T_k / sigma^2``, Bayes' rule) is taken out of its logits and the rest,
             logits of ``p(y | x)``, is averaged.
         draws: noisy paths for each image, whose probabilities are averaged; needs ``path="euler"`` when above 1.
-        confident: an image takes no further call once a class has this probability; its answer stays.
+        confident: an image takes no further call once a class has this probability; its answer stays. 1 takes all.
         seed: of the noise.
     """
     if not levels or any(a <= b for a, b in pairwise(levels)):
@@ -79,7 +79,8 @@ def classify(
         expected = logits.softmax(-1) @ table
         a = after / level
         z[:, active] = a * seen + (1 - a) * expected if path == "euler" else expected
-        active = active[found.amax(-1) < confident]
+        if confident < 1.0:  # a rounded probability may well be 1
+            active = active[found.amax(-1) < confident]
     return Answer(answers, calls)
 
 

@@ -76,7 +76,8 @@ class Classification:
         logits = denoiser(noised.z, noised.sigma, context).float()
         if self.kind == "squared":
             table = self.table.to(logits)
-            plain = (logits.softmax(-1) @ table - table[targets]).square().sum(-1)
+            with torch.autocast(logits.device.type, enabled=False):
+                plain = (logits.softmax(-1) @ table - table[targets]).square().sum(-1)
         else:
             plain = F.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
         return Loss(self._weight(noised) * plain, plain)

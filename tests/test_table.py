@@ -1,0 +1,127 @@
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from oneblock.table import (
+    normalised,
+    orthonormal,
+    posterior,
+    posterior_entropy,
+    prototypes,
+    random_unit,
+    simplex,
+)
+
+
+def double(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("k", [2, 3, 10])
+def test_corners_of_a_simplex_are_equally_far_apart_around_zero(k: int) -> None:
+    table = simplex(k)
+    expected = torch.full((k, k), -1 / (k - 1)).fill_diagonal_(1.0)
+    torch.testing.assert_close(table @ table.mT, expected)
+    torch.testing.assert_close(table.mean(0), torch.zeros(k))
+    assert table.argmax(-1).tolist() == list(range(k))
+
+
+@pytest.mark.parametrize("width", [4, 7])
+def test_orthonormal_rows_are_gram_schmidt_of_random_ones(width: int) -> None:
+    table = orthonormal(4, width, seed=3)
+    torch.testing.assert_close(table @ table.mT, torch.eye(4))
+    vectors = torch.randn(width, width, generator=torch.Generator().manual_seed(3), dtype=torch.float64).mT
+    rows: list[Tensor] = []
+    for vector in vectors[:4]:  # each row keeps the sign of what it was made of: no direction is preferred
+        rest = vector - sum((vector @ row) * row for row in rows)
+        rows.append(rest / rest.norm())
+    torch.testing.assert_close(table, torch.stack(rows).float())
+
+
+def test_random_rows_are_uniform_on_the_sphere() -> None:
+    table = random_unit(4000, 3, seed=0)
+    torch.testing.assert_close(table.norm(dim=-1), torch.ones(4000))
+    torch.testing.assert_close(table.mean(0), torch.zeros(3), rtol=0, atol=0.03)
+    torch.testing.assert_close(table.mT @ table / 4000, torch.eye(3) / 3, rtol=0, atol=0.03)
+
+
+def test_tables_follow_from_the_seed() -> None:
+    for make in (orthonormal, random_unit):
+        assert make(3, 5, 1).equal(make(3, 5, 1))
+        assert not make(3, 5, 1).equal(make(3, 5, 2))
+
+
+def test_prototypes_by_hand() -> None:
+    # means (2, 0), (0, 4), (4, 5), whatever the number of samples; their mean (2, 3)
+    features = torch.tensor([[1.0, 0.0], [0.0, 4.0], [3.0, 0.0], [4.0, 5.0], [2.0, 0.0]])
+    table = prototypes(features, torch.tensor([0, 1, 0, 2, 0]), 3)
+    expected = torch.tensor([[0.0, -3.0], [-2.0, 1.0], [2.0, 2.0]])
+    torch.testing.assert_close(table, expected / torch.tensor([3.0, math.sqrt(5), math.sqrt(8)])[:, None])
+
+
+def test_posterior_against_gaussian_densities() -> None:
+    table, sigma = random_unit(3, 4, seed=0).double(), double(0.3, 0.7, 2.0, 9.0, 0.05)
+    z = table[[0, 2, 1, 1, 0]] + sigma[:, None] * torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    for i in range(5):
+        normal = torch.distributions.Normal(table, sigma[i])
+        density = normal.log_prob(z[i]).sum(-1).exp()
+        torch.testing.assert_close(posterior(z, sigma, table)[i], density / density.sum())
+
+
+def exact_entropy(half: float, sigma: float) -> float:
+    """Of two classes at distance ``2 half``: E[H(sigmoid(2 m (m + sigma eps) / sigma^2))], by the trapezoidal rule."""
+    eps = torch.linspace(-10.0, 10.0, 40_001, dtype=torch.float64)
+    p = torch.sigmoid(2 * half * (half + sigma * eps) / sigma**2)
+    density = torch.exp(-0.5 * eps**2) / math.sqrt(2 * math.pi)
+    return torch.trapezoid(density * (torch.special.entr(p) + torch.special.entr(1 - p)), eps).item()
+
+
+@pytest.mark.parametrize("table", [simplex(2), random_unit(2, 5, seed=1), 0.5 * orthonormal(2, 3, seed=0)])
+def test_entropy_of_two_classes_is_an_integral(table: Tensor) -> None:
+    half = float((table[0] - table[1]).norm()) / 2
+    levels = half * double(0.3, 0.5, 0.8, 1.5, 4.0)
+    expected = [exact_entropy(half, level) for level in levels.tolist()]
+    assert 0.001 < expected[0] < 0.1 * expected[-1], "the levels span the way from knowing to not knowing"
+    found = posterior_entropy(table, levels, num_samples=20_000)
+    assert found.tolist() == pytest.approx(expected, abs=2 * 0.5 / math.sqrt(20_000))
+
+
+@pytest.mark.parametrize("table", [simplex(2), simplex(10), random_unit(5, 3, seed=0)])
+def test_entropy_rises_from_nothing_to_that_of_a_guess(table: Tensor) -> None:
+    levels = torch.logspace(-2, 3, 21, dtype=torch.float64)
+    entropy = posterior_entropy(table, levels, num_samples=1024)
+    assert entropy.dtype == torch.float64
+    assert entropy[0].item() == pytest.approx(0.0, abs=1e-9)
+    assert entropy[-1].item() == pytest.approx(math.log(len(table)), abs=1e-5)
+    assert bool((entropy.diff() >= 0).all())
+
+
+def test_entropy_follows_from_the_seed() -> None:
+    one, again, other = (posterior_entropy(simplex(3), double(0.5), 256, seed) for seed in (0, 0, 1))
+    assert one.equal(again)
+    assert not one.equal(other)
+
+
+def test_classes_closer_together_are_harder_to_tell_apart() -> None:
+    tables = (simplex(4), orthonormal(4, 8, seed=0), 0.5 * simplex(4))
+    entropies = [posterior_entropy(table, double(0.6), 2048).item() for table in tables]
+    assert all(a + 0.05 < b for a, b in itertools.pairwise(entropies))
+
+
+def test_wrong_tables_are_refused() -> None:
+    for make in (lambda: simplex(1), lambda: orthonormal(1, 4, 0), lambda: random_unit(1, 4, 0)):
+        with pytest.raises(ValueError, match="num_classes=1 leaves nothing to tell apart; use 2 or more"):
+            make()
+    with pytest.raises(ValueError, match="width=3 holds no 4 orthonormal rows; use 4 or more, or a random table"):
+        orthonormal(4, 3, 0)
+    with pytest.raises(
+        ValueError, match=r"no sample has the classes \[0, 3\]; a table of prototypes needs one of each"
+    ):
+        prototypes(torch.ones(2, 3), torch.tensor([1, 2]), 4)
+    with pytest.raises(ValueError, match=r"rows \[0, 2\] of the table are 0; every class needs a direction"):
+        normalised(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
+    with pytest.raises(ValueError, match=r"rows \[0, 1\] of the table are 0"):
+        prototypes(torch.ones(2, 3), torch.tensor([0, 1]), 2)

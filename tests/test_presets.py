@@ -27,7 +27,6 @@ from oneblock.presets import (
     plan_budget,
     plan_optimizer,
     plan_task,
-    usual_learning_rate,
 )
 from oneblock.presets.classify import vit_config
 from oneblock.table import orthonormal, random_unit, simplex
@@ -54,10 +53,6 @@ def test_what_goes_into_a_plan_comes_out() -> None:
     assert image_shape(plan) == (1, 8, 8)
     assert (image_task(plan).num_classes, image_task(plan).label_dropout) == (3, 0.2)
     assert image_task(plan).precondition.sigma_data == 0.7
-
-
-def test_a_narrower_network_learns_faster() -> None:
-    assert usual_learning_rate(64) == 2 * usual_learning_rate(128)
 
 
 @pytest.mark.parametrize(

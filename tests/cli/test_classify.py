@@ -86,6 +86,11 @@ def test_published_settings_hold_where_nothing_else_is_said() -> None:
     assert (larger.layers, larger.recipe["weighting"], larger.shared) == ((6, 6), "edm", "joint")
 
 
+def test_a_narrower_network_learns_faster() -> None:
+    rates = [ClassifyOptions(width=width, heads=2).plan_for((1, 8, 8), 3).recipe["learning_rate"] for width in (64, 128)]
+    assert rates[0] == 2 * rates[1]  # type: ignore[operator]
+
+
 def test_prototypes_are_class_means_and_part_of_the_plan(tmp_path: Path, ok: Ok) -> None:
     ok("train", "classify", "--out", tmp_path, *TINY, *WORK, "--table", "prototypes", "--strategy", "plan-only")
     rows = json.loads((tmp_path / "plan.json").read_text())["recipe"]["prototypes"]

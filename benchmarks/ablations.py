@@ -1,13 +1,13 @@
 """The choices of DiffusionBlocks, one changed at a time, at equal work.
 
     python benchmarks/ablations.py --out runs/ablations --budget 900k --workers 2
-    python benchmarks/ablations.py --choices shared --out runs/shared --budget 300k --seeds 3 --workers 2 --width 32
+    python benchmarks/ablations.py --task classify --choices shared --out runs/shared --budget 300k --seeds 3 --patch 7
 
-``paper``: bands, overlap, number of blocks (Tables 7, 8 and 10 of arXiv 2506.14202); ``shared``: who trains stem and
-head.
+``paper``: bands, overlap, number of blocks (Tables 7, 8 and 10 of arXiv 2506.14202), of images; ``shared``: who trains
+stem and head, of images or classifiers.
 
-Plain blocks without --branch, as in the paper. Losses are reported on the same three bands for every variant. What is
-finished is not run again. Prints one JSON object per variant.
+Plain blocks without --branch, as in the paper. Losses are reported on the same three bands for every variant. Options
+that are not named here go to ``oneblock compare``. What is finished is not run again. Prints a JSON object per variant.
 """
 
 import argparse
@@ -35,23 +35,28 @@ SHARED: list[Variant] = [
     ("synced-1000", "blockwise", ["--shared", "synced", "--sync-every", "1000"]),
     ("joint", "blockwise", ["--shared", "joint"]),
 ]
-KEPT = ("loss", "band_losses", "frechet", "frechet_floor", "kernel", "recall", "layer_evaluations", "peak_bytes")
+SCORES = {
+    "images": ("loss", "band_losses", "frechet", "frechet_floor", "kernel", "recall"),
+    "classify": ("accuracies", "accuracy", "ece", "nll"),
+}
 
 
 def run(options: argparse.Namespace, variant: Variant) -> dict[str, object]:
     name, arm, changed = variant
     command = [
-        *(sys.executable, "-m", "oneblock.cli", "compare", "images", "--json", "--out", str(options.out / name)),
+        *(sys.executable, "-m", "oneblock.cli", "compare", options.task, "--json", "--out", str(options.out / name)),
         *("--data", options.data, "--size", options.size, "--budget", options.budget, "--threads", "1"),
         *("--arms", arm, "--seeds", str(options.seeds), "--branch", "0", "--hold", "0.5", *changed, *options.more),
     ]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     rows = json.loads(done.stdout)["runs"]
-    return {"variant": name, "arm": arm, "runs": [{"seed": row["seed"], **{k: row[k] for k in KEPT}} for row in rows]}
+    kept = ("seed", *SCORES[options.task], "layer_evaluations", "peak_bytes")
+    return {"variant": name, "arm": arm, "runs": [{key: row[key] for key in kept} for row in rows]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", choices=["images", "classify"], default="images")
     parser.add_argument("--choices", choices=["paper", "shared"], default="paper")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--data", default="fashion-mnist")
@@ -60,6 +65,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     options, options.more = parser.parse_known_args()
+    if options.task == "classify" and options.choices == "paper":
+        parser.error("--choices paper has the tables of images; use --choices shared for classifiers")
     with ThreadPoolExecutor(options.workers) as pool:
         variants = PAPER if options.choices == "paper" else SHARED
         for row in pool.map(lambda variant: run(options, variant), variants):

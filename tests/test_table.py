@@ -7,6 +7,7 @@ from torch import Tensor
 
 from oneblock.table import (
     normalised,
+    open_variance,
     orthonormal,
     posterior,
     posterior_entropy,
@@ -125,3 +126,20 @@ def test_wrong_tables_are_refused() -> None:
         normalised(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
     with pytest.raises(ValueError, match=r"rows \[0, 1\] of the table are 0"):
         prototypes(torch.ones(2, 3), torch.tensor([0, 1]), 2)
+
+
+def test_open_variance_runs_from_all_to_none() -> None:
+    table = simplex(10)
+    assert open_variance(table, torch.full((2000,), 1e4)) == pytest.approx(1.0, abs=1e-6)
+    assert open_variance(table, torch.full((2000,), 1e-2)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_open_variance_of_two_classes_is_that_of_a_logistic() -> None:
+    """``4 E[s (1 - s)]`` with s the posterior of the first class, its log-odds normal: mean ``d^2 / (2 sigma^2)``,
+    variance twice that, and d = 2 the distance of the two rows."""
+    sigma, x = 0.9, torch.linspace(-12, 12, 20001, dtype=torch.float64)
+    mean = 2.0**2 / (2 * sigma**2)
+    odds = mean + (2 * mean) ** 0.5 * x
+    density = torch.exp(-(x**2) / 2) / (2 * torch.pi) ** 0.5
+    exact = torch.trapezoid(4 * odds.sigmoid() * (-odds).sigmoid() * density, x)
+    assert open_variance(simplex(2), torch.full((200_000,), sigma)) == pytest.approx(float(exact), abs=3e-3)

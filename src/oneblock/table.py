@@ -84,6 +84,22 @@ def posterior_entropy(table: Tensor, levels: Tensor, num_samples: int = 4096, se
     return torch.stack(entropies)
 
 
+def open_variance(table: Tensor, levels: Tensor, seed: int = 0) -> float:
+    """How much of the variance of a label is left open by noisy labels at ``levels`` (n,), one label and one draw each:
+    ``mean(1 - sum_k p_k^2) / (1 - 1/K)`` with p the posterior; 1 when z tells nothing, 0 when it gives the class away.
+
+    It is the share of ordinary training's information about ``p(y | x)`` that a step on these levels has while the
+    network
+    knows nothing: the Fisher information of the logits is ``diag(p) - p p^T``, of trace ``1 - sum_k p_k^2``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(len(table), (len(levels),), generator=generator)
+    noise = torch.randn(len(levels), table.shape[1], generator=generator, dtype=torch.float64)
+    rows, sigma = table.double(), levels.double()
+    p = posterior(rows[labels] + sigma[:, None] * noise, sigma, rows)
+    return float((1 - p.square().sum(-1)).mean() / (1 - 1 / len(table)))
+
+
 def _check_classes(num_classes: int) -> int:
     if num_classes < 2:
         raise ValueError(f"num_classes={num_classes} leaves nothing to tell apart; use 2 or more")

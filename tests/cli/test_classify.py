@@ -87,7 +87,9 @@ def test_published_settings_hold_where_nothing_else_is_said() -> None:
 
 
 def test_a_narrower_network_learns_faster() -> None:
-    rates = [ClassifyOptions(width=width, heads=2).plan_for((1, 8, 8), 3).recipe["learning_rate"] for width in (64, 128)]
+    rates = [
+        ClassifyOptions(width=width, heads=2).plan_for((1, 8, 8), 3).recipe["learning_rate"] for width in (64, 128)
+    ]
     assert rates[0] == 2 * rates[1]  # type: ignore[operator]
 
 

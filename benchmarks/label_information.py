@@ -2,10 +2,10 @@
 
     python benchmarks/label_information.py --classes 10 --blocks 3
 
-For the law fitted to the table and for EDM's: edges of the bands, posterior entropy at the edges as a share of ln K, and
-the share of a label's variance that a noisy label of the band leaves open (``oneblock.table.open_variance``). The mean over
-the blocks is the share of ordinary training's information that as many samples give when they are spent on denoising
-labels. Prints a JSON line for each law.
+For the law fitted to the table and for EDM's: edges of the bands, posterior entropy at the edges as a share of ln K,
+and the share of a label's variance that a noisy label of the band leaves open (``oneblock.table.open_variance``). The
+mean over the blocks is the share of ordinary training's information that as many samples give when they are spent on
+denoising labels. Prints a JSON line for each law.
 """
 
 import argparse

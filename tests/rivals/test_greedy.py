@@ -98,14 +98,18 @@ def test_layer_evaluations_are_the_budget(blocks: int, cost: int) -> None:
     assert {report.num_steps for report in reports} == {3 * blocks}
 
 
-def test_learns_and_repeats_itself() -> None:
+def test_learns() -> None:
+    rival = Greedy(VIT, 2)
+    train(rival, settings_of(16 * 6 * 40))
+    assert min(accuracies(rival)) > 0.6
+
+
+def test_repeats_itself() -> None:
     one, two, other = Greedy(VIT, 2), Greedy(VIT, 2), Greedy(VIT, 2)
-    settings = settings_of(16 * 6 * 40)
-    reports = train(one, settings)
-    assert reports == train(two, settings)
-    assert all(same(weights_of(a), weights_of(b)) for a, b in zip(one.blocks, two.blocks, strict=True))
-    assert reports[0] != train(other, settings_of(16 * 6, seed=1))[0]
-    assert min(accuracies(one)) > 0.6
+    settings = settings_of(16 * 6 * 4)
+    assert train(one, settings) == train(two, settings) != train(other, settings_of(16 * 6 * 4, seed=1))
+    assert torch.equal(one.probabilities(PIXELS), two.probabilities(PIXELS))
+    assert not torch.equal(one.probabilities(PIXELS), other.probabilities(PIXELS))
 
 
 def test_errors() -> None:

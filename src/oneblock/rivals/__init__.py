@@ -2,5 +2,6 @@
 
 from .base import Augment, Learner, Rival, RivalReport, RivalSettings, training_peak
 from .greedy import Greedy
+from .noprop import NoPropDT
 
-__all__ = ["Augment", "Greedy", "Learner", "Rival", "RivalReport", "RivalSettings", "training_peak"]
+__all__ = ["Augment", "Greedy", "Learner", "NoPropDT", "Rival", "RivalReport", "RivalSettings", "training_peak"]

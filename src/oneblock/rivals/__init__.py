@@ -1,7 +1,18 @@
 """Rivals: other ways to train a classifier without a backward pass through all of it, to compare with."""
 
 from .base import Augment, Learner, Rival, RivalReport, RivalSettings, training_peak
+from .forward_forward import ContrastiveFF
 from .greedy import Greedy
 from .noprop import NoPropDT
 
-__all__ = ["Augment", "Greedy", "Learner", "NoPropDT", "Rival", "RivalReport", "RivalSettings", "training_peak"]
+__all__ = [
+    "Augment",
+    "ContrastiveFF",
+    "Greedy",
+    "Learner",
+    "NoPropDT",
+    "Rival",
+    "RivalReport",
+    "RivalSettings",
+    "training_peak",
+]

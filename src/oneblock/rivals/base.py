@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from oneblock.data import Source
 from oneblock.memory import DryRun, PeakBytes, peak_bytes
-from oneblock.optim.adamw import make_adamw, set_learning_rate
+from oneblock.optim.adamw import make_adamw, make_state, set_learning_rate
 from oneblock.optim.ema import ema_beta, ema_update
 from oneblock.optim.schedule import learning_rate_factor
 from oneblock.train.step import NonFiniteError, OptimizerSettings
@@ -171,15 +171,18 @@ class Learner(Generic[Part]):
             p.copy_(self.averages[name])
         self.module.requires_grad_(False).eval()
 
-    def tensors(self) -> list[Tensor]:
-        """What lives all the time besides weights and moments."""
-        return list(self.averages.values())
-
 
 def backward(losses: Tensor, *learners: Learner[Any]) -> Tensor:
     """Gradients of the mean of ``losses`` (n,), clipped for each learner apart; the norms before clipping."""
     (losses.sum() / len(losses)).backward()
     return torch.stack([learner.clip() for learner in learners])
+
+
+def update_on(losses: Tensor, *learners: Learner[Any]) -> None:
+    """Update ``learners`` on ``losses`` (n,), whatever the numbers are: for ``dry_run``."""
+    backward(losses, *learners)
+    for learner in learners:
+        learner.update()
 
 
 def train_on(losses: Tensor, *learners: Learner[Any]) -> float:
@@ -210,12 +213,18 @@ class Sampled:
     generator: torch.Generator
 
 
-def draw(source: Source, settings: RivalSettings, part: str, step: int, augment: Augment | None) -> Sampled:
-    """The batch of one step of ``part``, and the stream of its noise; depends on nothing else."""
+def draw(
+    source: Source, settings: RivalSettings, part: str, step: int, augment: Augment | None, views: int = 1
+) -> Sampled:
+    """The batch of one step of ``part``, and the stream of its noise; depends on nothing else.
+
+    With ``augment`` there may be several ``views`` of the batch, one after the other.
+    """
     images, labels = source.batch(step, settings.batch_size, settings.derive_seed("data", part))
     generator = torch.Generator().manual_seed(settings.derive_seed("noise", part, step))
     if augment is not None:
-        images = augment(images, generator)
+        images = torch.cat([augment(images, generator) for _ in range(views)])
+        labels = labels.repeat(views)
     return Sampled(images.to(settings.device), labels.to(settings.device), generator)
 
 
@@ -223,6 +232,19 @@ def empty_batch(settings: RivalSettings, channels: int, image_size: int) -> tupl
     """Images and labels of one step, without content."""
     images = torch.empty(settings.batch_size, channels, image_size, image_size, device=settings.device)
     return images, torch.zeros(settings.batch_size, dtype=torch.long, device=settings.device)
+
+
+def dry_run(
+    learners: Sequence[Learner[Any]], held: Iterable[Tensor], step: Callable[[], None], frozen: Iterable[nn.Module] = ()
+) -> DryRun:
+    """What ``memory.peak_bytes`` counts of a ``step`` of ``learners``, with ``frozen`` modules and other tensors at
+    hand. Moments of all but the first learner count as other tensors."""
+    others = [*held, *(t for learner in learners for t in learner.averages.values())]
+    for learner in learners[1:]:
+        make_state(learner.optimizer)
+        others += [t for state in learner.optimizer.state.values() for t in state.values()]
+    modules = nn.ModuleList([*frozen, *(learner.module for learner in learners)])
+    return DryRun(modules, learners[0].optimizer, tuple(others), step)
 
 
 def affordable_steps(budget: int, cost: int) -> int:

@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from oneblock.data import Source
 from oneblock.memory import DryRun
@@ -26,12 +26,13 @@ from oneblock.rivals.base import (
     RivalReport,
     RivalSettings,
     affordable_steps,
-    backward,
     check_source,
     check_trained,
     draw,
+    dry_run,
     empty_batch,
     train_on,
+    update_on,
 )
 from oneblock.rivals.blocks import check_plain, hidden, logits, through, vit_block
 
@@ -104,11 +105,9 @@ class Greedy:
         images, labels = empty_batch(settings, config.channels, config.image_size)
 
         def step() -> None:
-            backward(rival._losses(learner, images, labels), learner)
-            learner.update()
+            update_on(rival._losses(learner, images, labels), learner)
 
-        modules = nn.ModuleList([*rival.blocks, learner.module])
-        return DryRun(modules, learner.optimizer, (images, labels, *learner.tensors()), step)
+        return dry_run([learner], (images, labels), step, rival.blocks)
 
     def _learner(self, b: int, settings: RivalSettings, num_steps: int) -> Learner[ViT]:
         block = vit_block(self.config, self.layers[b], settings.derive_seed("init", b))

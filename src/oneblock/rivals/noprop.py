@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from oneblock.data import Source
 from oneblock.memory import DryRun
 from oneblock.models.cnn import CNNConfig, NoisyCNN
-from oneblock.optim.adamw import make_state
 from oneblock.rivals.base import (
     Augment,
     Learner,
@@ -41,13 +40,14 @@ from oneblock.rivals.base import (
     RivalSettings,
     Sampled,
     affordable_steps,
-    backward,
     check_source,
     check_trained,
     draw,
+    dry_run,
     empty_batch,
     seeded,
     train_on,
+    update_on,
 )
 
 OFFSET = 0.008
@@ -192,14 +192,9 @@ class Recipe:
         x = Inputs(images, z, images.new_ones(len(images)), end, images.new_ones(len(images)))
 
         def step() -> None:
-            backward(recipe.losses(learner, classifier, labels, x), learner, classifier)
-            learner.update()
-            classifier.update()
+            update_on(recipe.losses(learner, classifier, labels, x), learner, classifier)
 
-        make_state(classifier.optimizer)
-        moments = [t for state in classifier.optimizer.state.values() for t in state.values()]
-        others = (*x, labels, recipe.table, *moments, *learner.tensors(), *classifier.tensors())
-        return DryRun(nn.ModuleList([learner.module, classifier.module]), learner.optimizer, others, step)
+        return dry_run([learner, classifier], (*x, labels, recipe.table), step)
 
 
 class Inputs(NamedTuple):

@@ -9,11 +9,15 @@ from torch import Tensor, nn
 
 from oneblock.data import to_float
 from oneblock.models.cnn import CNNConfig, NoisyCNN
-from oneblock.rivals import NoPropDT, training_peak
+from oneblock.rivals import NoPropCT, NoPropDT, training_peak
 from oneblock.rivals.base import Learner, draw
 from oneblock.rivals.noprop import (
+    Recipe,
+    Solver,
     coefficients,
     cosine_alpha_bar,
+    cosine_snr_slope,
+    follow,
     noised,
     noprop_loss,
     prior_divergence,
@@ -22,6 +26,7 @@ from oneblock.rivals.noprop import (
 from oneblock.table import random_unit
 
 CNN = CNNConfig(image_size=8, channels=1, num_classes=3, label_width=3, depth=3, width=16, filters=4)
+CT = replace(CNN, depth=1)
 TIMES = torch.linspace(0, 1, 11, dtype=torch.float64)
 PIXELS = to_float(FRESH.images[:8])
 
@@ -105,13 +110,13 @@ def test_the_loss_by_hand(t: int) -> None:
     end = signal[3] ** 0.5 * rows + (1 - signal[3]) ** 0.5 * torch.randn(16, 3, generator=generator)
     probabilities = torch.exp(network(z, torch.zeros(16), batch.images)).detach()
     probabilities = probabilities / probabilities.sum(1, keepdim=True)
-    answer = linear(end)
+    answer = linear(end).detach()
     for i, label in enumerate(batch.labels.tolist()):
         prediction = sum(float(probabilities[i, k]) * random_unit(3, 3, seed=1)[k] for k in range(3))
         error = float((prediction - rows[i]).square().sum())
         entropy = float(answer[i].exp().sum().log() - answer[i, label])
         expected = entropy + 0.0 + 3 / 2 * 0.3 * (ratio[t] - ratio[t - 1]) * error
-        assert float(found[i]) == pytest.approx(expected, rel=1e-4)
+        assert found[i].item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_loss_adds_three_terms() -> None:
@@ -210,6 +215,127 @@ def test_the_peak_is_that_of_one_network() -> None:
     assert found == training_peak(few, settings_of(1)) == training_peak(few, settings_of(1), real=True)
     size = sum(p.numel() for p in NoisyCNN(few.recipe.config, range(1)).parameters())
     assert found.by_kind["Parameter"] == 4 * (size + 12)
+
+
+def test_the_slope_of_the_ratio_is_its_derivative() -> None:
+    time = torch.linspace(0.05, 1.0, 9, dtype=torch.float64, requires_grad=True)
+    snr(cosine_alpha_bar(time, 0.1)).sum().backward()
+    torch.testing.assert_close(cosine_snr_slope(time.detach(), 0.1), time.grad)
+    assert bool((cosine_snr_slope(TIMES[1:]) > 0).all())
+
+
+def test_continuous_time_is_the_limit_of_discrete_time() -> None:
+    """The weights of Equation 8 at T networks, divided by T, and those at one network that is told the time."""
+    many = NoPropDT(replace(CNN, depth=2000), offset=0.1, eta=1.0).weights[999]
+    torch.testing.assert_close(
+        0.5 * cosine_snr_slope(torch.tensor(0.49975, dtype=torch.float64), 0.1), many, rtol=1e-5, atol=0
+    )
+
+
+def test_ct_inputs_by_hand() -> None:
+    rival, settings = NoPropCT(CT, eta=0.7, offset=0.1), settings_of(1)
+    found = rival._inputs(draw(SOURCE, settings, "network", 2, None))
+    batch = draw(SOURCE, settings, "network", 2, None)
+    time = torch.rand(16, generator=batch.generator, dtype=torch.float64)
+    z, end = torch.randn(16, 3, generator=batch.generator), torch.randn(16, 3, generator=batch.generator)
+    for i, t in enumerate(time.tolist()):
+        row = torch.eye(3)[batch.labels[i]]
+        signal, last = (math.cos(math.pi / 2 * (1 - at + 0.1) / 1.1) ** 2 for at in (t, 1.0))
+        torch.testing.assert_close(found.z[i], signal**0.5 * row + (1 - signal) ** 0.5 * z[i])
+        torch.testing.assert_close(found.end[i], last**0.5 * row + (1 - last) ** 0.5 * end[i])
+        up, down = (math.cos(math.pi / 2 * (1 - at + 0.1) / 1.1) ** 2 for at in (t + 1e-6, t - 1e-6))
+        slope = (up / (1 - up) - down / (1 - down)) / 2e-6
+        assert float(found.weight[i]) == pytest.approx(0.7 / 2 * slope, rel=1e-3)
+        assert float(found.time[i]) == pytest.approx(t)
+
+
+def recipe_of(offset: float) -> Recipe:
+    return Recipe(CT, torch.eye(3).double(), 1.0, offset, 0)
+
+
+def exact(recipe: Recipe) -> Any:
+    """The best answer there is without images: ``p(y | z_t)`` of equally likely classes."""
+
+    def answer(z: Tensor, time: Tensor) -> Tensor:
+        alpha_bar = recipe.alpha_bar(time)
+        return (alpha_bar.sqrt() / (1 - alpha_bar) * z @ recipe.table.mT).softmax(-1)
+
+    return answer
+
+
+def test_the_flow_solves_its_equation() -> None:
+    """Against small steps of ``dz/dt`` as it is printed, taken at their middles, where it is regular."""
+    recipe = recipe_of(0.5)
+    start = torch.randn(5, 3, dtype=torch.float64)
+    answers, found = follow(exact(recipe), start, recipe.table, recipe, 200, "heun")
+    assert len(answers) == 200
+    z, count = start.clone(), 2000
+    for i in range(count):
+        t = torch.tensor((i + 0.5) / count, dtype=torch.float64)
+        signal = float(recipe.alpha_bar(t))
+        slope = math.pi / 1.5 * math.sqrt(signal * (1 - signal))
+        u = exact(recipe)(z, t) @ recipe.table
+        z = z + slope / (2 * (1 - signal)) * (u / math.sqrt(signal) - z) / count
+    torch.testing.assert_close(found, z, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+def test_the_measured_order_is_the_declared_one(solver: Solver, order: int) -> None:
+    recipe = recipe_of(0.5)
+    start = torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    _, best = follow(exact(recipe), start, recipe.table, recipe, 1024, "heun")
+    errors = [float((follow(exact(recipe), start, recipe.table, recipe, n, solver)[1] - best).norm()) for n in (32, 64)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25)
+
+
+def test_the_flow_keeps_the_law() -> None:
+    """Noise becomes class vectors with the last noise on them, each class as often as the others."""
+    recipe = recipe_of(0.008)
+    start = torch.randn(3000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    _, z = follow(exact(recipe), start, recipe.table, recipe, 200, "heun")
+    label = z.argmax(-1)
+    torch.testing.assert_close(z, recipe.table[label], atol=0.1, rtol=0)
+    torch.testing.assert_close(label.bincount() / 3000, torch.full((3,), 1 / 3), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(("solver", "cost"), [("euler", 5), ("heun", 10)])
+def test_ct_counts(solver: Solver, cost: int) -> None:
+    rival = NoPropCT(CT, num_steps=5, solver=solver)
+    reports = train(rival, settings_of(16 * 5 + 7))
+    assert sum(report.layer_evaluations for report in reports) == 16 * 5
+    assert (reports[-1].step, reports[-1].num_steps) == (5, 5)
+    assert rival.network is not None
+    calls: list[float] = []
+    rival.network.register_forward_hook(lambda module, inputs, output: calls.append(float(inputs[1][0])))
+    assert rival.probabilities(PIXELS).shape == (5, 8, 3)
+    assert len(calls) == cost == rival.evaluation_layers
+    assert calls[0] == 0.0
+    assert max(calls) == pytest.approx(0.8 if solver == "euler" else 1.0)
+
+
+def test_ct_learns() -> None:
+    rival = NoPropCT(CT, offset=0.3, num_steps=8)
+    train(rival, settings_of(16 * 200))
+    assert accuracies(rival)[-1] > 0.6
+
+
+def test_ct_repeats_itself() -> None:
+    one, two, other = (NoPropCT(CT, num_steps=4) for _ in range(3))
+    settings = settings_of(16 * 4)
+    assert train(one, settings) == train(two, settings) != train(other, settings_of(16 * 4, seed=1))
+    assert torch.equal(one.probabilities(PIXELS), two.probabilities(PIXELS))
+    assert not torch.equal(one.probabilities(PIXELS), other.probabilities(PIXELS))
+
+
+def test_ct_errors() -> None:
+    with pytest.raises(ValueError, match=r"depth=3: noprop-ct has a single network; use depth=1"):
+        NoPropCT(CNN)
+    with pytest.raises(ValueError, match=r"num_steps=0 leads nowhere; use 1 or more"):
+        NoPropCT(CT, num_steps=0)
+    with pytest.raises(ValueError, match=r"solver='rk4' is unknown; use one of euler, heun"):
+        NoPropCT(CT, solver="rk4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"noprop-ct has trained 0 of 1 parts"):
+        NoPropCT(CT).probabilities(PIXELS)
 
 
 def test_errors() -> None:

@@ -3,13 +3,14 @@
 from .base import Augment, Learner, Rival, RivalReport, RivalSettings, training_peak
 from .forward_forward import ContrastiveFF
 from .greedy import Greedy
-from .noprop import NoPropDT
+from .noprop import NoPropCT, NoPropDT
 
 __all__ = [
     "Augment",
     "ContrastiveFF",
     "Greedy",
     "Learner",
+    "NoPropCT",
     "NoPropDT",
     "Rival",
     "RivalReport",

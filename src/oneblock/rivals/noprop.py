@@ -24,7 +24,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -307,3 +307,122 @@ class NoPropDT:
         z = noised(rows, alpha_bar[t - 1], batch.generator)
         weight = rows.new_full((n,), float(self.weights[t - 1]))
         return Inputs(batch.images, z, rows.new_zeros(n), recipe.end(batch.labels, batch.generator), weight)
+
+
+class NoPropCT:
+    """A ``Rival``: NoProp-CT, one network that is told the time.
+
+    Its squared error is weighted by ``eta SNR'(t) / 2`` at times t drawn from [0, 1], as Equation 8 is in the limit of
+    many steps. One step costs ``batch_size`` layer evaluations, and a prediction ``num_steps`` with ``"euler"``,
+    twice as many with ``"heun"``. Stage i is what the network answers at time ``i / num_steps``, and the last stage
+    what the classifier says of z_1.
+
+    Args:
+        config: of the network; its ``depth`` is 1.
+        num_steps, solver: of ``follow``; 1000 steps in the paper.
+        table, eta, offset, noise_seed: see ``Recipe``.
+    """
+
+    name = "noprop-ct"
+
+    def __init__(
+        self,
+        config: CNNConfig,
+        table: Tensor | None = None,
+        eta: float = 1.0,
+        offset: float = OFFSET,
+        num_steps: int = 1000,
+        solver: Solver = "heun",
+        noise_seed: int = 0,
+    ) -> None:
+        if config.depth != 1:
+            raise ValueError(f"depth={config.depth}: noprop-ct has a single network; use depth=1")
+        if num_steps < 1:
+            raise ValueError(f"num_steps={num_steps} leads nowhere; use 1 or more")
+        if solver not in get_args(Solver):
+            raise ValueError(f"solver={solver!r} is unknown; use one of {', '.join(get_args(Solver))}")
+        rows = torch.eye(config.num_classes) if table is None else table
+        self.recipe = Recipe(replace(config, levels=True), rows, eta, offset, noise_seed)
+        self.num_steps = num_steps
+        self.solver = solver
+        self.network: NoisyCNN | None = None
+        self.classifier: nn.Linear | None = None
+
+    @property
+    def evaluation_layers(self) -> int:
+        return self.num_steps * (2 if self.solver == "heun" else 1)
+
+    def steps(self, source: Source, settings: RivalSettings, augment: Augment | None = None) -> Iterator[RivalReport]:
+        recipe, config = self.recipe, self.recipe.config
+        check_source(source, config.channels, config.image_size, config.num_classes)
+        num_steps = affordable_steps(settings.budget, settings.batch_size)
+        self.network = self.classifier = None
+        classifier = recipe.classifier(settings, num_steps)
+        learner = Learner("network", recipe.network(range(1), settings.derive_seed("init", 0)), settings, num_steps)
+        for step in range(num_steps):
+            batch = draw(source, settings, learner.part, step, augment)
+            losses = recipe.losses(learner, classifier, batch.labels, self._inputs(batch))
+            yield RivalReport(
+                part=learner.part,
+                step=step + 1,
+                num_steps=num_steps,
+                loss=train_on(losses, learner, classifier),
+                layer_evaluations=settings.batch_size,
+            )
+        for one in (learner, classifier):
+            one.freeze()
+        self.network, self.classifier = learner.module, classifier.module
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        check_trained(self.name, int(self.network is not None), 1)
+        network, classifier = self.network, self.classifier
+        assert network is not None and classifier is not None
+        images = images.to(classifier.weight.device)
+        table = self.recipe.table.to(images)
+
+        def answer(z: Tensor, time: Tensor) -> Tensor:
+            return predict(network, z, time.to(z).expand(len(z)), images)
+
+        z, _ = self.recipe.start(images)
+        stages, z = follow(answer, z, table, self.recipe, self.num_steps, self.solver)
+        return torch.stack([*stages[:-1], classifier(z).softmax(-1)])
+
+    def dry_runs(self, settings: RivalSettings) -> Sequence[Callable[[], DryRun]]:
+        return [partial(self.recipe.dry_run, settings, range(1))]
+
+    def _inputs(self, batch: Sampled) -> Inputs:
+        """Times, and z at each."""
+        recipe, n = self.recipe, len(batch.labels)
+        rows = recipe.table.to(batch.labels.device)[batch.labels]
+        time = torch.rand(n, generator=batch.generator, dtype=torch.float64)
+        z = noised(rows, recipe.alpha_bar(time)[:, None], batch.generator)
+        weight = 0.5 * recipe.eta * cosine_snr_slope(time, recipe.offset)
+        return Inputs(batch.images, z, time.to(rows), recipe.end(batch.labels, batch.generator), weight.to(rows))
+
+
+def follow(
+    answer: Callable[[Tensor, Tensor], Tensor], z: Tensor, table: Tensor, recipe: Recipe, num_steps: int, solver: Solver
+) -> tuple[list[Tensor], Tensor]:
+    """From z_0 (n, d) to z_1 (n, d); also what was answered at the start of every step, class probabilities (n, k).
+
+    The flow that keeps Equation 6, derived from it: with the prediction u, ``dz/dt = alpha_bar' / (2 (1 - alpha_bar))
+    (u / sqrt(alpha_bar) - z)``. In ``y = z / sqrt(1 - alpha_bar)`` and ``r = sqrt(SNR)`` it reads ``dy/dr = u``, which
+    is integrated, in equal steps of t, as it is regular at both ends.
+
+    Args:
+        answer: z (n, d) and a time, a scalar -> class probabilities (n, k).
+        solver: ``"euler"`` (order 1, also known as DDIM) or ``"heun"`` (order 2, two answers a step).
+    """
+    times = recipe.times(num_steps)
+    alpha_bar = recipe.alpha_bar(times)
+    scale, r = (1.0 - alpha_bar).sqrt().to(z), snr(alpha_bar).sqrt().to(z)
+    y, answers = z / scale[0], []
+    for i in range(num_steps):
+        answers.append(answer(y * scale[i], times[i]))
+        slope = answers[-1] @ table
+        if solver == "heun":
+            ahead = y + (r[i + 1] - r[i]) * slope
+            slope = 0.5 * (slope + answer(ahead * scale[i + 1], times[i + 1]) @ table)
+        y = y + (r[i + 1] - r[i]) * slope
+    return answers, y * scale[-1]

@@ -1,12 +1,11 @@
 """Rivals: other ways to train a classifier without a backward pass through all of it, to compare with."""
 
-from .base import Augment, Learner, Rival, RivalReport, RivalSettings, training_peak
+from .base import Learner, Rival, RivalReport, RivalSettings, training_peak
 from .forward_forward import ContrastiveFF
 from .greedy import Greedy
 from .noprop import NoPropCT, NoPropDT
 
 __all__ = [
-    "Augment",
     "ContrastiveFF",
     "Greedy",
     "Learner",

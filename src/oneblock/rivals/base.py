@@ -19,7 +19,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from oneblock.data import Source
+from oneblock.data import Augment, Source
 from oneblock.memory import DryRun, PeakBytes, peak_bytes
 from oneblock.optim.adamw import make_adamw, make_state, set_learning_rate
 from oneblock.optim.ema import ema_beta, ema_update
@@ -28,8 +28,6 @@ from oneblock.train.step import NonFiniteError, OptimizerSettings
 from oneblock.train.strategy import Budget
 
 Part = TypeVar("Part", bound=nn.Module)
-Augment = Callable[[Tensor, torch.Generator], Tensor]
-"""Images (n, c, h, w) to images of the same shape; all randomness is the generator's."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,11 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oneblock.data import Source
+from oneblock.data import Augment, Source
 from oneblock.memory import DryRun
 from oneblock.models.vit import ViT, ViTConfig
 from oneblock.rivals.base import (
-    Augment,
     Learner,
     RivalReport,
     RivalSettings,

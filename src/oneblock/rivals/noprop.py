@@ -30,11 +30,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oneblock.data import Source
+from oneblock.data import Augment, Source
 from oneblock.memory import DryRun
 from oneblock.models.cnn import CNNConfig, NoisyCNN
 from oneblock.rivals.base import (
-    Augment,
     Learner,
     RivalReport,
     RivalSettings,

@@ -19,7 +19,7 @@ LINKS = (
     ("guidance", "sample"),
     ("tasks",),
     ("train", "audit", "memory"),
-    ("launch", "presets"),
+    ("launch", "presets", "rivals"),
     ("cli",),
 )
 RANK = {name: rank for rank, link in enumerate(LINKS) for name in link}

@@ -2,6 +2,7 @@
 
 from .base import SIZES, Size, plan_budget, plan_optimizer
 from .classify import PAPER_SETTINGS, ClassifyRecipe, classify_plan, classify_task, label_table, paper_recipe
+from .cnn import cnn_plan
 from .image import ImageRecipe, image_plan, image_shape, image_task
 from .jobs import (
     SampleFlops,
@@ -31,6 +32,7 @@ __all__ = [
     "build_backbone",
     "classify_plan",
     "classify_task",
+    "cnn_plan",
     "costliest_job",
     "dry_run",
     "image_plan",

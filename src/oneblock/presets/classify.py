@@ -163,7 +163,7 @@ def label_table(plan: Plan) -> Tensor:
     recipe = plan.recipe
     return _table(
         cast(TableKind, recipe["table"]),
-        vit_config(plan).num_classes,
+        cast(int, plan.architecture["num_classes"]),
         cast(int, recipe["table_width"]),
         plan.seed,
         tuple(cast(list[float], recipe["prototypes"])),
@@ -208,7 +208,7 @@ def empty_task(plan: Plan) -> Classification:
 
 
 def empty_table(plan: Plan) -> Tensor:
-    return torch.empty(vit_config(plan).num_classes, cast(int, plan.recipe["table_width"]))
+    return torch.empty(cast(int, plan.architecture["num_classes"]), cast(int, plan.recipe["table_width"]))
 
 
 def _task(plan: Plan, table: Tensor, means: Mapping[int | None, float]) -> Classification:

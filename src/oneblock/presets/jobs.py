@@ -10,6 +10,7 @@ import torch
 from oneblock.blockwise import BlockDenoiser, Blockwise, BuildBackbone
 from oneblock.data import Augment, random_flip
 from oneblock.memory import DryRun, PeakBytes, fake_tensors, peak_bytes, step_flops
+from oneblock.models.cnn import NoisyCNN
 from oneblock.models.dit import DiT
 from oneblock.models.vit import ViT
 from oneblock.optim.adamw import make_state, state_tensors
@@ -26,6 +27,7 @@ from oneblock.presets.classify import (
     label_table,
     vit_config,
 )
+from oneblock.presets.cnn import CNN_NAME, cnn_config
 from oneblock.presets.image import dit_config, empty_images, image_task
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.step import JobSpec, TrainState, backward, update
@@ -41,7 +43,10 @@ def build_backbone(plan: Plan) -> BuildBackbone:
     if name == "vit":
         vit = vit_config(plan)
         return lambda layers: ViT(vit, layers)
-    raise ValueError(f"architecture {name!r} is unknown; this version of oneblock builds: dit, vit")
+    if name == CNN_NAME:
+        cnn = cnn_config(plan)
+        return lambda layers: NoisyCNN(cnn, layers)
+    raise ValueError(f"architecture {name!r} is unknown; this version of oneblock builds: dit, vit, {CNN_NAME}")
 
 
 def plan_frame(plan: Plan) -> Frame:

@@ -1,0 +1,45 @@
+"""Image classification with the CNN of NoProp: DiffusionBlocks on the network of its rival."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import cast
+
+from oneblock.models.cnn import CNNConfig
+from oneblock.plan import Plan
+from oneblock.presets.classify import ClassifyRecipe, classify_plan, vit_config
+
+CNN_NAME = "noprop-cnn"
+
+
+def cnn_plan(recipe: ClassifyRecipe, filters: int = 32) -> Plan:
+    """The plan of ``recipe`` with a CNN in the place of the ViT: ``depth`` networks u of the recipe's width, one layer
+    each (Shing et al., "DiffusionBlocks", Table 6, https://arxiv.org/abs/2506.14202, has three in three blocks).
+
+    Args:
+        recipe: with the default ``noisy_token``, ``modulated`` and ``skip``, which a CNN does not have; ``heads`` and
+            ``patch`` only have to fit.
+        filters: see ``models.cnn.CNNConfig``.
+    """
+    for name, usual in (("noisy_token", "separate"), ("modulated", False), ("skip", False)):
+        if getattr(recipe, name) != usual:
+            raise ValueError(f"{name}={getattr(recipe, name)!r} is a setting of the ViT; with a CNN use {usual!r}")
+    plan = classify_plan(recipe)
+    vit = vit_config(plan)
+    config = CNNConfig(
+        image_size=vit.image_size,
+        channels=vit.channels,
+        num_classes=vit.num_classes,
+        label_width=vit.label_width,
+        depth=vit.depth,
+        width=vit.width,
+        filters=filters,
+    )
+    return replace(plan, architecture={"name": CNN_NAME, **asdict(config)})
+
+
+def cnn_config(plan: Plan) -> CNNConfig:
+    """The CNN of a classification plan."""
+    settings = {key: value for key, value in plan.architecture.items() if key != "name"}
+    return cast(Callable[..., CNNConfig], CNNConfig)(**settings)

@@ -1,0 +1,50 @@
+"""What the tests of all rivals share: a tiny set of images and a way to train on it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from oneblock.data import ImageSet, MemorySource, synthetic_images, to_float
+from oneblock.models.vit import ViTConfig
+from oneblock.rivals import Rival, RivalReport, RivalSettings
+
+IMAGES: ImageSet = synthetic_images(96, 8, 1, 3, seed=0)
+SOURCE = MemorySource(IMAGES)
+FRESH: ImageSet = synthetic_images(90, 8, 1, 3, seed=1)
+VIT = ViTConfig(
+    image_size=8,
+    channels=1,
+    num_classes=3,
+    label_width=3,
+    depth=4,
+    width=16,
+    heads=2,
+    patch=2,
+    noisy_token="none",
+)
+
+
+def settings_of(budget: int, **changes: Any) -> RivalSettings:
+    values: dict[str, Any] = {"batch_size": 16, "learning_rate": 0.01, "ema_gamma": 4.0, **changes}
+    return RivalSettings(budget=budget, **values)
+
+
+def train(rival: Rival, settings: RivalSettings) -> list[RivalReport]:
+    return list(rival.steps(SOURCE, settings))
+
+
+def accuracies(rival: Rival) -> list[float]:
+    """Of every stage, on images that were not trained on; chance is 1/3."""
+    found = rival.probabilities(to_float(FRESH.images))
+    assert found.shape[1:] == (90, 3)
+    torch.testing.assert_close(found.sum(-1), torch.ones(found.shape[:2]))
+    return [float((stage.argmax(-1) == FRESH.labels).float().mean()) for stage in found]
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -58,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", choices=["images", "classify"], default="images")
     parser.add_argument("--choices", choices=["paper", "shared"], default="paper")
+    parser.add_argument("--only", nargs="+", default=[], help="names of variants (default: all)")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--size", default="nano")
@@ -69,6 +70,7 @@ def main() -> None:
         parser.error("--choices paper has the tables of images; use --choices shared for classifiers")
     with ThreadPoolExecutor(options.workers) as pool:
         variants = PAPER if options.choices == "paper" else SHARED
+        variants = [variant for variant in variants if not options.only or variant[0] in options.only]
         for row in pool.map(lambda variant: run(options, variant), variants):
             print(json.dumps(row), flush=True)
 

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from commands import TINY, WORK
 
+from oneblock.cli.__main__ import main
+from oneblock.cli.compare_classify import CLASS_ARMS
 from oneblock.cli.options import ClassifyOptions
 from oneblock.train.checkpoint import checkpoints
 
@@ -53,19 +55,30 @@ def test_end_to_end_is_an_ordinary_network(tmp_path: Path, ok: Ok) -> None:
 
 
 def test_compare_scores_every_arm_at_equal_work_and_goes_on(tmp_path: Path, ok: Ok) -> None:
-    words = ("compare", "classify", "--out", tmp_path, "--seeds", "1", "--budgets", "256,512", "--json", *TINY, *WORK)
+    words = ("compare", "classify", "--out", tmp_path, "--seeds", "1", "--json", *TINY, *WORK, "--budget", "640")
     (first,) = ok(*words)
-    arms = {(row["arm"], row["layer_evaluations"]): row for row in first["runs"]}
-    assert {work for _, work in arms} == {256, 512}
-    assert arms["shallow", 256]["layers"] == [2]
-    assert arms["ensemble", 256]["layers"] == arms["paper", 256]["layers"] == [2, 2]
-    assert arms["end-to-end", 256]["layers_per_image"] == arms["ensemble", 256]["layers_per_image"] == 4
-    assert arms["blockwise", 256]["peak_bytes"] < arms["end-to-end", 256]["peak_bytes"]
-    assert len(arms["blockwise", 256]["accuracies"]) == 2
-    assert {Path(path).name for path in first["pictures"]} == {"accuracy.png", "training.png", "budgets.png"}
-    assert all(Path(path).is_file() for path in first["pictures"])
+    arms = {row["arm"]: row for row in first["runs"]}
+    assert set(arms) == set(CLASS_ARMS)
+    assert all(576 < row["layer_evaluations"] <= 640 for row in arms.values())
+    assert arms["shallow"]["layers"] == [2]
+    assert arms["ensemble"]["layers"] == arms["paper"]["layers"] == [2, 2]
+    assert arms["end-to-end"]["layers_per_image"] == arms["ensemble"]["layers_per_image"] == 4
+    assert arms["blockwise"]["peak_bytes"] < arms["end-to-end"]["peak_bytes"]
+    stages = {arm: len(row["accuracies"]) for arm, row in arms.items()}
+    assert stages["blockwise"] == stages["greedy"] == stages["noprop-blocks"] == 2
+    assert (stages["end-to-end"], stages["contrastive-ff"], stages["noprop-dt"]) == (1, 4, 11)
     (second,) = ok(*words)
     assert second["runs"] == first["runs"]
+
+
+def test_compare_draws_accuracy_against_work(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("compare", "classify", "--out", tmp_path, "--seeds", "1", "--budgets", "128,256", *TINY, *WORK)
+    arms = ("--arms", "shallow", "blockwise")
+    (found,) = ok(*words, *arms, "--json")
+    assert {Path(path).name for path in found["pictures"]} == {"accuracy.png", "training.png", "budgets.png"}
+    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in found["pictures"])
+    assert main([str(word) for word in (*words, *arms)]) == 0
+    assert "blockwise against shallow: right more often in" in capsys.readouterr().out
 
 
 def test_plan_counts_every_way_of_training(ok: Ok) -> None:

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
+import torch
+
+from oneblock import rivals
 from oneblock.cli import console
 from oneblock.cli.comparison import Cell, Comparison, Row, compare, record, recorded
 from oneblock.cli.label_scores import draw, report, summaries
-from oneblock.cli.labels import LabelOptions, evaluate_labels
+from oneblock.cli.labels import BATCH, LabelOptions, evaluate_labels, scores
 from oneblock.cli.options import ClassifyOptions
 from oneblock.cli.train import start_run, train
-from oneblock.data import EncodedSource
+from oneblock.data import EncodedSource, ImageSet, to_float
+from oneblock.models.cnn import CNNConfig
 from oneblock.plan import Plan
-from oneblock.presets import plan_budget, training_peak
+from oneblock.presets import cnn_plan, plan_augment, plan_budget, plan_optimizer, training_peak
+from oneblock.presets.classify import vit_config
+from oneblock.rivals import Rival, RivalSettings
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.strategy import job_specs
 
-ClassArm = Literal["end-to-end", "shallow", "ensemble", "blockwise", "branched", "paper"]
-CLASS_ARMS: tuple[ClassArm, ...] = ("end-to-end", "shallow", "ensemble", "blockwise", "branched", "paper")
+ClassArm = Literal[
+    "end-to-end",
+    "shallow",
+    "ensemble",
+    "blockwise",
+    "branched",
+    "paper",
+    "greedy",
+    "contrastive-ff",
+    "noprop-dt",
+    "noprop-ct",
+    "noprop-blocks",
+]
+CLASS_ARMS: tuple[ClassArm, ...] = get_args(ClassArm)
 ORDINARY = ("end-to-end", "shallow", "ensemble")
+RIVALS = ("greedy", "contrastive-ff", "noprop-dt", "noprop-ct")
+NOPROP_NETWORKS = 10
+"""T of NoProp-DT (Li et al., https://arxiv.org/abs/2503.24322)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +52,16 @@ class CompareClassify(Comparison):
     Arms: `end-to-end` is an ordinary ViT; `shallow` one of a block's depth, with the whole budget; `ensemble` as many
     shallow ones as there are blocks, which share the budget, their probabilities averaged; `blockwise` trains each
     block alone to denoise labels; `branched` does so from a common seed block (--branch); `paper` is the recipe of
-    DiffusionBlocks. All arms keep the learning rate constant for the same share of their steps. A comparison that was
-    stopped goes on with the same command.
+    DiffusionBlocks. `greedy` trains the blocks of an ordinary ViT in order, `contrastive-ff` each layer by
+    Forward-Forward; `noprop-dt`, `noprop-ct` and `noprop-blocks` train NoProp's network, by its two methods and as
+    three blocks; a layer evaluation of that network is one whole CNN on one image. All arms keep the learning rate
+    constant for the same share of their steps. A comparison that was stopped goes on with the same command.
     """
 
     arms: tuple[ClassArm, ...] = CLASS_ARMS
     """which arms to train"""
+    noprop_steps: int = 30
+    """Euler steps of noprop-ct at inference (1000 in its paper)"""
     model: ClassifyOptions = field(default_factory=lambda: ClassifyOptions(branch=0.5))
     labels: LabelOptions = field(default_factory=LabelOptions)
 
@@ -59,6 +85,8 @@ class CompareClassify(Comparison):
 
     def row(self, cell: Cell) -> Row:
         train_images, test_images = self.data.open("train"), self.data.open("test")
+        if cell.arm in RIVALS:
+            return self._rival_row(cell, train_images, test_images.first())
         plan, answers = class_plan(self, cell, train_images), arm_labels(self, cell)
         directory = self.out / cell.name
         asked = {"plan": plan.hash, "labels": asdict(answers)}
@@ -87,6 +115,36 @@ class CompareClassify(Comparison):
         }
         return record(directory, row)
 
+    def _rival_row(self, cell: Cell, images: EncodedSource, test: ImageSet) -> Row:
+        plan = class_plan(self, cell, images)
+        directory = self.out / cell.name
+        asked = {"plan": plan.hash, "rival": cell.arm, "noprop_steps": self.noprop_steps}
+        known = recorded(directory, asked)
+        if known is not None:
+            return known
+        self.machine.torch_device()
+        directory.mkdir(parents=True, exist_ok=True)
+        rival, settings = make_rival(cell.arm, plan, self.noprop_steps), rival_settings(plan, self.machine.device)
+        began = time.perf_counter()
+        work = sum(report.layer_evaluations for report in rival.steps(images, settings, plan_augment(plan)))
+        seconds = time.perf_counter() - began
+        answers = torch.cat([rival.probabilities(part) for part in to_float(test.images).split(BATCH)], dim=1)
+        row = {
+            "arm": cell.arm,
+            "seed": cell.seed,
+            **asked,
+            "layers": [],
+            "parameters": None,
+            "layer_evaluations": work,
+            "train_seconds": seconds,
+            "peak_bytes": rivals.training_peak(rival, settings).total,
+            "peak_bytes_checkpointing": None,
+            **scores(answers.cpu(), test.labels),
+            "calls": float(len(answers)),
+            "layers_per_image": float(rival.evaluation_layers),
+        }
+        return record(directory, row)
+
     def line(self, row: Row) -> str:
         return f"accuracy {row['accuracy']:.4f}"
 
@@ -99,14 +157,57 @@ def class_plan(options: CompareClassify, cell: Cell, images: EncodedSource) -> P
         model = replace(model, branch=0.0)
     if cell.arm == "paper":
         model = replace(model, recipe="paper")
-    if cell.arm in ORDINARY:
+    if cell.arm in ORDINARY or cell.arm in RIVALS:
         model = replace(model, noisy_token="none", modulated=False, recipe="oneblock")
     if cell.arm == "shallow":
         depth = max(model.plan(options.data.data, images).layers)
         model = replace(model, depth=depth)
     if cell.arm in ("end-to-end", "shallow"):
         model = replace(model, blocks=1, layers=())
+    if cell.arm == "noprop-blocks":
+        model = replace(
+            model, depth=model.blocks, layers=(), recipe="oneblock", noisy_token="separate", modulated=False
+        )
+        return cnn_plan(model.recipe_on(options.data.data, images))
     return model.plan(options.data.data, images)
+
+
+def make_rival(arm: str, plan: Plan, noprop_steps: int) -> Rival:
+    """An untrained rival of the size of ``plan``, which is that of an ordinary ViT."""
+    config = vit_config(plan)
+    if arm == "greedy":
+        return rivals.Greedy(config, plan.num_blocks)
+    if arm == "contrastive-ff":
+        return rivals.ContrastiveFF(config)
+    cnn = CNNConfig(
+        image_size=config.image_size,
+        channels=config.channels,
+        num_classes=config.num_classes,
+        label_width=config.num_classes,
+        depth=NOPROP_NETWORKS if arm == "noprop-dt" else 1,
+        width=config.width,
+    )
+    return rivals.NoPropDT(cnn) if arm == "noprop-dt" else rivals.NoPropCT(cnn, num_steps=noprop_steps, solver="euler")
+
+
+def rival_settings(plan: Plan, device: str) -> RivalSettings:
+    """The budget, batch and rates of ``plan`` for a rival."""
+    budget, optimizer = plan_budget(plan), plan_optimizer(plan)
+    return RivalSettings(
+        budget=budget.layer_evaluations,
+        batch_size=budget.batch_size,
+        learning_rate=optimizer.learning_rate,
+        weight_decay=optimizer.weight_decay,
+        beta1=optimizer.beta1,
+        beta2=optimizer.beta2,
+        clip=optimizer.clip,
+        warmup=budget.warmup,
+        hold=budget.hold,
+        seed=plan.seed,
+        ema_gamma=optimizer.ema_gamma,
+        precision=optimizer.precision,
+        device=device,
+    )
 
 
 def arm_labels(options: CompareClassify, cell: Cell) -> LabelOptions:

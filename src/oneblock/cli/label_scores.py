@@ -51,7 +51,7 @@ def report(rows: Sequence[Row]) -> None:
             row["arm"],
             f"{row['layer_evaluations']:,}",
             plus_minus(row["accuracy"], 2, 100),
-            " / ".join(f"{call[0] * 100:.2f}" for call in row["accuracies"]),
+            _calls([call[0] for call in row["accuracies"]]),
             plus_minus(row["ece"], 4),
             plus_minus(row["nll"], 4),
             plus_minus(row["layers_per_image"], 0),
@@ -64,7 +64,7 @@ def report(rows: Sequence[Row]) -> None:
         (
             row["arm"],
             f"{row['layer_evaluations']:,}",
-            f"{row['parameters'][0]:,.0f}",
+            plus_minus(row["parameters"], 0),
             plus_minus(row["train_seconds"], 0),
             plus_minus(row["peak_bytes"], 1, 1e-6),
             plus_minus(row["peak_bytes_checkpointing"], 1, 1e-6),
@@ -74,6 +74,12 @@ def report(rows: Sequence[Row]) -> None:
     console.table("cost (peak of one training process, counted)", columns, cost)
     for line in wins(rows):
         print(line)
+
+
+def _calls(accuracies: Sequence[float]) -> str:
+    """In percent; of many the first two and the last two."""
+    shown = [f"{value * 100:.2f}" for value in accuracies]
+    return " / ".join(shown if len(shown) <= 4 else [*shown[:2], "...", *shown[-2:]])
 
 
 def wins(rows: Sequence[Row]) -> list[str]:

@@ -205,27 +205,35 @@ class ClassifyOptions(ModelOptions):
 
     def plan(self, data: str, images: EncodedSource) -> Plan:
         """The plan of a run on ``images``."""
+        return classify_plan(self.recipe_on(data, images))
+
+    def recipe_on(self, data: str, images: EncodedSource) -> ClassifyRecipe:
+        """The recipe of a run on ``images``."""
         rows: tuple[float, ...] = ()
         if self.table == "prototypes":
             known = images.first()
             means = prototypes(to_float(known.images).flatten(1), known.labels, len(images.classes))
             rows = tuple(means.flatten().tolist())
-        return self.plan_for(images.shape, len(images.classes), data, images.fingerprint(), rows)
+        return self.recipe_for(images.shape, len(images.classes), data, images.fingerprint(), rows)
 
-    def plan_for(
+    def plan_for(self, image_shape: tuple[int, int, int], num_classes: int) -> Plan:
+        """The plan of a run on images (channels, height, width) that are not at hand."""
+        return classify_plan(self.recipe_for(image_shape, num_classes))
+
+    def recipe_for(
         self,
         image_shape: tuple[int, int, int],
         num_classes: int,
         data: str = "",
         fingerprint: str = "",
         rows: tuple[float, ...] = (),
-    ) -> Plan:
-        """The plan of a run on images (channels, height, width), which need not be at hand."""
+    ) -> ClassifyRecipe:
+        """The recipe of a run on images (channels, height, width), which need not be at hand."""
         if self.settings:
             usual, published = ClassifyOptions(), PAPER_SETTINGS[self.settings]
             unset = {name: value for name, value in published.items() if getattr(self, name) == getattr(usual, name)}
             settled: ClassifyOptions = replace(self, settings="", **cast(dict[str, Any], unset))
-            return settled.plan_for(image_shape, num_classes, data, fingerprint, rows)
+            return settled.recipe_for(image_shape, num_classes, data, fingerprint, rows)
         recipe = ClassifyRecipe(
             data=data,
             fingerprint=fingerprint,
@@ -246,7 +254,7 @@ class ClassifyOptions(ModelOptions):
             magnitude=self.magnitude,
         )
         filled = self.filled(recipe, CLASSIFY_RATE)
-        return classify_plan(paper_recipe(filled) if self.recipe == "paper" else filled)
+        return paper_recipe(filled) if self.recipe == "paper" else filled
 
 
 @dataclass(frozen=True, kw_only=True)

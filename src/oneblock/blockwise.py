@@ -85,7 +85,7 @@ class Blockwise:
         """Block ``block`` with fresh weights; a block outside the plan is a ``ValueError``."""
         layers = self.plan.layer_range(block)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.plan.derive_seed("init", block))
+            torch.default_generator.manual_seed(self.plan.derive_seed("init", block))  # leaves the GPU's alone
             backbone = self.build(layers)
         return BlockDenoiser(backbone, deepcopy(self.frame), checkpointing)
 

@@ -11,18 +11,17 @@ from oneblock.data import to_float
 from oneblock.models.cnn import CNNConfig, NoisyCNN
 from oneblock.rivals import NoPropCT, NoPropDT, training_peak
 from oneblock.rivals.base import Learner, draw
-from oneblock.rivals.noprop import (
+from oneblock.rivals.labels import (
     Recipe,
-    Solver,
     coefficients,
     cosine_alpha_bar,
     cosine_snr_slope,
-    follow,
     noised,
     noprop_loss,
     prior_divergence,
     snr,
 )
+from oneblock.rivals.noprop import Solver, follow
 from oneblock.table import random_unit
 
 CNN = CNNConfig(image_size=8, channels=1, num_classes=3, label_width=3, depth=3, width=16, filters=4)

@@ -1,0 +1,122 @@
+"""Masked diffusion of text: y is a sequence of tokens, z the sequence with some of them masked, the level a time t.
+
+At time t a token is still visible with probability alpha(t), so the masked share m = 1 - alpha(t) is the mass below t
+of a mask schedule (``noise.LinearMask``, ``noise.CosineMask``). The negative evidence lower bound of a sequence is
+
+``integral of -alpha'(t) / (1 - alpha(t)) E[sum over masked places of -ln p(token | z)] dt``
+
+(Shi et al., "Simplified and Generalized Masked Diffusion for Discrete Data", Equation 5,
+https://arxiv.org/abs/2406.04329; Sahoo et al., "Simple and Effective Masked Diffusion Language Models", Equation 10,
+https://arxiv.org/abs/2406.07524). As ``-alpha'(t) dt = dm``, drawing t from the law, uniformly in m, leaves the weight
+``1 / m``, and the bound of the whole range is the sum of those of its bands.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oneblock.blockwise import DenoiserLike
+from oneblock.noise import NoiseLaw
+from oneblock.partition import Partition
+from oneblock.tasks.base import Batch, Loss, Noised
+
+
+@dataclass(frozen=True)
+class MaskedText:
+    """Masked text.
+
+    Args:
+        law: the mask schedule.
+        vocabulary: symbols are 0 .. vocabulary - 1, and ``vocabulary`` stands for a masked place.
+    """
+
+    law: NoiseLaw
+    vocabulary: int
+
+    @property
+    def mask(self) -> int:
+        return self.vocabulary
+
+    def draw(
+        self, tokens: Tensor, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator
+    ) -> Batch:
+        """A training batch: ``tokens`` (n, t), each masked with the probability of its sequence's time ``sigma`` (n,);
+        the context is empty, and ``labels`` are not looked at."""
+        return Batch(self.noised(tokens, sigma, block, generator), tokens, tokens[:, :0])
+
+    def noised(self, tokens: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
+        """Mask ``tokens`` (n, t) at times ``sigma`` (n,); an unknown token is a ``ValueError``."""
+        unknown = tokens[(tokens < 0) | (tokens >= self.vocabulary)]
+        if len(unknown):
+            raise ValueError(f"token {int(unknown[0])} is unknown; the plan has {self.vocabulary} symbols, from 0 on")
+        share = self.law.cdf(sigma).float()
+        hidden = torch.rand(tokens.shape, generator=generator) < share[:, None].cpu()
+        z = torch.where(hidden.to(tokens.device), self.mask, tokens)
+        return Noised(z, sigma.to(tokens.device), block)
+
+    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, context: Tensor) -> Loss:
+        """``sum / (m t)`` of the cross-entropies at masked places, in nats per token, and their mean for the log.
+
+        The expectation over the law is the bound per token.
+        """
+        logits = denoiser(noised.z, noised.sigma, context).float()
+        hidden = noised.z == self.mask
+        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        total = (nats * hidden).sum(1)
+        share = self.law.cdf(noised.sigma).to(total)
+        # a time whose share is 0 masks nothing
+        weighted = total / (share.clamp_min(torch.finfo(share.dtype).tiny) * targets.shape[1])
+        return Loss(weighted, total / hidden.sum(1).clamp_min(1))
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Negative evidence lower bound in nats per token: of each band, of all together, and its Monte-Carlo standard
+    error."""
+
+    bands: list[float]
+    total: float
+    error: float
+
+    def bits(self, tokens_per_character: float = 1.0) -> tuple[float, float]:
+        """Bound and error in bits per character."""
+        scale = tokens_per_character / math.log(2)
+        return self.total * scale, self.error * scale
+
+
+@torch.no_grad()
+def nelbo(
+    denoiser: DenoiserLike,
+    task: MaskedText,
+    partition: Partition,
+    tokens: Tensor,
+    draws: int = 1,
+    seed: int = 0,
+    batch_size: int = 128,
+) -> Bound:
+    """The bound of held-out ``tokens`` (n, t), each sequence at ``draws`` times of every band.
+
+    The mean over a band of mass q is weighted by q, so that the bands of any partition sum to the same bound. The same
+    times and masks for every denoiser that is asked with the same ``seed``.
+    """
+    rows = tokens.repeat(draws, 1)
+    bands, variance = [], 0.0
+    for band in range(partition.num_blocks):
+        generator = torch.Generator().manual_seed(seed * 1000 + band)
+        lower, upper = partition.band(band)
+        low, high = partition.law.cdf(torch.tensor([lower, upper])).tolist()
+        levels = partition.levels(lower, upper, len(rows), generator)
+        levels = levels[torch.randperm(len(rows), generator=generator)]
+        parts = []
+        for part in torch.arange(len(rows)).split(batch_size):
+            noised = task.noised(rows[part], levels[part], band, generator)
+            parts.append(task.loss(denoiser, noised, rows[part], rows[part][:, :0]).weighted)
+        values = torch.cat(parts).double() * (high - low)
+        bands.append(float(values.mean()))
+        variance += float(values.var(unbiased=True)) / len(values) if len(values) > 1 else math.inf
+    return Bound(bands, sum(bands), math.sqrt(variance))

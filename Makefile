@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test lint data clean
+.PHONY: help demo test lint data text clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -24,6 +24,10 @@ lint: $(STAMP)  ## style, format and types
 data: $(STAMP)  ## fetch the data sets of the benchmarks into data
 	$(BIN)/pip install --quiet -c constraints.txt resvg-py
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/fetch_data.sh
+
+text: $(STAMP)  ## fetch 22 MB of English in the public domain into data/text
+	$(BIN)/pip install --quiet -c constraints.txt rdata
+	PYTHON=$(BIN)/python bash scripts/fetch_text.sh
 
 clean:  ## remove the environment, caches and builds; data and runs stay
 	rm -rf .venv build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache

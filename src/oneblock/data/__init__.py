@@ -1,4 +1,4 @@
-"""Batches of plain tensors: readers, transforms and synthetic images; knows no model."""
+"""Batches of plain tensors: readers of images and text, transforms and synthetic images; knows no model."""
 
 from .augment import Augment, Augmentation
 from .encoded import Codec, EncodedSource, Pixels
@@ -6,11 +6,17 @@ from .errors import MissingExtraError
 from .hub import HubSource
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
 from .synthetic import synthetic_images
+from .text import open_text, read_texts
+from .tokens import TokenFile, TokenSource, write_tokens
 from .transforms import random_flip, to_float, to_uint8
+from .vocabulary import BytePair, Bytes, Characters, Vocabulary, vocabulary_from_dict
 
 __all__ = [
     "Augment",
     "Augmentation",
+    "BytePair",
+    "Bytes",
+    "Characters",
     "Codec",
     "EncodedSource",
     "HubSource",
@@ -19,10 +25,17 @@ __all__ = [
     "MissingExtraError",
     "Pixels",
     "Source",
+    "TokenFile",
+    "TokenSource",
+    "Vocabulary",
     "load_images",
     "open_source",
+    "open_text",
     "random_flip",
+    "read_texts",
     "synthetic_images",
     "to_float",
     "to_uint8",
+    "vocabulary_from_dict",
+    "write_tokens",
 ]

@@ -1,0 +1,331 @@
+"""Token files, mapped into memory, and batches of windows from them.
+
+A file is the ids one after another, 1, 2 or 4 bytes each and little-endian, then a header and a footer:
+
+    tokens   count ids, uint8 for up to 256 symbols, uint16 for up to 65536, else int32
+    header   JSON: format, dtype (as numpy writes it), count, starts (of the documents), vocabulary, sha256 (of the ids)
+    footer   SHA-256 of the header, its length in 8 bytes, ``MAGIC``
+
+The footer comes last and the file gets its name when it is complete, so one that is cut or half-written is recognised.
+``numpy.memmap(path, dtype, "r", shape=(count,))`` reads the ids too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import secrets
+import struct
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from .memory import check_position, epoch_seed
+from .vocabulary import Vocabulary, VocabularyValue, vocabulary_from_dict
+
+FORMAT = 1
+MAGIC = b"oneblock tokens\n"
+FOOTER = struct.Struct("<32sQ16s")
+# tokens written on a machine of the other byte order have a name that is not here
+ORDER = "<" if sys.byteorder == "little" else ">"
+DTYPES = {"|u1": torch.uint8, f"{ORDER}u2": torch.uint16, f"{ORDER}i4": torch.int32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a token file says of itself; see the module."""
+
+    format: int
+    dtype: str
+    count: int
+    starts: list[int]
+    vocabulary: dict[str, VocabularyValue]
+    sha256: str
+
+
+def write_tokens(path: Path, documents: Iterable[Tensor], vocabulary: Vocabulary) -> TokenFile:
+    """Write a token file, whole or not at all; several processes may write the same one.
+
+    Args:
+        path: the file; folders are made, and a file of that name is replaced.
+        documents: ids (t,) in 0..V - 1, t at least 1, any integer type; taken one after another.
+        vocabulary: the one that made the ids.
+
+    Raises:
+        ValueError: no documents, an empty one, or an id outside the vocabulary.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with open(partial, "wb") as file:
+            _write(file, documents, vocabulary)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return TokenFile(path)
+
+
+def _write(file: BinaryIO, documents: Iterable[Tensor], vocabulary: Vocabulary) -> None:
+    name = dtype_name(vocabulary.size)
+    starts: list[int] = []
+    count, digest = 0, hashlib.sha256()
+    for ids in documents:
+        _check_document(ids, len(starts), vocabulary.size)
+        plain = ids.cpu().to(DTYPES[name]).contiguous()
+        # the bytes in place: torch shows them only through numpy, which the base installation may lack
+        content = (ctypes.c_ubyte * plain.nbytes).from_address(plain.data_ptr())
+        file.write(content)
+        digest.update(content)
+        starts.append(count)
+        count += len(ids)
+    if not starts:
+        raise ValueError("documents is empty; one document or more is allowed; give some text")
+    header = Header(
+        format=FORMAT,
+        dtype=name,
+        count=count,
+        starts=starts,
+        vocabulary=vocabulary.to_dict(),
+        sha256=digest.hexdigest(),
+    )
+    text = json.dumps(asdict(header), sort_keys=True).encode()
+    file.write(text + FOOTER.pack(hashlib.sha256(text).digest(), len(text), MAGIC))
+
+
+def dtype_name(size: int) -> str:
+    """The narrowest type for ``size`` symbols, as numpy writes it: a key of ``DTYPES``."""
+    return "|u1" if size <= 2**8 else f"{ORDER}u2" if size <= 2**16 else f"{ORDER}i4"
+
+
+def _check_document(ids: Tensor, number: int, size: int) -> None:
+    if ids.dim() != 1 or ids.dtype.is_floating_point or not len(ids):
+        raise ValueError(
+            f"document {number} has shape {tuple(ids.shape)} and dtype {ids.dtype}; integers (t,) with t at least 1 "
+            "are allowed; encode the text with the vocabulary"
+        )
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= size:
+        raise ValueError(
+            f"document {number} has ids in {low}..{high}; 0..{size - 1} is allowed for this vocabulary; encode the "
+            "text with the vocabulary that is stored with it"
+        )
+
+
+class TokenFile:
+    """The ids of a token file, mapped and not read: only what is looked at enters memory.
+
+    Attributes:
+        path: the file.
+        tokens: uint8, uint16 or int32 (N,), mapped; ``read`` and ``document`` give int64.
+        starts: int64 (D,), where each document begins; ascending from 0.
+        vocabulary: the one that made the ids.
+
+    Raises:
+        ValueError: the file is missing, cut, damaged or no token file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._header, self._digest = _read_header(path)
+        dtype, count = DTYPES[self._header.dtype], self._header.count
+        self.tokens = torch.from_file(str(path), shared=False, size=count, dtype=dtype)
+        self.starts = torch.tensor(self._header.starts)
+        self.vocabulary = vocabulary_from_dict(self._header.vocabulary)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def num_documents(self) -> int:
+        """D, at least 1."""
+        return len(self.starts)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each document: int64 (D,), at least 1 each."""
+        return torch.diff(self.starts, append=torch.tensor([len(self)]))
+
+    def document(self, number: int) -> Tensor:
+        """The ids of one document, 0..D - 1: int64 (t,)."""
+        if not 0 <= number < self.num_documents:
+            raise ValueError(
+                f"document={number} is not in {self.path}; 0..{self.num_documents - 1} is allowed; count from 0"
+            )
+        start = int(self.starts[number])
+        return self.tokens[start : start + int(self.lengths[number])].long()
+
+    def read(self, starts: Tensor, length: int) -> Tensor:
+        """Windows of ``length`` tokens that begin at ``starts`` (n,), each in 0..N - length: int64 (n, length)."""
+        return torch.stack([self.tokens[start : start + length].long() for start in starts.tolist()])
+
+    def windows(self, length: int, stride: int | None = None) -> tuple[Tensor, Tensor]:
+        """Windows for an evaluation that counts every token exactly once, documents joined.
+
+        Args:
+            length: tokens of every window, in 1..N.
+            stride: new tokens of every window but the first and the last, in 1..length; None is ``length``, windows
+                side by side. A smaller one gives the new tokens more context before them, for more work.
+
+        Returns:
+            Starts int64 (n,) for ``read``, and int64 (n,) how many tokens at the end of each window are new: all of the
+            first one, and what is left in the last one, which reaches back to be as long as the others. They sum to N.
+        """
+        stride = length if stride is None else stride
+        check_length(length, len(self), str(self.path))
+        if not 1 <= stride <= length:
+            raise ValueError(
+                f"stride={stride} leaves gaps or stands still; 1..{length} is allowed; use for example {length}"
+            )
+        ends = torch.cat([torch.arange(length, len(self), stride), torch.tensor([len(self)])])
+        return ends - length, torch.diff(ends, prepend=torch.tensor([0]))
+
+    def fingerprint(self) -> str:
+        """16 hex digits that tell these ids, documents and vocabulary from others, as the header records them."""
+        return self._digest[:16]
+
+    def verify(self) -> None:
+        """Read all ids and refuse them with a ValueError if they are not those that were written."""
+        content = (ctypes.c_ubyte * self.tokens.nbytes).from_address(self.tokens.data_ptr())
+        if hashlib.sha256(content).hexdigest() != self._header.sha256:
+            raise _damaged(self.path, "its tokens have another SHA-256 than its header says")
+
+
+def check_length(length: int, available: int, place: str) -> None:
+    """Refuse windows of no tokens, or of more than there are, with a ValueError."""
+    if not 1 <= length <= available:
+        raise ValueError(
+            f"length={length} does not fit {place} with {available} tokens; 1..{available} is allowed; use a shorter "
+            "length or more text"
+        )
+
+
+def _read_header(path: Path) -> tuple[Header, str]:
+    """The header of a whole token file and its SHA-256."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; a token file is allowed; write it with write_tokens")
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        file.seek(max(0, size - FOOTER.size))
+        footer = file.read()
+        digest, length, magic = FOOTER.unpack(footer.rjust(FOOTER.size, b"\0"))
+        if magic != MAGIC or length > size - FOOTER.size:
+            raise _damaged(path, "it is cut, or something else")
+        file.seek(size - FOOTER.size - length)
+        text = file.read(length)
+    if hashlib.sha256(text).digest() != digest:
+        raise _damaged(path, "its header is damaged")
+    values = json.loads(text)
+    if values.get("format") != FORMAT or values.get("dtype") not in DTYPES:
+        raise _damaged(path, f"it has format {values.get('format')!r} and dtype {values.get('dtype')!r}")
+    header = Header(**values)
+    if size != header.count * DTYPES[header.dtype].itemsize + length + FOOTER.size:
+        raise _damaged(path, f"it has {size} bytes, which do not fit {header.count} tokens")
+    return header, digest.hex()
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"{path} is not a whole token file ({reason}); one of format {FORMAT} in this machine's byte order is allowed; "
+        "delete it and write it again"
+    )
+
+
+class TokenSource:
+    """Training windows addressed by their step, in an order that any machine can compute from the seed alone.
+
+    In every epoch the text is cut into M windows side by side, beginning at an offset drawn from (seed, epoch), and
+    shown in the order of a permutation drawn from the same generator. No token comes twice in an epoch, and fewer than
+    2 ``length`` are left out, at the two ends. Step s of batch size n covers windows s n .. s n + n - 1 of the endless
+    row of epochs, as in ``MemorySource``.
+
+    Args:
+        file: the tokens.
+        length: T, tokens of a window.
+        within_documents: cut each document on its own, with an offset of its own, so that no window holds two; those
+            shorter than ``length`` are then skipped. False joins all documents in their order, and windows run across.
+
+    Raises:
+        ValueError: ``length`` is below 1 or above what the text (its longest document) has.
+    """
+
+    def __init__(self, file: TokenFile, length: int, *, within_documents: bool = False) -> None:
+        self.file = file
+        self.length = length
+        starts, lengths = (file.starts, file.lengths) if within_documents else _whole(file)
+        place = f"the longest document of {file.path}" if within_documents else str(file.path)
+        check_length(length, int(lengths.max()), place)
+        long_enough = lengths >= length
+        self.num_skipped = int((~long_enough).sum())
+        self._starts, lengths = starts[long_enough], lengths[long_enough]
+        # so many that the offset has length choices or more and reaches both ends; a text below two windows has fewer
+        counts = ((lengths - length + 1) // length).clamp(min=1)
+        self._offsets = lengths - counts * length + 1
+        self._ends = counts.cumsum(0)
+        self._first = self._ends - counts
+        self._epoch: tuple[int, int] | None = None
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        """M, windows of an epoch."""
+        return int(self._ends[-1])
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.file.vocabulary
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Tensor:
+        """The windows of one step; depends on nothing but the arguments.
+
+        Args:
+            step: 0 or more.
+            batch_size: n, 1 or more.
+            seed: names the windows and their order.
+
+        Returns:
+            int64 (n, T), ids in 0..V - 1.
+
+        Raises:
+            ValueError: ``step`` is negative or ``batch_size`` is below 1.
+        """
+        return self.file.read(self.positions(step, batch_size, seed), self.length)
+
+    def positions(self, step: int, batch_size: int, seed: int) -> Tensor:
+        """Where in the file the windows of one step begin: int64 (batch_size,)."""
+        check_position(step, batch_size)
+        start, missing, parts = step * batch_size, batch_size, []
+        while missing:
+            epoch, offset = divmod(start, len(self))
+            part = self._epoch_positions(seed, epoch)[offset : offset + missing]
+            parts.append(part)
+            start, missing = start + len(part), missing - len(part)
+        return torch.cat(parts)
+
+    def fingerprint(self) -> str:
+        """16 hex digits that tell this text from others; a plan holds them."""
+        return self.file.fingerprint()
+
+    def _epoch_positions(self, seed: int, epoch: int) -> Tensor:
+        if self._epoch != (seed, epoch):
+            generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+            drawn = torch.rand(len(self._offsets), generator=generator, dtype=torch.float64)
+            offsets = (drawn * self._offsets).long()
+            windows = torch.randperm(len(self), generator=generator)
+            document = torch.searchsorted(self._ends, windows, right=True)
+            within = (windows - self._first[document]) * self.length
+            self._order = self._starts[document] + offsets[document] + within
+            self._epoch = (seed, epoch)
+        return self._order
+
+
+def _whole(file: TokenFile) -> tuple[Tensor, Tensor]:
+    """The text as a single document: its start and length, int64 (1,) each."""
+    return file.starts[:1], torch.tensor([len(file)])

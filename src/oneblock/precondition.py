@@ -87,6 +87,23 @@ class Logits:
         return prediction.to(z.dtype)
 
 
+@dataclass(frozen=True)
+class MaskedTokens:
+    """Sequences with masked places as they are; the network's answer is one logit per symbol and place.
+
+    Its noise conditioning is ``4 t``, which spans about as much as that of EDM.
+    """
+
+    def inputs(self, z: Tensor, sigma: Tensor) -> Tensor:
+        return z
+
+    def noise(self, sigma: Tensor) -> Tensor:
+        return 4.0 * sigma
+
+    def outputs(self, z: Tensor, sigma: Tensor, prediction: Tensor) -> Tensor:
+        return prediction
+
+
 class Evidence(nn.Module):
     """Noisy class vectors as what they say about each class; the network's answer is one logit per class.
 

@@ -59,14 +59,14 @@ def test_compare_scores_every_arm_at_equal_work_and_goes_on(tmp_path: Path, ok: 
     (first,) = ok(*words)
     arms = {row["arm"]: row for row in first["runs"]}
     assert set(arms) == set(CLASS_ARMS)
-    assert all(576 < row["layer_evaluations"] <= 640 for row in arms.values())
+    assert all(0.75 * 640 < row["layer_evaluations"] <= 1.05 * 640 for row in arms.values())  # whole steps
     assert arms["shallow"]["layers"] == [2]
     assert arms["ensemble"]["layers"] == arms["paper"]["layers"] == [2, 2]
     assert arms["end-to-end"]["layers_per_image"] == arms["ensemble"]["layers_per_image"] == 4
     assert arms["blockwise"]["peak_bytes"] < arms["end-to-end"]["peak_bytes"]
     stages = {arm: len(row["accuracies"]) for arm, row in arms.items()}
     assert stages["blockwise"] == stages["greedy"] == stages["noprop-blocks"] == 2
-    assert (stages["end-to-end"], stages["contrastive-ff"], stages["noprop-dt"]) == (1, 4, 11)
+    assert (stages["end-to-end"], stages["contrastive-ff"], stages["noprop-dt"]) == (1, 4, 10)
     (second,) = ok(*words)
     assert second["runs"] == first["runs"]
 

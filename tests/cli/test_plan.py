@@ -63,7 +63,9 @@ def test_fit_answers_with_the_fewest_blocks(costs: dict[str, Cost]) -> None:
 def test_the_words_of_options_give_the_options(words: list[str]) -> None:
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     options = tyro.cli(ImageOptions, args=words, config=config)
-    assert changed_words(options, ImageOptions()) == words
+    found = changed_words(options, ImageOptions())
+    assert tyro.cli(ImageOptions, args=found, config=config) == options
+    assert sorted(found) == sorted(words)
 
 
 def test_the_answer_leaves_out_what_it_decides(costs: dict[str, Cost]) -> None:

@@ -13,6 +13,7 @@ from oneblock.cli import console
 from oneblock.cli.labels import LabelOptions, evaluate_labels, show_labels
 from oneblock.cli.options import DataOptions, MachineOptions, SamplingOptions, check_data
 from oneblock.cli.sample import sample_images
+from oneblock.cli.text import evaluate_text, plan_text
 from oneblock.data import EncodedSource, to_float
 from oneblock.metrics import default_extractor, extractor_for, image_quality
 from oneblock.metrics.quality import inception_weights, real_fid
@@ -33,6 +34,7 @@ class Evaluate:
     Of an image generator: denoising loss per band, and quality of generated images on a named feature extractor. The
     Frechet distance is on our own features and stands beside the distance of real images to real images; it is not
     comparable with published FID. Of a classifier: accuracy after every call of a block, calibration and likelihood.
+    Of masked text: a bound on the bits per character, with its Monte-Carlo error.
     """
 
     model: Positional[Path]
@@ -45,6 +47,10 @@ class Evaluate:
     """digits-cnn, fashion-mnist-cnn or efficientnet-lite0 (default: what fits the data)"""
     fid_weights: Path | None = None
     """file of torch-fidelity's Inception weights, for the published FID beside our own distances"""
+    windows: int = 512
+    """windows of held-out text"""
+    times: int = 4
+    """masked shares of every band for each of them"""
     json: bool = False
     """print one JSON object instead of tables"""
     data: DataOptions = field(default_factory=DataOptions)
@@ -55,6 +61,9 @@ class Evaluate:
     def run(self) -> None:
         fid_weights = inception_weights(self.fid_weights) if self.fid_weights else None
         plan = open_plan(self.model)
+        if plan.task == "masked-text":
+            self._text(plan)
+            return
         train, test = self.data.open("train"), self.data.open("test")
         check_data(plan, train)
         if plan.task == "classify":
@@ -86,6 +95,19 @@ class Evaluate:
         console.table("held-out loss", ("band of sigma", "loss"), rows)
         shown = [(k, f"{v:.4g}" if isinstance(v, float) else str(v)) for k, v in row.items()]
         console.table("generated images", ("score", "value"), shown)
+
+    def _text(self, plan: Plan) -> None:
+        device = self.machine.torch_device()
+        data = self.data.data if self.data.data != DataOptions.data else ""
+        file = plan_text(plan, "test", data, self.data.data_dir)
+        denoiser = open_denoiser(self.model, blockwise(plan), device, self.sampling.resident)
+        row = evaluate_text(plan, denoiser, file, self.windows, self.times, device)
+        if self.json:
+            console.emit(row)
+            return
+        shown = [(name, f"{row[name]:.4f}") for name in ("bits_per_character", "error", "nats_per_token")]
+        bands = [(f"nats of band {b}", f"{nats:.4f}") for b, nats in enumerate(row["nats_per_band"])]
+        console.table(f"held-out text, {row['tokens']:,} tokens", ("score", "value"), [*shown, *bands])
 
 
 def evaluate_model(

@@ -14,8 +14,9 @@ from tyro.conf import Positional
 
 from oneblock.cli import console
 from oneblock.cli.options import DataOptions, MachineOptions, check_data
+from oneblock.cli.text import plan_text, text_batches
 from oneblock.cli.train import Sent, job_name, start_run, train
-from oneblock.data import EncodedSource
+from oneblock.data import Batches, EncodedSource
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, read_plan
 from oneblock.presets import image_shape
@@ -54,7 +55,7 @@ class Job:
             directory = mirror.local if mirror else Path(self.run_dir)
             plan = read_plan(directory)
             job = job_name(plan, self.block)
-            images = plan_images(plan, self.data)
+            images = plan_source(plan, self.data)
             run = start_run(plan, directory, images, self.machine, ranks)
             sent: Sent | None = mirror.push_if_due if mirror else None
             with self._blocks(plan, ranks):
@@ -87,6 +88,13 @@ class Job:
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
         return device
+
+
+def plan_source(plan: Plan, options: DataOptions) -> Batches:
+    """The training samples of a plan, wherever they lie here."""
+    if plan.task == "masked-text":
+        return text_batches(plan, plan_text(plan, "train", options.data, options.data_dir))
+    return plan_images(plan, options)
 
 
 def plan_images(plan: Plan, options: DataOptions) -> EncodedSource:

@@ -9,14 +9,25 @@ from typing import Any, Literal, TypeVar, cast
 
 import torch
 
-from oneblock.data import Codec, EncodedSource, Pixels, open_source, to_float
+from oneblock.data import Codec, EncodedSource, Pixels, TokenFile, Vocabulary, open_source, to_float
 from oneblock.models.vit import NoisyToken
 from oneblock.optim.adamw import AdamWKind
 from oneblock.partition import Bands
 from oneblock.plan import Plan, Shared
-from oneblock.presets import PAPER_SETTINGS, ClassifyRecipe, ImageRecipe, Size, classify_plan, image_plan, paper_recipe
-from oneblock.presets.base import CLASSIFY_RATE, IMAGE_RATE, Recipe
+from oneblock.presets import (
+    PAPER_SETTINGS,
+    ClassifyRecipe,
+    ImageRecipe,
+    MaskedRecipe,
+    Size,
+    classify_plan,
+    image_plan,
+    masked_plan,
+    paper_recipe,
+)
+from oneblock.presets.base import CLASSIFY_RATE, IMAGE_RATE, TEXT_RATE, Recipe
 from oneblock.presets.classify import LabelInput, LabelLaw
+from oneblock.presets.masked import Schedule
 from oneblock.table import prototypes
 from oneblock.tasks.classify import LabelLoss, Weighting
 from oneblock.train.step import OptimizerSettings
@@ -57,8 +68,6 @@ class ModelOptions:
     """width (0: what --size says)"""
     heads: int = 0
     """attention heads (0: what --size says)"""
-    patch: int = 0
-    """pixels along a patch (0: 4, or 2 for images below 16 pixels)"""
     blocks: int = 3
     """number of blocks; must divide the depth"""
     layers: tuple[int, ...] = ()
@@ -68,9 +77,9 @@ class ModelOptions:
     budget: str = "1.15M"
     """work of the whole run in layer evaluations: 800000, 300k, 1.2M"""
     batch_size: int = 48
-    """images per step over the whole noise range"""
+    """samples per step over the whole noise range"""
     block_batch_size: int = 0
-    """images per step of a block that owns a band (0: --batch-size divided by the number of blocks)"""
+    """samples per step of a block that owns a band (0: --batch-size divided by the number of blocks)"""
     branch: float = 0.0
     """share of the budget that trains one block on the whole range, from which every block then starts"""
     hold: float = 0.0
@@ -82,8 +91,6 @@ class ModelOptions:
     all blocks the same one, in one process (joint)"""
     sync_every: int = 100
     """steps between two averages of --shared synced"""
-    flip: bool = False
-    """mirror images at random"""
     optimizer: AdamWKind = "adamw"
     """adamw8bit keeps AdamW's moments in 8 bits: a quarter of their memory (pip install 'oneblock[eightbit]')"""
     learning_rate: float = 0.0
@@ -101,14 +108,12 @@ class ModelOptions:
 
     def filled(self, recipe: AnyRecipe, rate_at_width_1: float) -> AnyRecipe:
         """``recipe`` with these options."""
-        patch = self.patch or (2 if recipe.image_shape[1] < 16 else 4)
         filled = replace(
             recipe,
             size=self.size,
             depth=self.depth,
             width=self.width,
             heads=self.heads,
-            patch=patch,
             blocks=self.blocks,
             layers=self.layers,
             overlap=self.overlap,
@@ -120,7 +125,6 @@ class ModelOptions:
             warmup=self.warmup,
             shared=self.shared,
             sync_every=self.sync_every,
-            flip=self.flip,
             seed=self.seed,
         )
         optimizer = OptimizerSettings(
@@ -135,7 +139,21 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageOptions(ModelOptions):
+class PictureOptions(ModelOptions):
+    """The network of a task on images."""
+
+    patch: int = 0
+    """pixels along a patch (0: 4, or 2 for images below 16 pixels)"""
+    flip: bool = False
+    """mirror images at random"""
+
+    def patch_of(self, image_shape: tuple[int, int, int]) -> int:
+        """Pixels along a patch of images (channels, height, width)."""
+        return self.patch or (2 if image_shape[1] < 16 else 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(PictureOptions):
     """The DiT of an image generator and how its work is spent."""
 
     bands: Bands = "equal-mass"
@@ -162,6 +180,8 @@ class ImageOptions(ModelOptions):
             fingerprint=fingerprint,
             image_shape=image_shape,
             num_classes=num_classes,
+            patch=self.patch_of(image_shape),
+            flip=self.flip,
             autoencoder=autoencoder,
             bands=self.bands,
             label_dropout=self.label_dropout,
@@ -170,7 +190,7 @@ class ImageOptions(ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyOptions(ModelOptions):
+class ClassifyOptions(PictureOptions):
     """The ViT of a classifier and how its work is spent."""
 
     settings: Literal["", "cifar100", "tiny-imagenet"] = ""
@@ -239,6 +259,8 @@ class ClassifyOptions(ModelOptions):
             fingerprint=fingerprint,
             image_shape=image_shape,
             num_classes=num_classes,
+            patch=self.patch_of(image_shape),
+            flip=self.flip,
             table=self.table,
             prototypes=rows,
             label_width=self.label_width,
@@ -255,6 +277,34 @@ class ClassifyOptions(ModelOptions):
         )
         filled = self.filled(recipe, CLASSIFY_RATE)
         return paper_recipe(filled) if self.recipe == "paper" else filled
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedOptions(ModelOptions):
+    """The encoder of masked text and how its work is spent."""
+
+    length: int = 128
+    """tokens of a training window"""
+    kv_heads: int = 0
+    """heads of keys and values (0: as many as --heads)"""
+    schedule: Schedule = "linear"
+    """how the masked share grows with time"""
+
+    def plan(self, data: str, file: TokenFile) -> Plan:
+        """The plan of a run on the text of ``file``."""
+        return self.plan_for(file.vocabulary, data, file.fingerprint())
+
+    def plan_for(self, vocabulary: Vocabulary, data: str = "", fingerprint: str = "") -> Plan:
+        """The plan of a run on text that need not be at hand."""
+        recipe = MaskedRecipe(
+            data=data,
+            fingerprint=fingerprint,
+            vocabulary=vocabulary,
+            length=self.length,
+            kv_heads=self.kv_heads,
+            schedule=self.schedule,
+        )
+        return masked_plan(self.filled(recipe, TEXT_RATE))
 
 
 @dataclass(frozen=True, kw_only=True)

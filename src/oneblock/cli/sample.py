@@ -15,6 +15,7 @@ from oneblock.blockwise import DenoiserLike
 from oneblock.cli import console
 from oneblock.cli.options import MachineOptions, SamplingOptions, check_codec, open_codec
 from oneblock.cli.picture import image_grid
+from oneblock.cli.text import TextSamplingOptions, sample_text
 from oneblock.data import Codec, to_uint8
 from oneblock.guidance import ClassifierFree
 from oneblock.plan import Plan
@@ -26,7 +27,10 @@ from oneblock.train.shards import open_denoiser, open_plan
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Generate images with a run or a merged model: a PNG grid, one row per class, and the images as safetensors."""
+    """Generate images or text with a run or a merged model.
+
+    Images: a PNG grid, one row per class, and the images as safetensors. Text: on standard output.
+    """
 
     model: Positional[Path]
     """directory of a run or of a merged model"""
@@ -41,10 +45,14 @@ class Sample:
     json: bool = False
     """print one JSON object instead of text"""
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    writing: TextSamplingOptions = field(default_factory=TextSamplingOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def run(self) -> None:
         plan = open_plan(self.model)
+        if plan.task == "masked-text":
+            self._text(plan)
+            return
         task = image_task(plan)
         codec = open_codec(self.autoencoder)
         check_codec(plan, codec)
@@ -72,6 +80,15 @@ class Sample:
             console.emit(done)
         else:
             console.say(f"{len(images)} images in {seconds:.1f} s ({cost} layer evaluations each at most): {self.out}")
+
+    def _text(self, plan: Plan) -> None:
+        device = self.machine.torch_device()
+        denoiser = open_denoiser(self.model, blockwise(plan), device, self.sampling.resident)
+        for text in sample_text(plan, denoiser, self.writing, self.sampling.sample_seed, device):
+            if self.json:
+                console.emit({"text": text})
+            else:
+                print(text, end="\n\n")
 
 
 def sample_images(

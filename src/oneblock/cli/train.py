@@ -14,8 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from oneblock.cli import console
-from oneblock.cli.options import ClassifyOptions, DataOptions, ImageOptions, MachineOptions
-from oneblock.data import EncodedSource, Source
+from oneblock.cli.options import ClassifyOptions, DataOptions, ImageOptions, MachineOptions, MaskedOptions
+from oneblock.cli.text import TextOptions, text_batches
+from oneblock.data import Batches
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, write_plan
 from oneblock.presets import block_bytes, blockwise, plan_augment, plan_budget, plan_optimizer, plan_task
@@ -53,12 +54,10 @@ class Train:
     """print one JSON object per row instead of progress"""
     tensorboard: bool = False
     """also write TensorBoard events"""
-    data: DataOptions = field(default_factory=DataOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def run(self) -> None:
-        images = self.data.open("train")
-        plan = self.plan(images)
+        plan, source = self.prepare()
         job = self._job(plan)
         if self.strategy == "plan-only":
             self._write_plan(plan)
@@ -67,7 +66,7 @@ class Train:
             raise ValueError(
                 f"out={self.out!r} is no path; plan with --strategy plan-only, then train with oneblock job"
             )
-        run = start_run(plan, Path(self.out), images, self.machine)
+        run = start_run(plan, Path(self.out), source, self.machine)
         seconds = train(run, job, stride=self.stride, idle=self.idle, json=self.json, tensorboard=self.tensorboard)
         done = {"out": self.out, "plan": plan.hash, "seconds": round(seconds, 1)}
         if self.json:
@@ -75,8 +74,8 @@ class Train:
         else:
             console.say(f"trained {job or 'all blocks'} in {seconds:.0f} s; next: oneblock merge {self.out}")
 
-    def plan(self, images: EncodedSource) -> Plan:
-        """The plan that the options ask for."""
+    def prepare(self) -> tuple[Plan, Batches]:
+        """The plan that the options ask for, and its training samples."""
         raise NotImplementedError
 
     def _write_plan(self, plan: Plan) -> None:
@@ -110,11 +109,13 @@ class TrainImages(Train):
     as many machines as there are blocks, then `oneblock merge`.
     """
 
+    data: DataOptions = field(default_factory=DataOptions)
     model: ImageOptions = field(default_factory=ImageOptions)
 
-    def plan(self, images: EncodedSource) -> Plan:
+    def prepare(self) -> tuple[Plan, Batches]:
+        images = self.data.open("train")
         model = replace(self.model, blocks=1, layers=()) if self.strategy == "end-to-end" else self.model
-        return model.plan(self.data.data, images)
+        return model.plan(self.data.data, images), images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,13 +126,33 @@ class TrainClassify(Train):
     job: run --strategy one-block --block B on as many machines as there are blocks, then `oneblock merge`.
     """
 
+    data: DataOptions = field(default_factory=DataOptions)
     model: ClassifyOptions = field(default_factory=ClassifyOptions)
 
-    def plan(self, images: EncodedSource) -> Plan:
+    def prepare(self) -> tuple[Plan, Batches]:
+        images = self.data.open("train")
         model = self.model
         if self.strategy == "end-to-end":
             model = replace(model, blocks=1, layers=(), noisy_token="none", modulated=False, recipe="oneblock")
-        return model.plan(self.data.data, images)
+        return model.plan(self.data.data, images), images
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainMaskedText(Train):
+    """Train masked diffusion of text (MD4, MDLM), one block at a time: each owns a band of masked shares.
+
+    The same command resumes a run that was stopped. Every block is its own job: run --strategy one-block --block B on
+    as many machines as there are blocks, then `oneblock merge`.
+    """
+
+    data: TextOptions = field(default_factory=TextOptions)
+    model: MaskedOptions = field(default_factory=MaskedOptions)
+
+    def prepare(self) -> tuple[Plan, Batches]:
+        file = self.data.open()
+        model = replace(self.model, blocks=1, layers=()) if self.strategy == "end-to-end" else self.model
+        plan = model.plan(self.data.data, file)
+        return plan, text_batches(plan, file)
 
 
 def job_name(plan: Plan, block: int) -> str:
@@ -142,7 +163,7 @@ def job_name(plan: Plan, block: int) -> str:
     return f"block-{block}"
 
 
-def start_run(plan: Plan, out: Path, images: Source, machine: MachineOptions, ranks: Ranks = ALONE) -> Run:
+def start_run(plan: Plan, out: Path, source: Batches, machine: MachineOptions, ranks: Ranks = ALONE) -> Run:
     """Claim ``out`` for ``plan`` (another run's directory is refused) and gather what its jobs need."""
     task = plan_task(plan)
     budget = plan_budget(plan)
@@ -156,7 +177,7 @@ def start_run(plan: Plan, out: Path, images: Source, machine: MachineOptions, ra
         directory=out,
         blockwise=blockwise(plan),
         task=task,
-        source=images,
+        source=source,
         settings=plan_optimizer(plan),
         augment=plan_augment(plan),
         device=device,

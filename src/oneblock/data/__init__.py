@@ -4,16 +4,18 @@ from .augment import Augment, Augmentation
 from .encoded import Codec, EncodedSource, Pixels
 from .errors import MissingExtraError
 from .hub import HubSource
+from .memory import Batches
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
 from .synthetic import synthetic_images
 from .text import open_text, read_texts
-from .tokens import TokenFile, TokenSource, write_tokens
+from .tokens import TextBatches, TokenFile, TokenSource, write_tokens
 from .transforms import random_flip, to_float, to_uint8
 from .vocabulary import BytePair, Bytes, Characters, Vocabulary, vocabulary_from_dict
 
 __all__ = [
     "Augment",
     "Augmentation",
+    "Batches",
     "BytePair",
     "Bytes",
     "Characters",
@@ -25,6 +27,7 @@ __all__ = [
     "MissingExtraError",
     "Pixels",
     "Source",
+    "TextBatches",
     "TokenFile",
     "TokenSource",
     "Vocabulary",

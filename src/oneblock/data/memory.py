@@ -18,8 +18,15 @@ from .imageset import ImageSet
 from .transforms import to_float
 
 
-class Source(Protocol):
-    """Training batches addressed by their step."""
+class Batches(Protocol):
+    """Training samples with labels, addressed by their step."""
+
+    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+        """The samples (n, ...) of one step and their labels int64 (n,); depends on nothing but the arguments."""
+
+
+class Source(Batches, Protocol):
+    """Training images addressed by their step."""
 
     @property
     def name(self) -> str:

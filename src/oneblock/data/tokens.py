@@ -326,6 +326,17 @@ class TokenSource:
         return self._order
 
 
+@dataclass(frozen=True)
+class TextBatches:
+    """A ``Batches`` over the windows of a ``TokenSource``; text has no labels, they are 0."""
+
+    source: TokenSource
+
+    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+        tokens = self.source.batch(step, batch_size, seed)
+        return tokens, torch.zeros(len(tokens), dtype=torch.int64)
+
+
 def _whole(file: TokenFile) -> tuple[Tensor, Tensor]:
     """The text as a single document: its start and length, int64 (1,) each."""
     return file.starts[:1], torch.tensor([len(file)])

@@ -18,12 +18,14 @@ from .jobs import (
     training_flops,
     training_peak,
 )
+from .masked import MaskedRecipe, masked_plan, masked_task, plan_vocabulary
 
 __all__ = [
     "PAPER_SETTINGS",
     "SIZES",
     "ClassifyRecipe",
     "ImageRecipe",
+    "MaskedRecipe",
     "SampleFlops",
     "Size",
     "all_resident",
@@ -39,11 +41,14 @@ __all__ = [
     "image_shape",
     "image_task",
     "label_table",
+    "masked_plan",
+    "masked_task",
     "paper_recipe",
     "plan_augment",
     "plan_budget",
     "plan_optimizer",
     "plan_task",
+    "plan_vocabulary",
     "train_state",
     "training_flops",
     "training_peak",

@@ -30,6 +30,7 @@ SIZES: dict[str, tuple[int, int, int]] = {
 # with width (Yang et al., Table 3, https://arxiv.org/abs/2203.03466).
 IMAGE_RATE = 0.4
 CLASSIFY_RATE = 0.128
+TEXT_RATE = 0.128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,28 +39,22 @@ class Recipe:
 
     Args:
         data: the source's name, e.g. ``"fashion-mnist"``, and ``fingerprint`` of its training images.
-        image_shape: (channels, height, width) of the images, or of what is denoised of them.
         size: one dial for depth, width and heads; ``depth``, ``width``, ``heads`` override it when above 0.
-        patch: side of a patch in pixels.
         blocks: number of blocks; must divide the depth unless ``layers`` gives an uneven split.
         overlap: how far a block trains beyond its band.
         sigma_data: standard deviation of the targets, for the preconditioning.
         budget: layer evaluations of the whole plan.
         batch_size, block_batch_size, branch, hold, warmup: see ``train.strategy.Budget``.
         shared: who trains stem and head (``Plan.shared``); ``"synced"`` takes the mean every ``sync_every`` steps.
-        flip: mirror images at random.
         optimizer: see ``train.step.OptimizerSettings``.
     """
 
     data: str
     fingerprint: str
-    image_shape: tuple[int, int, int]
-    num_classes: int
     size: Size = "micro"
     depth: int = 0
     width: int = 0
     heads: int = 0
-    patch: int = 4
     blocks: int = 3
     layers: tuple[int, ...] = ()
     overlap: float = 0.05
@@ -72,7 +67,6 @@ class Recipe:
     warmup: float = 0.05
     shared: Shared = "private"
     sync_every: int = 100
-    flip: bool = False
     seed: int = 0
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
 
@@ -83,14 +77,6 @@ class Recipe:
             raise ValueError(f"size={self.size!r} is unknown; use one of {', '.join(SIZES)}")
         depth, width, heads = SIZES[self.size]
         return self.depth or depth, self.width or width, self.heads or heads
-
-    @property
-    def image_size(self) -> int:
-        """Side of the images, which must be square."""
-        _, height, width = self.image_shape
-        if height != width:
-            raise ValueError(f"images are {height} x {width}; use square images (--image-size resizes and crops)")
-        return height
 
     def plan(
         self, task: str, architecture: dict[str, Plain], law: NoiseLaw, bands: Bands, settings: Mapping[str, Plain]
@@ -123,7 +109,6 @@ class Recipe:
                 "data": self.data,
                 "fingerprint": self.fingerprint,
                 "sync_every": self.sync_every,
-                "flip": self.flip,
                 **settings,
                 **asdict(budget),
                 **asdict(self.optimizer),
@@ -131,6 +116,31 @@ class Recipe:
             seed=self.seed,
             shared=self.shared,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureRecipe(Recipe):
+    """A recipe of a task on images.
+
+    Args:
+        image_shape: (channels, height, width) of the images, or of what is denoised of them.
+        num_classes: of their labels.
+        patch: side of a patch in pixels.
+        flip: mirror images at random.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    patch: int = 4
+    flip: bool = False
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images, which must be square."""
+        _, height, width = self.image_shape
+        if height != width:
+            raise ValueError(f"images are {height} x {width}; use square images (--image-size resizes and crops)")
+        return height
 
 
 def plan_budget(plan: Plan) -> Budget:

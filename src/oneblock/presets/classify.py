@@ -15,7 +15,7 @@ from oneblock.models.vit import NoisyToken, ViTConfig
 from oneblock.noise import LogNormal
 from oneblock.plan import Plain, Plan
 from oneblock.precondition import Evidence, Frame, Logits
-from oneblock.presets.base import Recipe
+from oneblock.presets.base import PictureRecipe
 from oneblock.presets.image import image_shape
 from oneblock.table import TableKind, normalised, orthonormal, random_unit, simplex
 from oneblock.tasks.base import Batch, Noised
@@ -26,7 +26,7 @@ LabelInput = Literal["evidence", "bayes", "scaled"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyRecipe(Recipe):
+class ClassifyRecipe(PictureRecipe):
     """What a plan for classification needs besides the data's shape.
 
     Args:
@@ -144,6 +144,7 @@ def classify_plan(recipe: ClassifyRecipe) -> Plan:
         "weighting": recipe.weighting,
         "loss": recipe.loss,
         "label_smoothing": recipe.label_smoothing,
+        "flip": recipe.flip,
         "crop": recipe.crop,
         "operations": recipe.operations,
         "magnitude": recipe.magnitude,

@@ -12,13 +12,13 @@ from oneblock.models.dit import DiTConfig
 from oneblock.noise import LogNormal
 from oneblock.partition import Bands
 from oneblock.plan import Plan
-from oneblock.presets.base import Recipe
+from oneblock.presets.base import PictureRecipe
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.image import ImageGeneration
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRecipe(Recipe):
+class ImageRecipe(PictureRecipe):
     """What a plan for image generation needs besides the data's shape.
 
     Args:
@@ -49,7 +49,7 @@ def image_plan(recipe: ImageRecipe) -> Plan:
         {"name": "dit", **asdict(config)},
         LogNormal(),
         recipe.bands,
-        {"autoencoder": recipe.autoencoder, "label_dropout": recipe.label_dropout},
+        {"flip": recipe.flip, "autoencoder": recipe.autoencoder, "label_dropout": recipe.label_dropout},
     )
 
 

@@ -12,10 +12,11 @@ from oneblock.data import Augment, random_flip
 from oneblock.memory import DryRun, PeakBytes, fake_tensors, peak_bytes, step_flops
 from oneblock.models.cnn import NoisyCNN
 from oneblock.models.dit import DiT
+from oneblock.models.encoder import Encoder
 from oneblock.models.vit import ViT
 from oneblock.optim.adamw import make_state, state_tensors
 from oneblock.plan import Plan
-from oneblock.precondition import Frame
+from oneblock.precondition import Frame, MaskedTokens
 from oneblock.presets.base import plan_budget, plan_optimizer
 from oneblock.presets.classify import (
     classify_task,
@@ -29,6 +30,7 @@ from oneblock.presets.classify import (
 )
 from oneblock.presets.cnn import CNN_NAME, cnn_config
 from oneblock.presets.image import dit_config, empty_images, image_task
+from oneblock.presets.masked import empty_masked, encoder_config, masked_task
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.step import JobSpec, TrainState, backward, update
 from oneblock.train.strategy import job_specs
@@ -46,37 +48,48 @@ def build_backbone(plan: Plan) -> BuildBackbone:
     if name == CNN_NAME:
         cnn = cnn_config(plan)
         return lambda layers: NoisyCNN(cnn, layers)
-    raise ValueError(f"architecture {name!r} is unknown; this version of oneblock builds: dit, vit, {CNN_NAME}")
+    if name == "encoder":
+        encoder = encoder_config(plan)
+        return lambda layers: Encoder(encoder, layers)
+    raise ValueError(
+        f"architecture {name!r} is unknown; this version of oneblock builds: dit, vit, {CNN_NAME}, encoder"
+    )
 
 
 def plan_frame(plan: Plan) -> Frame:
     """What the blocks of a plan are shown of noisy targets."""
-    return label_frame(plan, label_table(plan)) if plan.task == "classify" else plan.precondition
+    if plan.task == "classify":
+        return label_frame(plan, label_table(plan))
+    return MaskedTokens() if plan.task == "masked-text" else plan.precondition
 
 
 def plan_task(plan: Plan) -> Task:
     """The task of a plan."""
-    return classify_task(plan) if plan.task == "classify" else image_task(plan)
+    if plan.task == "classify":
+        return classify_task(plan)
+    return masked_task(plan) if plan.task == "masked-text" else image_task(plan)
 
 
 def plan_augment(plan: Plan) -> Augment | None:
     """How the training images of a plan are changed at random."""
     if plan.task == "classify":
         return label_augment(plan)
-    return random_flip if plan.recipe["flip"] else None
-
-
-def _empty_task(plan: Plan) -> Task:
-    return empty_task(plan) if plan.task == "classify" else image_task(plan)
-
-
-def _empty_frame(plan: Plan) -> Frame:
-    return label_frame(plan, empty_table(plan)) if plan.task == "classify" else plan.precondition
+    return random_flip if plan.recipe.get("flip") else None
 
 
 def empty_batch(plan: Plan, count: int, block: int | None) -> Batch:
     """A batch of ``count`` samples without content."""
-    return empty_labels(plan, count, block) if plan.task == "classify" else empty_images(plan, count, block)
+    if plan.task == "classify":
+        return empty_labels(plan, count, block)
+    return empty_masked(plan, count, block) if plan.task == "masked-text" else empty_images(plan, count, block)
+
+
+def _empty_task(plan: Plan) -> Task:
+    return empty_task(plan) if plan.task == "classify" else plan_task(plan)
+
+
+def _empty_frame(plan: Plan) -> Frame:
+    return label_frame(plan, empty_table(plan)) if plan.task == "classify" else plan_frame(plan)
 
 
 def blockwise(plan: Plan) -> Blockwise:

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 
 from oneblock.blockwise import BlockDenoiser, Blockwise
-from oneblock.data import Augment, Source
+from oneblock.data import Augment, Batches
 from oneblock.plan import Plan
 from oneblock.tasks.base import Task
 from oneblock.train.checkpoint import Stamp, checkpoint_path, keep_last, latest, save_checkpoint
@@ -53,7 +53,7 @@ class Run:
     directory: Path
     blockwise: Blockwise
     task: Task
-    source: Source
+    source: Batches
     settings: OptimizerSettings
     augment: Augment | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

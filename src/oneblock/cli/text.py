@@ -1,0 +1,142 @@
+"""What the verbs need for text: which text and vocabulary, scores in bits per character, samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from oneblock.blockwise import DenoiserLike
+from oneblock.data import (
+    BytePair,
+    Bytes,
+    Characters,
+    TextBatches,
+    TokenFile,
+    TokenSource,
+    Vocabulary,
+    open_text,
+    read_texts,
+)
+from oneblock.plan import Plan
+from oneblock.presets import masked_task, plan_vocabulary
+from oneblock.presets.masked import encoder_config
+from oneblock.sample.masked import Reveal, reveal
+from oneblock.tasks.masked import nelbo
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """Which text."""
+
+    data: str = "books"
+    """books, sotu, austen, shakespeare, milton (`make text` fetches them), file:PATH or hf:NAME"""
+    data_dir: Path | None = None
+    """where the corpora lie (default: ./data)"""
+    vocabulary: str = "characters"
+    """characters (a to z and space), bytes, or bpe:SIZE (byte pairs learned from the training text)"""
+
+    def symbols(self) -> Vocabulary:
+        """The vocabulary that the options name."""
+        if self.vocabulary in ("characters", "bytes"):
+            return Characters() if self.vocabulary == "characters" else Bytes()
+        kind, _, size = self.vocabulary.partition(":")
+        if kind != "bpe" or not size.isdecimal():
+            raise ValueError(f"vocabulary={self.vocabulary!r} is unknown; use characters, bytes or bpe:4096")
+        return BytePair.train(read_texts(self.data, "train", root=self.data_dir), int(size))
+
+    def open(self) -> TokenFile:
+        """The training text."""
+        return open_text(self.data, "train", self.symbols(), root=self.data_dir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSamplingOptions:
+    """How text is written."""
+
+    count: int = 4
+    """sequences"""
+    prompt: str = ""
+    """how they begin"""
+    reveals: int = 64
+    """steps in which places are revealed"""
+    order: Reveal = "ancestral"
+    """which places are revealed first: any, or the surest"""
+    temperature: float = 1.0
+    """divides the logits; 0 takes the likeliest symbol"""
+    top_p: float = 1.0
+    """draw among the likeliest symbols that have this probability together"""
+
+
+def plan_text(plan: Plan, split: str, data: str = "", root: Path | None = None) -> TokenFile:
+    """A split of the text of a plan, in the plan's vocabulary; ``data`` names another text or place."""
+    return open_text(data or cast(str, plan.recipe["data"]), split, plan_vocabulary(plan), root=root)  # type: ignore[arg-type]
+
+
+def text_batches(plan: Plan, file: TokenFile) -> TextBatches:
+    """Training windows of a plan; another text than the plan's is refused."""
+    if plan.recipe["fingerprint"] != file.fingerprint():
+        raise ValueError(
+            f"the text of {file.path} has fingerprint {file.fingerprint()}, the plan was made for "
+            f"{plan.recipe['fingerprint']}; use the same text and vocabulary"
+        )
+    return TextBatches(TokenSource(file, encoder_config(plan).context))
+
+
+def evaluate_text(
+    plan: Plan, denoiser: DenoiserLike, file: TokenFile, windows: int, draws: int, device: torch.device
+) -> dict[str, Any]:
+    """The bound of held-out text, in nats per token and bits per character (or byte) of what was looked at.
+
+    Args:
+        windows: so many, spread evenly over the text.
+        draws: times of every band for each window.
+    """
+    length = encoder_config(plan).context
+    starts, _ = file.windows(length)
+    chosen = starts[torch.linspace(0, len(starts) - 1, min(windows, len(starts))).round().long().unique()]
+    tokens = file.read(chosen, length).to(device)
+    bound = nelbo(denoiser, masked_task(plan), plan.partition, tokens, draws)
+    text = "".join(file.vocabulary.decode(row) for row in tokens.cpu())
+    per_character = tokens.numel() / len(text.encode())
+    bits, error = bound.bits(per_character)
+    return {
+        "bits_per_character": bits,
+        "error": error,
+        "nats_per_token": bound.total,
+        "nats_per_band": bound.bands,
+        "tokens": tokens.numel(),
+        "tokens_per_character": per_character,
+    }
+
+
+def sample_text(
+    plan: Plan, denoiser: DenoiserLike, options: TextSamplingOptions, seed: int, device: torch.device
+) -> list[str]:
+    """Sequences of the plan's length that begin with the prompt."""
+    task, vocabulary, length = masked_task(plan), plan_vocabulary(plan), encoder_config(plan).context
+    if options.count < 1:
+        raise ValueError(f"count={options.count} writes nothing; use 1 or more")
+    tokens = torch.full((options.count, length), task.mask, device=device)
+    if options.prompt:
+        given = vocabulary.encode(options.prompt)
+        if len(given) >= length:
+            raise ValueError(
+                f"prompt={options.prompt[:40]!r} has {len(given)} tokens, the network sees {length}; cut the prompt"
+            )
+        tokens[:, : len(given)] = given.to(device)
+    steps = reveal(
+        denoiser,
+        task.law,
+        tokens,
+        task.mask,
+        options.reveals,
+        options.order,
+        options.temperature,
+        options.top_p,
+        seed,
+    )
+    *_, last = steps
+    return [vocabulary.decode(row) for row in last.cpu()]

@@ -1,0 +1,77 @@
+"""Masked diffusion of text with an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal, cast
+
+import torch
+
+from oneblock.data import Vocabulary, vocabulary_from_dict
+from oneblock.models.encoder import EncoderConfig
+from oneblock.noise import CosineMask, LinearMask
+from oneblock.plan import Plain, Plan
+from oneblock.presets.base import Recipe
+from oneblock.tasks.base import Batch, Noised
+from oneblock.tasks.masked import MaskedText
+
+Schedule = Literal["linear", "cosine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedRecipe(Recipe):
+    """What a plan for masked text needs.
+
+    Args:
+        vocabulary: of the tokens; the plan holds it.
+        length: tokens of a training window.
+        kv_heads: heads of keys and values; 0 is ``heads``.
+        schedule: of the masked share over time.
+    """
+
+    vocabulary: Vocabulary
+    length: int
+    kv_heads: int = 0
+    schedule: Schedule = "linear"
+
+
+def masked_plan(recipe: MaskedRecipe) -> Plan:
+    """The plan of a run on masked text; ``ValueError`` on anything that does not fit together."""
+    depth, width, heads = recipe.dimensions
+    config = EncoderConfig(
+        vocabulary=recipe.vocabulary.size,
+        context=recipe.length,
+        depth=depth,
+        width=width,
+        heads=heads,
+        kv_heads=recipe.kv_heads,
+    )
+    law = LinearMask() if recipe.schedule == "linear" else CosineMask()
+    settings = cast(Mapping[str, Plain], recipe.vocabulary.to_dict())
+    return recipe.plan("masked-text", {"name": "encoder", **asdict(config)}, law, "equal-mass", settings)
+
+
+def encoder_config(plan: Plan) -> EncoderConfig:
+    """The encoder of a plan for masked text."""
+    settings = {key: value for key, value in plan.architecture.items() if key != "name"}
+    return cast(Callable[..., EncoderConfig], EncoderConfig)(**settings)
+
+
+def plan_vocabulary(plan: Plan) -> Vocabulary:
+    """The vocabulary that a plan for text holds."""
+    values = {key: plan.recipe[key] for key in ("vocabulary", "merges") if key in plan.recipe}
+    return vocabulary_from_dict(values)
+
+
+def masked_task(plan: Plan) -> MaskedText:
+    """The task of a plan for masked text."""
+    if plan.task != "masked-text":
+        raise ValueError(f"task={plan.task!r}: this plan is not for masked text; use a plan with task 'masked-text'")
+    return MaskedText(plan.partition.law, encoder_config(plan).vocabulary)
+
+
+def empty_masked(plan: Plan, count: int, block: int | None) -> Batch:
+    """A batch of ``count`` windows without content."""
+    tokens = torch.zeros(count, encoder_config(plan).context, dtype=torch.long)
+    return Batch(Noised(tokens.clone(), torch.ones(count), block), tokens, tokens[:, :0])

@@ -1,0 +1,88 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import TINY, WORK
+
+from oneblock.cli.__main__ import main
+from oneblock.train.checkpoint import checkpoints
+
+Ok = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+SENTENCES = "the cat sat on the mat. a dog ran to the cat and the mat was gone. "
+LENGTH = ("--length", "16")
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A text of its own, and a cache of its own for its tokens."""
+    monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path / "data"))
+    path = tmp_path / "cats.txt"
+    path.write_text(SENTENCES * 60)
+    return f"file:{path}"
+
+
+def test_train_status_merge_evaluate_sample(
+    tmp_path: Path, text: str, ok: Ok, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    ok("train", "masked-text", "--out", run, "--data", text, *LENGTH, *TINY, *WORK)
+    states = ok("status", run, "--json")
+    assert [(s["job"], s["step"], s["state"]) for s in states] == [("block-0", 4, "done"), ("block-1", 4, "done")]
+    ok("merge", run, "--json")
+    words = ("--windows", "8", "--times", "2", "--json")
+    scores = [ok("evaluate", model, *words)[0] for model in (run, run / "model")]
+    assert scores[0] == scores[1]
+    assert len(scores[0]["nats_per_band"]) == 2
+    assert scores[0]["nats_per_token"] == pytest.approx(sum(scores[0]["nats_per_band"]))
+    assert scores[0]["tokens_per_character"] == 1.0
+    rows = ok("sample", run, "--count", "2", "--reveals", "3", "--prompt", "the cat", "--json")
+    assert all(row["text"].startswith("the cat") and len(row["text"]) == 16 for row in rows)
+    assert main(["sample", str(run), "--count", "1", "--reveals", "2"]) == 0
+    assert len(capsys.readouterr().out.strip("\n")) <= 16
+
+
+def test_blocks_trained_by_their_own_jobs_are_those_of_one_process(tmp_path: Path, text: str, ok: Ok) -> None:
+    words = ("--data", text, *LENGTH, "--schedule", "cosine", "--vocabulary", "bytes", *TINY, *WORK)
+    ok("train", "masked-text", "--out", tmp_path / "one", *words)
+    ok("train", "masked-text", "--out", tmp_path / "many", *words, "--strategy", "plan-only")
+    for block in (1, 0):
+        ok("job", tmp_path / "many", "--block", str(block), "--threads", "1")
+    for name in ("block-0", "block-1"):
+        one, many = (checkpoints(tmp_path / run / name)[-1].read_bytes() for run in ("one", "many"))
+        assert one == many
+
+
+def test_byte_pairs_stand_in_the_plan_and_are_scored_per_byte(tmp_path: Path, text: str, ok: Ok) -> None:
+    pytest.importorskip("tokenizers")
+    words = ("--data", text, "--vocabulary", "bpe:264", "--strategy", "end-to-end", *LENGTH, *TINY, *WORK)
+    ok("train", "masked-text", "--out", tmp_path / "run", *words)
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert len(plan["recipe"]["merges"]) == 8
+    assert (plan["architecture"]["vocabulary"], plan["layers"]) == (264, [4])
+    (row,) = ok("evaluate", tmp_path / "run", "--windows", "4", "--json")
+    assert row["tokens_per_character"] < 1.0
+    assert row["bits_per_character"] < row["nats_per_token"] / 0.693
+
+
+def test_bad_input_is_refused(tmp_path: Path, text: str, ok: Ok, refused: Refused) -> None:
+    train = ("train", "masked-text", "--out", tmp_path / "run", *TINY, *WORK)
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "binary.txt").write_bytes(b"ab\x00cd" * 200)
+    for name, words in (("empty", "empty.txt"), ("binary", "binary.txt"), ("absent", "nothing.txt")):
+        message = refused(*train, "--data", f"file:{tmp_path / words}")
+        assert words in message, name
+    assert "vocabulary='words' is unknown; use characters, bytes or bpe:4096" in refused(
+        *train, "--data", text, "--vocabulary", "words"
+    )
+    assert "5000" in refused(*train, "--data", text, "--length", "5000")
+    ok(*train, "--data", text, *LENGTH)
+    run = tmp_path / "run"
+    assert "cut the prompt" in refused("sample", run, "--prompt", "the cat sat on the mat")
+    assert "has no symbol of the vocabulary" in refused("sample", run, "--prompt", "!!!")
+    assert "count=0 writes nothing" in refused("sample", run, "--count", "0")
+    assert "reveals nothing" in refused("sample", run, "--reveals", "0")
+    (tmp_path / "cats.txt").write_text(SENTENCES * 61)
+    assert "the plan was made for" in refused("job", run, "--block", "0")

@@ -38,8 +38,8 @@ class BlockDenoiser(nn.Module):
     """A block between what its frame shows it and what the frame makes of its answer: with EDM's preconditioning
     ``D_b(z, sigma, x) = c_skip z + c_out F_b(c_in z, c_noise, x)`` (EDM, Equation 7).
 
-    For targets that are rows of a table the answer is one logit per row; ``guidance.ExpectedRow`` makes a target of it.
-    With ``checkpointing`` each layer's activations are recomputed in the backward pass.
+    For targets that are rows of a table the answer is one logit per row (``sample.labels`` makes a target of it). With
+    ``checkpointing`` each layer's activations are recomputed in the backward pass.
     """
 
     def __init__(self, backbone: nn.Module, frame: Frame, checkpointing: bool = False) -> None:

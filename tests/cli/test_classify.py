@@ -1,13 +1,16 @@
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from commands import TINY, WORK
 
 from oneblock.cli.__main__ import main
 from oneblock.cli.compare_classify import CLASS_ARMS
+from oneblock.cli.labels import scores
 from oneblock.cli.options import ClassifyOptions
 from oneblock.train.checkpoint import checkpoints
 
@@ -125,6 +128,13 @@ def test_prototypes_are_class_means_and_part_of_the_plan(tmp_path: Path, ok: Ok)
 )
 def test_wrong_options(tmp_path: Path, refused: Refused, words: list[str], message: str) -> None:
     assert message in refused(*words[:2], "--out", tmp_path, *TINY, *WORK, *words[2:])
+
+
+def test_scores_stay_finite_when_a_sure_answer_is_wrong() -> None:
+    sure = torch.eye(3)[None, [0, 1, 1]]
+    found = scores(sure, torch.tensor([0, 1, 2]))
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["nll"] == pytest.approx(126 * math.log(2) / 3, rel=1e-6)  # the smallest float32 is 2^-126
 
 
 def test_verbs_refuse_the_other_task(tmp_path: Path, ok: Ok, refused: Refused) -> None:

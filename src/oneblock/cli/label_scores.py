@@ -108,9 +108,11 @@ def draw(out: Path, rows: Sequence[Row]) -> list[Path]:
     }
     pictures = [curves(lines, out / "accuracy.png", "calls", "held-out accuracy")]
     longest = [row for row in rows if row["seed"] == rows[0]["seed"] and row["budget"] == rows[-1]["budget"]]
-    lines = {row["arm"]: training_curve(out / row["run"]) for row in longest}
+    lines = {row["arm"]: training_curve(out / row["run"], "plain") for row in longest}
     lines = {arm: points for arm, points in lines.items() if points}
-    pictures.append(curves(lines, out / "training.png", "layer evaluations", "training loss (mean over bands)"))
+    pictures.append(
+        curves(lines, out / "training.png", "layer evaluations", "training loss, unweighted (mean over bands)")
+    )
     if len({row["budget"] for row in rows}) > 1:
         lines = {
             arm: sorted((float(row["layer_evaluations"]), row["accuracy"][0]) for row in shown if row["arm"] == arm)

@@ -96,8 +96,11 @@ def show_labels(row: Mapping[str, Any]) -> None:
 
 
 def scores(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Accuracy after every call of ``probabilities`` (calls, n, k), and calibration of the last answer."""
-    last = probabilities[-1]
+    """Accuracy after every call of ``probabilities`` (calls, n, k), and calibration of the last answer.
+
+    A probability that was rounded to 0 counts as the smallest of its type, 87 nats in float32: scores stay finite.
+    """
+    last = probabilities[-1].clamp_min(torch.finfo(probabilities.dtype).tiny)
     return {
         "accuracies": [accuracy(p, labels) for p in probabilities],
         "accuracy": accuracy(last, labels),

@@ -167,16 +167,20 @@ def draw(out: Path, rows: Sequence[Row]) -> list[Path]:
     return pictures
 
 
-def training_curve(directory: Path) -> list[tuple[float, float]]:
-    """(work, loss) of a run: the blocks' rows at one step make one point; the seed block's come first."""
+def training_curve(directory: Path, key: str = "loss") -> list[tuple[float, float]]:
+    """(work, loss) of a run: the blocks' rows at one step make one point; the seed block's come first.
+
+    Args:
+        key: which loss of a row, ``"loss"`` or without weights ``"plain"``.
+    """
     at: dict[float, list[Mapping[str, Any]]] = {}
     seed = list(read_rows(directory / "seed" / "metrics.jsonl"))
-    points = [(float(row["layer_evaluations"]), float(row["loss"])) for row in seed]
+    points = [(float(row["layer_evaluations"]), float(row[key])) for row in seed]
     for path in sorted(directory.glob("block-*/metrics.jsonl")):
         for row in read_rows(path):
             at.setdefault(float(row["step"]), []).append(row)
     spent = points[-1][0] if points else 0.0
     for _, found in sorted(at.items()):
         work = spent + sum(float(row["layer_evaluations"]) for row in found)
-        points.append((work, mean(float(row["loss"]) for row in found)))
+        points.append((work, mean(float(row[key]) for row in found)))
     return points

@@ -57,6 +57,15 @@ def test_end_to_end_is_an_ordinary_network(tmp_path: Path, ok: Ok) -> None:
     assert len(row["accuracies"]) == 1
 
 
+def test_ordinary_blocks_are_averaged(tmp_path: Path, ok: Ok) -> None:
+    ok("train", "classify", "--out", tmp_path, *TINY, *WORK, "--noisy-token", "none")
+    (found,) = ok("evaluate", tmp_path, "--json")
+    (averaged,) = ok("evaluate", tmp_path, "--pool", "probabilities", "--json")
+    (other,) = ok("evaluate", tmp_path, "--pool", "evidence", "--json")
+    assert found == averaged
+    assert found["nll"] != other["nll"]
+
+
 def test_compare_scores_every_arm_at_equal_work_and_goes_on(tmp_path: Path, ok: Ok) -> None:
     words = ("compare", "classify", "--out", tmp_path, "--seeds", "1", "--json", *TINY, *WORK, "--budget", "640")
     (first,) = ok(*words)

@@ -213,7 +213,5 @@ def rival_settings(plan: Plan, device: str) -> RivalSettings:
 def arm_labels(options: CompareClassify, cell: Cell) -> LabelOptions:
     """How the arm's answers are found: ordinary networks know nothing of noise, and the paper takes Euler's steps."""
     if cell.arm in ORDINARY:
-        return LabelOptions(pool="probabilities")
-    if cell.arm == "paper":
-        return LabelOptions(path="euler", pool="last")
-    return options.labels
+        return LabelOptions()
+    return LabelOptions(path="euler", pool="last") if cell.arm == "paper" else options.labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,9 +28,9 @@ class LabelOptions:
 
     path: LabelPath = "mean"
     """how the noisy label goes from call to call: over expected class vectors, or by Euler's steps from noise"""
-    pool: Pool = "evidence"
+    pool: Pool | Literal["auto"] = "auto"
     """what the answer is made of: the last call, the mean of all calls' probabilities, or the mean of what all calls
-    saw in the image"""
+    saw in the image (evidence; auto where blocks look at the noisy label, else probabilities)"""
     calls: int = 0
     """calls of the denoiser, at levels of equal mass (0: one for each block, at the upper edge of its band)"""
     draws: int = 1
@@ -48,6 +48,12 @@ class LabelOptions:
             return plan.partition.edges[:-1]
         return plan.partition.law.edges(self.calls)[:-1]
 
+    def pool_of(self, plan: Plan) -> Pool:
+        """What the answer of a plan's blocks is made of."""
+        if self.pool != "auto":
+            return self.pool
+        return "probabilities" if plan.architecture.get("noisy_token") == "none" else "evidence"
+
     def answer(self, plan: Plan, denoiser: DenoiserLike, images: Tensor) -> Answer:
         """Classify ``images`` (n, c, h, w), some at a time."""
         table, levels = label_table(plan), self.levels(plan)
@@ -58,7 +64,7 @@ class LabelOptions:
                 part,
                 levels,
                 self.path,
-                self.pool,
+                self.pool_of(plan),
                 self.draws,
                 self.confident,
                 seed=self.noise_seed + i,

@@ -62,7 +62,11 @@ class CompareClassify(Comparison):
     """which arms to train"""
     noprop_steps: int = 30
     """Euler steps of noprop-ct at inference (1000 in its paper)"""
-    model: ClassifyOptions = field(default_factory=lambda: ClassifyOptions(branch=0.5))
+    model: ClassifyOptions = field(
+        default_factory=lambda: ClassifyOptions(
+            size="nano", budget="300k", batch_size=64, block_batch_size=64, branch=0.5
+        )
+    )
     labels: LabelOptions = field(default_factory=LabelOptions)
 
     def run(self) -> None:

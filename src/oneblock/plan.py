@@ -96,8 +96,7 @@ class Plan:
 
     def derive_seed(self, *parts: int | str) -> int:
         """A 63-bit seed from ``seed`` and any names and numbers: an independent stream for each use, block and step."""
-        digest = hashlib.sha256("/".join(map(str, (self.seed, *parts))).encode()).digest()
-        return int.from_bytes(digest[:8], "big") >> 1
+        return derive_seed(self.seed, *parts)
 
     @cached_property
     def hash(self) -> str:
@@ -136,6 +135,12 @@ class Plan:
             return cls(**values)
         except TypeError as error:
             raise ValueError(f"{where} holds a value of the wrong kind ({error}); restore it from a copy") from error
+
+
+def derive_seed(seed: int, *parts: int | str) -> int:
+    """A 63-bit seed from ``seed`` and any names and numbers: the head of their SHA-256."""
+    digest = hashlib.sha256("/".join(map(str, (seed, *parts))).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def write_plan(plan: Plan, directory: Path) -> Path:

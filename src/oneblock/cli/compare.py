@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
 
-from oneblock.cli import console
-from oneblock.cli.comparison import Cell, Comparison, Row, compare, record, recorded
+from oneblock.cli import scores
+from oneblock.cli.comparison import Cell, Comparison, Row, record, recorded, train_cell
 from oneblock.cli.evaluate import evaluate_model
 from oneblock.cli.options import ImageOptions, SamplingOptions
 from oneblock.cli.picture import image_grid
 from oneblock.cli.sample import sample_images
-from oneblock.cli.scores import draw, report, summaries
-from oneblock.cli.train import start_run, train
 from oneblock.data import EncodedSource
 from oneblock.metrics import default_extractor
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
-from oneblock.presets import image_task, plan_budget, training_peak
-from oneblock.train.checkpoint import checkpoints
+from oneblock.presets import image_task
 from oneblock.train.shards import open_denoiser
-from oneblock.train.strategy import job_specs
 
 Arm = Literal["end-to-end", "shallow", "blockwise", "branched"]
 ARMS: tuple[Arm, ...] = ("end-to-end", "shallow", "blockwise", "branched")
@@ -50,23 +47,17 @@ class CompareImages(Comparison):
     model: ImageOptions = field(default_factory=lambda: ImageOptions(branch=0.5))
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
 
-    def run(self) -> None:
-        rows = compare(self)
-        pictures = draw(self.out, rows)
-        if self.json:
-            console.emit({"runs": rows, "summary": summaries(rows), "pictures": [str(path) for path in pictures]})
-            return
-        report(rows)
-        for path in pictures:
-            console.say(f"picture: {path}")
+    def plan(self, cell: Cell, images: EncodedSource) -> Plan:
+        return arm_plan(self, cell, images)
 
-    def check(self, cells: Sequence[Cell]) -> None:
-        if "branched" in self.arms and not self.model.branch:
-            raise ValueError("arm 'branched' needs --branch above 0, e.g. 0.5; or leave it out of --arms")
-        images = self.data.open("train")
-        for cell in cells:
-            plan = arm_plan(self, cell, images)
-            job_specs(plan, plan_budget(plan))
+    def summaries(self, rows: Sequence[Row]) -> list[Row]:
+        return scores.summaries(rows)
+
+    def report(self, rows: Sequence[Row]) -> None:
+        scores.report(rows)
+
+    def draw(self, rows: Sequence[Row]) -> list[Path]:
+        return scores.draw(self.out, rows)
 
     def row(self, cell: Cell) -> Row:
         return run_cell(self, cell)
@@ -105,11 +96,8 @@ def run_cell(options: CompareImages, cell: Cell) -> Row:
     known = recorded(directory, asked)
     if known is not None:
         return known
-    run = start_run(plan, directory, train_images, options.machine)
-    jobs = job_specs(plan, plan_budget(plan))
-    fresh = not any(checkpoints(directory / job.name) for job in jobs)
-    seconds = train(run, None, label=cell.name, quiet=options.json)
-    scores = evaluate_model(
+    run, row = train_cell(options, cell, plan, train_images)
+    found = evaluate_model(
         plan,
         directory,
         train_images,
@@ -124,18 +112,4 @@ def run_cell(options: CompareImages, cell: Cell) -> Row:
     denoiser = open_denoiser(directory, run.blockwise, run.device)
     shown, _ = sample_images(plan, denoiser, labels, options.sampling, train_images.codec)
     image_grid(shown, directory / "samples.png", 8)
-    row = {
-        "arm": cell.arm,
-        "seed": cell.seed,
-        **asked,
-        "layers": list(plan.layers),
-        "parameters": sum(
-            p.numel() for b in range(plan.num_blocks) for p in run.blockwise.denoiser(b).backbone.parameters()
-        ),
-        "layer_evaluations": sum((job.last_step - job.first_step) * len(job.layers) * job.batch_size for job in jobs),
-        "train_seconds": seconds if fresh else None,
-        "peak_bytes": training_peak(plan, options.machine.checkpointing).total,
-        "peak_bytes_checkpointing": training_peak(plan, True).total,
-        **scores,
-    }
-    return record(directory, row)
+    return record(directory, {**row, **asked, **found})

@@ -5,25 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
 from oneblock import rivals
-from oneblock.cli import console
-from oneblock.cli.comparison import Cell, Comparison, Row, compare, record, recorded
-from oneblock.cli.label_scores import draw, report, summaries
+from oneblock.cli import label_scores
+from oneblock.cli.comparison import Cell, Comparison, Row, record, recorded, train_cell
 from oneblock.cli.labels import BATCH, LabelOptions, evaluate_labels, scores
 from oneblock.cli.options import ClassifyOptions
-from oneblock.cli.train import start_run, train
 from oneblock.data import EncodedSource, ImageSet, to_float
 from oneblock.models.cnn import CNNConfig
 from oneblock.plan import Plan
-from oneblock.presets import cnn_plan, plan_augment, plan_budget, plan_optimizer, training_peak
+from oneblock.presets import cnn_plan, plan_augment, plan_budget, plan_optimizer
 from oneblock.presets.classify import vit_config
 from oneblock.rivals import Rival, RivalSettings
-from oneblock.train.checkpoint import checkpoints
-from oneblock.train.strategy import job_specs
 
 ClassArm = Literal[
     "end-to-end",
@@ -69,23 +66,17 @@ class CompareClassify(Comparison):
     )
     labels: LabelOptions = field(default_factory=LabelOptions)
 
-    def run(self) -> None:
-        rows = compare(self)
-        pictures = draw(self.out, rows)
-        if self.json:
-            console.emit({"runs": rows, "summary": summaries(rows), "pictures": [str(path) for path in pictures]})
-            return
-        report(rows)
-        for path in pictures:
-            console.say(f"picture: {path}")
+    def plan(self, cell: Cell, images: EncodedSource) -> Plan:
+        return class_plan(self, cell, images)
 
-    def check(self, cells: Sequence[Cell]) -> None:
-        if "branched" in self.arms and not self.model.branch:
-            raise ValueError("arm 'branched' needs --branch above 0, e.g. 0.5; or leave it out of --arms")
-        images = self.data.open("train")
-        for cell in cells:
-            plan = class_plan(self, cell, images)
-            job_specs(plan, plan_budget(plan))
+    def summaries(self, rows: Sequence[Row]) -> list[Row]:
+        return label_scores.summaries(rows)
+
+    def report(self, rows: Sequence[Row]) -> None:
+        label_scores.report(rows)
+
+    def draw(self, rows: Sequence[Row]) -> list[Path]:
+        return label_scores.draw(self.out, rows)
 
     def row(self, cell: Cell) -> Row:
         train_images, test_images = self.data.open("train"), self.data.open("test")
@@ -97,27 +88,9 @@ class CompareClassify(Comparison):
         known = recorded(directory, asked)
         if known is not None:
             return known
-        run = start_run(plan, directory, train_images, self.machine)
-        jobs = job_specs(plan, plan_budget(plan))
-        fresh = not any(checkpoints(directory / job.name) for job in jobs)
-        seconds = train(run, None, label=cell.name, quiet=self.json)
-        row = {
-            "arm": cell.arm,
-            "seed": cell.seed,
-            **asked,
-            "layers": list(plan.layers),
-            "parameters": sum(
-                p.numel() for b in range(plan.num_blocks) for p in run.blockwise.denoiser(b).backbone.parameters()
-            ),
-            "layer_evaluations": sum(
-                (job.last_step - job.first_step) * len(job.layers) * job.batch_size for job in jobs
-            ),
-            "train_seconds": seconds if fresh else None,
-            "peak_bytes": training_peak(plan, self.machine.checkpointing).total,
-            "peak_bytes_checkpointing": training_peak(plan, True).total,
-            **evaluate_labels(plan, directory, test_images.first(), answers, run.device),
-        }
-        return record(directory, row)
+        run, row = train_cell(self, cell, plan, train_images)
+        found = evaluate_labels(plan, directory, test_images.first(), answers, run.device)
+        return record(directory, {**row, **asked, **found})
 
     def _rival_row(self, cell: Cell, images: EncodedSource, test: ImageSet) -> Row:
         plan = class_plan(self, cell, images)

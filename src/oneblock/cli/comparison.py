@@ -15,6 +15,13 @@ from typing import Any
 
 from oneblock.cli import console
 from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions, parse_count
+from oneblock.cli.train import start_run, train
+from oneblock.data import EncodedSource
+from oneblock.plan import Plan
+from oneblock.presets import plan_budget, training_peak
+from oneblock.train.checkpoint import checkpoints
+from oneblock.train.loop import Run
+from oneblock.train.strategy import job_specs
 
 Row = dict[str, Any]
 RESULT_FILE = "result.json"
@@ -53,8 +60,39 @@ class Comparison:
     data: DataOptions = field(default_factory=DataOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
+    def run(self) -> None:
+        rows = compare(self)
+        shown, pictures = self.summaries(rows), self.draw(rows)
+        if self.json:
+            console.emit({"runs": rows, "summary": shown, "pictures": [str(path) for path in pictures]})
+            return
+        self.report(rows)
+        for path in pictures:
+            console.say(f"picture: {path}")
+
     def check(self, cells: Sequence[Cell]) -> None:
         """Refuse bad options before any work."""
+        if "branched" in self.arms and not self.model.branch:
+            raise ValueError("arm 'branched' needs --branch above 0, e.g. 0.5; or leave it out of --arms")
+        images = self.data.open("train")
+        for cell in cells:
+            plan = self.plan(cell, images)
+            job_specs(plan, plan_budget(plan))
+
+    def plan(self, cell: Cell, images: EncodedSource) -> Plan:
+        """The plan of one run."""
+        raise NotImplementedError
+
+    def summaries(self, rows: Sequence[Row]) -> list[Row]:
+        """Means and spreads over the seeds."""
+        raise NotImplementedError
+
+    def report(self, rows: Sequence[Row]) -> None:
+        """Print tables."""
+        raise NotImplementedError
+
+    def draw(self, rows: Sequence[Row]) -> list[Path]:
+        """Write pictures."""
         raise NotImplementedError
 
     def row(self, cell: Cell) -> Row:
@@ -120,6 +158,25 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+
+
+def train_cell(options: Comparison, cell: Cell, plan: Plan, images: EncodedSource) -> tuple[Run, Row]:
+    """Train one run; what it needs, and what every row says of it."""
+    run = start_run(plan, options.out / cell.name, images, options.machine)
+    jobs = job_specs(plan, plan_budget(plan))
+    fresh = not any(checkpoints(run.directory / job.name) for job in jobs)
+    seconds = train(run, None, label=cell.name, quiet=options.json)
+    weights = [p for b in range(plan.num_blocks) for p in run.blockwise.denoiser(b).backbone.parameters()]
+    return run, {
+        "arm": cell.arm,
+        "seed": cell.seed,
+        "layers": list(plan.layers),
+        "parameters": sum(p.numel() for p in weights),
+        "layer_evaluations": sum((job.last_step - job.first_step) * len(job.layers) * job.batch_size for job in jobs),
+        "train_seconds": seconds if fresh else None,
+        "peak_bytes": training_peak(plan, options.machine.checkpointing).total,
+        "peak_bytes_checkpointing": training_peak(plan, True).total,
+    }
 
 
 def recorded(directory: Path, asked: Row) -> Row | None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from oneblock.cli import console
+from oneblock.cli import console, scores
 from oneblock.cli.comparison import Row
 from oneblock.cli.picture import curves
-from oneblock.cli.scores import Curve, plus_minus, spread, training_curve
+from oneblock.cli.scores import Curve, plus_minus, training_curve
 
 OURS, RIVALS = ("blockwise", "branched"), ("end-to-end", "shallow", "ensemble")
 SPREAD = (
@@ -25,21 +25,8 @@ SPREAD = (
 
 
 def summaries(rows: Sequence[Row]) -> list[Row]:
-    """(mean, standard deviation) over the seeds of every score; one row per arm and budget."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["arm"], row["budget"]), []).append(row)
-    return [
-        {
-            "arm": arm,
-            "budget": budget,
-            "layer_evaluations": group[0]["layer_evaluations"],
-            "seeds": len(group),
-            **{key: spread([row[key] for row in group]) for key in SPREAD},
-            "accuracies": [spread(list(call)) for call in zip(*(row["accuracies"] for row in group), strict=True)],
-        }
-        for (arm, budget), group in groups.items()
-    ]
+    """``scores.summaries`` of classifiers."""
+    return scores.summaries(rows, SPREAD, "accuracies")
 
 
 def report(rows: Sequence[Row]) -> None:

@@ -28,7 +28,7 @@ from oneblock.presets import (
 from oneblock.presets.base import CLASSIFY_RATE, IMAGE_RATE, TEXT_RATE, Recipe
 from oneblock.presets.classify import LabelInput, LabelLaw
 from oneblock.presets.masked import Schedule
-from oneblock.table import prototypes
+from oneblock.table import TableKind, prototypes
 from oneblock.tasks.classify import LabelLoss, Weighting
 from oneblock.train.step import OptimizerSettings
 
@@ -197,7 +197,7 @@ class ClassifyOptions(PictureOptions):
     """network, budget, rate and augmentation of the published experiment on these data, for what is not set here"""
     recipe: Literal["oneblock", "paper"] = "oneblock"
     """paper: the choices of DiffusionBlocks, whatever the options below say (docs/choose.md)"""
-    table: Literal["simplex", "orthonormal", "random", "prototypes"] = "simplex"
+    table: TableKind = "simplex"
     """the vectors that stand for the classes; prototypes are class means of the training images"""
     label_width: int = 0
     """length of orthonormal and random class vectors (0: the width of the network)"""

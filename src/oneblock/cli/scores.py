@@ -35,8 +35,9 @@ SPREAD = (
 )
 
 
-def summaries(rows: Sequence[Row]) -> list[Row]:
-    """(mean, standard deviation) over the seeds of every score; one row per arm and budget."""
+def summaries(rows: Sequence[Row], scores: Sequence[str] = SPREAD, listed: str = "band_losses") -> list[Row]:
+    """(mean, standard deviation) over the seeds of every score, and of every item of the ``listed`` one; one row per
+    arm and budget."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["arm"], row["budget"]), []).append(row)
@@ -46,8 +47,8 @@ def summaries(rows: Sequence[Row]) -> list[Row]:
             "budget": budget,
             "layer_evaluations": group[0]["layer_evaluations"],
             "seeds": len(group),
-            **{key: spread([row[key] for row in group]) for key in SPREAD},
-            "band_losses": [spread(list(band)) for band in zip(*(row["band_losses"] for row in group), strict=True)],
+            **{key: spread([row[key] for row in group]) for key in scores},
+            listed: [spread(list(item)) for item in zip(*(row[listed] for row in group), strict=True)],
         }
         for (arm, budget), group in groups.items()
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 from oneblock.noise import NoiseLaw, law_to_dict
 from oneblock.partition import Bands, make_partition, split_layers
@@ -141,6 +141,15 @@ class PictureRecipe(Recipe):
         if height != width:
             raise ValueError(f"images are {height} x {width}; use square images (--image-size resizes and crops)")
         return height
+
+
+Config = TypeVar("Config")
+
+
+def network_config(kind: type[Config], plan: Plan) -> Config:
+    """The shape of a plan's network: its architecture without the name."""
+    settings = {key: value for key, value in plan.architecture.items() if key != "name"}
+    return cast(Callable[..., Config], kind)(**settings)
 
 
 def plan_budget(plan: Plan) -> Budget:

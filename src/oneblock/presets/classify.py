@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Literal, cast
 
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor
 from oneblock.calibrate import entropy_law
 from oneblock.data import Augment, Augmentation
 from oneblock.models.vit import NoisyToken, ViTConfig
-from oneblock.noise import LogNormal
+from oneblock.noise import LogNormal, Tabulated
 from oneblock.plan import Plain, Plan
 from oneblock.precondition import Evidence, Frame, Logits
-from oneblock.presets.base import PictureRecipe
+from oneblock.presets.base import PictureRecipe, network_config
 from oneblock.presets.image import image_shape
 from oneblock.table import TableKind, normalised, orthonormal, random_unit, simplex
 from oneblock.tasks.base import Batch, Noised
@@ -122,7 +123,7 @@ def classify_plan(recipe: ClassifyRecipe) -> Plan:
     """The plan of a classification run; ``ValueError`` on anything that does not fit together."""
     depth, width, heads = recipe.dimensions
     table = _table(recipe.table, recipe.num_classes, recipe.label_width or width, recipe.seed, recipe.prototypes)
-    law = entropy_law(table) if recipe.law == "entropy" else LogNormal()
+    law = _law(tuple(map(tuple, table.tolist()))) if recipe.law == "entropy" else LogNormal()
     config = ViTConfig(
         image_size=recipe.image_size,
         channels=recipe.image_shape[0],
@@ -153,10 +154,15 @@ def classify_plan(recipe: ClassifyRecipe) -> Plan:
     return recipe.plan("classify", {"name": "vit", **asdict(config)}, law, "equal-mass", settings)
 
 
+@cache
+def _law(rows: tuple[tuple[float, ...], ...]) -> Tabulated:
+    """``entropy_law`` of a table, once for all plans that have it: a comparison makes dozens."""
+    return entropy_law(torch.tensor(rows))
+
+
 def vit_config(plan: Plan) -> ViTConfig:
     """The ViT of a classification plan."""
-    settings = {key: value for key, value in plan.architecture.items() if key != "name"}
-    return cast(Callable[..., ViTConfig], ViTConfig)(**settings)
+    return network_config(ViTConfig, plan)
 
 
 def label_table(plan: Plan) -> Tensor:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import cast
 
 from oneblock.models.cnn import CNNConfig
 from oneblock.plan import Plan
+from oneblock.presets.base import network_config
 from oneblock.presets.classify import ClassifyRecipe, classify_plan, vit_config
 
 CNN_NAME = "noprop-cnn"
@@ -41,5 +40,4 @@ def cnn_plan(recipe: ClassifyRecipe, filters: int = 32) -> Plan:
 
 def cnn_config(plan: Plan) -> CNNConfig:
     """The CNN of a classification plan."""
-    settings = {key: value for key, value in plan.architecture.items() if key != "name"}
-    return cast(Callable[..., CNNConfig], CNNConfig)(**settings)
+    return network_config(CNNConfig, plan)

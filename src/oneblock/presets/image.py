@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -12,7 +11,7 @@ from oneblock.models.dit import DiTConfig
 from oneblock.noise import LogNormal
 from oneblock.partition import Bands
 from oneblock.plan import Plan
-from oneblock.presets.base import PictureRecipe
+from oneblock.presets.base import PictureRecipe, network_config
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.image import ImageGeneration
 
@@ -55,8 +54,7 @@ def image_plan(recipe: ImageRecipe) -> Plan:
 
 def dit_config(plan: Plan) -> DiTConfig:
     """The DiT of an image plan."""
-    settings = {key: value for key, value in plan.architecture.items() if key != "name"}
-    return cast(Callable[..., DiTConfig], DiTConfig)(**settings)
+    return network_config(DiTConfig, plan)
 
 
 def image_task(plan: Plan) -> ImageGeneration:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, cast
 
@@ -12,7 +12,7 @@ from oneblock.data import Vocabulary, vocabulary_from_dict
 from oneblock.models.encoder import EncoderConfig
 from oneblock.noise import CosineMask, LinearMask
 from oneblock.plan import Plain, Plan
-from oneblock.presets.base import Recipe
+from oneblock.presets.base import Recipe, network_config
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.masked import MaskedText
 
@@ -54,8 +54,7 @@ def masked_plan(recipe: MaskedRecipe) -> Plan:
 
 def encoder_config(plan: Plan) -> EncoderConfig:
     """The encoder of a plan for masked text."""
-    settings = {key: value for key, value in plan.architecture.items() if key != "name"}
-    return cast(Callable[..., EncoderConfig], EncoderConfig)(**settings)
+    return network_config(EncoderConfig, plan)
 
 
 def plan_vocabulary(plan: Plan) -> Vocabulary:

@@ -10,7 +10,6 @@ bit. The trained weights are the averages of ``optim.ema``: later parts are trai
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from oneblock.memory import DryRun, PeakBytes, peak_bytes
 from oneblock.optim.adamw import make_adamw, make_state, set_learning_rate
 from oneblock.optim.ema import ema_beta, ema_update
 from oneblock.optim.schedule import learning_rate_factor
+from oneblock.plan import derive_seed
 from oneblock.train.step import NonFiniteError, OptimizerSettings
 from oneblock.train.strategy import Budget
 
@@ -67,8 +67,7 @@ class RivalSettings:
 
     def derive_seed(self, *parts: int | str) -> int:
         """A 63-bit seed from ``seed`` and any names and numbers: an independent stream for each use, part and step."""
-        digest = hashlib.sha256("/".join(map(str, (self.seed, *parts))).encode()).digest()
-        return int.from_bytes(digest[:8], "big") >> 1
+        return derive_seed(self.seed, *parts)
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass in ``precision``."""

@@ -38,6 +38,8 @@ ClassArm = Literal[
 CLASS_ARMS: tuple[ClassArm, ...] = get_args(ClassArm)
 ORDINARY = ("end-to-end", "shallow", "ensemble")
 RIVALS = ("greedy", "contrastive-ff", "noprop-dt", "noprop-ct")
+PATCHES = 4
+"""Along each side of an image, unless the options say how many pixels a patch has."""
 NOPROP_NETWORKS = 10
 """T of NoProp-DT (Li et al., https://arxiv.org/abs/2503.24322)."""
 
@@ -52,7 +54,8 @@ class CompareClassify(Comparison):
     DiffusionBlocks. `greedy` trains the blocks of an ordinary ViT in order, `contrastive-ff` each layer by
     Forward-Forward; `noprop-dt`, `noprop-ct` and `noprop-blocks` train NoProp's network, by its two methods and as
     three blocks; a layer evaluation of that network is one whole CNN on one image. All arms keep the learning rate
-    constant for the same share of their steps. A comparison that was stopped goes on with the same command.
+    constant for the same share of their steps. Images are cut into 4 x 4 patches unless --patch is given. A comparison
+    that was stopped goes on with the same command.
     """
 
     arms: tuple[ClassArm, ...] = CLASS_ARMS
@@ -130,6 +133,7 @@ def class_plan(options: CompareClassify, cell: Cell, images: EncodedSource) -> P
     """The plan of one run. Every arm holds the learning rate as long as the branched one trains its seed block."""
     model = options.model
     model = replace(model, budget=cell.budget, seed=cell.seed, hold=model.hold or model.branch)
+    model = replace(model, patch=model.patch or max(1, images.shape[1] // PATCHES))
     if cell.arm != "branched":
         model = replace(model, branch=0.0)
     if cell.arm == "paper":

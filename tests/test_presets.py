@@ -73,6 +73,10 @@ def test_wrong_recipes_are_refused(changes: dict[str, Any], message: str) -> Non
 def test_plans_for_other_networks_are_refused() -> None:
     with pytest.raises(ValueError, match="architecture 'mamba' is unknown; this version of oneblock builds: dit, vit"):
         build_backbone(replace(tiny_plan(), architecture={"name": "mamba"}))
+    with pytest.raises(ValueError, match=r"architecture \['dit'\] is unknown"):
+        build_backbone(replace(tiny_plan(), architecture={"name": ["dit"]}))
+    with pytest.raises(ValueError, match="task='chess' is unknown; this version of oneblock trains: image, classify"):
+        plan_task(replace(tiny_plan(), task="chess"))
     with pytest.raises(ValueError, match="task='text': this plan is not for images"):
         image_task(replace(tiny_plan(), task="text"))
     with pytest.raises(ValueError, match="task='image': this plan is not for classification; use a plan with task 'cl"):

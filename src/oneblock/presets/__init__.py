@@ -9,16 +9,14 @@ from .jobs import (
     all_resident,
     block_bytes,
     blockwise,
-    build_backbone,
     costliest_job,
     dry_run,
-    plan_augment,
-    plan_task,
     train_state,
     training_flops,
     training_peak,
 )
 from .masked import MaskedRecipe, masked_plan, masked_task, plan_vocabulary
+from .tasks import build_backbone, plan_augment, plan_task
 
 __all__ = [
     "PAPER_SETTINGS",

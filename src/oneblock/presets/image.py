@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 
+from oneblock.data import Augment, random_flip
 from oneblock.models.dit import DiTConfig
 from oneblock.noise import LogNormal
 from oneblock.partition import Bands
@@ -69,6 +70,11 @@ def image_shape(plan: Plan) -> tuple[int, int, int]:
     """(channels, height, width) of a plan's images, or of what it denoises of them."""
     size = cast(int, plan.architecture["image_size"])
     return cast(int, plan.architecture["channels"]), size, size
+
+
+def image_augment(plan: Plan) -> Augment | None:
+    """How an image plan changes its training images."""
+    return random_flip if plan.recipe.get("flip") else None
 
 
 def empty_images(plan: Plan, count: int, block: int | None) -> Batch:

@@ -1,4 +1,4 @@
-"""From a plan to what its jobs need, and to what they will cost."""
+"""From a plan to its blocks, and to what training them will cost."""
 
 from __future__ import annotations
 
@@ -7,94 +7,19 @@ from functools import cache, partial
 
 import torch
 
-from oneblock.blockwise import BlockDenoiser, Blockwise, BuildBackbone
-from oneblock.data import Augment, random_flip
+from oneblock.blockwise import BlockDenoiser, Blockwise
 from oneblock.memory import DryRun, PeakBytes, fake_tensors, peak_bytes, step_flops
-from oneblock.models.cnn import NoisyCNN
-from oneblock.models.dit import DiT
-from oneblock.models.encoder import Encoder
-from oneblock.models.vit import ViT
 from oneblock.optim.adamw import make_state, state_tensors
 from oneblock.plan import Plan
-from oneblock.precondition import Frame, MaskedTokens
 from oneblock.presets.base import plan_budget, plan_optimizer
-from oneblock.presets.classify import (
-    classify_task,
-    empty_labels,
-    empty_table,
-    empty_task,
-    label_augment,
-    label_frame,
-    label_table,
-    vit_config,
-)
-from oneblock.presets.cnn import CNN_NAME, cnn_config
-from oneblock.presets.image import dit_config, empty_images, image_task
-from oneblock.presets.masked import empty_masked, encoder_config, masked_task
-from oneblock.tasks.base import Batch, Task
+from oneblock.presets.tasks import build_backbone, task_parts
 from oneblock.train.step import JobSpec, TrainState, backward, update
 from oneblock.train.strategy import job_specs
 
 
-def build_backbone(plan: Plan) -> BuildBackbone:
-    """The builder of a plan's backbone: give it a range of layers."""
-    name = plan.architecture.get("name")
-    if name == "dit":
-        dit = dit_config(plan)
-        return lambda layers: DiT(dit, layers)
-    if name == "vit":
-        vit = vit_config(plan)
-        return lambda layers: ViT(vit, layers)
-    if name == CNN_NAME:
-        cnn = cnn_config(plan)
-        return lambda layers: NoisyCNN(cnn, layers)
-    if name == "encoder":
-        encoder = encoder_config(plan)
-        return lambda layers: Encoder(encoder, layers)
-    raise ValueError(
-        f"architecture {name!r} is unknown; this version of oneblock builds: dit, vit, {CNN_NAME}, encoder"
-    )
-
-
-def plan_frame(plan: Plan) -> Frame:
-    """What the blocks of a plan are shown of noisy targets."""
-    if plan.task == "classify":
-        return label_frame(plan, label_table(plan))
-    return MaskedTokens() if plan.task == "masked-text" else plan.precondition
-
-
-def plan_task(plan: Plan) -> Task:
-    """The task of a plan."""
-    if plan.task == "classify":
-        return classify_task(plan)
-    return masked_task(plan) if plan.task == "masked-text" else image_task(plan)
-
-
-def plan_augment(plan: Plan) -> Augment | None:
-    """How the training images of a plan are changed at random."""
-    if plan.task == "classify":
-        return label_augment(plan)
-    return random_flip if plan.recipe.get("flip") else None
-
-
-def empty_batch(plan: Plan, count: int, block: int | None) -> Batch:
-    """A batch of ``count`` samples without content."""
-    if plan.task == "classify":
-        return empty_labels(plan, count, block)
-    return empty_masked(plan, count, block) if plan.task == "masked-text" else empty_images(plan, count, block)
-
-
-def _empty_task(plan: Plan) -> Task:
-    return empty_task(plan) if plan.task == "classify" else plan_task(plan)
-
-
-def _empty_frame(plan: Plan) -> Frame:
-    return label_frame(plan, empty_table(plan)) if plan.task == "classify" else plan_frame(plan)
-
-
 def blockwise(plan: Plan) -> Blockwise:
     """Blocks of a plan, ready to be built one by one."""
-    return Blockwise(build_backbone(plan), plan, plan_frame(plan))
+    return Blockwise(build_backbone(plan), plan, task_parts(plan).frame(plan))
 
 
 def block_bytes(plan: Plan) -> int:
@@ -135,7 +60,8 @@ def costliest_job(plan: Plan) -> JobSpec:
 
 def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False) -> DryRun:
     """One training step of ``job`` on empty samples, for ``memory.peak_bytes`` and ``memory.step_flops``."""
-    task, batch = _empty_task(plan), empty_batch(plan, job.batch_size, job.block)
+    parts = task_parts(plan)
+    task, batch = parts.empty_task(plan), parts.empty_batch(plan, job.batch_size, job.block)
     state = train_state(plan, job, checkpointing)
 
     def step() -> None:
@@ -178,7 +104,8 @@ def training_flops(plan: Plan, checkpointing: bool = False) -> SampleFlops:
 def train_state(plan: Plan, job: JobSpec, checkpointing: bool = False) -> TrainState:
     """What ``job`` trains, with weights that are not those of a run."""
     backbone = build_backbone(plan)(job.layers)
-    return TrainState(job, BlockDenoiser(backbone, _empty_frame(plan), checkpointing), plan_optimizer(plan))
+    denoiser = BlockDenoiser(backbone, task_parts(plan).empty_frame(plan), checkpointing)
+    return TrainState(job, denoiser, plan_optimizer(plan))
 
 
 def _idle_bytes(plan: Plan, num_layers: int) -> dict[str, int]:

@@ -9,9 +9,9 @@ import torch
 from commands import TINY, WORK
 
 from oneblock.cli.__main__ import main
+from oneblock.cli.class_options import ClassifyOptions
 from oneblock.cli.compare_classify import CLASS_ARMS
 from oneblock.cli.labels import scores
-from oneblock.cli.options import ClassifyOptions
 from oneblock.train.checkpoint import checkpoints
 
 pytest.importorskip("sklearn")

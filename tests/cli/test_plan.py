@@ -7,7 +7,8 @@ import pytest
 import tyro
 from commands import TINY
 
-from oneblock.cli.options import ImageOptions, changed_words, parse_bytes
+from oneblock.cli.image_options import ImageOptions
+from oneblock.cli.options import changed_words, parse_bytes
 from oneblock.cli.plan import Cost, PlanImages
 
 pytest.importorskip("torch.distributed._tools.mem_tracker")

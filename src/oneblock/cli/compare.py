@@ -12,7 +12,8 @@ import torch
 from oneblock.cli import scores
 from oneblock.cli.comparison import Cell, Comparison, Row, record, recorded, train_cell
 from oneblock.cli.evaluate import evaluate_model
-from oneblock.cli.options import ImageOptions, SamplingOptions
+from oneblock.cli.image_options import ImageOptions
+from oneblock.cli.options import SamplingOptions
 from oneblock.cli.picture import image_grid
 from oneblock.cli.sample import sample_images
 from oneblock.data import EncodedSource

@@ -12,9 +12,9 @@ import torch
 
 from oneblock import rivals
 from oneblock.cli import label_scores
+from oneblock.cli.class_options import ClassifyOptions
 from oneblock.cli.comparison import Cell, Comparison, Row, record, recorded, train_cell
 from oneblock.cli.labels import BATCH, LabelOptions, evaluate_labels, scores
-from oneblock.cli.options import ClassifyOptions
 from oneblock.data import EncodedSource, ImageSet, to_float
 from oneblock.models.cnn import CNNConfig
 from oneblock.plan import Plan

@@ -11,8 +11,9 @@ import torch
 from oneblock.cli import console
 from oneblock.cli.compare import Arm, CompareImages
 from oneblock.cli.comparison import Cell, compare
+from oneblock.cli.image_options import ImageOptions
 from oneblock.cli.merge import merge_run
-from oneblock.cli.options import DataOptions, ImageOptions, MachineOptions, SamplingOptions
+from oneblock.cli.options import DataOptions, MachineOptions, SamplingOptions
 from oneblock.cli.picture import image_grid
 from oneblock.cli.sample import sample_images
 from oneblock.data import Pixels

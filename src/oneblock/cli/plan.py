@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from oneblock.cli import console
-from oneblock.cli.options import ClassifyOptions, ImageOptions, ModelOptions, changed_words, parse_bytes
+from oneblock.cli.class_options import ClassifyOptions
+from oneblock.cli.image_options import ImageOptions
+from oneblock.cli.options import ModelOptions, changed_words, parse_bytes
 from oneblock.cli.picture import bars
 from oneblock.memory import PeakBytes
 from oneblock.plan import Plan

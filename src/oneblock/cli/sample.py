@@ -15,7 +15,8 @@ from oneblock.blockwise import DenoiserLike
 from oneblock.cli import console
 from oneblock.cli.options import MachineOptions, SamplingOptions, check_codec, open_codec
 from oneblock.cli.picture import image_grid
-from oneblock.cli.text import TextSamplingOptions, sample_text
+from oneblock.cli.text import sample_text
+from oneblock.cli.text_options import TextSamplingOptions
 from oneblock.data import Codec, to_uint8
 from oneblock.guidance import ClassifierFree
 from oneblock.plan import Plan

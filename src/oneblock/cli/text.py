@@ -1,73 +1,20 @@
-"""What the verbs need for text: which text and vocabulary, scores in bits per character, samples."""
+"""What the verbs need for text: windows of a plan, scores in bits per character, samples."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from oneblock.blockwise import DenoiserLike
-from oneblock.data import (
-    BytePair,
-    Bytes,
-    Characters,
-    TextBatches,
-    TokenFile,
-    TokenSource,
-    Vocabulary,
-    open_text,
-    read_texts,
-)
+from oneblock.cli.text_options import TextSamplingOptions
+from oneblock.data import TextBatches, TokenFile, TokenSource, open_text
 from oneblock.plan import Plan
 from oneblock.presets import masked_task, plan_vocabulary
 from oneblock.presets.masked import encoder_config
-from oneblock.sample.masked import Reveal, reveal
+from oneblock.sample.masked import reveal
 from oneblock.tasks.masked import nelbo
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextOptions:
-    """Which text."""
-
-    data: str = "books"
-    """books, sotu, austen, shakespeare, milton (`make text` fetches them), file:PATH or hf:NAME"""
-    data_dir: Path | None = None
-    """where the corpora lie (default: ./data)"""
-    vocabulary: str = "characters"
-    """characters (a to z and space), bytes, or bpe:SIZE (byte pairs learned from the training text)"""
-
-    def symbols(self) -> Vocabulary:
-        """The vocabulary that the options name."""
-        if self.vocabulary in ("characters", "bytes"):
-            return Characters() if self.vocabulary == "characters" else Bytes()
-        kind, _, size = self.vocabulary.partition(":")
-        if kind != "bpe" or not size.isdecimal():
-            raise ValueError(f"vocabulary={self.vocabulary!r} is unknown; use characters, bytes or bpe:4096")
-        return BytePair.train(read_texts(self.data, "train", root=self.data_dir), int(size))
-
-    def open(self) -> TokenFile:
-        """The training text."""
-        return open_text(self.data, "train", self.symbols(), root=self.data_dir)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextSamplingOptions:
-    """How text is written."""
-
-    count: int = 4
-    """sequences"""
-    prompt: str = ""
-    """how they begin"""
-    reveals: int = 64
-    """steps in which places are revealed"""
-    order: Reveal = "ancestral"
-    """which places are revealed first: any, or the surest"""
-    temperature: float = 1.0
-    """divides the logits; 0 takes the likeliest symbol"""
-    top_p: float = 1.0
-    """draw among the likeliest symbols that have this probability together"""
 
 
 def plan_text(plan: Plan, split: str, data: str = "", root: Path | None = None) -> TokenFile:

@@ -14,8 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from oneblock.cli import console
-from oneblock.cli.options import ClassifyOptions, DataOptions, ImageOptions, MachineOptions, MaskedOptions
-from oneblock.cli.text import TextOptions, text_batches
+from oneblock.cli.class_options import ClassifyOptions
+from oneblock.cli.image_options import ImageOptions
+from oneblock.cli.options import DataOptions, MachineOptions
+from oneblock.cli.text import text_batches
+from oneblock.cli.text_options import MaskedOptions, TextOptions
 from oneblock.data import Batches
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, write_plan

@@ -140,7 +140,9 @@ class Evidence(nn.Module):
 
     def outputs(self, z: Tensor, sigma: Tensor, prediction: Tensor) -> Tensor:
         logits = prediction.to(z.dtype)
-        return logits + self.evidence(z, sigma) if self.skip else logits
+        if not self.skip:
+            return logits
+        return logits + self.evidence(z, sigma)[:, -logits.shape[1] :]  # of a text, the places that were asked
 
 
 def _like(sigma: Tensor, z: Tensor) -> Tensor:

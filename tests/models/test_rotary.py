@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from oneblock.models.rotary import RotaryConfig, RotaryLayer, rotate, rotation, usual_hidden
+from oneblock.ops import causal, full
 
 N, T, D, HEADS = 2, 5, 16, 4
 CONFIG = RotaryConfig(width=D, heads=HEADS, kv_heads=2, hidden=24)
@@ -54,21 +55,21 @@ def naive(layer: RotaryLayer, h: Tensor, mask: Tensor | None) -> Tensor:
 def test_the_forward_pass_follows_the_equations(masked: bool) -> None:
     layer, h = randomised(CONFIG), torch.randn(N, T, D)
     mask = torch.ones(T, T).tril().bool() if masked else None
-    found = layer(h, rotation(torch.arange(T), D // HEADS), mask)
+    found = layer(h, rotation(torch.arange(T), D // HEADS), causal if masked else full)
     torch.testing.assert_close(found, naive(layer, h, mask), rtol=1e-4, atol=1e-5)
 
 
 def test_layers_start_as_the_identity() -> None:
     h, by = torch.randn(N, T, D), rotation(torch.arange(T), D // HEADS)
-    assert torch.equal(RotaryLayer(CONFIG)(h, by, None), h)
+    assert torch.equal(RotaryLayer(CONFIG)(h, by), h)
     modulated = RotaryConfig(width=D, heads=HEADS, kv_heads=HEADS, hidden=24, modulated=True)
-    assert torch.equal(RotaryLayer(modulated)(h, by, None, torch.randn(N, D)), h)
+    assert torch.equal(RotaryLayer(modulated)(h, by, level=torch.randn(N, D)), h)
 
 
 def test_the_level_modulates() -> None:
     layer = randomised(RotaryConfig(width=D, heads=HEADS, kv_heads=HEADS, hidden=24, modulated=True))
     h, by, level = torch.randn(N, T, D), rotation(torch.arange(T), D // HEADS), torch.randn(N, D)
-    found, other = layer(h, by, None, level), layer(h, by, None, torch.stack([level[0], level[0]]))
+    found, other = layer(h, by, level=level), layer(h, by, level=torch.stack([level[0], level[0]]))
     torch.testing.assert_close(found[0], other[0])
     assert not torch.allclose(found[1], other[1])
 

@@ -108,7 +108,7 @@ class Layer(RotaryLayer):
     """A layer in which every token sees every other."""
 
     def forward(self, h: Tensor, condition: Condition) -> Tensor:  # type: ignore[override]
-        return super().forward(h, condition.by, None, condition.level)
+        return super().forward(h, condition.by, level=condition.level)
 
 
 class Head(nn.Module):

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from oneblock.ops import Attend, full
+
 BASE = 10_000.0
 """Of the rotary frequencies."""
 
@@ -98,28 +100,27 @@ class RotaryLayer(nn.Module):
             nn.init.zeros_(self.proj.weight)
             nn.init.zeros_(self.down.weight)
 
-    def forward(self, h: Tensor, by: Rotation, mask: Tensor | None, level: Tensor | None = None) -> Tensor:
+    def forward(self, h: Tensor, by: Rotation, attend: Attend = full, level: Tensor | None = None) -> Tensor:
         """Tokens (n, t, d) -> tokens (n, t, d).
 
         Args:
             by: of the positions of the tokens.
-            mask: (t, t), which key (column) a query (row) sees; None: every one.
+            attend: which keys a query sees (``ops.attention``).
             level: (n, d), the noise level embedded, when modulated.
         """
         if self.modulation is None:
-            h = h + self.attention(self.norm_a(h), by, mask)
+            h = h + self.attention(self.norm_a(h), by, attend)
             return h + self.perceptron(self.norm_m(h))
         assert level is not None, "a modulated layer needs the noise level"
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(F.silu(level))[:, None].chunk(6, dim=-1)
-        h = h + gate_a * self.attention(self.norm_a(h) * (1 + scale_a) + shift_a, by, mask)
+        h = h + gate_a * self.attention(self.norm_a(h) * (1 + scale_a) + shift_a, by, attend)
         out: Tensor = h + gate_m * self.perceptron(self.norm_m(h) * (1 + scale_m) + shift_m)
         return out
 
-    def attention(self, h: Tensor, by: Rotation, mask: Tensor | None) -> Tensor:
+    def attention(self, h: Tensor, by: Rotation, attend: Attend) -> Tensor:
         q = rotate(rearrange(self.q(h), "n t (heads e) -> n heads t e", heads=self.config.heads), by)
         k, v = self.keys_values(h, by)
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=self.config.kv_heads < self.config.heads)
-        out: Tensor = self.proj(rearrange(mixed, "n heads t e -> n t (heads e)"))
+        out: Tensor = self.proj(rearrange(attend(q, k, v), "n heads t e -> n t (heads e)"))
         return out
 
     def keys_values(self, h: Tensor, by: Rotation) -> tuple[Tensor, Tensor]:

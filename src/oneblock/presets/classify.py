@@ -123,7 +123,7 @@ def classify_plan(recipe: ClassifyRecipe) -> Plan:
     """The plan of a classification run; ``ValueError`` on anything that does not fit together."""
     depth, width, heads = recipe.dimensions
     table = _table(recipe.table, recipe.num_classes, recipe.label_width or width, recipe.seed, recipe.prototypes)
-    law = _law(tuple(map(tuple, table.tolist()))) if recipe.law == "entropy" else LogNormal()
+    law = table_law(table) if recipe.law == "entropy" else LogNormal()
     config = ViTConfig(
         image_size=recipe.image_size,
         channels=recipe.image_shape[0],
@@ -154,9 +154,13 @@ def classify_plan(recipe: ClassifyRecipe) -> Plan:
     return recipe.plan("classify", {"name": "vit", **asdict(config)}, law, "equal-mass", settings)
 
 
+def table_law(table: Tensor) -> Tabulated:
+    """``entropy_law`` of a table (k, d), once for all plans that have it: a comparison makes dozens."""
+    return _law(tuple(map(tuple, table.tolist())))
+
+
 @cache
 def _law(rows: tuple[tuple[float, ...], ...]) -> Tabulated:
-    """``entropy_law`` of a table, once for all plans that have it: a comparison makes dozens."""
     return entropy_law(torch.tensor(rows))
 
 

@@ -1,0 +1,108 @@
+"""Key-value cache: a GPT that has read the beginning of a text and answers for the next place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from oneblock.models.gpt import GPT, Condition
+from oneblock.ops import full
+
+
+class Cache:
+    """Keys and values of the places that a block has read, so that each is worked on once.
+
+    ``ask`` answers for the next place from what was read and a noisy target; ``read`` puts the token there that was
+    chosen. The answers are those of ``GPT.forward`` on the whole text, at a fraction of the work.
+
+    Args:
+        gpt: the network of a block.
+        count: texts n that are read side by side.
+    """
+
+    def __init__(self, gpt: GPT, count: int) -> None:
+        self.gpt = gpt
+        self.length = 0
+        stem = gpt.stem
+        self._shifted = gpt.config.streams != "two"
+        self._prelude = [_Store() for _ in stem.prelude]
+        self._layers = [_Store() for _ in gpt.stack()]
+        self._next: Tensor | None = None
+        self._known: Tensor | None = None
+        if self._shifted:
+            self._next = self._embed(stem.start(count, stem.embed.weight.device))
+
+    def ask(self, z: Tensor, noise: Tensor) -> Tensor:
+        """Noisy targets (n, k) of the next place, noise conditioning (n,) -> logits (n, v)."""
+        stem = self.gpt.stem
+        stem.check_length(self.length + 1)
+        if stem.noisy is not None:
+            return self._answer(self._place(z, noise), keep=False)
+        if self._known is None:  # an ordinary network reads its place with the first question
+            assert self._next is not None, "an ordinary network always has a next place"
+            self._known = self._answer(self._next, keep=True)
+        return self._known
+
+    def read(self, tokens: Tensor, z: Tensor, noise: Tensor) -> None:
+        """Put tokens (n,) at the next place; with one stream ``z`` (n, k) is their noisy targets, which they carry."""
+        if not self._shifted:
+            self._through(self._embed(tokens[:, None]), keep=True)
+        elif self.gpt.stem.noisy is not None:
+            self._through(self._place(z, noise), keep=True)
+        else:
+            self.ask(z, noise)
+        self._known = None
+        self.length += 1
+        if self._shifted:
+            self._next = self._embed(tokens[:, None])
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        e: Tensor = self.gpt.stem.embed(tokens)
+        return self._run(e, self.gpt.stem.prelude, self._prelude, self._prelude_position(), keep=True)
+
+    def _prelude_position(self) -> int:
+        return self._prelude[0].length if self._prelude else self.length
+
+    def _place(self, z: Tensor, noise: Tensor) -> Tensor:
+        target = self.gpt.stem.target(z[:, None], noise)
+        return target if self._next is None else self._next + target
+
+    def _answer(self, h: Tensor, keep: bool) -> Tensor:
+        logits: Tensor = self.gpt.head.answer(self._through(h, keep))
+        return logits[:, 0]
+
+    def _through(self, h: Tensor, keep: bool) -> Tensor:
+        return self._run(h, self.gpt.stack(), self._layers, self.length, keep)
+
+    def _run(self, h: Tensor, layers: Iterable[nn.Module], stores: list[_Store], position: int, keep: bool) -> Tensor:
+        by = self.gpt.stem.turns(torch.tensor([position], device=h.device))
+        for layer, store in zip(layers, stores, strict=True):
+            h = layer(h, Condition(by, store.keeping if keep else store.seeing, 1))
+        return h
+
+
+class _Store:
+    """Keys and values of one layer."""
+
+    def __init__(self) -> None:
+        self.k: Tensor | None = None
+        self.v: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        return 0 if self.k is None else self.k.shape[2]
+
+    def seeing(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """A query sees what is kept, and itself."""
+        if self.k is not None and self.v is not None:
+            k, v = torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)
+        return full(q, k, v)
+
+    def keeping(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The same, and its own key and value are kept."""
+        out = self.seeing(q, k, v)
+        self.k = k if self.k is None else torch.cat([self.k, k], dim=2)
+        self.v = v if self.v is None else torch.cat([self.v, v], dim=2)
+        return out

@@ -1,0 +1,128 @@
+"""Autoregressive text with a GPT, and with one of recurrent depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+from oneblock.data import Vocabulary
+from oneblock.models.gpt import GPTConfig, Streams
+from oneblock.noise import LogNormal
+from oneblock.plan import Plain, Plan
+from oneblock.precondition import Evidence, Frame, Logits
+from oneblock.presets.base import Recipe, network_config
+from oneblock.presets.classify import LabelInput, LabelLaw, table_law
+from oneblock.table import random_unit, simplex
+from oneblock.tasks.base import Batch, Noised
+from oneblock.tasks.causal import CausalText
+
+TokenTable = Literal["simplex", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalRecipe(Recipe):
+    """What a plan for autoregressive text needs.
+
+    Args:
+        vocabulary: of the tokens; the plan holds it.
+        length: tokens of a training window.
+        kv_heads: heads of keys and values; 0 is ``heads``.
+        streams: where the noisy targets stand (``models.gpt``); ``"none"`` is an ordinary language model.
+        prelude, coda: layers before and after those that ``depth`` counts; with either above 0 it is a recurrent-depth
+            network.
+        table: the rows that stand for the symbols: a simplex, or random unit vectors of length ``label_width`` (0: the
+            width of the network).
+        law, inputs: see ``presets.classify.ClassifyRecipe``.
+        clean: share of every batch without any information in z (``tasks.causal.CausalText``).
+    """
+
+    vocabulary: Vocabulary
+    length: int
+    kv_heads: int = 0
+    streams: Streams = "two"
+    prelude: int = 0
+    coda: int = 0
+    table: TokenTable = "simplex"
+    label_width: int = 0
+    law: LabelLaw = "entropy"
+    inputs: LabelInput = "evidence"
+    clean: float = 0.0
+
+
+def causal_plan(recipe: CausalRecipe) -> Plan:
+    """The plan of a run on autoregressive text; ``ValueError`` on anything that does not fit together."""
+    depth, width, heads = recipe.dimensions
+    table = _table(recipe.table, recipe.vocabulary.size, recipe.label_width or width, recipe.seed)
+    config = GPTConfig(
+        vocabulary=recipe.vocabulary.size,
+        context=recipe.length,
+        label_width=table.shape[1] if recipe.inputs == "scaled" else recipe.vocabulary.size,
+        depth=depth,
+        width=width,
+        heads=heads,
+        kv_heads=recipe.kv_heads,
+        streams=recipe.streams,
+        prelude=recipe.prelude,
+        coda=recipe.coda,
+    )
+    settings: Mapping[str, Plain] = {
+        **cast(Mapping[str, Plain], recipe.vocabulary.to_dict()),
+        "table": recipe.table,
+        "table_width": table.shape[1],
+        "inputs": recipe.inputs,
+        "clean": recipe.clean,
+    }
+    law = table_law(table) if recipe.law == "entropy" else LogNormal()
+    return recipe.plan("text", {"name": "gpt", **asdict(config)}, law, "equal-mass", settings)
+
+
+def gpt_config(plan: Plan) -> GPTConfig:
+    """The GPT of a plan for autoregressive text."""
+    return network_config(GPTConfig, plan)
+
+
+def token_table(plan: Plan) -> Tensor:
+    """(v, k): the rows that stand for the symbols of a plan for autoregressive text."""
+    kind, width = cast(TokenTable, plan.recipe["table"]), cast(int, plan.recipe["table_width"])
+    return _table(kind, gpt_config(plan).vocabulary, width, plan.seed)
+
+
+def _table(kind: TokenTable, vocabulary: int, width: int, seed: int) -> Tensor:
+    return simplex(vocabulary) if kind == "simplex" else random_unit(vocabulary, width, seed)
+
+
+def token_frame(plan: Plan, table: Tensor) -> Frame:
+    """What the blocks of a plan for autoregressive text are shown of noisy targets; ``table`` is the plan's."""
+    inputs = plan.recipe["inputs"]
+    return Logits(plan.precondition) if inputs == "scaled" else Evidence(table, skip=inputs == "bayes")
+
+
+def causal_task(plan: Plan) -> CausalText:
+    """The task of a plan for autoregressive text."""
+    if plan.task != "text":
+        raise ValueError(f"task={plan.task!r}: this plan is not for autoregressive text; use one with task 'text'")
+    return _task(plan, token_table(plan))
+
+
+def empty_causal_task(plan: Plan) -> CausalText:
+    """The task with a table without content, for counting."""
+    return _task(plan, empty_token_table(plan))
+
+
+def _task(plan: Plan, table: Tensor) -> CausalText:
+    return CausalText(table, plan.partition.law, cast(float, plan.recipe["clean"]))
+
+
+def empty_token_table(plan: Plan) -> Tensor:
+    return torch.empty(gpt_config(plan).vocabulary, cast(int, plan.recipe["table_width"]))
+
+
+def empty_causal(plan: Plan, count: int, block: int | None) -> Batch:
+    """A batch of ``count`` windows without content."""
+    tokens = torch.zeros(count, gpt_config(plan).context, dtype=torch.long)
+    z = torch.empty(*tokens.shape, cast(int, plan.recipe["table_width"]))
+    return Batch(Noised(z, torch.ones(count), block), tokens, tokens.clone())

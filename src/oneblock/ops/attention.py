@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -61,16 +62,16 @@ def two_pass(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def flex(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Two streams by FlexAttention, compiled on a GPU."""
-    attend: Callable[..., object] = _compiled_flex() if q.is_cuda else flex_attention
     mask = _block_mask(q.shape[2] // 2, q.device)
-    out = attend(q, k, v, block_mask=mask, enable_gqa=k.shape[1] < q.shape[1])
+    out = _flex_attention(q.is_cuda)(q, k, v, block_mask=mask, enable_gqa=k.shape[1] < q.shape[1])
     assert isinstance(out, Tensor), "FlexAttention gives more than a tensor only when asked"
     return out
 
 
 @cache
-def _compiled_flex() -> Callable[..., object]:
-    return torch.compile(flex_attention, dynamic=False)
+def _flex_attention(compiled: bool) -> Callable[..., object]:
+    plain = cast(Callable[..., object], flex_attention)
+    return torch.compile(plain, dynamic=False) if compiled else plain
 
 
 @cache

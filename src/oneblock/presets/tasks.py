@@ -14,9 +14,19 @@ from oneblock.data import Augment
 from oneblock.models.cnn import NoisyCNN
 from oneblock.models.dit import DiT
 from oneblock.models.encoder import Encoder
+from oneblock.models.gpt import GPT
 from oneblock.models.vit import ViT
 from oneblock.plan import Plan
 from oneblock.precondition import Frame, MaskedTokens
+from oneblock.presets.causal import (
+    causal_task,
+    empty_causal,
+    empty_causal_task,
+    empty_token_table,
+    gpt_config,
+    token_frame,
+    token_table,
+)
 from oneblock.presets.classify import (
     classify_task,
     empty_labels,
@@ -83,6 +93,13 @@ TASKS: dict[str, TaskParts] = {
         empty_frame=lambda plan: MaskedTokens(),
         empty_batch=empty_masked,
     ),
+    "text": TaskParts(
+        task=causal_task,
+        frame=lambda plan: token_frame(plan, token_table(plan)),
+        empty_task=empty_causal_task,
+        empty_frame=lambda plan: token_frame(plan, empty_token_table(plan)),
+        empty_batch=empty_causal,
+    ),
 }
 
 
@@ -97,6 +114,7 @@ NETWORKS: dict[str, Callable[[Plan], BuildBackbone]] = {
     "vit": _network(vit_config, ViT),
     CNN_NAME: _network(cnn_config, NoisyCNN),
     "encoder": _network(encoder_config, Encoder),
+    "gpt": _network(gpt_config, GPT),
 }
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from oneblock.noise import LawValue, law_from_dict
 from oneblock.partition import Partition
@@ -93,6 +93,15 @@ class Plan:
         self.partition.band(block)  # refuses a block that does not exist
         stops = list(accumulate(self.layers, initial=0))
         return range(stops[block], stops[block + 1])
+
+    def sample_evaluations(self, num_layers: int) -> int:
+        """Layer evaluations of one sample in a block of so many layers.
+
+        The recipe may say that a layer makes several ``passes`` (it works on so many times the tokens of a sample), and
+        that stem and head do as much as ``end_layers`` more.
+        """
+        passes, ends = self.recipe.get("passes", 1), self.recipe.get("end_layers", 0)
+        return cast(int, passes) * num_layers + cast(int, ends)
 
     def derive_seed(self, *parts: int | str) -> int:
         """A 63-bit seed from ``seed`` and any names and numbers: an independent stream for each use, block and step."""

@@ -30,6 +30,7 @@ def test_the_first_stage_is_a_shallow_classifier_trained_alone() -> None:
         name="shallow",
         block=0,
         layers=range(2),
+        sample_evaluations=2,
         band=(0.002, 80.0),
         batch_size=16,
         first_step=0,

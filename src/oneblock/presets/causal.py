@@ -69,12 +69,15 @@ def causal_plan(recipe: CausalRecipe) -> Plan:
         prelude=recipe.prelude,
         coda=recipe.coda,
     )
+    passes = 2 if recipe.streams == "two" else 1
     settings: Mapping[str, Plain] = {
         **cast(Mapping[str, Plain], recipe.vocabulary.to_dict()),
         "table": recipe.table,
         "table_width": table.shape[1],
         "inputs": recipe.inputs,
         "clean": recipe.clean,
+        "passes": passes,
+        "end_layers": recipe.prelude + passes * recipe.coda,
     }
     law = table_law(table) if recipe.law == "entropy" else LogNormal()
     return recipe.plan("text", {"name": "gpt", **asdict(config)}, law, "equal-mass", settings)

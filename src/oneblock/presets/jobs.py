@@ -55,7 +55,7 @@ def all_resident(plan: Plan, peak: PeakBytes) -> PeakBytes:
 
 def costliest_job(plan: Plan) -> JobSpec:
     """The job whose steps have the most layer evaluations."""
-    return max(job_specs(plan, plan_budget(plan)), key=lambda job: len(job.layers) * job.batch_size)
+    return max(job_specs(plan, plan_budget(plan)), key=lambda job: job.step_evaluations)
 
 
 def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False) -> DryRun:

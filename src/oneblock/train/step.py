@@ -66,19 +66,31 @@ class StepReport:
 class JobSpec:
     """A block's share of a plan: which layers, which noise levels, how many samples per step, which steps.
 
-    ``block`` is None for the seed block of a branched run. Steps count from the start of the job's history: a block
+    ``block`` is None for the seed block of a branched run; ``sample_evaluations`` are the layer evaluations of one
+    sample. Steps count from the start of the job's history: a block
     that starts as a copy of the seed block goes on from ``first_step``.
     """
 
     name: str
     block: int | None
     layers: range
+    sample_evaluations: int
     band: tuple[float, float]
     batch_size: int
     first_step: int
     last_step: int
     warmup: int
     hold: int
+
+    @property
+    def step_evaluations(self) -> int:
+        """Layer evaluations of a step."""
+        return self.batch_size * self.sample_evaluations
+
+    @property
+    def evaluations(self) -> int:
+        """Layer evaluations of all steps."""
+        return (self.last_step - self.first_step) * self.step_evaluations
 
 
 class TrainState:
@@ -194,7 +206,7 @@ def train_step(state: TrainState, task: Task, batch: Batch) -> StepReport:
         plain=plain,
         grad_norm=size,
         learning_rate=rate,
-        layer_evaluations=spec.batch_size * len(spec.layers),
+        layer_evaluations=spec.step_evaluations,
     )
 
 

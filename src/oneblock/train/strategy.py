@@ -66,13 +66,15 @@ def job_specs(plan: Plan, budget: Budget) -> list[JobSpec]:
     seed_steps = 0
     if budget.branch > 0:
         _check_branch(plan, budget)
-        seed_steps = round(budget.branch * budget.layer_evaluations / (plan.layers[0] * budget.batch_size))
-    block_steps = round((1.0 - budget.branch) * budget.layer_evaluations / (plan.depth * batch_size))
+        seed_work = plan.sample_evaluations(plan.layers[0]) * budget.batch_size
+        seed_steps = round(budget.branch * budget.layer_evaluations / seed_work)
+    sample_evaluations = sum(map(plan.sample_evaluations, plan.layers))
+    block_steps = round((1.0 - budget.branch) * budget.layer_evaluations / (sample_evaluations * batch_size))
     if block_steps < 1 or (budget.branch > 0 and seed_steps < 1):
-        least = plan.depth * batch_size
+        least = sample_evaluations * batch_size
         raise ValueError(
             f"budget={budget.layer_evaluations} does not pay for one step of every block; use at least "
-            f"{least} layer evaluations (depth {plan.depth} x batch {batch_size}), more when branching"
+            f"{least} layer evaluations ({sample_evaluations} for a sample x batch {batch_size}), more when branching"
         )
     total = seed_steps + block_steps
     warmup = max(1, round(budget.warmup * total))
@@ -85,6 +87,7 @@ def job_specs(plan: Plan, budget: Budget) -> list[JobSpec]:
             name=name,
             block=block,
             layers=layers,
+            sample_evaluations=plan.sample_evaluations(len(layers)),
             band=band,
             batch_size=budget.batch_size if block is None else batch_size,
             first_step=first,

@@ -19,7 +19,7 @@ from oneblock.metrics import default_extractor, extractor_for, image_quality
 from oneblock.metrics.quality import inception_weights, real_fid
 from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
-from oneblock.presets import blockwise, image_task
+from oneblock.presets import blockwise, image_task, is_text
 from oneblock.train.evaluate import band_losses
 from oneblock.train.shards import open_denoiser, open_plan
 
@@ -61,7 +61,7 @@ class Evaluate:
     def run(self) -> None:
         fid_weights = inception_weights(self.fid_weights) if self.fid_weights else None
         plan = open_plan(self.model)
-        if plan.task == "masked-text":
+        if is_text(plan):
             self._text(plan)
             return
         train, test = self.data.open("train"), self.data.open("test")

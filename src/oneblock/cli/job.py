@@ -19,7 +19,7 @@ from oneblock.cli.train import Sent, job_name, start_run, train
 from oneblock.data import Batches, EncodedSource
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, read_plan
-from oneblock.presets import image_shape
+from oneblock.presets import image_shape, is_text
 from oneblock.train.parallel import ALONE, Ranks, group_of_blocks, process_group
 from oneblock.train.strategy import SEED
 
@@ -92,7 +92,7 @@ class Job:
 
 def plan_source(plan: Plan, options: DataOptions) -> Batches:
     """The training samples of a plan, wherever they lie here."""
-    if plan.task == "masked-text":
+    if is_text(plan):
         return text_batches(plan, plan_text(plan, "train", options.data, options.data_dir))
     return plan_images(plan, options)
 

@@ -20,7 +20,7 @@ from oneblock.cli.text_options import TextSamplingOptions
 from oneblock.data import Codec, to_uint8
 from oneblock.guidance import ClassifierFree
 from oneblock.plan import Plan
-from oneblock.presets import blockwise, image_shape, image_task
+from oneblock.presets import blockwise, image_shape, image_task, is_text
 from oneblock.sample import SAMPLERS, equal_mass_grid, karras_grid
 from oneblock.sample.generate import generate
 from oneblock.train.shards import open_denoiser, open_plan
@@ -51,7 +51,7 @@ class Sample:
 
     def run(self) -> None:
         plan = open_plan(self.model)
-        if plan.task == "masked-text":
+        if is_text(plan):
             self._text(plan)
             return
         task = image_task(plan)

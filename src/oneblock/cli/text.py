@@ -11,8 +11,7 @@ from oneblock.blockwise import DenoiserLike
 from oneblock.cli.text_options import TextSamplingOptions
 from oneblock.data import TextBatches, TokenFile, TokenSource, open_text
 from oneblock.plan import Plan
-from oneblock.presets import masked_task, plan_vocabulary
-from oneblock.presets.masked import encoder_config
+from oneblock.presets import masked_task, plan_length, plan_vocabulary
 from oneblock.sample.masked import reveal
 from oneblock.tasks.masked import nelbo
 
@@ -29,7 +28,7 @@ def text_batches(plan: Plan, file: TokenFile) -> TextBatches:
             f"the text of {file.path} has fingerprint {file.fingerprint()}, the plan was made for "
             f"{plan.recipe['fingerprint']}; use the same text and vocabulary"
         )
-    return TextBatches(TokenSource(file, encoder_config(plan).context))
+    return TextBatches(TokenSource(file, plan_length(plan)))
 
 
 def evaluate_text(
@@ -41,7 +40,7 @@ def evaluate_text(
         windows: so many, spread evenly over the text.
         draws: times of every band for each window.
     """
-    length = encoder_config(plan).context
+    length = plan_length(plan)
     starts, _ = file.windows(length)
     chosen = starts[torch.linspace(0, len(starts) - 1, min(windows, len(starts))).round().long().unique()]
     tokens = file.read(chosen, length).to(device)
@@ -63,7 +62,7 @@ def sample_text(
     plan: Plan, denoiser: DenoiserLike, options: TextSamplingOptions, seed: int, device: torch.device
 ) -> list[str]:
     """Sequences of the plan's length that begin with the prompt."""
-    task, vocabulary, length = masked_task(plan), plan_vocabulary(plan), encoder_config(plan).context
+    task, vocabulary, length = masked_task(plan), plan_vocabulary(plan), plan_length(plan)
     if options.count < 1:
         raise ValueError(f"count={options.count} writes nothing; use 1 or more")
     tokens = torch.full((options.count, length), task.mask, device=device)

@@ -15,7 +15,7 @@ from .jobs import (
     training_flops,
     training_peak,
 )
-from .masked import MaskedRecipe, masked_plan, masked_task, plan_vocabulary
+from .masked import MaskedRecipe, is_text, masked_plan, masked_task, plan_length, plan_vocabulary
 from .tasks import build_backbone, plan_augment, plan_task
 
 __all__ = [
@@ -38,12 +38,14 @@ __all__ = [
     "image_plan",
     "image_shape",
     "image_task",
+    "is_text",
     "label_table",
     "masked_plan",
     "masked_task",
     "paper_recipe",
     "plan_augment",
     "plan_budget",
+    "plan_length",
     "plan_optimizer",
     "plan_task",
     "plan_vocabulary",

@@ -57,6 +57,16 @@ def encoder_config(plan: Plan) -> EncoderConfig:
     return network_config(EncoderConfig, plan)
 
 
+def is_text(plan: Plan) -> bool:
+    """Whether the samples of a plan are windows of text, whatever is learned of them."""
+    return "vocabulary" in plan.recipe
+
+
+def plan_length(plan: Plan) -> int:
+    """Tokens of a training window of a plan for text."""
+    return cast(int, plan.architecture["context"])
+
+
 def plan_vocabulary(plan: Plan) -> Vocabulary:
     """The vocabulary that a plan for text holds."""
     values = {key: plan.recipe[key] for key in ("vocabulary", "merges") if key in plan.recipe}
@@ -72,5 +82,5 @@ def masked_task(plan: Plan) -> MaskedText:
 
 def empty_masked(plan: Plan, count: int, block: int | None) -> Batch:
     """A batch of ``count`` windows without content."""
-    tokens = torch.zeros(count, encoder_config(plan).context, dtype=torch.long)
+    tokens = torch.zeros(count, plan_length(plan), dtype=torch.long)
     return Batch(Noised(tokens.clone(), torch.ones(count), block), tokens, tokens[:, :0])

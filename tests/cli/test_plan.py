@@ -9,7 +9,10 @@ from commands import TINY
 
 from oneblock.cli.image_options import ImageOptions
 from oneblock.cli.options import changed_words, parse_bytes
-from oneblock.cli.plan import Cost, PlanImages
+from oneblock.cli.plan import Cost, PlanImages, PlanMaskedText
+from oneblock.cli.text_options import MaskedOptions, num_symbols
+from oneblock.data import Bytes
+from oneblock.presets import training_flops, training_peak
 
 pytest.importorskip("torch.distributed._tools.mem_tracker")
 OPTIONS = PlanImages(
@@ -98,6 +101,35 @@ def test_nothing_fits(refused: Callable[..., str], monkeypatch: pytest.MonkeyPat
     assert "24 quid" in refused("plan", "images", "--fit", "24 quid")
 
 
+TEXT = MaskedOptions(size="nano", depth=4, width=16, heads=2, blocks=2, batch_size=16, length=16)
+
+
+def test_text_is_counted_by_its_length_and_the_number_of_symbols() -> None:
+    def count(blocks: int, vocabulary: str, model: MaskedOptions = TEXT) -> tuple[dict[str, int], int]:
+        plan = PlanMaskedText(model=model, vocabulary=vocabulary).plan(blocks)
+        return training_peak(plan).by_kind, training_flops(plan).layer
+
+    few, many, long = count(2, "characters"), count(2, "bpe:300"), count(2, "characters", replace(TEXT, length=32))
+    # 273 more symbols: a row of the embedding, a row of the head and its bias each, 4 bytes a number
+    assert many[0]["Parameter"] - few[0]["Parameter"] == 273 * (16 + 16 + 1) * 4
+    assert many[1] == few[1] < long[1] / 2  # operations of a layer grow faster than the length, by attention
+    assert long[0]["Activation"] > 1.9 * few[0]["Activation"]
+    assert count(1, "bytes")[0] == training_peak(replace(TEXT, blocks=1).plan_for(Bytes())).by_kind
+
+
+def test_the_command_for_text(ok: Callable[..., list[dict[str, Any]]], refused: Callable[..., str]) -> None:
+    words = ("plan", "masked-text", *TINY, "--length", "16", "--vocabulary", "bpe:300")
+    (found,) = ok(*words, "--json", "--fit", "1GiB")
+    own = [*TINY[:-2], "--length", "16", "--strategy", "end-to-end", "--vocabulary", "bpe:300"]
+    assert found["fit"] == {"limit": 2**30, "options": own}
+    assert [cost["samples_per_step"] for cost in found["costs"] if cost["strategy"] != "all resident"] == [
+        *(48, 48),
+        *(24, 24),
+        *(12, 12),
+    ]
+    assert "vocabulary='bpe:256' is unknown; use characters, bytes or bpe:4096" in refused(*words[:-1], "bpe:256")
+
+
 def test_sizes() -> None:
     assert parse_bytes("24GiB") == 24 * 2**30
     assert parse_bytes("80GB") == 80 * 10**9
@@ -106,3 +138,10 @@ def test_sizes() -> None:
     for wrong in ("", "GiB", "-1GB", "24 quid", "0"):
         with pytest.raises(ValueError, match="is not a number of bytes; write 24GiB"):
             parse_bytes(wrong)
+
+
+def test_vocabularies_by_name() -> None:
+    assert [num_symbols(name) for name in ("characters", "bytes", "bpe:4096")] == [27, 256, 4096]
+    for wrong in ("", "words", "bpe", "bpe:", "bpe:-300", "bpe:256", "words:300"):
+        with pytest.raises(ValueError, match=r"is unknown; use characters, bytes or bpe:4096 \(more than the 256"):
+            num_symbols(wrong)

@@ -9,6 +9,7 @@ from importlib import import_module
 VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("plan", "images"): ("plan", "PlanImages", "what training will cost: bytes and operations, before it starts"),
     ("plan", "classify"): ("plan", "PlanClassify", "the same for a classifier"),
+    ("plan", "masked-text"): ("plan", "PlanMaskedText", "the same for masked diffusion of text"),
     ("train", "images"): ("train", "TrainImages", "train an image generator, one block at a time"),
     ("train", "classify"): ("train", "TrainClassify", "train a classifier of images, one block at a time"),
     ("train", "masked-text"): ("train", "TrainMaskedText", "train masked diffusion of text, one block at a time"),
@@ -38,8 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not asks:
         print(f"oneblock: {wanted!r} is no command; use one of these", file=stream)
     print("usage: oneblock COMMAND [OPTIONS]   (oneblock COMMAND --help tells more)\n", file=stream)
+    width = max(len(" ".join(verb)) for verb in VERBS)
     for verb, (_, _, text) in VERBS.items():
-        print(f"  {' '.join(verb):<16} {text}", file=stream)
+        print(f"  {' '.join(verb):<{width}} {text}", file=stream)
     return 0 if asks else 2
 
 

@@ -1,4 +1,4 @@
-"""``oneblock plan images`` and ``oneblock plan classify``."""
+"""``oneblock plan images``, ``oneblock plan classify`` and ``oneblock plan masked-text``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from oneblock.cli.class_options import ClassifyOptions
 from oneblock.cli.image_options import ImageOptions
 from oneblock.cli.options import ModelOptions, changed_words, parse_bytes
 from oneblock.cli.picture import bars
+from oneblock.cli.text_options import MaskedOptions, TextOptions, num_symbols
+from oneblock.data import Bytes
 from oneblock.memory import PeakBytes
 from oneblock.plan import Plan
 from oneblock.presets import (
@@ -36,7 +38,7 @@ class Cost:
     strategy: str
     blocks: int
     checkpointing: bool
-    images_per_step: int
+    samples_per_step: int
     peak: PeakBytes
     step_flops: int
     total_flops: int
@@ -54,12 +56,6 @@ class Planned:
     verb: ClassVar[str]
     model: ModelOptions
 
-    image_size: int = 32
-    """height and width of the images (or latents) in pixels"""
-    channels: int = 3
-    """of the images (or latents)"""
-    classes: int = 10
-    """number of classes"""
     fit: str = ""
     """memory of the device, e.g. 24GiB: answer with the fewest blocks that train in it"""
     chart: Path | None = None
@@ -84,7 +80,7 @@ class Planned:
             if answer is None:
                 least = min(costs, key=lambda cost: cost.peak.total)
                 raise ValueError(
-                    f"nothing here trains in --fit {self.fit}, not even one image at a time; {least.name} needs "
+                    f"nothing here trains in --fit {self.fit}, not even one sample at a time; {least.name} needs "
                     f"{least.peak.total / 2**30:.3f} GiB for its batch: use a smaller network or a larger device"
                 )
             print(f"fits {self.fit}: oneblock train {self.verb} {' '.join(answer)}")
@@ -120,7 +116,7 @@ class Planned:
         last = own[-1]
         plan = self.plan(last.blocks)
         accumulate = 2 * self.model.accumulate
-        while accumulate <= last.images_per_step:
+        while accumulate <= last.samples_per_step:
             smaller = replace(plan, recipe={**plan.recipe, "accumulate": accumulate})
             if training_peak(smaller, checkpointing=True).total <= limit:
                 return self.options(last, accumulate)
@@ -136,11 +132,32 @@ class Planned:
             words = [*changed_words(model, type(self.model)()), "--strategy", "end-to-end"]
         else:
             words = changed_words(model, type(self.model)()) + ([] if model.layers else ["--blocks", str(cost.blocks)])
-        return words + (["--checkpointing"] if cost.checkpointing else [])
+        return words + (["--checkpointing"] if cost.checkpointing else []) + self.data_words()
+
+    def data_words(self) -> list[str]:
+        """Words of the command line for what the network needs to know of the data, beside the data themselves."""
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanImages(Planned):
+class PlanPictures(Planned):
+    """What the verbs that plan for images have in common."""
+
+    image_size: int = 32
+    """height and width of the images (or latents) in pixels"""
+    channels: int = 3
+    """of the images (or latents)"""
+    classes: int = 10
+    """number of classes"""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return self.channels, self.image_size, self.image_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanImages(PlanPictures):
     """What training an image generator will cost, before any of it is trained: bytes and floating-point operations.
 
     Counted from shapes, with the batch, optimizer and weight average that `oneblock train images` would use. Nothing is
@@ -152,12 +169,11 @@ class PlanImages(Planned):
     model: ImageOptions = field(default_factory=ImageOptions)
 
     def plan(self, blocks: int) -> Plan:
-        model = _with_blocks(self.model, blocks)
-        return model.plan_for((self.channels, self.image_size, self.image_size), self.classes)
+        return _with_blocks(self.model, blocks).plan_for(self.image_shape, self.classes)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanClassify(Planned):
+class PlanClassify(PlanPictures):
     """What training a classifier will cost, before any of it is trained: bytes and floating-point operations.
 
     Counted as by `oneblock plan images`; end-to-end is an ordinary ViT.
@@ -170,7 +186,28 @@ class PlanClassify(Planned):
         model = _with_blocks(self.model, blocks)
         if blocks == 1:
             model = replace(model, noisy_token="none", modulated=False, recipe="oneblock")
-        return model.plan_for((self.channels, self.image_size, self.image_size), self.classes)
+        return model.plan_for(self.image_shape, self.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanMaskedText(Planned):
+    """What training masked diffusion of text will cost, before any of it is trained: bytes and operations.
+
+    Counted as by `oneblock plan images`; no text is needed.
+    """
+
+    verb: ClassVar[str] = "masked-text"
+    model: MaskedOptions = field(default_factory=MaskedOptions)
+    vocabulary: str = TextOptions.vocabulary
+    """characters (a to z and space), bytes, or bpe:SIZE"""
+
+    def plan(self, blocks: int) -> Plan:
+        # Byte pairs are not learned here: of a vocabulary only the number of symbols costs anything.
+        plan = _with_blocks(self.model, blocks).plan_for(Bytes())
+        return replace(plan, architecture={**plan.architecture, "vocabulary": num_symbols(self.vocabulary)})
+
+    def data_words(self) -> list[str]:
+        return [] if self.vocabulary == TextOptions.vocabulary else ["--vocabulary", self.vocabulary]
 
 
 def _with_blocks(model: AnyOptions, blocks: int) -> AnyOptions:
@@ -214,7 +251,7 @@ def _report(costs: list[Cost]) -> None:
             cost.strategy,
             str(cost.blocks),
             "yes" if cost.checkpointing else "-",
-            str(cost.images_per_step),
+            str(cost.samples_per_step),
             f"{cost.peak.total / size:.2f}",
             f"{whole / cost.peak.total:.1f}x",
             *(f"{share / size:.2f}" for share in (*known, cost.peak.total - sum(known))),
@@ -226,7 +263,7 @@ def _report(costs: list[Cost]) -> None:
         "strategy",
         "blocks",
         "ckpt",
-        "images",
+        "samples",
         f"peak {unit}",
         "less",
         *kinds.values(),
@@ -236,5 +273,5 @@ def _report(costs: list[Cost]) -> None:
     )
     title = "one training process at the peak of a step; GFLOP of a step, TFLOP of the whole run"
     console.table(title, columns, map(row, costs))
-    if len({cost.images_per_step for cost in costs}) > 1:
+    if len({cost.samples_per_step for cost in costs}) > 1:
         print("A block's step takes its share of the batch, as in training; --block-batch-size N plans equal batches.")

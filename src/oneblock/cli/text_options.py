@@ -13,6 +13,22 @@ from oneblock.presets.base import TEXT_RATE
 from oneblock.presets.masked import Schedule
 from oneblock.sample.masked import Reveal
 
+KNOWN: dict[str, Vocabulary] = {"characters": Characters(), "bytes": Bytes()}
+"""Vocabularies that need no text to learn from."""
+
+
+def num_symbols(vocabulary: str) -> int:
+    """The size of the vocabulary of that name, which need not be learned yet; an unknown name is a ``ValueError``."""
+    if vocabulary in KNOWN:
+        return KNOWN[vocabulary].size
+    kind, _, size = vocabulary.partition(":")
+    if kind != "bpe" or not size.isdecimal() or int(size) <= Bytes().size:
+        raise ValueError(
+            f"vocabulary={vocabulary!r} is unknown; use characters, bytes or bpe:4096 (more than the {Bytes().size} "
+            "bytes)"
+        )
+    return int(size)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextOptions:
@@ -27,12 +43,10 @@ class TextOptions:
 
     def symbols(self) -> Vocabulary:
         """The vocabulary that the options name."""
-        if self.vocabulary in ("characters", "bytes"):
-            return Characters() if self.vocabulary == "characters" else Bytes()
-        kind, _, size = self.vocabulary.partition(":")
-        if kind != "bpe" or not size.isdecimal():
-            raise ValueError(f"vocabulary={self.vocabulary!r} is unknown; use characters, bytes or bpe:4096")
-        return BytePair.train(read_texts(self.data, "train", root=self.data_dir), int(size))
+        size = num_symbols(self.vocabulary)
+        if self.vocabulary in KNOWN:
+            return KNOWN[self.vocabulary]
+        return BytePair.train(read_texts(self.data, "train", root=self.data_dir), size)
 
     def open(self) -> TokenFile:
         """The training text."""

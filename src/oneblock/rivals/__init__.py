@@ -1,9 +1,10 @@
-"""Rivals: other ways to train a classifier without a backward pass through all of it, to compare with."""
+"""Rivals: other ways to train, to compare with."""
 
 from .base import Learner, Rival, RivalReport, RivalSettings, training_peak
 from .forward_forward import ContrastiveFF
 from .greedy import Greedy
 from .noprop import NoPropCT, NoPropDT
+from .recurrent import TruncatedBPTT
 
 __all__ = [
     "ContrastiveFF",
@@ -14,5 +15,6 @@ __all__ = [
     "Rival",
     "RivalReport",
     "RivalSettings",
+    "TruncatedBPTT",
     "training_peak",
 ]

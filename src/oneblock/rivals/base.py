@@ -1,8 +1,9 @@
 """What every rival gives to a comparison, and the update that all of them share.
 
-A rival is another way to train a classifier of images without a backward pass through the whole network. Work is
-counted as everywhere here, in layer evaluations: one layer on one sample, forward. A pass through frozen layers that
-only makes the inputs of the trained ones counts too; heads and stems do not.
+A rival is another way to train: a classifier of images without a backward pass through the whole network, or a network
+of recurrent depth by backpropagation through time. Work is counted as everywhere here, in layer evaluations: one layer
+on one sample, forward. A pass through frozen layers that only makes the inputs of the trained ones counts too; heads
+and stems do not.
 
 Every random number follows from (settings.seed, its use, part, step), so that two runs of one seed are equal bit for
 bit. The trained weights are the averages of ``optim.ema``: later parts are trained on them, and they are evaluated.
@@ -18,7 +19,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from oneblock.data import Augment, Source
+from oneblock.data import Augment, Batches, Source
 from oneblock.memory import DryRun, PeakBytes, peak_bytes
 from oneblock.optim.adamw import make_adamw, make_state, set_learning_rate
 from oneblock.optim.ema import ema_beta, ema_update
@@ -86,7 +87,14 @@ class RivalReport:
     layer_evaluations: int
 
 
-class Rival(Protocol):
+class Countable(Protocol):
+    """What has training steps whose memory can be counted."""
+
+    def dry_runs(self, settings: RivalSettings) -> Sequence[Callable[[], DryRun]]:
+        """One training step of each kind on empty samples, for ``memory.peak_bytes``."""
+
+
+class Rival(Countable, Protocol):
     """A way to train a classifier of images."""
 
     @property
@@ -109,11 +117,8 @@ class Rival(Protocol):
         """Class probabilities (stages, n, k) of ``images`` (n, c, h, w) after every stage (a block, a layer, a
         denoising step); the last is the answer. A rival that is not trained to its end is a ``ValueError``."""
 
-    def dry_runs(self, settings: RivalSettings) -> Sequence[Callable[[], DryRun]]:
-        """One training step of each kind on empty samples, for ``memory.peak_bytes``."""
 
-
-def training_peak(rival: Rival, settings: RivalSettings, real: bool = False) -> PeakBytes:
+def training_peak(rival: Countable, settings: RivalSettings, real: bool = False) -> PeakBytes:
     """Peak bytes of the costliest training step of ``rival``, counted without running it (``memory.peak_bytes``)."""
     here = replace(settings, device="cpu")
     return max((peak_bytes(setup, real) for setup in rival.dry_runs(here)), key=lambda peak: peak.total)
@@ -211,7 +216,7 @@ class Sampled:
 
 
 def draw(
-    source: Source, settings: RivalSettings, part: str, step: int, augment: Augment | None, views: int = 1
+    source: Batches, settings: RivalSettings, part: str, step: int, augment: Augment | None, views: int = 1
 ) -> Sampled:
     """The batch of one step of ``part``, and the stream of its noise; depends on nothing else.
 

@@ -1,0 +1,64 @@
+"""Recurrent depth: a causal transformer whose middle layers are called again and again on a state.
+
+``e = prelude(text)``, ``s_0`` noise, ``s_i = norm(core(adapter([s_(i-1), e])))``, ``p = coda(s_r)`` (Geiping et al.,
+"Scaling up Test-Time Compute with Latent Reasoning", Sections 3.1 and 3.2, https://arxiv.org/abs/2502.05171; adapted:
+the pre-norm layers of ``models.gpt`` instead of sandwich norms). Shapes: n samples, t tokens, d width, v symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from oneblock.models.gpt import GPT, Condition, GPTConfig
+
+
+class RecurrentDepth(nn.Module):
+    """The layers of ``config``, ``streams="none"``, with the middle ones as the core of the recurrence."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        if config.streams != "none":
+            raise ValueError(f"streams={config.streams!r}: a recurrence has no noisy targets; use 'none'")
+        self.gpt = GPT(config)
+        self.adapter = nn.Linear(2 * config.width, config.width, bias=False)
+        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+
+    def layers_of(self, iterations: int) -> int:
+        """Layer evaluations of one sample, forward."""
+        config = self.gpt.config
+        return config.prelude + iterations * config.depth + config.coda
+
+    def forward(self, tokens: Tensor, iterations: int, back: int, generator: torch.Generator) -> Tensor:
+        """Tokens (n, t) -> logits (n, t, v) of the token at every place, after ``iterations``; gradients go through the
+        last ``back`` of them, and through the prelude."""
+        state, e, condition = self.start(tokens, generator)
+        with torch.no_grad():
+            for _ in range(max(0, iterations - back)):
+                state = self.step(state, e, condition)
+        for _ in range(min(iterations, back)):
+            state = self.step(state, e, condition)
+        out: Tensor = self.gpt.head(state, condition)
+        return out
+
+    def answers(self, tokens: Tensor, iterations: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Logits (n, t, v) after every iteration."""
+        state, e, condition = self.start(tokens, generator)
+        for _ in range(iterations):
+            state = self.step(state, e, condition)
+            yield self.gpt.head(state, condition)
+
+    def start(self, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Condition]:
+        """The first state, standard normal (n, t, d); what the prelude read, (n, t, d); and the layers' condition."""
+        e, condition = self.gpt.stem(tokens, tokens[:, 0], tokens)
+        return torch.randn(e.shape, generator=generator).to(e), e, condition
+
+    def step(self, state: Tensor, e: Tensor, condition: Condition) -> Tensor:
+        """One iteration."""
+        h = self.adapter(torch.cat([state, e], dim=-1))
+        for layer in self.gpt.layers.values():
+            h = layer(h, condition)
+        out: Tensor = self.norm(h)
+        return out

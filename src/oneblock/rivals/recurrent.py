@@ -1,0 +1,137 @@
+"""Truncated backpropagation through time: how a network of recurrent depth is usually trained.
+
+The number of iterations is random, ``r ~ Poisson(exp(tau)) + 1`` with ``tau ~ N(ln m - 1/8, 1/2)``, and gradients go
+through the last few of them (Geiping et al., "Scaling up Test-Time Compute with Latent Reasoning", Section 3.3,
+https://arxiv.org/abs/2502.05171, with m = 32 and 8 steps back).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oneblock.data import Batches
+from oneblock.memory import DryRun
+from oneblock.models.gpt import GPTConfig
+from oneblock.models.recurrent import RecurrentDepth
+from oneblock.rivals.base import (
+    Learner,
+    RivalReport,
+    RivalSettings,
+    affordable_steps,
+    check_trained,
+    draw,
+    dry_run,
+    seeded,
+    train_on,
+    update_on,
+)
+
+SPREAD = 0.5
+"""Standard deviation of ``tau``."""
+
+
+def draw_iterations(mean: int, generator: torch.Generator) -> int:
+    """Iterations of one step, 1 or more; their expectation is ``mean + 1``."""
+    tau = math.log(mean) - SPREAD**2 / 2 + SPREAD * float(torch.randn((), generator=generator))
+    return 1 + int(torch.poisson(torch.tensor(math.exp(tau)), generator=generator))
+
+
+@dataclass
+class TruncatedBPTT:
+    """A language model of recurrent depth.
+
+    Args:
+        config: with ``streams="none"``; its depth is that of the recurrence.
+        iterations: m above.
+        back: iterations that gradients go through.
+    """
+
+    config: GPTConfig
+    iterations: int = 32
+    back: int = 8
+    model: RecurrentDepth | None = None
+
+    name = "truncated-bptt"
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.back < 1:
+            raise ValueError(f"iterations={self.iterations}, back={self.back}: nothing is trained; use 1 or more")
+
+    def steps(self, source: Batches, settings: RivalSettings) -> Iterator[RivalReport]:
+        """Train from scratch; yields after every step. A step costs the layers it goes through, forward.
+
+        Raises:
+            ValueError: the budget does not pay for an average step.
+            NonFiniteError: before the update.
+        """
+        counts = self.schedule(settings)
+        learner = self._learner(settings, len(counts))
+        for step, iterations in enumerate(counts):
+            batch = draw(source, settings, learner.part, step, None)
+            yield RivalReport(
+                part=learner.part,
+                step=step + 1,
+                num_steps=len(counts),
+                loss=train_on(self._losses(learner, batch.images, iterations, batch.generator), learner),
+                layer_evaluations=settings.batch_size * learner.module.layers_of(iterations),
+            )
+        learner.freeze()
+        self.model = learner.module
+
+    def schedule(self, settings: RivalSettings) -> list[int]:
+        """Iterations of every step: as many steps as come closest to the budget."""
+        prelude_and_coda = self.config.prelude + self.config.coda
+        affordable_steps(
+            settings.budget, settings.batch_size * (prelude_and_coda + (self.iterations + 1) * self.config.depth)
+        )
+        generator = torch.Generator().manual_seed(settings.derive_seed("iterations"))
+        counts: list[int] = []
+        spent = 0.0
+        while True:
+            iterations = draw_iterations(self.iterations, generator)
+            cost = settings.batch_size * (prelude_and_coda + iterations * self.config.depth)
+            if counts and spent + cost / 2 > settings.budget:
+                return counts
+            counts.append(iterations)
+            spent += cost
+
+    @torch.no_grad()
+    def log_probabilities(self, tokens: Tensor, iterations: int, seed: int = 0) -> Iterator[Tensor]:
+        """After every iteration, log-probabilities (n, t, v) of the token at every place of ``tokens`` (n, t)."""
+        check_trained(self.name, int(self.model is not None), 1)
+        assert self.model is not None, "checked"
+        for logits in self.model.answers(tokens, iterations, torch.Generator().manual_seed(seed)):
+            yield logits.float().log_softmax(-1)
+
+    def dry_runs(self, settings: RivalSettings) -> Sequence[Callable[[], DryRun]]:
+        """A step with as many iterations as gradients go through, which is all that is kept."""
+        return [partial(self._dry_run, settings)]
+
+    def _dry_run(self, settings: RivalSettings) -> DryRun:
+        learner = self._learner(settings, 1)
+        tokens = torch.zeros(settings.batch_size, self.config.context, dtype=torch.long, device=settings.device)
+        generator = torch.Generator()
+
+        def step() -> None:
+            update_on(self._losses(learner, tokens, self.back, generator), learner)
+
+        return dry_run([learner], (tokens,), step)
+
+    def _learner(self, settings: RivalSettings, num_steps: int) -> Learner[RecurrentDepth]:
+        model = seeded(lambda: RecurrentDepth(self.config), settings.derive_seed("init", 0))
+        return Learner(self.name, model, settings, num_steps)
+
+    def _losses(
+        self, learner: Learner[RecurrentDepth], tokens: Tensor, iterations: int, generator: torch.Generator
+    ) -> Tensor:
+        """Mean cross-entropy (n,) of every text."""
+        with learner.settings.autocast():
+            logits = learner.module(tokens, iterations, self.back, generator).float()
+        return F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens).mean(1)

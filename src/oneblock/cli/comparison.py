@@ -172,7 +172,7 @@ def train_cell(options: Comparison, cell: Cell, plan: Plan, images: EncodedSourc
         "seed": cell.seed,
         "layers": list(plan.layers),
         "parameters": sum(p.numel() for p in weights),
-        "layer_evaluations": sum((job.last_step - job.first_step) * len(job.layers) * job.batch_size for job in jobs),
+        "layer_evaluations": sum(job.evaluations for job in jobs),
         "train_seconds": seconds if fresh else None,
         "peak_bytes": training_peak(plan, options.machine.checkpointing).total,
         "peak_bytes_checkpointing": training_peak(plan, True).total,

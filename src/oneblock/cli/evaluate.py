@@ -10,10 +10,12 @@ import torch
 from tyro.conf import Positional
 
 from oneblock.cli import console
+from oneblock.cli.causal_text import evaluate_causal
 from oneblock.cli.labels import LabelOptions, evaluate_labels, show_labels
 from oneblock.cli.options import DataOptions, MachineOptions, SamplingOptions, check_data
 from oneblock.cli.sample import sample_images
 from oneblock.cli.text import evaluate_text, plan_text
+from oneblock.cli.text_options import CallOptions
 from oneblock.data import EncodedSource, to_float
 from oneblock.metrics import default_extractor, extractor_for, image_quality
 from oneblock.metrics.quality import inception_weights, real_fid
@@ -34,7 +36,8 @@ class Evaluate:
     Of an image generator: denoising loss per band, and quality of generated images on a named feature extractor. The
     Frechet distance is on our own features and stands beside the distance of real images to real images; it is not
     comparable with published FID. Of a classifier: accuracy after every call of a block, calibration and likelihood.
-    Of masked text: a bound on the bits per character, with its Monte-Carlo error.
+    Of masked text: a bound on the bits per character, with its Monte-Carlo error. Of autoregressive text: bits per
+    character after every call.
     """
 
     model: Positional[Path]
@@ -56,6 +59,7 @@ class Evaluate:
     data: DataOptions = field(default_factory=DataOptions)
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     labels: LabelOptions = field(default_factory=LabelOptions)
+    answers: CallOptions = field(default_factory=CallOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def run(self) -> None:
@@ -101,13 +105,18 @@ class Evaluate:
         data = self.data.data if self.data.data != DataOptions.data else ""
         file = plan_text(plan, "test", data, self.data.data_dir)
         denoiser = open_denoiser(self.model, blockwise(plan), device, self.sampling.resident)
-        row = evaluate_text(plan, denoiser, file, self.windows, self.times, device)
+        if plan.task == "text":
+            row = evaluate_causal(plan, denoiser, file, self.windows, self.answers, device)
+            parts = [(f"bits after call {i}", bits) for i, bits in enumerate(row["bits_after_calls"], 1)]
+        else:
+            row = evaluate_text(plan, denoiser, file, self.windows, self.times, device)
+            parts = [(f"nats of band {b}", nats) for b, nats in enumerate(row["nats_per_band"])]
         if self.json:
             console.emit(row)
             return
-        shown = [(name, f"{row[name]:.4f}") for name in ("bits_per_character", "error", "nats_per_token")]
-        bands = [(f"nats of band {b}", f"{nats:.4f}") for b, nats in enumerate(row["nats_per_band"])]
-        console.table(f"held-out text, {row['tokens']:,} tokens", ("score", "value"), [*shown, *bands])
+        shown = [(name, row[name]) for name in ("bits_per_character", "error", "nats_per_token")]
+        lines = [(name, f"{value:.4f}") for name, value in [*shown, *parts]]
+        console.table(f"held-out text, {row['tokens']:,} tokens", ("score", "value"), lines)
 
 
 def evaluate_model(

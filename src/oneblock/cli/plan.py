@@ -1,4 +1,4 @@
-"""``oneblock plan images``, ``oneblock plan classify`` and ``oneblock plan masked-text``."""
+"""``oneblock plan images``, ``classify``, ``masked-text``, ``text`` and ``recurrent-text``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from oneblock.cli.class_options import ClassifyOptions
 from oneblock.cli.image_options import ImageOptions
 from oneblock.cli.options import ModelOptions, changed_words, parse_bytes
 from oneblock.cli.picture import bars
-from oneblock.cli.text_options import MaskedOptions, TextOptions, num_symbols
+from oneblock.cli.text_options import CausalOptions, MaskedOptions, TextOptions, num_symbols, recurrent_options
 from oneblock.data import Bytes
 from oneblock.memory import PeakBytes
 from oneblock.plan import Plan
@@ -25,6 +25,7 @@ from oneblock.presets import (
     training_flops,
     training_peak,
 )
+from oneblock.presets.causal import with_symbols
 from oneblock.train.strategy import job_specs
 
 RESIDENT = "all resident"
@@ -190,7 +191,18 @@ class PlanClassify(PlanPictures):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanMaskedText(Planned):
+class PlanWriting(Planned):
+    """What the verbs that plan for text have in common."""
+
+    vocabulary: str = TextOptions.vocabulary
+    """characters (a to z and space), bytes, or bpe:SIZE"""
+
+    def data_words(self) -> list[str]:
+        return [] if self.vocabulary == TextOptions.vocabulary else ["--vocabulary", self.vocabulary]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanMaskedText(PlanWriting):
     """What training masked diffusion of text will cost, before any of it is trained: bytes and operations.
 
     Counted as by `oneblock plan images`; no text is needed.
@@ -198,16 +210,42 @@ class PlanMaskedText(Planned):
 
     verb: ClassVar[str] = "masked-text"
     model: MaskedOptions = field(default_factory=MaskedOptions)
-    vocabulary: str = TextOptions.vocabulary
-    """characters (a to z and space), bytes, or bpe:SIZE"""
 
     def plan(self, blocks: int) -> Plan:
         # Byte pairs are not learned here: of a vocabulary only the number of symbols costs anything.
         plan = _with_blocks(self.model, blocks).plan_for(Bytes())
         return replace(plan, architecture={**plan.architecture, "vocabulary": num_symbols(self.vocabulary)})
 
-    def data_words(self) -> list[str]:
-        return [] if self.vocabulary == TextOptions.vocabulary else ["--vocabulary", self.vocabulary]
+
+@dataclass(frozen=True, kw_only=True)
+class PlanText(PlanWriting):
+    """What training an autoregressive language model will cost, before any of it is trained: bytes and operations.
+
+    Counted as by `oneblock plan images`; no text is needed; end-to-end is an ordinary GPT.
+    """
+
+    verb: ClassVar[str] = "text"
+    model: CausalOptions = field(default_factory=CausalOptions)
+
+    def plan(self, blocks: int) -> Plan:
+        model = _with_blocks(self.model, blocks)
+        if blocks == 1 and model.prelude + model.coda == 0:
+            model = replace(model, streams="none")
+        return with_symbols(model.plan_for(Bytes()), num_symbols(self.vocabulary))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRecurrentText(PlanText):
+    """What training a language model of recurrent depth will cost, before any of it is trained.
+
+    Counted as by `oneblock plan images`; no text is needed. One pass a step, whatever the number of calls later.
+    """
+
+    verb: ClassVar[str] = "recurrent-text"
+    model: CausalOptions = field(default_factory=recurrent_options)
+
+    def plans(self) -> Iterator[Plan]:
+        yield self.plan(1)
 
 
 def _with_blocks(model: AnyOptions, blocks: int) -> AnyOptions:
@@ -220,8 +258,8 @@ def _costs(plan: Plan, checkpointing: bool, flops: SampleFlops) -> Iterator[Cost
     jobs = job_specs(plan, plan_budget(plan))
     largest = costliest_job(plan)
     step = flops.step(largest)
-    per_evaluation = step / (len(largest.layers) * largest.batch_size)
-    work = sum((job.last_step - job.first_step) * len(job.layers) * job.batch_size for job in jobs)
+    per_evaluation = step / largest.step_evaluations
+    work = sum(job.evaluations for job in jobs)
     own = training_peak(plan, checkpointing)
     peaks = {"end-to-end": own} if plan.num_blocks == 1 else {RESIDENT: all_resident(plan, own), "own block": own}
     for strategy, peak in peaks.items():

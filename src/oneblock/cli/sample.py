@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tyro.conf import Positional
 
-from oneblock.blockwise import DenoiserLike
+from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.cli import console
+from oneblock.cli.causal_text import plan_calls, write_causal
 from oneblock.cli.options import MachineOptions, SamplingOptions, check_codec, open_codec
 from oneblock.cli.picture import image_grid
-from oneblock.cli.text import sample_text
-from oneblock.cli.text_options import TextSamplingOptions
+from oneblock.cli.text import check_count, sample_text
+from oneblock.cli.text_options import CallOptions, TextSamplingOptions
 from oneblock.data import Codec, to_uint8
 from oneblock.guidance import ClassifierFree
 from oneblock.plan import Plan
@@ -47,6 +49,7 @@ class Sample:
     """print one JSON object instead of text"""
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     writing: TextSamplingOptions = field(default_factory=TextSamplingOptions)
+    answers: CallOptions = field(default_factory=CallOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def run(self) -> None:
@@ -85,11 +88,24 @@ class Sample:
     def _text(self, plan: Plan) -> None:
         device = self.machine.torch_device()
         denoiser = open_denoiser(self.model, blockwise(plan), device, self.sampling.resident)
-        for text in sample_text(plan, denoiser, self.writing, self.sampling.sample_seed, device):
+        for pieces in self._texts(plan, denoiser, device):
             if self.json:
-                console.emit({"text": text})
+                console.emit({"text": "".join(pieces)})
             else:
-                print(text, end="\n\n")
+                for piece in pieces:
+                    print(piece, end="", flush=True)
+                print("\n")
+
+    def _texts(self, plan: Plan, denoiser: Denoiser, device: torch.device) -> Iterator[Iterable[str]]:
+        """Texts, each in pieces as they are written."""
+        seed = self.sampling.sample_seed
+        if plan.task == "masked-text":
+            yield from ([text] for text in sample_text(plan, denoiser, self.writing, seed, device))
+            return
+        calls = plan_calls(plan, self.answers)
+        check_count(self.writing.count)
+        for i in range(self.writing.count):
+            yield write_causal(plan, denoiser, self.writing, calls, seed + i, device)
 
 
 def sample_images(

@@ -58,13 +58,18 @@ def evaluate_text(
     }
 
 
+def check_count(count: int) -> None:
+    """Refuse to write nothing."""
+    if count < 1:
+        raise ValueError(f"count={count} writes nothing; use 1 or more")
+
+
 def sample_text(
     plan: Plan, denoiser: DenoiserLike, options: TextSamplingOptions, seed: int, device: torch.device
 ) -> list[str]:
     """Sequences of the plan's length that begin with the prompt."""
     task, vocabulary, length = masked_task(plan), plan_vocabulary(plan), plan_length(plan)
-    if options.count < 1:
-        raise ValueError(f"count={options.count} writes nothing; use 1 or more")
+    check_count(options.count)
     tokens = torch.full((options.count, length), task.mask, device=device)
     if options.prompt:
         given = vocabulary.encode(options.prompt)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from oneblock.cli.options import ModelOptions
 from oneblock.data import BytePair, Bytes, Characters, TokenFile, Vocabulary, open_text, read_texts
+from oneblock.models.gpt import Streams
 from oneblock.plan import Plan
-from oneblock.presets import MaskedRecipe, masked_plan
+from oneblock.presets import CausalRecipe, MaskedRecipe, causal_plan, masked_plan
 from oneblock.presets.base import TEXT_RATE
+from oneblock.presets.causal import TokenTable
+from oneblock.presets.classify import LabelInput, LabelLaw
 from oneblock.presets.masked import Schedule
+from oneblock.sample.causal import TextPath
 from oneblock.sample.masked import Reveal
 
 KNOWN: dict[str, Vocabulary] = {"characters": Characters(), "bytes": Bytes()}
@@ -82,6 +87,77 @@ class MaskedOptions(ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CausalOptions(ModelOptions):
+    """The GPT of autoregressive text and how its work is spent."""
+
+    length: int = 128
+    """tokens of a training window"""
+    kv_heads: int = 0
+    """heads of keys and values (0: as many as --heads)"""
+    streams: Streams = "two"
+    """noisy targets beside the text, as tokens of their own (two: twice the work); carried by the token before (one);
+    or left out (none: an ordinary language model)"""
+    prelude: int = 0
+    """layers that read the text once, before those that --depth counts (recurrent depth)"""
+    coda: int = 0
+    """layers after them"""
+    table: TokenTable = "simplex"
+    """the vectors that stand for the symbols; random ones suit large vocabularies"""
+    label_width: int = 0
+    """length of random vectors (0: the width of the network)"""
+    law: LabelLaw = "entropy"
+    """noise levels by how much they leave open of a token, or EDM's log-normal"""
+    inputs: LabelInput = "evidence"
+    """what the network is shown of a noisy token: the evidence for each symbol; the same, also added to its logits by
+    Bayes' rule; or the noisy vector, scaled"""
+    clean: float = 0.0
+    """share of every batch whose noisy tokens tell nothing: there it is an ordinary language model"""
+
+    def plan(self, data: str, file: TokenFile) -> Plan:
+        """The plan of a run on the text of ``file``."""
+        return self.plan_for(file.vocabulary, data, file.fingerprint())
+
+    def plan_for(self, vocabulary: Vocabulary, data: str = "", fingerprint: str = "") -> Plan:
+        """The plan of a run on text that need not be at hand."""
+        recipe = CausalRecipe(
+            data=data,
+            fingerprint=fingerprint,
+            vocabulary=vocabulary,
+            length=self.length,
+            kv_heads=self.kv_heads,
+            streams=self.streams,
+            prelude=self.prelude,
+            coda=self.coda,
+            table=self.table,
+            label_width=self.label_width,
+            law=self.law,
+            inputs=self.inputs,
+            clean=self.clean,
+        )
+        return causal_plan(self.filled(recipe, TEXT_RATE))
+
+
+def recurrent_options() -> CausalOptions:
+    """A network of recurrent depth, which is one block."""
+    return CausalOptions(depth=4, prelude=1, coda=1, blocks=1, streams="one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallOptions:
+    """How blocks are called for the next token."""
+
+    token_calls: int = 0
+    """calls for each token, at equal steps of the noise law's mass (0: one for each block)"""
+    token_path: TextPath = "mean"
+    """between two calls the noisy token goes to the expected vector; from noise by Euler's steps; or to a token drawn
+    from the answer, with new noise"""
+    token_pool: Literal["last", "mean"] = "last"
+    """the answer is that of the last call, or the mean of all"""
+    token_draws: int = 1
+    """paths from other noise whose answers are averaged, for scores"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextSamplingOptions:
     """How text is written."""
 
@@ -89,10 +165,12 @@ class TextSamplingOptions:
     """sequences"""
     prompt: str = ""
     """how they begin"""
+    tokens: int = 0
+    """tokens to write, of autoregressive text (0: as many as the network sees)"""
     reveals: int = 64
-    """steps in which places are revealed"""
+    """steps in which places are revealed, of masked text"""
     order: Reveal = "ancestral"
-    """which places are revealed first: any, or the surest"""
+    """which places are revealed first: any, or the surest, of masked text"""
     temperature: float = 1.0
     """divides the logits; 0 takes the likeliest symbol"""
     top_p: float = 1.0

@@ -18,7 +18,7 @@ from oneblock.cli.class_options import ClassifyOptions
 from oneblock.cli.image_options import ImageOptions
 from oneblock.cli.options import DataOptions, MachineOptions
 from oneblock.cli.text import text_batches
-from oneblock.cli.text_options import MaskedOptions, TextOptions
+from oneblock.cli.text_options import CausalOptions, MaskedOptions, TextOptions, recurrent_options
 from oneblock.data import Batches
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, write_plan
@@ -156,6 +156,37 @@ class TrainMaskedText(Train):
         model = replace(self.model, blocks=1, layers=()) if self.strategy == "end-to-end" else self.model
         plan = model.plan(self.data.data, file)
         return plan, text_batches(plan, file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainText(Train):
+    """Train an autoregressive language model (GPT), one block at a time: each owns a band of noise on the next token.
+
+    With --strategy end-to-end an ordinary GPT. The same command resumes a run that was stopped. Every block is its own
+    job: run --strategy one-block --block B on as many machines as there are blocks, then `oneblock merge`.
+    """
+
+    data: TextOptions = field(default_factory=TextOptions)
+    model: CausalOptions = field(default_factory=CausalOptions)
+
+    def prepare(self) -> tuple[Plan, Batches]:
+        file = self.data.open()
+        model = self.model
+        if self.strategy == "end-to-end":
+            model = replace(model, blocks=1, layers=(), streams="none")
+        plan = model.plan(self.data.data, file)
+        return plan, text_batches(plan, file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecurrentText(TrainText):
+    """Train a language model of recurrent depth with a single pass a step, as a denoiser that is called many times.
+
+    --prelude layers read the text once, those of --depth are called at every noise level, --coda layers read out. With
+    --strategy end-to-end an ordinary GPT of the same layers. `oneblock evaluate` and `sample` take --token-calls.
+    """
+
+    model: CausalOptions = field(default_factory=recurrent_options)
 
 
 def job_name(plan: Plan, block: int) -> str:

@@ -1,6 +1,7 @@
 """Presets: from a few words (a size, a data set) to a full plan, and from a plan to what its jobs need."""
 
 from .base import SIZES, Size, plan_budget, plan_optimizer
+from .causal import CausalRecipe, block_readings, causal_plan, causal_task, gpt_config, token_table
 from .classify import PAPER_SETTINGS, ClassifyRecipe, classify_plan, classify_task, label_table, paper_recipe
 from .cnn import cnn_plan
 from .image import ImageRecipe, image_plan, image_shape, image_task
@@ -21,6 +22,7 @@ from .tasks import build_backbone, plan_augment, plan_task
 __all__ = [
     "PAPER_SETTINGS",
     "SIZES",
+    "CausalRecipe",
     "ClassifyRecipe",
     "ImageRecipe",
     "MaskedRecipe",
@@ -28,13 +30,17 @@ __all__ = [
     "Size",
     "all_resident",
     "block_bytes",
+    "block_readings",
     "blockwise",
     "build_backbone",
+    "causal_plan",
+    "causal_task",
     "classify_plan",
     "classify_task",
     "cnn_plan",
     "costliest_job",
     "dry_run",
+    "gpt_config",
     "image_plan",
     "image_shape",
     "image_task",
@@ -49,6 +55,7 @@ __all__ = [
     "plan_optimizer",
     "plan_task",
     "plan_vocabulary",
+    "token_table",
     "train_state",
     "training_flops",
     "training_peak",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
+from oneblock.blockwise import BlockDenoiser, Denoiser
 from oneblock.data import Vocabulary
-from oneblock.models.gpt import GPTConfig, Streams
+from oneblock.models.cache import Cache
+from oneblock.models.gpt import GPT, GPTConfig, Streams
 from oneblock.noise import LogNormal
 from oneblock.plan import Plain, Plan
 from oneblock.precondition import Evidence, Frame, Logits
@@ -83,6 +85,14 @@ def causal_plan(recipe: CausalRecipe) -> Plan:
     return recipe.plan("text", {"name": "gpt", **asdict(config)}, law, "equal-mass", settings)
 
 
+def with_symbols(plan: Plan, symbols: int) -> Plan:
+    """A plan with another number of symbols, for counting: the noise law stays as it is."""
+    width = symbols if plan.recipe["table"] == "simplex" else cast(int, plan.recipe["table_width"])
+    shown = width if plan.recipe["inputs"] == "scaled" else symbols
+    architecture = {**plan.architecture, "vocabulary": symbols, "label_width": shown}
+    return replace(plan, architecture=architecture, recipe={**plan.recipe, "table_width": width})
+
+
 def gpt_config(plan: Plan) -> GPTConfig:
     """The GPT of a plan for autoregressive text."""
     return network_config(GPTConfig, plan)
@@ -122,6 +132,42 @@ def _task(plan: Plan, table: Tensor) -> CausalText:
 
 def empty_token_table(plan: Plan) -> Tensor:
     return torch.empty(gpt_config(plan).vocabulary, cast(int, plan.recipe["table_width"]))
+
+
+class BlockReading:
+    """A block that has read the beginning of texts (``sample.causal.Reading``): its cache behind its frame.
+
+    Args:
+        block: a denoiser whose backbone is a GPT.
+        count: texts that are read side by side.
+    """
+
+    def __init__(self, block: BlockDenoiser, count: int) -> None:
+        assert isinstance(block.backbone, GPT), "a plan for autoregressive text has a GPT"
+        self.frame = block.frame
+        self.cache = Cache(block.backbone, count)
+
+    def ask(self, z: Tensor, sigma: Tensor) -> Tensor:
+        return self.frame.outputs(z, sigma, self.cache.ask(self.frame.inputs(z, sigma), self.frame.noise(sigma)))
+
+    def read(self, tokens: Tensor, z: Tensor, sigma: Tensor) -> None:
+        self.cache.read(tokens, self.frame.inputs(z, sigma), self.frame.noise(sigma))
+
+
+def block_readings(plan: Plan, denoiser: Denoiser, levels: Sequence[float], count: int) -> list[BlockReading]:
+    """A reading of the block at each of ``levels``, for ``sample.causal.write``; all blocks are kept.
+
+    Calls of one block share a reading, unless the tokens that it reads carry noise of the call's level.
+    """
+    carried = gpt_config(plan).streams == "one"
+    found: dict[int, BlockReading] = {}
+    readings = []
+    for level in levels:
+        owner = int(plan.partition.block_at(torch.tensor([level]))[0])
+        if carried or owner not in found:
+            found[owner] = BlockReading(denoiser.block(owner), count)
+        readings.append(found[owner])
+    return readings
 
 
 def empty_causal(plan: Plan, count: int, block: int | None) -> Batch:

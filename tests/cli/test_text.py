@@ -1,0 +1,161 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import TINY, WORK
+
+from oneblock.cli.__main__ import main
+from oneblock.cli.causal_text import bits_row, plan_calls, token_nats
+from oneblock.cli.plan import PlanRecurrentText, PlanText
+from oneblock.cli.text_options import CallOptions, CausalOptions, recurrent_options
+from oneblock.data import Bytes, Characters
+from oneblock.presets import blockwise, training_flops, training_peak
+from oneblock.train.checkpoint import checkpoints
+from oneblock.train.shards import open_denoiser, open_plan
+
+Ok = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+SENTENCES = "the cat sat on the mat. a dog ran to the cat and the mat was gone. "
+LENGTH = ("--length", "16")
+MODEL = CausalOptions(size="nano", depth=4, width=16, heads=2, blocks=2, batch_size=16, length=16)
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A text of its own, and a cache of its own for its tokens."""
+    monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path / "data"))
+    path = tmp_path / "cats.txt"
+    path.write_text(SENTENCES * 60)
+    return f"file:{path}"
+
+
+@pytest.mark.parametrize("streams", ["two", "one", "none"])
+def test_train_status_merge_evaluate_sample(tmp_path: Path, text: str, ok: Ok, streams: str) -> None:
+    run = tmp_path / "run"
+    ok("train", "text", "--out", run, "--data", text, *LENGTH, *TINY, *WORK, "--streams", streams)
+    steps = 2 if streams == "two" else 4  # two streams are twice the work
+    states = ok("status", run, "--json")
+    assert [(s["job"], s["step"], s["state"]) for s in states] == [
+        ("block-0", steps, "done"),
+        ("block-1", steps, "done"),
+    ]
+    ok("merge", run, "--json")
+    words = ("--windows", "8", "--json")
+    scores = [ok("evaluate", model, *words)[0] for model in (run, run / "model")]
+    assert scores[0] == scores[1]
+    assert len(scores[0]["bits_after_calls"]) == 2
+    assert scores[0]["bits_after_calls"][-1] == scores[0]["bits_per_character"]
+    rows = ok("sample", run, "--count", "2", "--prompt", "the cat", "--tokens", "5", "--json")
+    assert all(row["text"].startswith("the cat") and len(row["text"]) == 12 for row in rows)
+
+
+def test_text_appears_as_it_is_written(
+    tmp_path: Path, text: str, ok: Ok, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    ok("train", "text", "--out", run, "--data", text, *LENGTH, *TINY, *WORK)
+    pieces: list[str] = []
+    monkeypatch.setattr("builtins.print", lambda *words, **_: pieces.extend(words))
+    assert main(["sample", str(run), "--count", "1", "--prompt", "a", "--tokens", "4"]) == 0
+    assert [len(piece) for piece in pieces] == [1, 1, 1, 1, 1, 1] and pieces[0] == "a"
+
+
+def test_blocks_trained_by_their_own_jobs_are_those_of_one_process(tmp_path: Path, text: str, ok: Ok) -> None:
+    words = ("--data", text, *LENGTH, "--vocabulary", "bytes", "--branch", "0.5", "--clean", "0.25", *TINY, *WORK)
+    ok("train", "text", "--out", tmp_path / "one", *words)
+    ok("train", "text", "--out", tmp_path / "many", *words, "--strategy", "plan-only")
+    for block in (-1, 1, 0):
+        ok("job", tmp_path / "many", "--block", str(block), "--threads", "1")
+    for name in ("seed", "block-0", "block-1"):
+        one, many = (checkpoints(tmp_path / run / name)[-1].read_bytes() for run in ("one", "many"))
+        assert one == many
+
+
+def test_recurrent_depth_is_one_block_that_is_called_often(tmp_path: Path, text: str, ok: Ok) -> None:
+    run = tmp_path / "run"
+    size = ("--size", "nano", "--width", "16", "--heads", "2", "--batch-size", "16", "--budget", "384")
+    ok("train", "recurrent-text", "--out", run, "--data", text, *LENGTH, *size, "--threads", "1")
+    plan = json.loads((run / "plan.json").read_text())
+    assert (plan["layers"], plan["architecture"]["prelude"], plan["architecture"]["coda"]) == ([4], 1, 1)
+    assert [s["step"] for s in ok("status", run, "--json")] == [4]  # 6 layers x 16 texts a step
+    rows = [ok("evaluate", run, "--windows", "8", "--token-calls", str(calls), "--json")[0] for calls in (1, 5)]
+    assert [len(row["bits_after_calls"]) for row in rows] == [1, 5]
+    (row,) = ok("sample", run, "--count", "1", "--token-calls", "3", "--json")
+    assert len(row["text"]) == 16
+
+
+def test_bits_are_those_of_the_answers(tmp_path: Path, text: str, ok: Ok) -> None:
+    """An untrained network answers 1 / 27 to everything."""
+    run = tmp_path / "run"
+    ok("train", "text", "--out", run, "--data", text, *LENGTH, *TINY, *WORK, "--learning-rate", "1e-30")
+    (row,) = ok("evaluate", run, "--windows", "8", "--token-path", "redraw", "--token-draws", "3", "--json")
+    assert row["bits_after_calls"] == pytest.approx([torch.tensor(27.0).log2().item()] * 2)
+    assert row["error"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_more_draws_shorten_the_code(tmp_path: Path, text: str, ok: Ok) -> None:
+    run = tmp_path / "run"
+    words = (*TINY, "--batch-size", "16", "--block-batch-size", "16", "--budget", "20k", "--threads", "1")
+    ok("train", "text", "--out", run, "--data", text, *LENGTH, "--streams", "one", *words)
+    plan = open_plan(run)
+    denoiser = open_denoiser(run, blockwise(plan), torch.device("cpu"))
+    tokens = torch.stack([Characters().encode(SENTENCES)[i : i + 16] for i in range(8)])
+    lengths = [
+        float(token_nats(plan, denoiser, tokens, CallOptions(token_path="redraw", token_draws=draws))[-1].mean())
+        for draws in (1, 16)
+    ]
+    assert lengths[1] < lengths[0] - 0.01
+    assert lengths[1] < 2.6  # far below ln 27 = 3.3
+
+
+def test_rows_of_bytes_count_bytes() -> None:
+    nats = torch.full((2, 3, 4), 2.0)
+    tokens = Bytes().encode("abcdefghijkl").view(3, 4)
+    row = bits_row(nats, tokens, Bytes())
+    assert row["bits_per_character"] == pytest.approx(2.0 / 0.6931472)
+    assert (row["error"], row["tokens_per_character"]) == pytest.approx((0.0, 1.0), abs=1e-9)
+    assert row["tokens"] == 12
+
+
+def test_levels_are_the_upper_edges_or_equal_steps_of_mass() -> None:
+    plan = MODEL.plan_for(Characters())
+    assert plan_calls(plan, CallOptions()).levels == plan.edges[:-1]
+    law, four = plan.partition.law, plan_calls(plan, CallOptions(token_calls=4)).levels
+    torch.testing.assert_close(law.cdf(torch.tensor(four)).float(), torch.tensor([1.0, 0.75, 0.5, 0.25]))
+    ensemble = CausalOptions(size="nano", blocks=3, streams="none").plan_for(Characters())
+    assert plan_calls(ensemble, CallOptions(token_calls=9)).pool == "mean"
+    assert len(plan_calls(ensemble, CallOptions()).levels) == 3
+    with pytest.raises(ValueError, match="token_calls=-1, token_draws=1: use 0 or more calls and 1 or more draws"):
+        plan_calls(plan, CallOptions(token_calls=-1))
+
+
+def test_what_planning_counts() -> None:
+    ordinary = PlanText(model=MODEL).plan(1)
+    assert ordinary.architecture["streams"] == "none"
+    blocks = PlanText(model=MODEL).plan(2)
+    assert blocks.architecture == MODEL.plan_for(Characters()).architecture
+    # a layer works on twice the tokens, and attention does three times the work
+    assert 2.0 < training_flops(blocks).layer / training_flops(ordinary).layer < 3.0
+    many = PlanText(model=MODEL, vocabulary="bpe:300").plan(2)
+    assert (many.architecture["vocabulary"], many.recipe["table_width"]) == (300, 300)
+    assert training_peak(many).by_kind["Buffer"] == 300 * 300 * 4 + 64 * 4
+    (recurrent,) = PlanRecurrentText(model=recurrent_options()).plans()
+    assert (recurrent.num_blocks, recurrent.sample_evaluations(4)) == (1, 6)
+
+
+def test_bad_input_is_refused(tmp_path: Path, text: str, ok: Ok, refused: Refused) -> None:
+    run = tmp_path / "run"
+    train = ("train", "text", "--out", run, "--data", text, *TINY, *WORK)
+    assert "5000" in refused(*train, "--length", "5000")
+    assert "clean=2.0 is no share; use 0 to 1" in refused(*train, *LENGTH, "--clean", "2")
+    ok(*train, *LENGTH)
+    message = "has 22 tokens, tokens=0 are asked for, and the network sees 16 together; cut the prompt or write fewer"
+    assert message in refused("sample", run, "--prompt", "the cat sat on the mat")
+    assert "tokens=20 are asked for" in refused("sample", run, "--tokens", "20")
+    assert "has no symbol of the vocabulary" in refused("sample", run, "--prompt", "!!!")
+    assert "count=0 writes nothing" in refused("sample", run, "--count", "0")
+    assert "temperature=-1.0" in refused("sample", run, "--temperature", "-1")
+    assert "token_draws=0" in refused("evaluate", run, "--token-draws", "0")

@@ -122,6 +122,8 @@ def scores(plan: Plan, denoiser: DenoiserLike, tokens: torch.Tensor) -> dict[str
     for path, pool, draws in (
         ("mean", "last", 1),
         ("mean", "mean", 1),
+        ("mean", "evidence", 1),
+        ("euler", "evidence", 8),
         ("euler", "last", 8),
         ("redraw", "last", 1),
         ("redraw", "last", 8),

@@ -71,6 +71,22 @@ def test_pooled_answers_are_mean_probabilities() -> None:
     torch.testing.assert_close(last[0, 0].exp(), torch.tensor([0.4, 0.4, 0.1, 0.1]))
 
 
+def test_evidence_is_what_the_text_says_without_what_z_told() -> None:
+    """A denoiser that adds what z tells to logits of its own answers with the mean of those."""
+    own = iter(torch.randn(3, V, generator=torch.Generator().manual_seed(3)))
+    said: list[Tensor] = []
+
+    def denoiser(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+        said.append(next(own))
+        return said[-1] + z @ TABLE.mT / sigma[:, None, None] ** 2
+
+    calls = Calls(levels=LEVELS, path="euler", pool="evidence")
+    for i, found in enumerate(predict(denoiser, TABLE, tokens(), calls), 1):
+        expected = torch.stack([o.log_softmax(-1) for o in said]).mean(0).log_softmax(-1)
+        assert len(said) == i
+        torch.testing.assert_close(found, expected.expand(N, T, V), rtol=1e-4, atol=1e-4)
+
+
 def test_places_that_are_read_carry_noisy_rows_of_their_tokens() -> None:
     denoiser = Fixed()
     list(predict(denoiser, TABLE, tokens(), Calls(levels=(2.0, 0.01)), carried=True))
@@ -121,7 +137,7 @@ def written(denoiser: BlockDenoiser, calls: Calls, **changes: float) -> Tensor:
 
 
 @pytest.mark.parametrize("streams", ["two", "none"])
-@pytest.mark.parametrize("pool", ["last", "mean"])
+@pytest.mark.parametrize("pool", ["last", "mean", "evidence"])
 def test_what_is_written_is_what_the_whole_text_predicts(streams: Streams, pool: str) -> None:
     denoiser, calls = randomised(streams), Calls(levels=LEVELS, pool=pool)  # type: ignore[arg-type]
     found = written(denoiser, calls, temperature=0.0)

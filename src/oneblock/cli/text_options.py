@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from oneblock.cli.options import ModelOptions
 from oneblock.data import BytePair, Bytes, Characters, TokenFile, Vocabulary, open_text, read_texts
@@ -15,7 +14,7 @@ from oneblock.presets.base import TEXT_RATE
 from oneblock.presets.causal import TokenTable
 from oneblock.presets.classify import LabelInput, LabelLaw
 from oneblock.presets.masked import Schedule
-from oneblock.sample.causal import TextPath
+from oneblock.sample.causal import TextPath, TextPool
 from oneblock.sample.masked import Reveal
 
 KNOWN: dict[str, Vocabulary] = {"characters": Characters(), "bytes": Bytes()}
@@ -151,8 +150,9 @@ class CallOptions:
     token_path: TextPath = "mean"
     """between two calls the noisy token goes to the expected vector; from noise by Euler's steps; or to a token drawn
     from the answer, with new noise"""
-    token_pool: Literal["last", "mean"] = "last"
-    """the answer is that of the last call, or the mean of all"""
+    token_pool: TextPool = "evidence"
+    """what the answer is made of: the last call, the mean of all calls' probabilities, or the mean of what all calls
+    saw in the text (evidence)"""
     token_draws: int = 1
     """paths from other noise whose answers are averaged, for scores"""
 

@@ -22,6 +22,7 @@ from oneblock.blockwise import DenoiserLike
 from oneblock.sample.masked import pick
 
 TextPath = Literal["mean", "euler", "redraw"]
+TextPool = Literal["last", "mean", "evidence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +32,14 @@ class Calls:
     Args:
         levels: descending noise levels, one call each.
         path: see the module.
-        pool: whether the answer is the last call's, or the mean probability of all calls.
+        pool: what the answer is made of: the last call; the mean probabilities of all calls; or ``"evidence"``, where
+            what each call was told by z (``z . T_k / sigma^2``, Bayes' rule) is taken out of its logits and the rest,
+            logits of ``p(token | text before)``, is averaged.
     """
 
     levels: tuple[float, ...]
     path: TextPath = "mean"
-    pool: Literal["last", "mean"] = "last"
+    pool: TextPool = "last"
 
     def __post_init__(self) -> None:
         if not self.levels or any(a <= b for a, b in pairwise(self.levels)):
@@ -47,6 +50,17 @@ class Calls:
         if self.path == "mean":
             return table.mean(0).expand(*shape, -1)
         return self.levels[0] * _noise((*shape, table.shape[1]), generator, table)
+
+    def pooled(self, i: int, total: Tensor | float, z: Tensor, log_p: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum over calls with that of call i, whose answer to z was ``log_p`` (..., v), and the log-probabilities
+        that are the answer so far."""
+        if self.pool == "last":
+            return log_p, log_p
+        if self.pool == "mean":
+            total = total + log_p.exp()
+            return total, (total / (i + 1)).log()
+        total = total + log_p - z @ table.mT / self.levels[i] ** 2
+        return total, (total / (i + 1)).log_softmax(-1)
 
     def onward(self, i: int, z: Tensor, p: Tensor, table: Tensor, generator: torch.Generator) -> Tensor:
         """Noisy targets before call i + 1, from those of call i (..., k) and its answer p (..., v)."""
@@ -80,16 +94,16 @@ def predict(
     table = table.to(tokens.device)
     generator = torch.Generator().manual_seed(seed)
     z = calls.start(table, tokens.shape, generator)
-    total = tokens.new_zeros(())
+    total: Tensor | float = 0.0
     for i, level in enumerate(calls.levels):
         shown = z
         if carried:
             shown = torch.cat([table[tokens] + level * _noise(z.shape, generator, z), z], dim=1)
-        p = denoiser(shown, z.new_full((len(z),), level), tokens).float().softmax(-1)
-        total = total + p
-        yield (total / (i + 1) if calls.pool == "mean" else p).log()
+        log_p = denoiser(shown, z.new_full((len(z),), level), tokens).float().log_softmax(-1)
+        total, answer = calls.pooled(i, total, z, log_p, table)
+        yield answer
         if i + 1 < len(calls.levels):
-            z = calls.onward(i, z, p, table, generator)
+            z = calls.onward(i, z, log_p.exp(), table, generator)
 
 
 class Reading(Protocol):
@@ -131,22 +145,22 @@ def write(
     for tokens in prompt.unbind(1):
         _read(readings, table, tokens, calls, generator)
     for _ in range(count):
-        p = _ask(readings, table, len(prompt), calls, generator)
-        tokens = pick(p.log()[:, None], temperature, top_p, generator)[0][:, 0]
+        log_p = _ask(readings, table, len(prompt), calls, generator)
+        tokens = pick(log_p[:, None], temperature, top_p, generator)[0][:, 0]
         yield tokens
         _read(readings, table, tokens, calls, generator)
 
 
 def _ask(readings: Sequence[Reading], table: Tensor, count: int, calls: Calls, generator: torch.Generator) -> Tensor:
-    """Probabilities (n, v) of the next tokens."""
+    """Log-probabilities (n, v) of the next tokens."""
     z = calls.start(table, (count,), generator)
-    total = z.new_zeros(())
+    total: Tensor | float = 0.0
     for i, (reading, level) in enumerate(zip(readings, calls.levels, strict=True)):
-        p = reading.ask(z, z.new_full((count,), level)).float().softmax(-1)
-        total = total + p
+        log_p = reading.ask(z, z.new_full((count,), level)).float().log_softmax(-1)
+        total, answer = calls.pooled(i, total, z, log_p, table)
         if i + 1 < len(calls.levels):
-            z = calls.onward(i, z, p, table, generator)
-    return total / len(calls.levels) if calls.pool == "mean" else p
+            z = calls.onward(i, z, log_p.exp(), table, generator)
+    return answer
 
 
 def _read(readings: Sequence[Reading], table: Tensor, tokens: Tensor, calls: Calls, generator: torch.Generator) -> None:

@@ -1,0 +1,206 @@
+"""``oneblock compare text`` and ``oneblock compare recurrent-text``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from oneblock import rivals
+from oneblock.cli.causal_text import BATCH, bits_row, evaluate_causal, plan_calls, write_causal
+from oneblock.cli.comparison import Cell, Comparison, Row, cell_model, record, recorded, rival_settings, train_cell
+from oneblock.cli.text import held_out, text_batches
+from oneblock.cli.text_options import CallOptions, CausalOptions, TextOptions, TextSamplingOptions, recurrent_options
+from oneblock.cli.text_scores import TextScores
+from oneblock.data import TokenFile, open_text
+from oneblock.plan import Plan
+from oneblock.presets import gpt_config
+from oneblock.rivals import TruncatedBPTT
+from oneblock.train.shards import open_denoiser
+
+CausalArm = Literal["end-to-end", "shallow", "ensemble", "blockwise", "branched", "two-streams"]
+RecurrentArm = Literal["single-pass", "feed-forward", "truncated-bptt"]
+TEXT_SCORES = TextScores(
+    ours=("blockwise", "branched", "two-streams"),
+    rivals=("end-to-end", "shallow", "ensemble"),
+    listed="bits_after_calls",
+    items="call",
+    unit="bits per character",
+)
+RECURRENT_SCORES = replace(TEXT_SCORES, ours=("single-pass",), rivals=("feed-forward", "truncated-bptt"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareCausal(Comparison[TokenFile]):
+    """What comparisons of autoregressive models have in common."""
+
+    scores: ClassVar[TextScores]
+
+    windows: int = 512
+    """windows of held-out text that every run is scored on"""
+    data: TextOptions = field(default_factory=TextOptions)
+    model: CausalOptions
+    answers: CallOptions = field(default_factory=CallOptions)
+    writing: TextSamplingOptions = field(default_factory=lambda: TextSamplingOptions(count=2))
+
+    def check(self, cells: Sequence[Cell], data: TokenFile) -> None:
+        self.writing.prompts(data.vocabulary, self.model.length)
+        self.held_out(data)
+        for cell in cells:
+            for plan in self.plans(cell, data):
+                plan_calls(plan, self.answers)
+        super().check(cells, data)
+
+    def open(self) -> TokenFile:
+        return self.data.open()
+
+    def held_out(self, train: TokenFile) -> Tensor:
+        """The windows (n, t) that every run is scored on, in the vocabulary of the training text."""
+        file = open_text(self.data.data, "test", train.vocabulary, root=self.data.data_dir)
+        return held_out(file, self.model.length, self.windows)
+
+    def summaries(self, rows: Sequence[Row]) -> list[Row]:
+        return self.scores.summaries(rows)
+
+    def report(self, rows: Sequence[Row]) -> None:
+        self.scores.report(rows)
+
+    def draw(self, rows: Sequence[Row]) -> list[Path]:
+        return self.scores.draw(self.out, rows)
+
+    def line(self, row: Row) -> str:
+        return f"{row['bits_per_character']:.4f} bits per character"
+
+    def row(self, cell: Cell) -> Row:
+        file = self.open()
+        (plan,) = self.plans(cell, file)
+        asked = {"plans": [plan.hash], "windows": self.windows, **self.asked(cell)}
+        directory = self.out / cell.name
+        known = recorded(directory, asked)
+        return known if known is not None else record(directory, {**self.scored(cell, plan, file), **asked})
+
+    def asked(self, cell: Cell) -> dict[str, Any]:
+        """What a recorded result must have been made with, beside its plan."""
+        return {"answers": asdict(self.answers), "writing": asdict(self.writing)}
+
+    def scored(self, cell: Cell, plan: Plan, file: TokenFile) -> Row:
+        """Train and score one run."""
+        (run,), row = train_cell(self, cell, [plan], text_batches(plan, file))
+        denoiser = open_denoiser(run.directory, run.blockwise, run.device)
+        found = evaluate_causal(plan, denoiser, self.held_out(file), self.answers, run.device)
+        calls = plan_calls(plan, self.answers)
+        began = time.perf_counter()
+        seeds = range(cell.seed * self.writing.count, (cell.seed + 1) * self.writing.count)
+        texts = ["".join(write_causal(plan, denoiser, self.writing, calls, seed, run.device)) for seed in seeds]
+        speed = sum(map(len, texts)) / (time.perf_counter() - began)
+        return {**row, **found, "characters_per_second": speed, "samples": texts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareText(CompareCausal):
+    """Train autoregressive language models blockwise and otherwise with the same work and show what each one gives.
+
+    Arms: `end-to-end` is an ordinary GPT; `shallow` one of a block's depth, with the whole budget; `ensemble` as many
+    shallow ones as there are blocks, which share the budget, their probabilities averaged; `blockwise` trains each
+    block alone to denoise the next token, carried by the token before it; `branched` does so from a common seed block
+    (--branch); `two-streams` is blockwise with noisy tokens beside the text, at twice the work for each text. All arms
+    keep the learning rate constant for the same share of their steps. A comparison that was stopped goes on with the
+    same command.
+    """
+
+    scores: ClassVar[TextScores] = TEXT_SCORES
+    arms: tuple[CausalArm, ...] = get_args(CausalArm)
+    """which arms to train"""
+    model: CausalOptions = field(
+        default_factory=lambda: CausalOptions(
+            size="nano", streams="one", budget="300k", batch_size=32, block_batch_size=32, branch=0.5
+        )
+    )
+
+    def plans(self, cell: Cell, data: TokenFile) -> list[Plan]:
+        model = cell_model(self.model, cell)
+        if cell.arm == "two-streams":
+            model = replace(model, streams="two")
+        if cell.arm in ("end-to-end", "shallow", "ensemble"):
+            model = replace(model, streams="none")
+        if cell.arm == "shallow":
+            model = replace(model, depth=max(model.plan(self.data.data, data).layers))
+        if cell.arm in ("end-to-end", "shallow"):
+            model = replace(model, blocks=1, layers=())
+        return [model.plan(self.data.data, data)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRecurrentText(CompareCausal):
+    """Train networks of recurrent depth with one pass a step and by backpropagation through time.
+
+    Arms: `single-pass` trains the network as a denoiser of the next token and calls it --token-calls times;
+    `feed-forward` is an ordinary GPT of the same layers; `truncated-bptt` calls its middle layers a random number of
+    times (mean --iterations), with gradients through the last --back, and may spend --bptt-share times the work. A
+    comparison that was stopped goes on with the same command.
+    """
+
+    scores: ClassVar[TextScores] = RECURRENT_SCORES
+    arms: tuple[RecurrentArm, ...] = get_args(RecurrentArm)
+    """which arms to train"""
+    iterations: int = 32
+    """mean iterations of truncated-bptt, and how many it is scored with"""
+    back: int = 8
+    """iterations that gradients go through"""
+    bptt_share: float = 3.0
+    """work of truncated-bptt, in budgets of the others"""
+    model: CausalOptions = field(
+        default_factory=lambda: replace(recurrent_options(), size="nano", budget="100k", batch_size=32)
+    )
+    answers: CallOptions = field(default_factory=lambda: CallOptions(token_calls=8))
+
+    def plans(self, cell: Cell, data: TokenFile) -> list[Plan]:
+        model = cell_model(self.model, cell)
+        if cell.arm != "single-pass":
+            model = replace(model, streams="none")
+        return [model.plan(self.data.data, data)]
+
+    def asked(self, cell: Cell) -> dict[str, Any]:
+        if cell.arm != "truncated-bptt":
+            return super().asked(cell)
+        return {"iterations": self.iterations, "back": self.back, "bptt_share": self.bptt_share}
+
+    def scored(self, cell: Cell, plan: Plan, file: TokenFile) -> Row:
+        if cell.arm != "truncated-bptt":
+            return super().scored(cell, plan, file)
+        self.machine.torch_device()
+        settings = rival_settings(plan, self.machine.device)
+        settings = replace(settings, budget=round(self.bptt_share * settings.budget))
+        rival = TruncatedBPTT(gpt_config(plan), self.iterations, self.back)
+        began = time.perf_counter()
+        work = sum(report.layer_evaluations for report in rival.steps(text_batches(plan, file), settings))
+        seconds = time.perf_counter() - began
+        tokens = self.held_out(file)
+        assert rival.model is not None, "trained"
+        return {
+            "arm": cell.arm,
+            "seed": cell.seed,
+            "layers": [],
+            "parameters": sum(p.numel() for p in rival.model.parameters()),
+            "layer_evaluations": work,
+            "train_seconds": seconds,
+            "peak_bytes": rivals.training_peak(rival, settings).total,
+            "peak_bytes_checkpointing": None,
+            **bits_row(self._nats(rival, tokens), tokens, file.vocabulary),
+            "characters_per_second": None,
+            "samples": [],
+        }
+
+    def _nats(self, rival: TruncatedBPTT, tokens: Tensor) -> Tensor:
+        """Code lengths (iterations, n, t) of windows (n, t) after 1, 2, 4, ... iterations."""
+        shown = [2**i for i in range(self.iterations.bit_length()) if 2**i <= self.iterations]
+        return torch.cat([self._lengths(rival, part.to(self.machine.device), shown) for part in tokens.split(BATCH)], 1)
+
+    def _lengths(self, rival: TruncatedBPTT, part: Tensor, shown: Iterable[int]) -> Tensor:
+        steps = enumerate(rival.log_probabilities(part, self.iterations), 1)
+        return torch.stack([-p.gather(-1, part[..., None])[..., 0].cpu() for i, p in steps if i in shown])

@@ -84,6 +84,14 @@ def test_training_curve_adds_the_work_of_all_blocks(tmp_path: Path) -> None:
     assert training_curve(tmp_path) == [(100, 5.0), (200, 4.0), (400, 3.0), (600, 2.0)]
 
 
+def test_training_curve_of_an_ensemble_adds_the_work_of_its_networks(tmp_path: Path) -> None:
+    for network, loss in (("network-0", 1.0), ("network-1", 4.0)):
+        folder = tmp_path / network / "block-0"
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").write_text(json.dumps({"step": 10, "layer_evaluations": 100, "loss": loss}) + "\n")
+    assert training_curve(tmp_path) == [(200, 2.5)]
+
+
 def test_pictures_are_drawn_for_the_first_seed(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for found in ROWS:

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 
 from oneblock.cli import scores
-from oneblock.cli.comparison import Cell, Comparison, Row, record, recorded, train_cell
+from oneblock.cli.comparison import Cell, Comparison, Row, cell_model, record, recorded, train_cell
 from oneblock.cli.evaluate import evaluate_model
 from oneblock.cli.image_options import ImageOptions
-from oneblock.cli.options import SamplingOptions
+from oneblock.cli.options import DataOptions, SamplingOptions
 from oneblock.cli.picture import image_grid
 from oneblock.cli.sample import sample_images
 from oneblock.data import EncodedSource
@@ -28,7 +28,7 @@ ARMS: tuple[Arm, ...] = ("end-to-end", "shallow", "blockwise", "branched")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareImages(Comparison):
+class CompareImages(Comparison[EncodedSource]):
     """Train blockwise and its rivals with the same work and show what each one gives.
 
     Arms: `end-to-end` is the whole network as one block; `shallow` is a network of one block's depth, trained
@@ -45,11 +45,15 @@ class CompareImages(Comparison):
     """bands to report held-out losses on, the same for every arm"""
     extractor: str = ""
     """digits-cnn, fashion-mnist-cnn or efficientnet-lite0 (default: what fits the data)"""
+    data: DataOptions = field(default_factory=DataOptions)
     model: ImageOptions = field(default_factory=lambda: ImageOptions(branch=0.5))
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
 
-    def plan(self, cell: Cell, images: EncodedSource) -> Plan:
-        return arm_plan(self, cell, images)
+    def open(self) -> EncodedSource:
+        return self.data.open("train")
+
+    def plans(self, cell: Cell, data: EncodedSource) -> list[Plan]:
+        return [arm_plan(self, cell, data)]
 
     def summaries(self, rows: Sequence[Row]) -> list[Row]:
         return scores.summaries(rows)
@@ -68,11 +72,8 @@ class CompareImages(Comparison):
 
 
 def arm_plan(options: CompareImages, cell: Cell, images: EncodedSource) -> Plan:
-    """The plan of one run. Every arm holds the learning rate as long as the branched one trains its seed block."""
-    model = options.model
-    hold = model.hold or model.branch
-    model = replace(model, budget=cell.budget, seed=cell.seed, hold=hold)
-    model = replace(model, branch=model.branch if cell.arm == "branched" else 0.0)
+    """The plan of one run."""
+    model = cell_model(options.model, cell)
     if cell.arm == "end-to-end":
         model = replace(model, blocks=1, layers=())
     elif cell.arm == "shallow":
@@ -83,7 +84,7 @@ def arm_plan(options: CompareImages, cell: Cell, images: EncodedSource) -> Plan:
 
 def run_cell(options: CompareImages, cell: Cell) -> Row:
     """Train, score and record one run; a recorded result of the same plan and scoring is returned as it is."""
-    train_images, test_images = options.data.open("train"), options.data.open("test")
+    train_images, test_images = options.open(), options.data.open("test")
     plan = arm_plan(options, cell, train_images)
     directory = options.out / cell.name
     extractor = options.extractor or default_extractor(options.data.data)
@@ -97,7 +98,7 @@ def run_cell(options: CompareImages, cell: Cell) -> Row:
     known = recorded(directory, asked)
     if known is not None:
         return known
-    run, row = train_cell(options, cell, plan, train_images)
+    (run,), row = train_cell(options, cell, [plan], train_images)
     found = evaluate_model(
         plan,
         directory,

@@ -13,8 +13,9 @@ import torch
 from oneblock import rivals
 from oneblock.cli import label_scores
 from oneblock.cli.class_options import ClassifyOptions
-from oneblock.cli.comparison import Cell, Comparison, Row, record, recorded, train_cell
+from oneblock.cli.comparison import Cell, Comparison, Row, cell_model, record, recorded, train_cell
 from oneblock.cli.labels import BATCH, LabelOptions, evaluate_labels, scores
+from oneblock.cli.options import DataOptions
 from oneblock.data import EncodedSource, ImageSet, to_float
 from oneblock.models.cnn import CNNConfig
 from oneblock.plan import Plan
@@ -45,7 +46,7 @@ NOPROP_NETWORKS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareClassify(Comparison):
+class CompareClassify(Comparison[EncodedSource]):
     """Train blockwise classifiers and their rivals with the same work and show what each one gives.
 
     Arms: `end-to-end` is an ordinary ViT; `shallow` one of a block's depth, with the whole budget; `ensemble` as many
@@ -62,6 +63,7 @@ class CompareClassify(Comparison):
     """which arms to train"""
     noprop_steps: int = 30
     """Euler steps of noprop-ct at inference (1000 in its paper)"""
+    data: DataOptions = field(default_factory=DataOptions)
     model: ClassifyOptions = field(
         default_factory=lambda: ClassifyOptions(
             size="nano", budget="300k", batch_size=64, block_batch_size=64, branch=0.5
@@ -69,8 +71,11 @@ class CompareClassify(Comparison):
     )
     labels: LabelOptions = field(default_factory=LabelOptions)
 
-    def plan(self, cell: Cell, images: EncodedSource) -> Plan:
-        return class_plan(self, cell, images)
+    def open(self) -> EncodedSource:
+        return self.data.open("train")
+
+    def plans(self, cell: Cell, data: EncodedSource) -> list[Plan]:
+        return [class_plan(self, cell, data)]
 
     def summaries(self, rows: Sequence[Row]) -> list[Row]:
         return label_scores.summaries(rows)
@@ -82,7 +87,7 @@ class CompareClassify(Comparison):
         return label_scores.draw(self.out, rows)
 
     def row(self, cell: Cell) -> Row:
-        train_images, test_images = self.data.open("train"), self.data.open("test")
+        train_images, test_images = self.open(), self.data.open("test")
         if cell.arm in RIVALS:
             return self._rival_row(cell, train_images, test_images.first())
         plan, answers = class_plan(self, cell, train_images), arm_labels(self, cell)
@@ -91,7 +96,7 @@ class CompareClassify(Comparison):
         known = recorded(directory, asked)
         if known is not None:
             return known
-        run, row = train_cell(self, cell, plan, train_images)
+        (run,), row = train_cell(self, cell, [plan], train_images)
         found = evaluate_labels(plan, directory, test_images.first(), answers, run.device)
         return record(directory, {**row, **asked, **found})
 
@@ -130,12 +135,9 @@ class CompareClassify(Comparison):
 
 
 def class_plan(options: CompareClassify, cell: Cell, images: EncodedSource) -> Plan:
-    """The plan of one run. Every arm holds the learning rate as long as the branched one trains its seed block."""
-    model = options.model
-    model = replace(model, budget=cell.budget, seed=cell.seed, hold=model.hold or model.branch)
+    """The plan of one run."""
+    model = cell_model(options.model, cell)
     model = replace(model, patch=model.patch or max(1, images.shape[1] // PATCHES))
-    if cell.arm != "branched":
-        model = replace(model, branch=0.0)
     if cell.arm == "paper":
         model = replace(model, recipe="paper")
     if cell.arm in ORDINARY or cell.arm in RIVALS:

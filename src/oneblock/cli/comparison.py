@@ -11,12 +11,12 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from oneblock.cli import console
-from oneblock.cli.options import DataOptions, MachineOptions, ModelOptions, parse_count
+from oneblock.cli.options import MachineOptions, ModelOptions, parse_count
 from oneblock.cli.train import start_run, train
-from oneblock.data import EncodedSource
+from oneblock.data import Batches
 from oneblock.plan import Plan
 from oneblock.presets import plan_budget, training_peak
 from oneblock.train.checkpoint import checkpoints
@@ -24,6 +24,8 @@ from oneblock.train.loop import Run
 from oneblock.train.strategy import job_specs
 
 Row = dict[str, Any]
+Data = TypeVar("Data")
+AnyModel = TypeVar("AnyModel", bound=ModelOptions)
 RESULT_FILE = "result.json"
 
 
@@ -41,8 +43,8 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Options of every comparison; a verb says which arms there are and what a run is."""
+class Comparison(Generic[Data]):
+    """Options of every comparison; a verb says which arms there are, on which data, and what a run is."""
 
     arms: tuple[str, ...]
     model: ModelOptions
@@ -57,7 +59,6 @@ class Comparison:
     """runs at the same time, each in a process of its own with its share of the CPU threads"""
     json: bool = False
     """print one JSON object instead of tables"""
-    data: DataOptions = field(default_factory=DataOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def run(self) -> None:
@@ -74,13 +75,17 @@ class Comparison:
         """Refuse bad options before any work."""
         if "branched" in self.arms and not self.model.branch:
             raise ValueError("arm 'branched' needs --branch above 0, e.g. 0.5; or leave it out of --arms")
-        images = self.data.open("train")
+        data = self.open()
         for cell in cells:
-            plan = self.plan(cell, images)
-            job_specs(plan, plan_budget(plan))
+            for plan in self.plans(cell, data):
+                job_specs(plan, plan_budget(plan))
 
-    def plan(self, cell: Cell, images: EncodedSource) -> Plan:
-        """The plan of one run."""
+    def open(self) -> Data:
+        """The training data."""
+        raise NotImplementedError
+
+    def plans(self, cell: Cell, data: Data) -> list[Plan]:
+        """The plans of one run: a single one, or one for each network of an ensemble, which differ in their seeds."""
         raise NotImplementedError
 
     def summaries(self, rows: Sequence[Row]) -> list[Row]:
@@ -104,7 +109,7 @@ class Comparison:
         raise NotImplementedError
 
 
-def compare(options: Comparison) -> list[Row]:
+def compare(options: Comparison[Data]) -> list[Row]:
     """Train and score every run that has no result yet; all results, in the order of budgets, seeds and arms."""
     cells = _cells(options)
     options.check(cells)
@@ -115,7 +120,14 @@ def compare(options: Comparison) -> list[Row]:
     return [{**done[cell], "budget": cell.budget, "run": cell.name} for cell in cells]
 
 
-def _cells(options: Comparison) -> list[Cell]:
+def cell_model(model: AnyModel, cell: Cell) -> AnyModel:
+    """``model`` with the budget and the seed of a run. Every arm holds the learning rate as long as the branched one
+    trains its seed block, which no other has."""
+    branch = model.branch if cell.arm == "branched" else 0.0
+    return replace(model, budget=cell.budget, seed=cell.seed, hold=model.hold or model.branch, branch=branch)
+
+
+def _cells(options: Comparison[Data]) -> list[Cell]:
     if options.seeds < 1 or options.workers < 1 or not options.arms:
         raise ValueError(
             f"seeds={options.seeds}, workers={options.workers}, arms={options.arms}: use at least one of each"
@@ -127,7 +139,7 @@ def _cells(options: Comparison) -> list[Cell]:
     return [Cell(arm=arm, budget=budget, seed=seed) for budget in budgets for seed in seeds for arm in options.arms]
 
 
-def _run_all(options: Comparison, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Row]]:
+def _run_all(options: Comparison[Data], cells: Sequence[Cell]) -> Iterator[tuple[Cell, Row]]:
     if options.workers == 1:
         for cell in cells:
             yield cell, options.row(cell)
@@ -144,7 +156,7 @@ def _run_all(options: Comparison, cells: Sequence[Cell]) -> Iterator[tuple[Cell,
             pool.shutdown(cancel_futures=True)
 
 
-def _row(options: Comparison, cell: Cell) -> Row:
+def _row(options: Comparison[Data], cell: Cell) -> Row:
     return options.row(cell)
 
 
@@ -160,22 +172,25 @@ def _end_with_parent() -> None:
     Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
-def train_cell(options: Comparison, cell: Cell, plan: Plan, images: EncodedSource) -> tuple[Run, Row]:
-    """Train one run; what it needs, and what every row says of it."""
-    run = start_run(plan, options.out / cell.name, images, options.machine)
-    jobs = job_specs(plan, plan_budget(plan))
-    fresh = not any(checkpoints(run.directory / job.name) for job in jobs)
-    seconds = train(run, None, label=cell.name, quiet=options.json)
-    weights = [p for b in range(plan.num_blocks) for p in run.blockwise.denoiser(b).backbone.parameters()]
-    return run, {
+def train_cell(options: Comparison[Data], cell: Cell, plans: Sequence[Plan], source: Batches) -> tuple[list[Run], Row]:
+    """Train one run, each network of an ensemble in a directory of its own; what it needs, and what every row says of
+    it."""
+    directory = options.out / cell.name
+    places = [directory / f"network-{i}" for i in range(len(plans))] if len(plans) > 1 else [directory]
+    jobs = [job for plan in plans for job in job_specs(plan, plan_budget(plan))]
+    fresh = not any(checkpoints(place / job.name) for place in places for job in jobs)
+    runs = [start_run(plan, place, source, options.machine) for plan, place in zip(plans, places, strict=True)]
+    seconds = sum(train(run, None, label=cell.name, quiet=options.json) for run in runs)
+    blocks = [run.blockwise.denoiser(b) for run in runs for b in range(run.plan.num_blocks)]
+    return runs, {
         "arm": cell.arm,
         "seed": cell.seed,
-        "layers": list(plan.layers),
-        "parameters": sum(p.numel() for p in weights),
+        "layers": [layers for plan in plans for layers in plan.layers],
+        "parameters": sum(p.numel() for block in blocks for p in block.backbone.parameters()),
         "layer_evaluations": sum(job.evaluations for job in jobs),
         "train_seconds": seconds if fresh else None,
-        "peak_bytes": training_peak(plan, options.machine.checkpointing).total,
-        "peak_bytes_checkpointing": training_peak(plan, True).total,
+        "peak_bytes": training_peak(plans[0], options.machine.checkpointing).total,
+        "peak_bytes_checkpointing": training_peak(plans[0], True).total,
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from oneblock.cli import console, scores
 from oneblock.cli.comparison import Row
 from oneblock.cli.picture import curves
-from oneblock.cli.scores import Curve, plus_minus, training_curve
+from oneblock.cli.scores import Curve, plus_minus
 
 OURS, RIVALS = ("blockwise", "branched"), ("end-to-end", "shallow", "ensemble")
 SPREAD = (
@@ -46,19 +46,7 @@ def report(rows: Sequence[Row]) -> None:
         for row in shown
     ]
     console.table(f"held-out images (seeds: {shown[0]['seeds']})", quality_columns, quality)
-    columns = ("arm", "layer evals", "parameters", "train s", "peak MB", "with checkpointing")
-    cost = [
-        (
-            row["arm"],
-            f"{row['layer_evaluations']:,}",
-            plus_minus(row["parameters"], 0),
-            plus_minus(row["train_seconds"], 0),
-            plus_minus(row["peak_bytes"], 1, 1e-6),
-            plus_minus(row["peak_bytes_checkpointing"], 1, 1e-6),
-        )
-        for row in shown
-    ]
-    console.table("cost (peak of one training process, counted)", columns, cost)
+    scores.report_cost(shown)
     for line in wins(rows):
         print(line)
 
@@ -71,18 +59,12 @@ def _calls(accuracies: Sequence[float]) -> str:
 
 def wins(rows: Sequence[Row]) -> list[str]:
     """For each blockwise arm and rival: in how many runs it is right more often."""
-    by_run = {(row["arm"], row["budget"], row["seed"]): row for row in rows}
     lines = []
     for arm, rival in product(OURS, RIVALS):
-        pairs = [
-            (row["accuracy"], by_run[rival, budget, seed]["accuracy"])
-            for (name, budget, seed), row in by_run.items()
-            if name == arm and (rival, budget, seed) in by_run
-        ]
-        if pairs:
-            lines.append(
-                f"{arm} against {rival}: right more often in {sum(a > b for a, b in pairs)} of {len(pairs)} runs"
-            )
+        found = scores.pairs(rows, arm, rival)
+        if found:
+            better = sum(a["accuracy"] > b["accuracy"] for a, b in found)
+            lines.append(f"{arm} against {rival}: right more often in {better} of {len(found)} runs")
     return lines
 
 
@@ -94,16 +76,11 @@ def draw(out: Path, rows: Sequence[Row]) -> list[Path]:
         row["arm"]: [(float(i), call[0]) for i, call in enumerate(row["accuracies"], 1)] for row in last
     }
     pictures = [curves(lines, out / "accuracy.png", "calls", "held-out accuracy")]
-    longest = [row for row in rows if row["seed"] == rows[0]["seed"] and row["budget"] == rows[-1]["budget"]]
-    lines = {row["arm"]: training_curve(out / row["run"], "plain") for row in longest}
-    lines = {arm: points for arm, points in lines.items() if points}
+    lines = scores.training_curves(out, rows, "plain")
     pictures.append(
         curves(lines, out / "training.png", "layer evaluations", "training loss, unweighted (mean over bands)")
     )
     if len({row["budget"] for row in rows}) > 1:
-        lines = {
-            arm: sorted((float(row["layer_evaluations"]), row["accuracy"][0]) for row in shown if row["arm"] == arm)
-            for arm in dict.fromkeys(row["arm"] for row in rows)
-        }
+        lines = scores.arm_curves(shown, "accuracy")
         pictures.append(curves(lines, out / "budgets.png", "layer evaluations", "held-out accuracy", logarithmic=True))
     return pictures

@@ -70,6 +70,30 @@ def plus_minus(value: tuple[float, float] | None, digits: int, scale: float = 1.
     return f"{center:.{digits}f}" if width == 0 else f"{center:.{digits}f} ± {width:.{digits}f}"
 
 
+def report_cost(shown: Sequence[Row], speeds: Sequence[tuple[str, str]] = ()) -> None:
+    """Print the table of what each arm costs.
+
+    Args:
+        shown: ``summaries``.
+        speeds: heading and score of columns of its own.
+    """
+    headings = [heading for heading, _ in speeds]
+    columns = ("arm", "layer evals", "parameters", "train s", *headings, "peak MB", "with checkpointing")
+    cost = [
+        (
+            row["arm"],
+            f"{row['layer_evaluations']:,}",
+            "-" if row["parameters"] is None else f"{row['parameters'][0]:,.0f}",
+            plus_minus(row["train_seconds"], 0),
+            *(plus_minus(row[key], 0) for _, key in speeds),
+            plus_minus(row["peak_bytes"], 1, 1e-6),
+            plus_minus(row["peak_bytes_checkpointing"], 1, 1e-6),
+        )
+        for row in shown
+    ]
+    console.table("cost (peak of one training process, counted)", columns, cost)
+
+
 def report(rows: Sequence[Row]) -> None:
     """Print tables of means and spreads, and who wins how often."""
     shown = summaries(rows)
@@ -88,55 +112,53 @@ def report(rows: Sequence[Row]) -> None:
     ]
     title = f"quality, held out (seeds: {shown[0]['seeds']}, features: {rows[0]['extractor']})"
     console.table(title, columns, quality)
-    columns = ("arm", "layer evals", "parameters", "train s", "images/s", "peak MB", "with checkpointing")
-    cost = [
-        (
-            row["arm"],
-            f"{row['layer_evaluations']:,}",
-            f"{row['parameters'][0]:,.0f}",
-            plus_minus(row["train_seconds"], 0),
-            plus_minus(row["images_per_second"], 0),
-            plus_minus(row["peak_bytes"], 1, 1e-6),
-            plus_minus(row["peak_bytes_checkpointing"], 1, 1e-6),
-        )
-        for row in shown
-    ]
-    console.table("cost (peak of one training process, counted by MemTracker)", columns, cost)
+    report_cost(shown, [("images/s", "images_per_second")])
     for line in (*wins(rows), *crossings(shown)):
         print(line)
 
 
 def wins(rows: Sequence[Row]) -> list[str]:
     """For each blockwise arm and rival: in how many runs it is better, by loss and by Frechet distance."""
-    by_run = {(row["arm"], row["budget"], row["seed"]): row for row in rows}
     lines = []
     for arm, rival in product(OURS, RIVALS):
-        pairs = [
-            (row, by_run[rival, budget, seed])
-            for (name, budget, seed), row in by_run.items()
-            if name == arm and (rival, budget, seed) in by_run
-        ]
-        if pairs:
-            loss, frechet = (sum(a[key] < b[key] for a, b in pairs) for key in ("loss", "frechet"))
+        found = pairs(rows, arm, rival)
+        if found:
+            loss, frechet = (sum(a[key] < b[key] for a, b in found) for key in ("loss", "frechet"))
             lines.append(
-                f"{arm} against {rival}: lower loss in {loss} of {len(pairs)} runs, "
-                f"lower Frechet distance in {frechet} of {len(pairs)}"
+                f"{arm} against {rival}: lower loss in {loss} of {len(found)} runs, "
+                f"lower Frechet distance in {frechet} of {len(found)}"
             )
     return lines
 
 
-def crossings(shown: Sequence[Row]) -> list[str]:
+def pairs(rows: Sequence[Row], arm: str, rival: str) -> list[tuple[Row, Row]]:
+    """The runs of ``arm``, each with that of ``rival`` at its budget and seed."""
+    theirs = {(row["budget"], row["seed"]): row for row in rows if row["arm"] == rival}
+    ours = [row for row in rows if row["arm"] == arm]
+    return [(row, theirs[row["budget"], row["seed"]]) for row in ours if (row["budget"], row["seed"]) in theirs]
+
+
+def crossings(
+    shown: Sequence[Row],
+    keys: Sequence[str] = ("loss", "frechet"),
+    ours: Sequence[str] = OURS,
+    rivals: Sequence[str] = RIVALS,
+) -> list[str]:
     """Where the curves of a blockwise arm and a rival cross; empty for a single budget. ``shown``: ``summaries``."""
     lines = []
-    for arm, rival, key in product(OURS, RIVALS, ("loss", "frechet")):
-        ours, theirs = _curve(shown, arm, key), _curve(shown, rival, key)
-        if len(ours) == len(theirs) > 1:
-            lines.append(f"{key} of {arm} against {rival}: {crossing(ours, theirs)}")
+    for arm, rival, key in product(ours, rivals, keys):
+        found = arm_curves(shown, key)
+        if len(found.get(arm, ())) == len(found.get(rival, ())) > 1:
+            lines.append(f"{key} of {arm} against {rival}: {crossing(found[arm], found[rival])}")
     return lines
 
 
-def _curve(shown: Sequence[Row], arm: str, key: str) -> Curve:
-    return sorted((float(row["layer_evaluations"]), row[key][0]) for row in shown if row["arm"] == arm)
+def arm_curves(shown: Sequence[Row], key: str) -> dict[str, Curve]:
+    """The mean score of every arm against its work. ``shown``: ``summaries``."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in shown:
+        points.setdefault(row["arm"], []).append((float(row["layer_evaluations"]), row[key][0]))
+    return {arm: sorted(found) for arm, found in points.items()}
 
 
 def crossing(a: Curve, b: Curve) -> str:
@@ -155,21 +177,26 @@ def crossing(a: Curve, b: Curve) -> str:
 
 def draw(out: Path, rows: Sequence[Row]) -> list[Path]:
     """Loss during training and samples of the first seed and, with several budgets, scores against work."""
-    first = [row for row in rows if row["seed"] == rows[0]["seed"]]
-    longest = [row for row in first if row["budget"] == rows[-1]["budget"]]
-    lines: dict[str, Curve] = {row["arm"]: training_curve(out / row["run"]) for row in longest}
+    lines = training_curves(out, rows)
     pictures = [curves(lines, out / "training.png", "layer evaluations", "training loss (mean over bands)")]
-    pictures += [out / row["run"] / "samples.png" for row in first]
-    shown = summaries(rows)
+    pictures += [out / row["run"] / "samples.png" for row in rows if row["seed"] == rows[0]["seed"]]
     if len({row["budget"] for row in rows}) > 1:
         for key, label in (("loss", "held-out loss"), ("frechet", "Frechet distance")):
-            lines = {arm: _curve(shown, arm, key) for arm in dict.fromkeys(row["arm"] for row in rows)}
+            lines = arm_curves(summaries(rows), key)
             pictures.append(curves(lines, out / f"{key}.png", "layer evaluations", label, logarithmic=True))
     return pictures
 
 
+def training_curves(out: Path, rows: Sequence[Row], key: str = "loss") -> dict[str, Curve]:
+    """The ``training_curve`` of every arm that has one, at the first seed and the last budget."""
+    shown = [row for row in rows if row["seed"] == rows[0]["seed"] and row["budget"] == rows[-1]["budget"]]
+    found = {row["arm"]: training_curve(out / row["run"], key) for row in shown}
+    return {arm: points for arm, points in found.items() if points}
+
+
 def training_curve(directory: Path, key: str = "loss") -> list[tuple[float, float]]:
-    """(work, loss) of a run: the blocks' rows at one step make one point; the seed block's come first.
+    """(work, loss) of a run: the rows at one step, of all blocks and networks, make one point; the seed block's come
+    first.
 
     Args:
         key: which loss of a row, ``"loss"`` or without weights ``"plain"``.
@@ -177,7 +204,7 @@ def training_curve(directory: Path, key: str = "loss") -> list[tuple[float, floa
     at: dict[float, list[Mapping[str, Any]]] = {}
     seed = list(read_rows(directory / "seed" / "metrics.jsonl"))
     points = [(float(row["layer_evaluations"]), float(row[key])) for row in seed]
-    for path in sorted(directory.glob("block-*/metrics.jsonl")):
+    for path in sorted(directory.rglob("block-*/metrics.jsonl")):
         for row in read_rows(path):
             at.setdefault(float(row["step"]), []).append(row)
     spent = points[-1][0] if points else 0.0

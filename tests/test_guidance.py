@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from oneblock.guidance import ClassifierFree
+from oneblock.guidance import ClassifierFree, Ensemble
 
 NULL = 9
 
@@ -48,3 +48,11 @@ def test_outside_the_interval_there_is_no_guidance() -> None:
 def test_scale_zero_is_the_null_class_alone(scale: float) -> None:
     out = ClassifierFree(Recorder(), NULL, scale)(Z, SIGMA, torch.full((3,), NULL))
     torch.testing.assert_close(out[:, 0], 0.5 + 0.01 * SIGMA)
+
+
+def test_an_ensemble_answers_with_the_mean_of_probabilities() -> None:
+    p = torch.tensor([[0.5, 0.25, 0.25], [0.9, 0.05, 0.05]])
+    members = [lambda z, sigma, context, row=row: (row.log() + sigma[0]).expand(3, 3) for row in p]
+    out = Ensemble(members)(Z, SIGMA, LABELS)
+    torch.testing.assert_close(out.exp(), p.mean(0).expand(3, 3))  # of logits it would be the geometric mean
+    torch.testing.assert_close(Ensemble(members[:1])(Z, SIGMA, LABELS).exp(), p[0].expand(3, 3))

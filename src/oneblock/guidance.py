@@ -1,7 +1,9 @@
-"""Guidance: wrappers that are denoisers themselves, so every sampler accepts them."""
+"""Guidance and ensembles: wrappers that are denoisers themselves, so every sampler accepts them."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,3 +40,18 @@ class ClassifierFree:
         with_label, without = self.denoiser(torch.cat([z, z]), torch.cat([sigma, sigma]), both).chunk(2)
         scale = torch.where(acts, self.scale, 1.0).to(z.dtype).view(-1, *[1] * (z.ndim - 1))
         return without + scale * (with_label - without)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Denoisers whose answers are logits, as one whose probabilities are the mean of theirs.
+
+    Args:
+        members: one or more; all are asked in every call.
+    """
+
+    members: Sequence[DenoiserLike]
+
+    def __call__(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+        logs = torch.stack([member(z, sigma, context).float().log_softmax(-1) for member in self.members])
+        return logs.logsumexp(0) - math.log(len(self.members))

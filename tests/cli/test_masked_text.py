@@ -1,12 +1,19 @@
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from commands import TINY, WORK
+from torch import Tensor
 
 from oneblock.cli.__main__ import main
+from oneblock.cli.text import evaluate_text
+from oneblock.cli.text_options import MaskedOptions
+from oneblock.data import Characters
+from oneblock.partition import make_partition
 from oneblock.train.checkpoint import checkpoints
 
 Ok = Callable[..., list[dict[str, Any]]]
@@ -38,10 +45,27 @@ def test_train_status_merge_evaluate_sample(
     assert len(scores[0]["nats_per_band"]) == 2
     assert scores[0]["nats_per_token"] == pytest.approx(sum(scores[0]["nats_per_band"]))
     assert scores[0]["tokens_per_character"] == 1.0
+    (finer,) = ok("evaluate", run, "--report-bands", "5", *words)
+    assert len(finer["nats_per_band"]) == 5
+    assert finer["nats_per_token"] == pytest.approx(scores[0]["nats_per_token"], rel=0.2)
     rows = ok("sample", run, "--count", "2", "--reveals", "3", "--prompt", "the cat", "--json")
     assert all(row["text"].startswith("the cat") and len(row["text"]) == 16 for row in rows)
     assert main(["sample", str(run), "--count", "1", "--reveals", "2"]) == 0
     assert len(capsys.readouterr().out.strip("\n")) <= 16
+
+
+def test_the_noisiest_band_comes_first() -> None:
+    """A denoiser that knows nothing above time 2/3 and everything below, on a text of one letter."""
+    plan = MaskedOptions(depth=4, width=16, heads=2, blocks=2, length=200).plan_for(Characters())
+    tokens = torch.full((50, 200), 1)
+
+    def denoiser(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+        sure = torch.where(torch.arange(27) == 1, 0.0, -1e9).expand(*z.shape, 27)
+        return torch.where(sigma[:, None, None] > 2 / 3, 0.0, sure)
+
+    row = evaluate_text(plan, denoiser, tokens, make_partition(plan.partition.law, 3), 2, torch.device("cpu"))
+    assert row["nats_per_band"] == pytest.approx([math.log(27) / 3, 0.0, 0.0], rel=0.01)
+    assert row["bits_per_character"] == pytest.approx(math.log2(27) / 3, rel=0.01)
 
 
 def test_blocks_trained_by_their_own_jobs_are_those_of_one_process(tmp_path: Path, text: str, ok: Ok) -> None:
@@ -83,6 +107,7 @@ def test_bad_input_is_refused(tmp_path: Path, text: str, ok: Ok, refused: Refuse
     assert "cut the prompt" in refused("sample", run, "--prompt", "the cat sat on the mat")
     assert "has no symbol of the vocabulary" in refused("sample", run, "--prompt", "!!!")
     assert "count=0 writes nothing" in refused("sample", run, "--count", "0")
+    assert "windows=0 leaves nothing to score" in refused("evaluate", run, "--windows", "0")
     assert "reveals nothing" in refused("sample", run, "--reveals", "0")
     (tmp_path / "cats.txt").write_text(SENTENCES * 61)
     assert "the plan was made for" in refused("job", run, "--block", "0")

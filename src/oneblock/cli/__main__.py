@@ -25,6 +25,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("merge",): ("merge", "Merge", "make one model of a run's blocks"),
     ("compare", "images"): ("compare", "CompareImages", "train blockwise and its rivals with the same work"),
     ("compare", "classify"): ("compare_classify", "CompareClassify", "the same for classifiers"),
+    ("compare", "masked-text"): ("compare_masked", "CompareMaskedText", "the same for masked diffusion of text"),
     ("demo",): ("demo", "Demo", "a small comparison from start to end"),
 }
 

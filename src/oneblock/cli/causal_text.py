@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import Denoiser
+from oneblock.cli.text import tokens_per_character
 from oneblock.cli.text_options import CallOptions, TextSamplingOptions
-from oneblock.data import TokenFile, Vocabulary
+from oneblock.data import Vocabulary
 from oneblock.plan import Plan
 from oneblock.presets import block_readings, gpt_config, plan_length, plan_vocabulary, token_table
 from oneblock.sample.causal import Calls, predict, write
@@ -56,8 +57,7 @@ def token_nats(plan: Plan, denoiser: Denoiser, tokens: Tensor, options: CallOpti
 def bits_row(nats: Tensor, tokens: Tensor, vocabulary: Vocabulary) -> dict[str, Any]:
     """What is reported of code lengths (calls, n, t) of texts (n, t): bits per character (or byte), with the standard
     error over the texts."""
-    text = "".join(vocabulary.decode(row) for row in tokens.cpu())
-    per_character = tokens.numel() / len(text.encode())
+    per_character = tokens_per_character(tokens.cpu(), vocabulary)
     bits = nats.double().mean(2) / torch.tensor(2.0, dtype=torch.float64).log() * per_character
     return {
         "bits_per_character": float(bits[-1].mean()),
@@ -69,22 +69,16 @@ def bits_row(nats: Tensor, tokens: Tensor, vocabulary: Vocabulary) -> dict[str, 
     }
 
 
-def held_out_windows(file: TokenFile, length: int, count: int) -> Tensor:
-    """Windows (n, ``length``), at most ``count``, spread evenly over a text."""
-    starts, _ = file.windows(length)
-    chosen = starts[torch.linspace(0, len(starts) - 1, min(count, len(starts))).round().long().unique()]
-    return file.read(chosen, length)
-
-
 def evaluate_causal(
-    plan: Plan, denoiser: Denoiser, file: TokenFile, windows: int, options: CallOptions, device: torch.device
+    plan: Plan, denoiser: Denoiser, tokens: Tensor, options: CallOptions, device: torch.device
 ) -> dict[str, Any]:
-    """Bits per character of held-out text after every call; with noise an upper bound (``tasks.causal.code_length``).
+    """Bits per character of held-out windows (n, t) after every call; with noise an upper bound
+    (``tasks.causal.code_length``).
 
     The first tokens of a window have little before them, as in training.
     """
-    tokens = held_out_windows(file, plan_length(plan), windows).to(device)
-    return bits_row(token_nats(plan, denoiser, tokens, options), tokens, file.vocabulary)
+    tokens = tokens.to(device)
+    return bits_row(token_nats(plan, denoiser, tokens, options), tokens, plan_vocabulary(plan))
 
 
 def write_causal(

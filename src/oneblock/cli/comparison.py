@@ -71,11 +71,10 @@ class Comparison(Generic[Data]):
         for path in pictures:
             console.say(f"picture: {path}")
 
-    def check(self, cells: Sequence[Cell]) -> None:
+    def check(self, cells: Sequence[Cell], data: Data) -> None:
         """Refuse bad options before any work."""
         if "branched" in self.arms and not self.model.branch:
             raise ValueError("arm 'branched' needs --branch above 0, e.g. 0.5; or leave it out of --arms")
-        data = self.open()
         for cell in cells:
             for plan in self.plans(cell, data):
                 job_specs(plan, plan_budget(plan))
@@ -112,7 +111,7 @@ class Comparison(Generic[Data]):
 def compare(options: Comparison[Data]) -> list[Row]:
     """Train and score every run that has no result yet; all results, in the order of budgets, seeds and arms."""
     cells = _cells(options)
-    options.check(cells)
+    options.check(cells, options.open())
     done: dict[Cell, Row] = {}
     for cell, row in _run_all(options, cells):
         done[cell] = row

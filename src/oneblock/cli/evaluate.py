@@ -14,14 +14,14 @@ from oneblock.cli.causal_text import evaluate_causal
 from oneblock.cli.labels import LabelOptions, evaluate_labels, show_labels
 from oneblock.cli.options import DataOptions, MachineOptions, SamplingOptions, check_data
 from oneblock.cli.sample import sample_images
-from oneblock.cli.text import evaluate_text, plan_text
+from oneblock.cli.text import evaluate_text, held_out, plan_text
 from oneblock.cli.text_options import CallOptions
 from oneblock.data import EncodedSource, to_float
 from oneblock.metrics import default_extractor, extractor_for, image_quality
 from oneblock.metrics.quality import inception_weights, real_fid
 from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
-from oneblock.presets import blockwise, image_task, is_text
+from oneblock.presets import blockwise, image_task, is_text, plan_length
 from oneblock.train.evaluate import band_losses
 from oneblock.train.shards import open_denoiser, open_plan
 
@@ -77,7 +77,7 @@ class Evaluate:
             else:
                 show_labels(row)
             return
-        bands = make_partition(plan.partition.law, self.report_bands) if self.report_bands else plan.partition
+        bands = self._bands(plan)
         row = evaluate_model(
             plan,
             self.model,
@@ -100,16 +100,20 @@ class Evaluate:
         shown = [(k, f"{v:.4g}" if isinstance(v, float) else str(v)) for k, v in row.items()]
         console.table("generated images", ("score", "value"), shown)
 
+    def _bands(self, plan: Plan) -> Partition:
+        return make_partition(plan.partition.law, self.report_bands) if self.report_bands else plan.partition
+
     def _text(self, plan: Plan) -> None:
         device = self.machine.torch_device()
         data = self.data.data if self.data.data != DataOptions.data else ""
         file = plan_text(plan, "test", data, self.data.data_dir)
         denoiser = open_denoiser(self.model, blockwise(plan), device, self.sampling.resident)
+        tokens = held_out(file, plan_length(plan), self.windows)
         if plan.task == "text":
-            row = evaluate_causal(plan, denoiser, file, self.windows, self.answers, device)
+            row = evaluate_causal(plan, denoiser, tokens, self.answers, device)
             parts = [(f"bits after call {i}", bits) for i, bits in enumerate(row["bits_after_calls"], 1)]
         else:
-            row = evaluate_text(plan, denoiser, file, self.windows, self.times, device)
+            row = evaluate_text(plan, denoiser, tokens, self._bands(plan), self.times, device)
             parts = [(f"nats of band {b}", nats) for b, nats in enumerate(row["nats_per_band"])]
         if self.json:
             console.emit(row)

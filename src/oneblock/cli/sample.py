@@ -17,7 +17,7 @@ from oneblock.cli import console
 from oneblock.cli.causal_text import plan_calls, write_causal
 from oneblock.cli.options import MachineOptions, SamplingOptions, check_codec, open_codec
 from oneblock.cli.picture import image_grid
-from oneblock.cli.text import check_count, sample_text
+from oneblock.cli.text import sample_text
 from oneblock.cli.text_options import CallOptions, TextSamplingOptions
 from oneblock.data import Codec, to_uint8
 from oneblock.guidance import ClassifierFree
@@ -103,7 +103,7 @@ class Sample:
             yield from ([text] for text in sample_text(plan, denoiser, self.writing, seed, device))
             return
         calls = plan_calls(plan, self.answers)
-        check_count(self.writing.count)
+        self.writing.check_count()
         for i in range(self.writing.count):
             yield write_causal(plan, denoiser, self.writing, calls, seed + i, device)
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
 from oneblock.cli.text_options import TextSamplingOptions
-from oneblock.data import TextBatches, TokenFile, TokenSource, open_text
+from oneblock.data import TextBatches, TokenFile, TokenSource, Vocabulary, open_text
+from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.presets import masked_task, plan_length, plan_vocabulary
 from oneblock.sample.masked import reveal
@@ -31,22 +33,32 @@ def text_batches(plan: Plan, file: TokenFile) -> TextBatches:
     return TextBatches(TokenSource(file, plan_length(plan)))
 
 
-def evaluate_text(
-    plan: Plan, denoiser: DenoiserLike, file: TokenFile, windows: int, draws: int, device: torch.device
-) -> dict[str, Any]:
-    """The bound of held-out text, in nats per token and bits per character (or byte) of what was looked at.
-
-    Args:
-        windows: so many, spread evenly over the text.
-        draws: times of every band for each window.
-    """
-    length = plan_length(plan)
+def held_out(file: TokenFile, length: int, windows: int) -> Tensor:
+    """So many windows of a text, or all that it has, spread evenly over it: int64 (n, length)."""
+    if windows < 1:
+        raise ValueError(f"windows={windows} leaves nothing to score; use 1 or more")
     starts, _ = file.windows(length)
     chosen = starts[torch.linspace(0, len(starts) - 1, min(windows, len(starts))).round().long().unique()]
-    tokens = file.read(chosen, length).to(device)
-    bound = nelbo(denoiser, masked_task(plan), plan.partition, tokens, draws)
-    text = "".join(file.vocabulary.decode(row) for row in tokens.cpu())
-    per_character = tokens.numel() / len(text.encode())
+    return file.read(chosen, length)
+
+
+def tokens_per_character(tokens: Tensor, vocabulary: Vocabulary) -> float:
+    """Of windows (n, t); what is not ASCII counts by its bytes."""
+    return tokens.numel() / len("".join(vocabulary.decode(row) for row in tokens).encode())
+
+
+def evaluate_text(
+    plan: Plan, denoiser: DenoiserLike, tokens: Tensor, bands: Partition, draws: int, device: torch.device
+) -> dict[str, Any]:
+    """The bound of held-out windows, in nats per token and bits per character (or byte).
+
+    Args:
+        tokens: (n, t).
+        bands: those that nats are reported of.
+        draws: times of every band for each window.
+    """
+    bound = nelbo(denoiser, masked_task(plan), bands, tokens.to(device), draws)
+    per_character = tokens_per_character(tokens, plan_vocabulary(plan))
     bits, error = bound.bits(per_character)
     return {
         "bits_per_character": bits,
@@ -58,30 +70,18 @@ def evaluate_text(
     }
 
 
-def check_count(count: int) -> None:
-    """Refuse to write nothing."""
-    if count < 1:
-        raise ValueError(f"count={count} writes nothing; use 1 or more")
-
-
 def sample_text(
     plan: Plan, denoiser: DenoiserLike, options: TextSamplingOptions, seed: int, device: torch.device
 ) -> list[str]:
     """Sequences of the plan's length that begin with the prompt."""
     task, vocabulary, length = masked_task(plan), plan_vocabulary(plan), plan_length(plan)
-    check_count(options.count)
-    tokens = torch.full((options.count, length), task.mask, device=device)
-    if options.prompt:
-        given = vocabulary.encode(options.prompt)
-        if len(given) >= length:
-            raise ValueError(
-                f"prompt={options.prompt[:40]!r} has {len(given)} tokens, the network sees {length}; cut the prompt"
-            )
-        tokens[:, : len(given)] = given.to(device)
+    given = options.prompts(vocabulary, length)
+    tokens = torch.full((len(given), length), task.mask)
+    tokens[:, : given.shape[1]] = given
     steps = reveal(
         denoiser,
         task.law,
-        tokens,
+        tokens.to(device),
         task.mask,
         options.reveals,
         options.order,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from oneblock.cli.options import ModelOptions
 from oneblock.data import BytePair, Bytes, Characters, TokenFile, Vocabulary, open_text, read_texts
 from oneblock.models.gpt import Streams
@@ -175,3 +178,18 @@ class TextSamplingOptions:
     """divides the logits; 0 takes the likeliest symbol"""
     top_p: float = 1.0
     """draw among the likeliest symbols that have this probability together"""
+
+    def check_count(self) -> None:
+        """Refuse to write nothing."""
+        if self.count < 1:
+            raise ValueError(f"count={self.count} writes nothing; use 1 or more")
+
+    def prompts(self, vocabulary: Vocabulary, length: int) -> Tensor:
+        """The tokens that the sequences begin with: int64 (count, t); a prompt of ``length`` or more is refused."""
+        self.check_count()
+        given = vocabulary.encode(self.prompt) if self.prompt else torch.empty(0, dtype=torch.int64)
+        if len(given) >= length:
+            raise ValueError(
+                f"prompt={self.prompt[:40]!r} has {len(given)} tokens, the network sees {length}; cut the prompt"
+            )
+        return given.expand(self.count, -1)

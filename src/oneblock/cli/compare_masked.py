@@ -1,0 +1,146 @@
+"""``oneblock compare masked-text``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from oneblock.cli.comparison import Cell, Comparison, Row, cell_model, record, recorded, train_cell
+from oneblock.cli.options import parse_count
+from oneblock.cli.text import evaluate_text, held_out, sample_text, text_batches
+from oneblock.cli.text_options import MaskedOptions, TextOptions, TextSamplingOptions
+from oneblock.cli.text_scores import TextScores
+from oneblock.data import TokenFile, open_text
+from oneblock.guidance import Ensemble
+from oneblock.partition import make_partition
+from oneblock.plan import Plan
+from oneblock.train.shards import open_denoiser
+
+MaskedArm = Literal["end-to-end", "shallow", "ensemble", "blockwise", "two-blocks", "branched"]
+MASKED_ARMS: tuple[MaskedArm, ...] = get_args(MaskedArm)
+SCORES = TextScores(
+    ours=("blockwise", "two-blocks", "branched"),
+    rivals=("end-to-end", "shallow", "ensemble"),
+    listed="nats_per_band",
+    items="band of masked shares, noisiest first",
+    unit="nats per token",
+)
+SHOWN = 2
+"""Samples of a run that its row holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareMaskedText(Comparison[TokenFile]):
+    """Train masked diffusion of text blockwise and otherwise with the same work and show what each one gives.
+
+    Arms: `end-to-end` is the whole network as one block (MDLM); `shallow` one of a block's depth, with the whole
+    budget; `ensemble` as many shallow ones as there are blocks, which share the budget, their probabilities averaged;
+    `blockwise` trains each block alone on its band of masked shares; `two-blocks` does so with two blocks, whatever
+    --blocks says; `branched` from a common seed block (--branch). All arms keep the learning rate constant for the same
+    share of their steps, and are scored on the same windows, times and masks. A comparison that was stopped goes on
+    with the same command.
+    """
+
+    arms: tuple[MaskedArm, ...] = MASKED_ARMS
+    """which arms to train"""
+    windows: int = 512
+    """windows of held-out text that every run is scored on"""
+    times: int = 4
+    """masked shares of every reported band for each of them"""
+    report_bands: int = 3
+    """bands to report the bound of, the same for every arm"""
+    data: TextOptions = field(default_factory=TextOptions)
+    model: MaskedOptions = field(
+        default_factory=lambda: MaskedOptions(
+            size="nano", budget="300k", batch_size=32, block_batch_size=32, branch=0.5
+        )
+    )
+    writing: TextSamplingOptions = field(default_factory=TextSamplingOptions)
+
+    def check(self, cells: Sequence[Cell], data: TokenFile) -> None:
+        if min(self.times, self.report_bands, self.writing.reveals) < 1:
+            raise ValueError(
+                f"times={self.times}, report_bands={self.report_bands}, reveals={self.writing.reveals}: use at least "
+                "one of each"
+            )
+        self.writing.prompts(data.vocabulary, self.model.length)
+        self.held_out(data)
+        super().check(cells, data)
+
+    def open(self) -> TokenFile:
+        return self.data.open()
+
+    def held_out(self, train: TokenFile) -> Tensor:
+        """The windows (n, t) that every run is scored on, in the vocabulary of the training text."""
+        file = open_text(self.data.data, "test", train.vocabulary, root=self.data.data_dir)
+        return held_out(file, self.model.length, self.windows)
+
+    def plans(self, cell: Cell, data: TokenFile) -> list[Plan]:
+        return arm_plans(self, cell, data)
+
+    def summaries(self, rows: Sequence[Row]) -> list[Row]:
+        return SCORES.summaries(rows)
+
+    def report(self, rows: Sequence[Row]) -> None:
+        SCORES.report(rows)
+
+    def draw(self, rows: Sequence[Row]) -> list[Path]:
+        return SCORES.draw(self.out, rows)
+
+    def row(self, cell: Cell) -> Row:
+        return run_cell(self, cell)
+
+    def line(self, row: Row) -> str:
+        return f"{row['bits_per_character']:.4f} bits per character"
+
+
+def arm_plans(options: CompareMaskedText, cell: Cell, file: TokenFile) -> list[Plan]:
+    """The plans of one run, for the ensemble one for each network."""
+    model, data = cell_model(options.model, cell), options.data.data
+    whole = replace(model, blocks=1, layers=())
+    if cell.arm == "end-to-end":
+        return [whole.plan(data, file)]
+    if cell.arm == "two-blocks":
+        return [replace(model, blocks=2, layers=()).plan(data, file)]
+    plan = model.plan(data, file)
+    shallow = replace(whole, depth=max(plan.layers))
+    if cell.arm == "shallow":
+        return [shallow.plan(data, file)]
+    if cell.arm == "ensemble":
+        count = plan.num_blocks
+        share = replace(shallow, budget=str(parse_count(cell.budget) // count))
+        # runs of different seeds have no network in common
+        return [replace(share, seed=cell.seed * count + i).plan(data, file) for i in range(count)]
+    return [plan]
+
+
+def run_cell(options: CompareMaskedText, cell: Cell) -> Row:
+    """Train, score and record one run; a recorded result of the same plans and scoring is returned as it is."""
+    file = options.open()
+    plans = arm_plans(options, cell, file)
+    asked = {
+        "plans": [plan.hash for plan in plans],
+        "windows": options.windows,
+        "times": options.times,
+        "report_bands": options.report_bands,
+        "writing": asdict(options.writing),
+    }
+    directory = options.out / cell.name
+    known = recorded(directory, asked)
+    if known is not None:
+        return known
+    runs, row = train_cell(options, cell, plans, text_batches(plans[0], file))
+    device = runs[0].device
+    networks = [open_denoiser(run.directory, run.blockwise, device) for run in runs]
+    denoiser = networks[0] if len(networks) == 1 else Ensemble(networks)
+    bands = make_partition(plans[0].partition.law, options.report_bands)
+    bound = evaluate_text(plans[0], denoiser, options.held_out(file), bands, options.times, device)
+    began = time.perf_counter()
+    texts = sample_text(plans[0], denoiser, options.writing, cell.seed, device)
+    speed = sum(map(len, texts)) / (time.perf_counter() - began)
+    return record(directory, {**row, **asked, **bound, "characters_per_second": speed, "samples": texts[:SHOWN]})

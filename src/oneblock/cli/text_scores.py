@@ -1,0 +1,93 @@
+"""What a comparison of models of text shows: means and spreads, who wins how often, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from oneblock.cli import console, scores
+from oneblock.cli.comparison import Row
+from oneblock.cli.picture import curves
+from oneblock.cli.scores import Curve, plus_minus
+
+BITS = "bits_per_character"
+SPREAD = (
+    BITS,
+    "error",
+    "characters_per_second",
+    "train_seconds",
+    "peak_bytes",
+    "peak_bytes_checkpointing",
+    "parameters",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextScores:
+    """What the runs of one task on text are judged by, beside bits per character with their error.
+
+    Args:
+        ours, rivals: the arms that are set against each other.
+        listed: the score that is a list in every row, e.g. of bands.
+        items: what it lists, for people, in the order of the list.
+        unit: of its values.
+    """
+
+    ours: tuple[str, ...]
+    rivals: tuple[str, ...]
+    listed: str
+    items: str
+    unit: str
+
+    def summaries(self, rows: Sequence[Row]) -> list[Row]:
+        """``scores.summaries`` of these scores."""
+        return scores.summaries(rows, SPREAD, self.listed)
+
+    def report(self, rows: Sequence[Row]) -> None:
+        """Print tables of means and spreads, who wins how often, and where curves cross."""
+        shown = self.summaries(rows)
+        columns = ("arm", "layer evals", "bits/character", "error", f"{self.unit}: {self.items}")
+        quality = [
+            (
+                row["arm"],
+                f"{row['layer_evaluations']:,}",
+                plus_minus(row[BITS], 4),
+                f"{row['error'][0]:.4f}",
+                " / ".join(plus_minus(item, 4) for item in row[self.listed]),
+            )
+            for row in shown
+        ]
+        console.table(f"held-out text (seeds: {shown[0]['seeds']}; error: of one run)", columns, quality)
+        scores.report_cost(shown, [("characters/s", "characters_per_second")])
+        for line in (*self.wins(rows), *scores.crossings(shown, [BITS], self.ours, self.rivals)):
+            print(line)
+
+    def wins(self, rows: Sequence[Row]) -> list[str]:
+        """For each of our arms and its rivals: in how many runs it needs fewer bits."""
+        lines = []
+        for arm, rival in product(self.ours, self.rivals):
+            found = scores.pairs(rows, arm, rival)
+            if found:
+                fewer = sum(a[BITS] < b[BITS] for a, b in found)
+                lines.append(f"{arm} against {rival}: fewer bits in {fewer} of {len(found)} runs")
+        return lines
+
+    def draw(self, out: Path, rows: Sequence[Row]) -> list[Path]:
+        """The listed score, training loss of the first seed and, with several budgets, bits against work."""
+        shown = self.summaries(rows)
+        lines: dict[str, Curve] = {
+            row["arm"]: [(float(i), item[0]) for i, item in enumerate(row[self.listed], 1)]
+            for row in shown
+            if row["budget"] == rows[-1]["budget"]
+        }
+        pictures = [curves(lines, out / f"{self.listed}.png", self.items, self.unit)]
+        lines = scores.training_curves(out, rows)
+        label = "training loss, nats per token (mean over bands)"
+        pictures.append(curves(lines, out / "training.png", "layer evaluations", label))
+        if len({row["budget"] for row in rows}) > 1:
+            lines = scores.arm_curves(shown, BITS)
+            path = out / "budgets.png"
+            pictures.append(curves(lines, path, "layer evaluations", "held-out bits per character", logarithmic=True))
+        return pictures

@@ -13,15 +13,15 @@ import torch
 from oneblock import rivals
 from oneblock.cli import label_scores
 from oneblock.cli.class_options import ClassifyOptions
-from oneblock.cli.comparison import Cell, Comparison, Row, cell_model, record, recorded, train_cell
+from oneblock.cli.comparison import Cell, Comparison, Row, cell_model, record, recorded, rival_settings, train_cell
 from oneblock.cli.labels import BATCH, LabelOptions, evaluate_labels, scores
 from oneblock.cli.options import DataOptions
 from oneblock.data import EncodedSource, ImageSet, to_float
 from oneblock.models.cnn import CNNConfig
 from oneblock.plan import Plan
-from oneblock.presets import cnn_plan, plan_augment, plan_budget, plan_optimizer
+from oneblock.presets import cnn_plan, plan_augment
 from oneblock.presets.classify import vit_config
-from oneblock.rivals import Rival, RivalSettings
+from oneblock.rivals import Rival
 
 ClassArm = Literal[
     "end-to-end",
@@ -171,26 +171,6 @@ def make_rival(arm: str, plan: Plan, noprop_steps: int) -> Rival:
         width=config.width,
     )
     return rivals.NoPropDT(cnn) if arm == "noprop-dt" else rivals.NoPropCT(cnn, num_steps=noprop_steps, solver="euler")
-
-
-def rival_settings(plan: Plan, device: str) -> RivalSettings:
-    """The budget, batch and rates of ``plan`` for a rival."""
-    budget, optimizer = plan_budget(plan), plan_optimizer(plan)
-    return RivalSettings(
-        budget=budget.layer_evaluations,
-        batch_size=budget.batch_size,
-        learning_rate=optimizer.learning_rate,
-        weight_decay=optimizer.weight_decay,
-        beta1=optimizer.beta1,
-        beta2=optimizer.beta2,
-        clip=optimizer.clip,
-        warmup=budget.warmup,
-        hold=budget.hold,
-        seed=plan.seed,
-        ema_gamma=optimizer.ema_gamma,
-        precision=optimizer.precision,
-        device=device,
-    )
 
 
 def arm_labels(options: CompareClassify, cell: Cell) -> LabelOptions:

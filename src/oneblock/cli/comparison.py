@@ -18,7 +18,8 @@ from oneblock.cli.options import MachineOptions, ModelOptions, parse_count
 from oneblock.cli.train import start_run, train
 from oneblock.data import Batches
 from oneblock.plan import Plan
-from oneblock.presets import plan_budget, training_peak
+from oneblock.presets import plan_budget, plan_optimizer, training_peak
+from oneblock.rivals import RivalSettings
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.loop import Run
 from oneblock.train.strategy import job_specs
@@ -191,6 +192,26 @@ def train_cell(options: Comparison[Data], cell: Cell, plans: Sequence[Plan], sou
         "peak_bytes": training_peak(plans[0], options.machine.checkpointing).total,
         "peak_bytes_checkpointing": training_peak(plans[0], True).total,
     }
+
+
+def rival_settings(plan: Plan, device: str) -> RivalSettings:
+    """The budget, batch and rates of ``plan`` for a rival."""
+    budget, optimizer = plan_budget(plan), plan_optimizer(plan)
+    return RivalSettings(
+        budget=budget.layer_evaluations,
+        batch_size=budget.batch_size,
+        learning_rate=optimizer.learning_rate,
+        weight_decay=optimizer.weight_decay,
+        beta1=optimizer.beta1,
+        beta2=optimizer.beta2,
+        clip=optimizer.clip,
+        warmup=budget.warmup,
+        hold=budget.hold,
+        seed=plan.seed,
+        ema_gamma=optimizer.ema_gamma,
+        precision=optimizer.precision,
+        device=device,
+    )
 
 
 def recorded(directory: Path, asked: Row) -> Row | None:

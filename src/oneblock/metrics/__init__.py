@@ -1,26 +1,33 @@
-"""Scores of generated images (distances on named features, nearest-neighbour shares, class agreement) and of class
-probabilities."""
+"""Scores of generated images (distances on named features, nearest-neighbour shares, class agreement), of generated
+texts (likelihood under a named scorer) and of class probabilities."""
 
 from oneblock.metrics.classification import accuracy, expected_calibration_error, negative_log_likelihood
 from oneblock.metrics.coverage import Coverage, prdc
 from oneblock.metrics.features import FeatureExtractor, default_extractor, extractor_for
 from oneblock.metrics.frechet import MomentAccumulator, Moments, frechet_distance, moments
 from oneblock.metrics.kernel import KernelDistance, kernel_distance
+from oneblock.metrics.likelihood import CausalScorer, GenerativePerplexity, TextScorer, generative_perplexity
+from oneblock.metrics.ngram import NGramScorer
 from oneblock.metrics.quality import ImageQuality, class_agreement, image_quality, real_fid
 
 __all__ = [
+    "CausalScorer",
     "Coverage",
     "FeatureExtractor",
+    "GenerativePerplexity",
     "ImageQuality",
     "KernelDistance",
     "MomentAccumulator",
     "Moments",
+    "NGramScorer",
+    "TextScorer",
     "accuracy",
     "class_agreement",
     "default_extractor",
     "expected_calibration_error",
     "extractor_for",
     "frechet_distance",
+    "generative_perplexity",
     "image_quality",
     "kernel_distance",
     "moments",

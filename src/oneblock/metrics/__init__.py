@@ -1,5 +1,5 @@
 """Scores of generated images (distances on named features, nearest-neighbour shares, class agreement), of generated
-texts (likelihood under a named scorer) and of class probabilities."""
+texts (diversity, likelihood under a named scorer) and of class probabilities."""
 
 from oneblock.metrics.classification import accuracy, expected_calibration_error, negative_log_likelihood
 from oneblock.metrics.coverage import Coverage, prdc
@@ -9,6 +9,15 @@ from oneblock.metrics.kernel import KernelDistance, kernel_distance
 from oneblock.metrics.likelihood import CausalScorer, GenerativePerplexity, TextScorer, generative_perplexity
 from oneblock.metrics.ngram import NGramScorer
 from oneblock.metrics.quality import ImageQuality, class_agreement, image_quality, real_fid
+from oneblock.metrics.text import (
+    SamplingPoint,
+    TextQuality,
+    distinct,
+    matched_perplexity,
+    repetition,
+    text_quality,
+    unigram_entropy,
+)
 
 __all__ = [
     "CausalScorer",
@@ -20,18 +29,25 @@ __all__ = [
     "MomentAccumulator",
     "Moments",
     "NGramScorer",
+    "SamplingPoint",
+    "TextQuality",
     "TextScorer",
     "accuracy",
     "class_agreement",
     "default_extractor",
+    "distinct",
     "expected_calibration_error",
     "extractor_for",
     "frechet_distance",
     "generative_perplexity",
     "image_quality",
     "kernel_distance",
+    "matched_perplexity",
     "moments",
     "negative_log_likelihood",
     "prdc",
     "real_fid",
+    "repetition",
+    "text_quality",
+    "unigram_entropy",
 ]

@@ -9,6 +9,7 @@ from oneblock.metrics.kernel import KernelDistance, kernel_distance
 from oneblock.metrics.likelihood import CausalScorer, GenerativePerplexity, TextScorer, generative_perplexity
 from oneblock.metrics.ngram import NGramScorer
 from oneblock.metrics.quality import ImageQuality, class_agreement, image_quality, real_fid
+from oneblock.metrics.smollm import smollm2_scorer
 from oneblock.metrics.text import (
     SamplingPoint,
     TextQuality,
@@ -48,6 +49,7 @@ __all__ = [
     "prdc",
     "real_fid",
     "repetition",
+    "smollm2_scorer",
     "text_quality",
     "unigram_entropy",
 ]

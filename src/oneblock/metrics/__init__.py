@@ -1,5 +1,5 @@
 """Scores of generated images (distances on named features, nearest-neighbour shares, class agreement), of generated
-texts (diversity, likelihood under a named scorer) and of class probabilities."""
+texts (diversity, likelihood under a named scorer, distance from human texts) and of class probabilities."""
 
 from oneblock.metrics.classification import accuracy, expected_calibration_error, negative_log_likelihood
 from oneblock.metrics.coverage import Coverage, prdc
@@ -19,6 +19,7 @@ from oneblock.metrics.text import (
     text_quality,
     unigram_entropy,
 )
+from oneblock.metrics.text_distance import Mauve, MiniLMFeatures, TextFeatures, mauve
 
 __all__ = [
     "CausalScorer",
@@ -27,10 +28,13 @@ __all__ = [
     "GenerativePerplexity",
     "ImageQuality",
     "KernelDistance",
+    "Mauve",
+    "MiniLMFeatures",
     "MomentAccumulator",
     "Moments",
     "NGramScorer",
     "SamplingPoint",
+    "TextFeatures",
     "TextQuality",
     "TextScorer",
     "accuracy",
@@ -44,6 +48,7 @@ __all__ = [
     "image_quality",
     "kernel_distance",
     "matched_perplexity",
+    "mauve",
     "moments",
     "negative_log_likelihood",
     "prdc",

@@ -113,7 +113,7 @@ def test_scores_are_those_of_the_trained_networks_at_the_same_masks(
 ) -> None:
     words = ("--out", options.out, "--data", text, "--seeds", "1", "--budget", "1k", "--json")
     (found,) = ok("compare", "masked-text", *words, *SMALL, *SCORING, "--arms", "ensemble", "two-blocks")
-    held_out = replace(options, windows=6).held_out(options.open())
+    held_out = replace(options, windows=6).held_out(options.open(), 16)
     networks = {row["arm"]: Averaged(options.out / row["run"]) for row in found["runs"]}
     assert {arm: len(one.networks) for arm, one in networks.items()} == {"ensemble": 4, "two-blocks": 1}
     for row in found["runs"]:

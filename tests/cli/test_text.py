@@ -91,7 +91,19 @@ def test_bits_are_those_of_the_answers(tmp_path: Path, text: str, ok: Ok) -> Non
     """An untrained network answers 1 / 27 to everything."""
     run = tmp_path / "run"
     ok("train", "text", "--out", run, "--data", text, *LENGTH, *TINY, *WORK, "--learning-rate", "1e-30")
-    (row,) = ok("evaluate", run, "--windows", "8", "--token-path", "redraw", "--token-draws", "3", "--json")
+    (row,) = ok(
+        "evaluate",
+        run,
+        "--windows",
+        "8",
+        "--token-path",
+        "redraw",
+        "--token-pool",
+        "mean",
+        "--token-draws",
+        "3",
+        "--json",
+    )
     assert row["bits_after_calls"] == pytest.approx([torch.tensor(27.0).log2().item()] * 2)
     assert row["error"] == pytest.approx(0.0, abs=1e-6)
 

@@ -26,6 +26,8 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("compare", "images"): ("compare", "CompareImages", "train blockwise and its rivals with the same work"),
     ("compare", "classify"): ("compare_classify", "CompareClassify", "the same for classifiers"),
     ("compare", "masked-text"): ("compare_masked", "CompareMaskedText", "the same for masked diffusion of text"),
+    ("compare", "text"): ("compare_text", "CompareText", "the same for autoregressive language models"),
+    ("compare", "recurrent-text"): ("compare_text", "CompareRecurrentText", "the same for those of recurrent depth"),
     ("demo",): ("demo", "Demo", "a small comparison from start to end"),
 }
 

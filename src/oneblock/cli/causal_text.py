@@ -29,7 +29,8 @@ def plan_calls(plan: Plan, options: CallOptions) -> Calls:
     """
     if options.token_calls < 0 or options.token_draws < 1:
         raise ValueError(
-            f"calls={options.token_calls}, token_draws={options.token_draws}: use 0 or more calls and 1 or more draws"
+            f"token_calls={options.token_calls}, token_draws={options.token_draws}: use 0 or more calls and 1 or more "
+            "draws"
         )
     if gpt_config(plan).streams == "none":
         return Calls(levels=plan.edges[:-1], pool="mean")

@@ -5,20 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-from torch import Tensor
-
-from oneblock.cli.comparison import Cell, Comparison, Row, cell_model, record, recorded, train_cell
+from oneblock.cli.comparison import Cell, Row, cell_model, record, recorded, train_cell
 from oneblock.cli.options import parse_count
-from oneblock.cli.text import evaluate_text, held_out, sample_text, text_batches
-from oneblock.cli.text_options import MaskedOptions, TextOptions, TextSamplingOptions
+from oneblock.cli.text import evaluate_text, sample_text, text_batches
+from oneblock.cli.text_comparison import TextComparison
+from oneblock.cli.text_options import MaskedOptions
 from oneblock.cli.text_scores import TextScores
-from oneblock.data import TokenFile, open_text
+from oneblock.data import TokenFile
 from oneblock.guidance import Ensemble
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
+from oneblock.presets import plan_length
 from oneblock.train.shards import open_denoiser
 
 MaskedArm = Literal["end-to-end", "shallow", "ensemble", "blockwise", "two-blocks", "branched"]
@@ -35,7 +34,7 @@ SHOWN = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareMaskedText(Comparison[TokenFile]):
+class CompareMaskedText(TextComparison):
     """Train masked diffusion of text blockwise and otherwise with the same work and show what each one gives.
 
     Arms: `end-to-end` is the whole network as one block (MDLM); `shallow` one of a block's depth, with the whole
@@ -46,21 +45,19 @@ class CompareMaskedText(Comparison[TokenFile]):
     with the same command.
     """
 
+    scores: ClassVar[TextScores] = SCORES
+
     arms: tuple[MaskedArm, ...] = MASKED_ARMS
     """which arms to train"""
-    windows: int = 512
-    """windows of held-out text that every run is scored on"""
     times: int = 4
     """masked shares of every reported band for each of them"""
     report_bands: int = 3
     """bands to report the bound of, the same for every arm"""
-    data: TextOptions = field(default_factory=TextOptions)
     model: MaskedOptions = field(
         default_factory=lambda: MaskedOptions(
             size="nano", budget="300k", batch_size=32, block_batch_size=32, branch=0.5
         )
     )
-    writing: TextSamplingOptions = field(default_factory=TextSamplingOptions)
 
     def check(self, cells: Sequence[Cell], data: TokenFile) -> None:
         if min(self.times, self.report_bands, self.writing.reveals) < 1:
@@ -68,35 +65,13 @@ class CompareMaskedText(Comparison[TokenFile]):
                 f"times={self.times}, report_bands={self.report_bands}, reveals={self.writing.reveals}: use at least "
                 "one of each"
             )
-        self.writing.prompts(data.vocabulary, self.model.length)
-        self.held_out(data)
         super().check(cells, data)
-
-    def open(self) -> TokenFile:
-        return self.data.open()
-
-    def held_out(self, train: TokenFile) -> Tensor:
-        """The windows (n, t) that every run is scored on, in the vocabulary of the training text."""
-        file = open_text(self.data.data, "test", train.vocabulary, root=self.data.data_dir)
-        return held_out(file, self.model.length, self.windows)
 
     def plans(self, cell: Cell, data: TokenFile) -> list[Plan]:
         return arm_plans(self, cell, data)
 
-    def summaries(self, rows: Sequence[Row]) -> list[Row]:
-        return SCORES.summaries(rows)
-
-    def report(self, rows: Sequence[Row]) -> None:
-        SCORES.report(rows)
-
-    def draw(self, rows: Sequence[Row]) -> list[Path]:
-        return SCORES.draw(self.out, rows)
-
     def row(self, cell: Cell) -> Row:
         return run_cell(self, cell)
-
-    def line(self, row: Row) -> str:
-        return f"{row['bits_per_character']:.4f} bits per character"
 
 
 def arm_plans(options: CompareMaskedText, cell: Cell, file: TokenFile) -> list[Plan]:
@@ -139,7 +114,9 @@ def run_cell(options: CompareMaskedText, cell: Cell) -> Row:
     networks = [open_denoiser(run.directory, run.blockwise, device) for run in runs]
     denoiser = networks[0] if len(networks) == 1 else Ensemble(networks)
     bands = make_partition(plans[0].partition.law, options.report_bands)
-    bound = evaluate_text(plans[0], denoiser, options.held_out(file), bands, options.times, device)
+    bound = evaluate_text(
+        plans[0], denoiser, options.held_out(file, plan_length(plans[0])), bands, options.times, device
+    )
     began = time.perf_counter()
     texts = sample_text(plans[0], denoiser, options.writing, cell.seed, device)
     speed = sum(map(len, texts)) / (time.perf_counter() - began)

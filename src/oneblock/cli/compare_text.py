@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -13,14 +12,15 @@ from torch import Tensor
 
 from oneblock import rivals
 from oneblock.cli.causal_text import BATCH, bits_row, evaluate_causal, plan_calls, write_causal
-from oneblock.cli.comparison import Cell, Comparison, Row, cell_model, record, recorded, rival_settings, train_cell
-from oneblock.cli.text import held_out, text_batches
-from oneblock.cli.text_options import CallOptions, CausalOptions, TextOptions, TextSamplingOptions, recurrent_options
+from oneblock.cli.comparison import Cell, Row, cell_model, record, recorded, rival_settings, train_cell
+from oneblock.cli.text import text_batches
+from oneblock.cli.text_comparison import TextComparison
+from oneblock.cli.text_options import CallOptions, CausalOptions, TextSamplingOptions, recurrent_options
 from oneblock.cli.text_scores import TextScores
-from oneblock.data import TokenFile, open_text
+from oneblock.data import TokenFile
 from oneblock.plan import Plan
-from oneblock.presets import gpt_config
-from oneblock.rivals import TruncatedBPTT
+from oneblock.presets import gpt_config, plan_length
+from oneblock.rivals import RivalSettings, TruncatedBPTT
 from oneblock.train.shards import open_denoiser
 
 CausalArm = Literal["end-to-end", "shallow", "ensemble", "blockwise", "branched", "two-streams"]
@@ -36,45 +36,18 @@ RECURRENT_SCORES = replace(TEXT_SCORES, ours=("single-pass",), rivals=("feed-for
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareCausal(Comparison[TokenFile]):
+class CompareCausal(TextComparison):
     """What comparisons of autoregressive models have in common."""
 
-    scores: ClassVar[TextScores]
-
-    windows: int = 512
-    """windows of held-out text that every run is scored on"""
-    data: TextOptions = field(default_factory=TextOptions)
     model: CausalOptions
     answers: CallOptions = field(default_factory=CallOptions)
     writing: TextSamplingOptions = field(default_factory=lambda: TextSamplingOptions(count=2))
 
     def check(self, cells: Sequence[Cell], data: TokenFile) -> None:
-        self.writing.prompts(data.vocabulary, self.model.length)
-        self.held_out(data)
+        super().check(cells, data)
         for cell in cells:
             for plan in self.plans(cell, data):
                 plan_calls(plan, self.answers)
-        super().check(cells, data)
-
-    def open(self) -> TokenFile:
-        return self.data.open()
-
-    def held_out(self, train: TokenFile) -> Tensor:
-        """The windows (n, t) that every run is scored on, in the vocabulary of the training text."""
-        file = open_text(self.data.data, "test", train.vocabulary, root=self.data.data_dir)
-        return held_out(file, self.model.length, self.windows)
-
-    def summaries(self, rows: Sequence[Row]) -> list[Row]:
-        return self.scores.summaries(rows)
-
-    def report(self, rows: Sequence[Row]) -> None:
-        self.scores.report(rows)
-
-    def draw(self, rows: Sequence[Row]) -> list[Path]:
-        return self.scores.draw(self.out, rows)
-
-    def line(self, row: Row) -> str:
-        return f"{row['bits_per_character']:.4f} bits per character"
 
     def row(self, cell: Cell) -> Row:
         file = self.open()
@@ -92,7 +65,7 @@ class CompareCausal(Comparison[TokenFile]):
         """Train and score one run."""
         (run,), row = train_cell(self, cell, [plan], text_batches(plan, file))
         denoiser = open_denoiser(run.directory, run.blockwise, run.device)
-        found = evaluate_causal(plan, denoiser, self.held_out(file), self.answers, run.device)
+        found = evaluate_causal(plan, denoiser, self.held_out(file, plan_length(plan)), self.answers, run.device)
         calls = plan_calls(plan, self.answers)
         began = time.perf_counter()
         seeds = range(cell.seed * self.writing.count, (cell.seed + 1) * self.writing.count)
@@ -165,6 +138,19 @@ class CompareRecurrentText(CompareCausal):
             model = replace(model, streams="none")
         return [model.plan(self.data.data, data)]
 
+    def check(self, cells: Sequence[Cell], data: TokenFile) -> None:
+        super().check(cells, data)
+        for cell in cells:
+            if cell.arm == "truncated-bptt":
+                self._rival(self.plans(cell, data)[0])
+
+    def _rival(self, plan: Plan) -> tuple[TruncatedBPTT, RivalSettings]:
+        settings = rival_settings(plan, self.machine.device)
+        settings = replace(settings, budget=round(self.bptt_share * settings.budget))
+        rival = TruncatedBPTT(gpt_config(plan), self.iterations, self.back)
+        rival.schedule(settings)  # refuses a budget that is too small
+        return rival, settings
+
     def asked(self, cell: Cell) -> dict[str, Any]:
         if cell.arm != "truncated-bptt":
             return super().asked(cell)
@@ -174,13 +160,11 @@ class CompareRecurrentText(CompareCausal):
         if cell.arm != "truncated-bptt":
             return super().scored(cell, plan, file)
         self.machine.torch_device()
-        settings = rival_settings(plan, self.machine.device)
-        settings = replace(settings, budget=round(self.bptt_share * settings.budget))
-        rival = TruncatedBPTT(gpt_config(plan), self.iterations, self.back)
+        rival, settings = self._rival(plan)
         began = time.perf_counter()
         work = sum(report.layer_evaluations for report in rival.steps(text_batches(plan, file), settings))
         seconds = time.perf_counter() - began
-        tokens = self.held_out(file)
+        tokens = self.held_out(file, plan_length(plan))
         assert rival.model is not None, "trained"
         return {
             "arm": cell.arm,

@@ -226,6 +226,7 @@ def recorded(directory: Path, asked: Row) -> Row | None:
 def record(directory: Path, row: Row) -> Row:
     """Write the result of the run at ``directory``; returns it as it is read back."""
     text = json.dumps(row, indent=2) + "\n"
+    directory.mkdir(parents=True, exist_ok=True)
     partial = (directory / RESULT_FILE).with_suffix(".partial")
     partial.write_text(text)
     partial.replace(directory / RESULT_FILE)

@@ -1,0 +1,110 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import TINY
+
+from oneblock.cli.compare_text import CompareRecurrentText, CompareText
+from oneblock.cli.comparison import Cell
+from oneblock.cli.text_options import CausalOptions, TextOptions
+from oneblock.plan import Plan
+from oneblock.presets import gpt_config, plan_budget
+from oneblock.train.strategy import job_specs
+
+Ok = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+SENTENCES = "the cat sat on the mat. a dog ran to the cat and the mat was gone. "
+SMALL = (*TINY, "--length", "16", "--batch-size", "4", "--threads", "1", "--windows", "6", "--seeds", "1", "--json")
+MODEL = CausalOptions(depth=4, width=16, heads=2, blocks=2, length=16, batch_size=4, block_batch_size=4, branch=0.5)
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A text of its own, and a cache of its own for its tokens."""
+    monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path / "data"))
+    path = tmp_path / "cats.txt"
+    path.write_text(SENTENCES * 60)
+    return f"file:{path}"
+
+
+def plans_of(options: CompareText | CompareRecurrentText) -> dict[str, Plan]:
+    file = options.open()
+    return {arm: options.plans(Cell(arm=arm, budget="1k", seed=3), file)[0] for arm in options.arms}
+
+
+def test_the_arms_are_what_they_are_called(tmp_path: Path, text: str) -> None:
+    model = CausalOptions(**{**vars(MODEL), "streams": "one"})
+    plans = plans_of(CompareText(out=tmp_path, data=TextOptions(data=text), model=model))
+    assert {arm: (plan.layers, gpt_config(plan).streams) for arm, plan in plans.items()} == {
+        "end-to-end": ((4,), "none"),
+        "shallow": ((2,), "none"),
+        "ensemble": ((2, 2), "none"),
+        "blockwise": ((2, 2), "one"),
+        "branched": ((2, 2), "one"),
+        "two-streams": ((2, 2), "two"),
+    }
+    assert {arm: plan_budget(plan).branch for arm, plan in plans.items() if plan_budget(plan).branch} == {
+        "branched": 0.5
+    }
+    assert {plan_budget(plan).hold for plan in plans.values()} == {0.5}
+    spent = {arm: sum(job.evaluations for job in job_specs(plan, plan_budget(plan))) for arm, plan in plans.items()}
+    assert all(abs(work - 1000) <= 32 for work in spent.values()), spent
+
+
+def test_a_comparison_of_autoregressive_models(tmp_path: Path, text: str, ok: Ok) -> None:
+    words = ("compare", "text", "--data", text, "--out", tmp_path / "out", *SMALL, "--budget", "512", "--tokens", "4")
+    arms = ("--arms", "end-to-end", "ensemble", "blockwise")
+    (found,) = ok(*words, *arms)
+    rows = {row["arm"]: row for row in found["runs"]}
+    assert {arm: len(row["bits_after_calls"]) for arm, row in rows.items()} == {
+        "end-to-end": 1,
+        "ensemble": 2,
+        "blockwise": 2,
+    }
+    assert all(len(row["samples"]) == 2 and len(row["samples"][0]) == 4 for row in rows.values())
+    assert all(Path(picture).stat().st_size > 1000 for picture in found["pictures"])
+    stored = json.loads((tmp_path / "out" / "blockwise-512-seed0" / "result.json").read_text())
+    assert stored["bits_per_character"] == rows["blockwise"]["bits_per_character"]
+    (again,) = ok(*words, *arms)
+    assert again["runs"] == found["runs"]
+
+
+def test_a_comparison_of_recurrent_depth(tmp_path: Path, text: str, ok: Ok) -> None:
+    words = ("compare", "recurrent-text", "--data", text, "--out", tmp_path / "out", *SMALL[-9:])
+    size = (
+        "--depth",
+        "1",
+        "--width",
+        "16",
+        "--heads",
+        "2",
+        "--budget",
+        "480",
+        "--iterations",
+        "4",
+        "--back",
+        "2",
+        "--tokens",
+        "4",
+    )
+    (found,) = ok(*words, *size, "--token-calls", "3")
+    rows = {row["arm"]: row for row in found["runs"]}
+    assert {arm: len(row["bits_after_calls"]) for arm, row in rows.items()} == {
+        "single-pass": 3,
+        "feed-forward": 1,
+        "truncated-bptt": 3,  # after 1, 2 and 4 iterations
+    }
+    assert rows["single-pass"]["layer_evaluations"] == rows["feed-forward"]["layer_evaluations"] == 480
+    assert rows["truncated-bptt"]["layer_evaluations"] == pytest.approx(3 * 480, abs=4 * (2 + 12))
+    assert rows["truncated-bptt"]["peak_bytes"] > rows["feed-forward"]["peak_bytes"]
+
+
+def test_bad_options_are_refused(tmp_path: Path, text: str, refused: Refused) -> None:
+    words = ("compare", "text", "--data", text, "--out", tmp_path / "out", *SMALL)
+    assert "token_calls=-2" in refused(*words, "--token-calls", "-2")
+    assert "windows=0 leaves nothing to score" in refused(*words, "--windows", "0")
+    assert "arm 'branched' needs --branch above 0" in refused(*words, "--branch", "0")
+    recurrent = ("compare", "recurrent-text", "--data", text, "--out", tmp_path / "out", *SMALL[-9:])
+    assert "back=0: nothing is trained" in refused(*recurrent, "--back", "0")

@@ -45,6 +45,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one-clean": {"streams": "one", "clean": 0.5},
     "two-branched": {"branch": 0.5},
     "one-branched": {"streams": "one", "branch": 0.5},
+    "none-bayes": {"streams": "none", "inputs": "bayes"},
+    "none-bayes-branch80": {"streams": "none", "inputs": "bayes", "branch": 0.8},
+    "one-bayes-branched": {"streams": "one", "inputs": "bayes", "branch": 0.5},
+    "one-bayes-branch80": {"streams": "one", "inputs": "bayes", "branch": 0.8},
+    "one-bayes-branch80-clean": {"streams": "one", "inputs": "bayes", "branch": 0.8, "clean": 0.5},
+    "ensemble-branch80": {"streams": "none", "branch": 0.8},
 }
 
 
@@ -116,7 +122,7 @@ def scores(plan: Plan, denoiser: DenoiserLike, tokens: torch.Tensor) -> dict[str
     """Bits per character after every call."""
     table, streams = token_table(plan), gpt_config(plan).streams
     levels = plan.edges[: plan.num_blocks]
-    if streams == "none":
+    if streams == "none" and plan.recipe["inputs"] != "bayes":
         return {"ensemble": ensemble(plan, denoiser, tokens)}
     found = {}
     for path, pool, draws in (

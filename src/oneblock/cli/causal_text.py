@@ -25,14 +25,15 @@ UNFINISHED = "\ufffd"
 def plan_calls(plan: Plan, options: CallOptions) -> Calls:
     """How the blocks of a plan are called: each once, at the upper edge of its band, unless the options say otherwise.
 
-    Ordinary networks are not told of noise: several are an ensemble, whose probabilities are averaged.
+    Networks that are not told of noise are an ensemble, whose probabilities are averaged; unless Bayes' rule adds what
+    the noisy token tells to their answers.
     """
     if options.token_calls < 0 or options.token_draws < 1:
         raise ValueError(
             f"token_calls={options.token_calls}, token_draws={options.token_draws}: use 0 or more calls and 1 or more "
             "draws"
         )
-    if gpt_config(plan).streams == "none":
+    if gpt_config(plan).streams == "none" and plan.recipe["inputs"] != "bayes":
         return Calls(levels=plan.edges[:-1], pool="mean")
     levels = plan.edges[:-1]
     if options.token_calls:

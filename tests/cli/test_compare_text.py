@@ -44,6 +44,7 @@ def test_the_arms_are_what_they_are_called(tmp_path: Path, text: str) -> None:
         "blockwise": ((2, 2), "one"),
         "branched": ((2, 2), "one"),
         "two-streams": ((2, 2), "two"),
+        "n-gram": ((2, 2), "none"),
     }
     assert {arm: plan_budget(plan).branch for arm, plan in plans.items() if plan_budget(plan).branch} == {
         "branched": 0.5
@@ -55,15 +56,18 @@ def test_the_arms_are_what_they_are_called(tmp_path: Path, text: str) -> None:
 
 def test_a_comparison_of_autoregressive_models(tmp_path: Path, text: str, ok: Ok) -> None:
     words = ("compare", "text", "--data", text, "--out", tmp_path / "out", *SMALL, "--budget", "512", "--tokens", "4")
-    arms = ("--arms", "end-to-end", "ensemble", "blockwise")
+    arms = ("--arms", "end-to-end", "ensemble", "blockwise", "n-gram")
     (found,) = ok(*words, *arms)
     rows = {row["arm"]: row for row in found["runs"]}
     assert {arm: len(row["bits_after_calls"]) for arm, row in rows.items()} == {
         "end-to-end": 1,
         "ensemble": 2,
         "blockwise": 2,
+        "n-gram": 1,
     }
-    assert all(len(row["samples"]) == 2 and len(row["samples"][0]) == 4 for row in rows.values())
+    assert rows["n-gram"]["bits_per_character"] < 1.0 < rows["end-to-end"]["bits_per_character"]  # sentences repeat
+    written = [row["samples"] for arm, row in rows.items() if arm != "n-gram"]
+    assert all(len(texts) == 2 and len(texts[0]) == 4 for texts in written)
     assert all(Path(picture).stat().st_size > 1000 for picture in found["pictures"])
     stored = json.loads((tmp_path / "out" / "blockwise-512-seed0" / "result.json").read_text())
     assert stored["bits_per_character"] == rows["blockwise"]["bits_per_character"]

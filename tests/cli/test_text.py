@@ -123,6 +123,17 @@ def test_more_draws_shorten_the_code(tmp_path: Path, text: str, ok: Ok) -> None:
     assert lengths[1] < 2.6  # far below ln 27 = 3.3
 
 
+def test_what_is_written_is_scored_beside_held_out_text(tmp_path: Path, text: str, ok: Ok) -> None:
+    run = tmp_path / "run"
+    ok("train", "text", "--out", run, "--data", text, *LENGTH, *TINY, *WORK)
+    (row,) = ok("evaluate", run, "--windows", "8", "--texts", "5", "--prompt", "a b c d ", "--tokens", "4", "--json")
+    real, written = row["quality"]
+    assert (real["texts"], written["texts"]) == ("held-out", "written")
+    assert real["num_texts"] == written["num_texts"] == 5
+    assert real["num_characters"] == written["num_characters"] == 60
+    assert real["bits_per_character"] < 1.0 < written["bits_per_character"]  # the sentences stand in the training text
+
+
 def test_rows_of_bytes_count_bytes() -> None:
     nats = torch.full((2, 3, 4), 2.0)
     tokens = Bytes().encode("abcdefghijkl").view(3, 4)

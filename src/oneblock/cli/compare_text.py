@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,15 +16,16 @@ from oneblock.cli.causal_text import BATCH, bits_row, evaluate_causal, plan_call
 from oneblock.cli.comparison import Cell, Row, cell_model, record, recorded, rival_settings, train_cell
 from oneblock.cli.text import text_batches
 from oneblock.cli.text_comparison import TextComparison
-from oneblock.cli.text_options import CallOptions, CausalOptions, TextSamplingOptions, recurrent_options
+from oneblock.cli.text_options import CallOptions, CausalOptions, TextSamplingOptions, ordinary, recurrent_options
 from oneblock.cli.text_scores import TextScores
+from oneblock.cli.writing import n_grams
 from oneblock.data import TokenFile
 from oneblock.plan import Plan
 from oneblock.presets import gpt_config, plan_length
 from oneblock.rivals import RivalSettings, TruncatedBPTT
 from oneblock.train.shards import open_denoiser
 
-CausalArm = Literal["end-to-end", "shallow", "ensemble", "blockwise", "branched", "two-streams"]
+CausalArm = Literal["end-to-end", "shallow", "ensemble", "blockwise", "branched", "two-streams", "n-gram"]
 RecurrentArm = Literal["single-pass", "feed-forward", "truncated-bptt"]
 TEXT_SCORES = TextScores(
     ours=("blockwise", "branched", "two-streams"),
@@ -33,6 +35,22 @@ TEXT_SCORES = TextScores(
     unit="bits per character",
 )
 RECURRENT_SCORES = replace(TEXT_SCORES, ours=("single-pass",), rivals=("feed-forward", "truncated-bptt"))
+
+
+def untrained_row(cell: Cell) -> Row:
+    """What every row has, of a run that no plan trains."""
+    return {
+        "arm": cell.arm,
+        "seed": cell.seed,
+        "layers": [],
+        "parameters": None,
+        "layer_evaluations": 0,
+        "train_seconds": None,
+        "peak_bytes": None,
+        "peak_bytes_checkpointing": None,
+        "characters_per_second": None,
+        "samples": [],
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +99,9 @@ class CompareText(CompareCausal):
     Arms: `end-to-end` is an ordinary GPT; `shallow` one of a block's depth, with the whole budget; `ensemble` as many
     shallow ones as there are blocks, which share the budget, their probabilities averaged; `blockwise` trains each
     block alone to denoise the next token, carried by the token before it; `branched` does so from a common seed block
-    (--branch); `two-streams` is blockwise with noisy tokens beside the text, at twice the work for each text. All arms
-    keep the learning rate constant for the same share of their steps. A comparison that was stopped goes on with the
-    same command.
+    (--branch); `two-streams` is blockwise with noisy tokens beside the text, at twice the work for each text; `n-gram`
+    counts six characters in a row and trains nothing. All arms keep the learning rate constant for the same share of
+    their steps. A comparison that was stopped goes on with the same command.
     """
 
     scores: ClassVar[TextScores] = TEXT_SCORES
@@ -99,13 +117,30 @@ class CompareText(CompareCausal):
         model = cell_model(self.model, cell)
         if cell.arm == "two-streams":
             model = replace(model, streams="two")
-        if cell.arm in ("end-to-end", "shallow", "ensemble"):
-            model = replace(model, streams="none")
+        if cell.arm in ("end-to-end", "shallow", "ensemble", "n-gram"):
+            model = ordinary(model)
         if cell.arm == "shallow":
             model = replace(model, depth=max(model.plan(self.data.data, data).layers))
         if cell.arm in ("end-to-end", "shallow"):
             model = replace(model, blocks=1, layers=())
         return [model.plan(self.data.data, data)]
+
+    def scored(self, cell: Cell, plan: Plan, file: TokenFile) -> Row:
+        if cell.arm != "n-gram":
+            return super().scored(cell, plan, file)
+        began = time.perf_counter()
+        scorer = n_grams(file)
+        seconds = time.perf_counter() - began
+        texts = [file.vocabulary.decode(row) for row in self.held_out(file, plan_length(plan))]
+        bits = torch.tensor([nats / len(text.encode()) for (nats, _), text in zip(scorer(texts), texts, strict=True)])
+        bits = bits.double() / math.log(2)
+        return {
+            **untrained_row(cell),
+            "train_seconds": seconds,
+            "bits_per_character": float(bits.mean()),
+            "error": float(bits.std() / len(bits) ** 0.5),
+            "bits_after_calls": [float(bits.mean())],
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +170,7 @@ class CompareRecurrentText(CompareCausal):
     def plans(self, cell: Cell, data: TokenFile) -> list[Plan]:
         model = cell_model(self.model, cell)
         if cell.arm != "single-pass":
-            model = replace(model, streams="none")
+            model = ordinary(model)
         return [model.plan(self.data.data, data)]
 
     def check(self, cells: Sequence[Cell], data: TokenFile) -> None:
@@ -167,17 +202,12 @@ class CompareRecurrentText(CompareCausal):
         tokens = self.held_out(file, plan_length(plan))
         assert rival.model is not None, "trained"
         return {
-            "arm": cell.arm,
-            "seed": cell.seed,
-            "layers": [],
+            **untrained_row(cell),
             "parameters": sum(p.numel() for p in rival.model.parameters()),
             "layer_evaluations": work,
             "train_seconds": seconds,
             "peak_bytes": rivals.training_peak(rival, settings).total,
-            "peak_bytes_checkpointing": None,
             **bits_row(self._nats(rival, tokens), tokens, file.vocabulary),
-            "characters_per_second": None,
-            "samples": [],
         }
 
     def _nats(self, rival: TruncatedBPTT, tokens: Tensor) -> Tensor:

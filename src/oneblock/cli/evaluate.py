@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from oneblock.cli.labels import LabelOptions, evaluate_labels, show_labels
 from oneblock.cli.options import DataOptions, MachineOptions, SamplingOptions, check_data
 from oneblock.cli.sample import sample_images
 from oneblock.cli.text import evaluate_text, held_out, plan_text
-from oneblock.cli.text_options import CallOptions
+from oneblock.cli.text_options import CallOptions, TextSamplingOptions
+from oneblock.cli.writing import show_quality, written_quality
 from oneblock.data import EncodedSource, to_float
 from oneblock.metrics import default_extractor, extractor_for, image_quality
 from oneblock.metrics.quality import inception_weights, real_fid
@@ -37,7 +38,7 @@ class Evaluate:
     Frechet distance is on our own features and stands beside the distance of real images to real images; it is not
     comparable with published FID. Of a classifier: accuracy after every call of a block, calibration and likelihood.
     Of masked text: a bound on the bits per character, with its Monte-Carlo error. Of autoregressive text: bits per
-    character after every call.
+    character after every call. Of all text, with --texts, what it writes beside held-out text of the same length.
     """
 
     model: Positional[Path]
@@ -52,6 +53,8 @@ class Evaluate:
     """file of torch-fidelity's Inception weights, for the published FID beside our own distances"""
     windows: int = 512
     """windows of held-out text"""
+    texts: int = 0
+    """texts to write and to score too: diversity, and likelihood under n-grams of the training text"""
     times: int = 4
     """masked shares of every band for each of them"""
     json: bool = False
@@ -60,6 +63,7 @@ class Evaluate:
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     labels: LabelOptions = field(default_factory=LabelOptions)
     answers: CallOptions = field(default_factory=CallOptions)
+    writing: TextSamplingOptions = field(default_factory=TextSamplingOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def run(self) -> None:
@@ -115,12 +119,19 @@ class Evaluate:
         else:
             row = evaluate_text(plan, denoiser, tokens, self._bands(plan), self.times, device)
             parts = [(f"nats of band {b}", nats) for b, nats in enumerate(row["nats_per_band"])]
+        if self.texts:
+            train = plan_text(plan, "train", data, self.data.data_dir)
+            writing = replace(self.writing, count=self.texts)
+            seed = self.sampling.sample_seed
+            row["quality"] = written_quality(plan, denoiser, writing, self.answers, seed, device, train, tokens)
         if self.json:
             console.emit(row)
             return
         shown = [(name, row[name]) for name in ("bits_per_character", "error", "nats_per_token")]
         lines = [(name, f"{value:.4f}") for name, value in [*shown, *parts]]
         console.table(f"held-out text, {row['tokens']:,} tokens", ("score", "value"), lines)
+        if self.texts:
+            show_quality(row["quality"])
 
 
 def evaluate_model(

@@ -12,7 +12,14 @@ from oneblock.cli.class_options import ClassifyOptions
 from oneblock.cli.image_options import ImageOptions
 from oneblock.cli.options import ModelOptions, changed_words, parse_bytes
 from oneblock.cli.picture import bars
-from oneblock.cli.text_options import CausalOptions, MaskedOptions, TextOptions, num_symbols, recurrent_options
+from oneblock.cli.text_options import (
+    CausalOptions,
+    MaskedOptions,
+    TextOptions,
+    num_symbols,
+    ordinary,
+    recurrent_options,
+)
 from oneblock.data import Bytes
 from oneblock.memory import PeakBytes
 from oneblock.plan import Plan
@@ -230,7 +237,7 @@ class PlanText(PlanWriting):
     def plan(self, blocks: int) -> Plan:
         model = _with_blocks(self.model, blocks)
         if blocks == 1 and model.prelude + model.coda == 0:
-            model = replace(model, streams="none")
+            model = ordinary(model)
         return with_symbols(model.plan_for(Bytes()), num_symbols(self.vocabulary))
 
 

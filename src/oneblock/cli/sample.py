@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,13 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tyro.conf import Positional
 
-from oneblock.blockwise import Denoiser, DenoiserLike
+from oneblock.blockwise import DenoiserLike
 from oneblock.cli import console
-from oneblock.cli.causal_text import plan_calls, write_causal
 from oneblock.cli.options import MachineOptions, SamplingOptions, check_codec, open_codec
 from oneblock.cli.picture import image_grid
-from oneblock.cli.text import sample_text
 from oneblock.cli.text_options import CallOptions, TextSamplingOptions
+from oneblock.cli.writing import write_texts
 from oneblock.data import Codec, to_uint8
 from oneblock.guidance import ClassifierFree
 from oneblock.plan import Plan
@@ -88,24 +86,14 @@ class Sample:
     def _text(self, plan: Plan) -> None:
         device = self.machine.torch_device()
         denoiser = open_denoiser(self.model, blockwise(plan), device, self.sampling.resident)
-        for pieces in self._texts(plan, denoiser, device):
+        seed = self.sampling.sample_seed
+        for pieces in write_texts(plan, denoiser, self.writing, self.answers, seed, device):
             if self.json:
                 console.emit({"text": "".join(pieces)})
             else:
                 for piece in pieces:
                     print(piece, end="", flush=True)
                 print("\n")
-
-    def _texts(self, plan: Plan, denoiser: Denoiser, device: torch.device) -> Iterator[Iterable[str]]:
-        """Texts, each in pieces as they are written."""
-        seed = self.sampling.sample_seed
-        if plan.task == "masked-text":
-            yield from ([text] for text in sample_text(plan, denoiser, self.writing, seed, device))
-            return
-        calls = plan_calls(plan, self.answers)
-        self.writing.check_count()
-        for i in range(self.writing.count):
-            yield write_causal(plan, denoiser, self.writing, calls, seed + i, device)
 
 
 def sample_images(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -137,6 +137,11 @@ class CausalOptions(ModelOptions):
             clean=self.clean,
         )
         return causal_plan(self.filled(recipe, TEXT_RATE))
+
+
+def ordinary(model: CausalOptions) -> CausalOptions:
+    """An ordinary language model in the place of one that denoises tokens."""
+    return replace(model, streams="none", inputs="evidence", clean=0.0)
 
 
 def recurrent_options() -> CausalOptions:

@@ -18,7 +18,7 @@ from oneblock.cli.class_options import ClassifyOptions
 from oneblock.cli.image_options import ImageOptions
 from oneblock.cli.options import DataOptions, MachineOptions
 from oneblock.cli.text import text_batches
-from oneblock.cli.text_options import CausalOptions, MaskedOptions, TextOptions, recurrent_options
+from oneblock.cli.text_options import CausalOptions, MaskedOptions, TextOptions, ordinary, recurrent_options
 from oneblock.data import Batches
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, write_plan
@@ -173,7 +173,7 @@ class TrainText(Train):
         file = self.data.open()
         model = self.model
         if self.strategy == "end-to-end":
-            model = replace(model, blocks=1, layers=(), streams="none")
+            model = ordinary(replace(model, blocks=1, layers=()))
         plan = model.plan(self.data.data, file)
         return plan, text_batches(plan, file)
 

@@ -1,0 +1,73 @@
+"""Text as it is written, by any model of text, and how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oneblock.blockwise import Denoiser
+from oneblock.cli import console
+from oneblock.cli.causal_text import plan_calls, write_causal
+from oneblock.cli.text import sample_text
+from oneblock.cli.text_options import CallOptions, TextSamplingOptions
+from oneblock.data import TokenFile
+from oneblock.metrics import NGramScorer, text_quality
+from oneblock.plan import Plan
+
+ORDER = 6
+"""Of the n-grams that score text; the best of 3 to 10 on held-out English (docs/log.md)."""
+
+
+def write_texts(
+    plan: Plan,
+    denoiser: Denoiser,
+    writing: TextSamplingOptions,
+    answers: CallOptions,
+    seed: int,
+    device: torch.device,
+) -> Iterator[Iterable[str]]:
+    """Texts, each in pieces as they are written; the texts of masked diffusion are one piece each."""
+    if plan.task == "masked-text":
+        yield from ([text] for text in sample_text(plan, denoiser, writing, seed, device))
+        return
+    calls = plan_calls(plan, answers)
+    writing.check_count()
+    for i in range(writing.count):
+        yield write_causal(plan, denoiser, writing, calls, seed + i, device)
+
+
+def n_grams(train: TokenFile) -> NGramScorer:
+    """A language model of n-grams of the training text, which needs no training."""
+    return NGramScorer([train.vocabulary.decode(train.tokens.long())], ORDER)
+
+
+def written_quality(
+    plan: Plan,
+    denoiser: Denoiser,
+    writing: TextSamplingOptions,
+    answers: CallOptions,
+    seed: int,
+    device: torch.device,
+    train: TokenFile,
+    held_out: Tensor,
+) -> list[dict[str, Any]]:
+    """Diversity and likelihood under the training text's n-grams (``metrics.text``): of as many held-out windows
+    (n, t) as there are written texts, cut to their length, and of the texts."""
+    texts = ["".join(pieces) for pieces in write_texts(plan, denoiser, writing, answers, seed, device)]
+    scorer, length = n_grams(train), len(texts[0])
+    real = [train.vocabulary.decode(row)[:length] for row in held_out[: len(texts)]]
+    found = {"held-out": text_quality(real, scorer), "written": text_quality(texts, scorer)}
+    return [{"texts": name, **quality.as_row()} for name, quality in found.items()]
+
+
+def show_quality(rows: Sequence[dict[str, Any]]) -> None:
+    """Print a table of ``written_quality``."""
+    names = ("distinct_1", "distinct_2", "distinct_4", "repetition_4", "unigram_entropy", "bits_per_character")
+    lines = [(row["texts"], *(f"{row[name]:.4f}" for name in names)) for row in rows]
+    title = f"{rows[0]['num_texts']} texts, by {rows[0]['unit']}; bits per character under {rows[0]['scorer']}"
+    console.table(title, ("texts", *names), lines)
+    if rows[-1]["note"]:
+        console.say(rows[-1]["note"])

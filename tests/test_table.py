@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from oneblock.table import (
+    cooccurrence,
     normalised,
     open_variance,
     orthonormal,
@@ -112,6 +113,32 @@ def test_classes_closer_together_are_harder_to_tell_apart() -> None:
     assert all(a + 0.05 < b for a, b in itertools.pairwise(entropies))
 
 
+def test_symbols_with_the_same_neighbours_lie_close_together() -> None:
+    """0 and 1 stand between 2 and 3 alike; 4 and 5 keep to themselves."""
+    choice = torch.randint(2, (2000, 2), generator=torch.Generator().manual_seed(0))
+    words = torch.stack([torch.full((2000,), 2), choice[:, 0], torch.full((2000,), 3)], 1)
+    others = torch.tensor([[4, 5, 5]]).expand(2000, 3)
+    tokens = torch.cat([words.flatten(), others.flatten()])
+    table = cooccurrence(tokens, 6, 6, reach=1)
+    torch.testing.assert_close(table.norm(dim=-1), torch.ones(6))
+    alike = table @ table.mT
+    assert float(alike[0, 1]) > 0.99
+    assert float(alike[:4, 4:].abs().max()) < 0.1 and float(alike[0, 2:4].max()) < 0.7
+    narrow = cooccurrence(tokens, 6, 3, reach=1)
+    assert narrow.shape == (6, 3) and float(narrow[0] @ narrow[1]) > 0.99
+    assert torch.equal(cooccurrence(tokens, 6, 3, reach=1), narrow)
+
+
+def test_information_of_a_pair_by_hand() -> None:
+    """Two symbols in turn: with nearly all pairs (0, 1), PMI is ln 2 off the diagonal and 0 on it."""
+    tokens = torch.arange(4000) % 2
+    table = cooccurrence(tokens, 2, 1, reach=1)
+    torch.testing.assert_close(table.abs(), torch.ones(2, 1))
+    pairs = cooccurrence(tokens, 2, 2, reach=1)
+    torch.testing.assert_close(pairs.abs(), torch.full((2, 2), 0.5**0.5), rtol=1e-3, atol=1e-3)
+    assert float(pairs[0] @ pairs[1]) == pytest.approx(0.0, abs=1e-3)
+
+
 def test_wrong_tables_are_refused() -> None:
     for make in (lambda: simplex(1), lambda: orthonormal(1, 4, 0), lambda: random_unit(1, 4, 0)):
         with pytest.raises(ValueError, match="num_classes=1 leaves nothing to tell apart; use 2 or more"):
@@ -126,6 +153,8 @@ def test_wrong_tables_are_refused() -> None:
         normalised(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
     with pytest.raises(ValueError, match=r"rows \[0, 1\] of the table are 0"):
         prototypes(torch.ones(2, 3), torch.tensor([0, 1]), 2)
+    with pytest.raises(ValueError, match="width=5 of co-occurrence vectors; use 1 to the number of symbols, 4"):
+        cooccurrence(torch.arange(4), 4, 5)
 
 
 def test_open_variance_runs_from_all_to_none() -> None:

@@ -47,6 +47,36 @@ def prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return normalised(means - means.mean(0)).float()
 
 
+def cooccurrence(tokens: Tensor, vocabulary: int, width: int, reach: int = 2) -> Tensor:
+    """(v, width): symbols that stand among the same neighbours lie close together, at norm 1.
+
+    Rows are the leading eigenvectors of the positive pointwise mutual information of symbols at most ``reach`` places
+    apart, times the roots of their eigenvalues (Levy and Goldberg, "Neural Word Embedding as Implicit Matrix
+    Factorization", Sections 3.2 and 3.3, NeurIPS 2014; symmetric, without their shift). The sign of every column makes
+    its largest entry positive.
+
+    Args:
+        tokens: a text (t,), symbols 0 .. vocabulary - 1.
+        width: columns, up to ``vocabulary``.
+    """
+    if not 1 <= width <= vocabulary:
+        raise ValueError(f"width={width} of co-occurrence vectors; use 1 to the number of symbols, {vocabulary}")
+    tokens = tokens.long()
+    counts = torch.zeros(vocabulary * vocabulary, dtype=torch.float64)
+    for distance in range(1, reach + 1):
+        pairs = tokens[:-distance] * vocabulary + tokens[distance:]
+        counts += torch.bincount(pairs, minlength=len(counts))
+    joint = counts.view(vocabulary, vocabulary)
+    joint = joint + joint.mT + 1.0 / vocabulary  # symbols that never occur have a direction too
+    share = joint.sum(1) / joint.sum()
+    information = (joint / joint.sum() / share[:, None] / share).log().clamp_min(0.0)
+    values, vectors = torch.linalg.eigh(information)
+    order = values.abs().argsort(descending=True)[:width]
+    columns = vectors[:, order]
+    columns = columns * columns.gather(0, columns.abs().argmax(0, keepdim=True)).sign()
+    return normalised(columns * values[order].abs().sqrt()).float()
+
+
 def normalised(rows: Tensor) -> Tensor:
     """``rows`` (k, d) at norm 1; a row of zeros is a ``ValueError``."""
     norms = rows.norm(dim=-1, keepdim=True)

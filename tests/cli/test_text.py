@@ -12,7 +12,7 @@ from oneblock.cli.causal_text import bits_row, plan_calls, token_nats
 from oneblock.cli.plan import PlanRecurrentText, PlanText
 from oneblock.cli.text_options import CallOptions, CausalOptions, recurrent_options
 from oneblock.data import Bytes, Characters
-from oneblock.presets import blockwise, training_flops, training_peak
+from oneblock.presets import blockwise, token_table, training_flops, training_peak
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.shards import open_denoiser, open_plan
 
@@ -85,6 +85,18 @@ def test_recurrent_depth_is_one_block_that_is_called_often(tmp_path: Path, text:
     assert [len(row["bits_after_calls"]) for row in rows] == [1, 5]
     (row,) = ok("sample", run, "--count", "1", "--token-calls", "3", "--json")
     assert len(row["text"]) == 16
+
+
+def test_a_table_of_cooccurrence_stands_in_the_plan(tmp_path: Path, text: str, ok: Ok) -> None:
+    run = tmp_path / "run"
+    words = ("--table", "co-occurrence", "--label-width", "5", *LENGTH, *TINY, *WORK)
+    ok("train", "text", "--out", run, "--data", text, *words)
+    plan = open_plan(run)
+    table = token_table(plan)
+    assert table.shape == (27, 5) and len(plan.recipe["rows"]) == 27 * 5  # type: ignore[arg-type]
+    torch.testing.assert_close(table.norm(dim=-1), torch.ones(27))
+    (row,) = ok("evaluate", run, "--windows", "4", "--json")
+    assert 0 < row["bits_per_character"] < 10
 
 
 def test_bits_are_those_of_the_answers(tmp_path: Path, text: str, ok: Ok) -> None:

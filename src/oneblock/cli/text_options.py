@@ -12,13 +12,14 @@ from oneblock.cli.options import ModelOptions
 from oneblock.data import BytePair, Bytes, Characters, TokenFile, Vocabulary, open_text, read_texts
 from oneblock.models.gpt import Streams
 from oneblock.plan import Plan
-from oneblock.presets import CausalRecipe, MaskedRecipe, causal_plan, masked_plan
+from oneblock.presets import SIZES, CausalRecipe, MaskedRecipe, causal_plan, masked_plan
 from oneblock.presets.base import TEXT_RATE
 from oneblock.presets.causal import TokenTable
 from oneblock.presets.classify import LabelInput, LabelLaw
 from oneblock.presets.masked import Schedule
 from oneblock.sample.causal import TextPath, TextPool
 from oneblock.sample.masked import Reveal
+from oneblock.table import cooccurrence
 
 KNOWN: dict[str, Vocabulary] = {"characters": Characters(), "bytes": Bytes()}
 """Vocabularies that need no text to learn from."""
@@ -104,9 +105,10 @@ class CausalOptions(ModelOptions):
     coda: int = 0
     """layers after them"""
     table: TokenTable = "simplex"
-    """the vectors that stand for the symbols; random ones suit large vocabularies"""
+    """the vectors that stand for the symbols; random ones suit large vocabularies, and those of co-occurrence lie close
+    where symbols have the same neighbours in the training text"""
     label_width: int = 0
-    """length of random vectors (0: the width of the network)"""
+    """length of random and co-occurrence vectors (0: the width of the network, at most one for each symbol)"""
     law: LabelLaw = "entropy"
     """noise levels by how much they leave open of a token, or EDM's log-normal"""
     inputs: LabelInput = "evidence"
@@ -117,13 +119,21 @@ class CausalOptions(ModelOptions):
 
     def plan(self, data: str, file: TokenFile) -> Plan:
         """The plan of a run on the text of ``file``."""
-        return self.plan_for(file.vocabulary, data, file.fingerprint())
+        rows: tuple[float, ...] = ()
+        if self.table == "co-occurrence":
+            size = file.vocabulary.size
+            width = self.label_width or min(size, self.width or SIZES[self.size][1])
+            rows = tuple(round(value, 6) for value in cooccurrence(file.tokens, size, width).flatten().tolist())
+        return self.plan_for(file.vocabulary, data, file.fingerprint(), rows)
 
-    def plan_for(self, vocabulary: Vocabulary, data: str = "", fingerprint: str = "") -> Plan:
+    def plan_for(
+        self, vocabulary: Vocabulary, data: str = "", fingerprint: str = "", rows: tuple[float, ...] = ()
+    ) -> Plan:
         """The plan of a run on text that need not be at hand."""
         recipe = CausalRecipe(
             data=data,
             fingerprint=fingerprint,
+            rows=rows,
             vocabulary=vocabulary,
             length=self.length,
             kv_heads=self.kv_heads,

@@ -18,11 +18,11 @@ from oneblock.plan import Plain, Plan
 from oneblock.precondition import Evidence, Frame, Logits
 from oneblock.presets.base import Recipe, network_config
 from oneblock.presets.classify import LabelInput, LabelLaw, table_law
-from oneblock.table import random_unit, simplex
+from oneblock.table import normalised, random_unit, simplex
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.causal import CausalText
 
-TokenTable = Literal["simplex", "random"]
+TokenTable = Literal["simplex", "random", "co-occurrence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class CausalRecipe(Recipe):
         streams: where the noisy targets stand (``models.gpt``); ``"none"`` is an ordinary language model.
         prelude, coda: layers before and after those that ``depth`` counts; with either above 0 it is a recurrent-depth
             network.
-        table: the rows that stand for the symbols: a simplex, or random unit vectors of length ``label_width`` (0: the
-            width of the network).
+        table: the rows that stand for the symbols: a simplex, random unit vectors of length ``label_width`` (0: the
+            width of the network), or those of ``table.cooccurrence``, whose values are ``rows``.
         law, inputs: see ``presets.classify.ClassifyRecipe``.
         clean: share of every batch without any information in z (``tasks.causal.CausalText``).
     """
@@ -49,6 +49,7 @@ class CausalRecipe(Recipe):
     prelude: int = 0
     coda: int = 0
     table: TokenTable = "simplex"
+    rows: tuple[float, ...] = ()
     label_width: int = 0
     law: LabelLaw = "entropy"
     inputs: LabelInput = "evidence"
@@ -58,7 +59,7 @@ class CausalRecipe(Recipe):
 def causal_plan(recipe: CausalRecipe) -> Plan:
     """The plan of a run on autoregressive text; ``ValueError`` on anything that does not fit together."""
     depth, width, heads = recipe.dimensions
-    table = _table(recipe.table, recipe.vocabulary.size, recipe.label_width or width, recipe.seed)
+    table = _table(recipe.table, recipe.vocabulary.size, recipe.label_width or width, recipe.seed, recipe.rows)
     config = GPTConfig(
         vocabulary=recipe.vocabulary.size,
         context=recipe.length,
@@ -76,6 +77,7 @@ def causal_plan(recipe: CausalRecipe) -> Plan:
         **cast(Mapping[str, Plain], recipe.vocabulary.to_dict()),
         "table": recipe.table,
         "table_width": table.shape[1],
+        "rows": list(recipe.rows),
         "inputs": recipe.inputs,
         "clean": recipe.clean,
         "passes": passes,
@@ -101,11 +103,20 @@ def gpt_config(plan: Plan) -> GPTConfig:
 def token_table(plan: Plan) -> Tensor:
     """(v, k): the rows that stand for the symbols of a plan for autoregressive text."""
     kind, width = cast(TokenTable, plan.recipe["table"]), cast(int, plan.recipe["table_width"])
-    return _table(kind, gpt_config(plan).vocabulary, width, plan.seed)
+    rows = tuple(cast(list[float], plan.recipe["rows"]))
+    return _table(kind, gpt_config(plan).vocabulary, width, plan.seed, rows)
 
 
-def _table(kind: TokenTable, vocabulary: int, width: int, seed: int) -> Tensor:
-    return simplex(vocabulary) if kind == "simplex" else random_unit(vocabulary, width, seed)
+def _table(kind: TokenTable, vocabulary: int, width: int, seed: int, rows: tuple[float, ...]) -> Tensor:
+    if kind == "simplex":
+        return simplex(vocabulary)
+    if kind == "random":
+        return random_unit(vocabulary, width, seed)
+    if not rows or len(rows) % vocabulary:
+        raise ValueError(
+            f"rows={len(rows)} numbers do not make {vocabulary} rows; give those of oneblock.table.cooccurrence"
+        )
+    return normalised(torch.tensor(rows).view(vocabulary, -1))
 
 
 def token_frame(plan: Plan, table: Tensor) -> Frame:

@@ -107,6 +107,8 @@ def variant_plan(options: argparse.Namespace, name: str, seed: int, file: TokenF
         vocabulary=file.vocabulary,
         length=options.length,
         size="nano",
+        streams="two",
+        inputs="evidence",
         batch_size=options.batch_size,
         block_batch_size=options.batch_size,
         hold=0.5,

@@ -35,19 +35,25 @@ def plans_of(options: CompareText | CompareRecurrentText) -> dict[str, Plan]:
 
 
 def test_the_arms_are_what_they_are_called(tmp_path: Path, text: str) -> None:
-    model = CausalOptions(**{**vars(MODEL), "streams": "one"})
-    plans = plans_of(CompareText(out=tmp_path, data=TextOptions(data=text), model=model))
+    plans = plans_of(CompareText(out=tmp_path, data=TextOptions(data=text), model=MODEL))
     assert {arm: (plan.layers, gpt_config(plan).streams) for arm, plan in plans.items()} == {
         "end-to-end": ((4,), "none"),
         "shallow": ((2,), "none"),
         "ensemble": ((2, 2), "none"),
+        "branched-ensemble": ((2, 2), "none"),
         "blockwise": ((2, 2), "one"),
         "branched": ((2, 2), "one"),
         "two-streams": ((2, 2), "two"),
         "n-gram": ((2, 2), "none"),
     }
     assert {arm: plan_budget(plan).branch for arm, plan in plans.items() if plan_budget(plan).branch} == {
-        "branched": 0.5
+        "branched": 0.5,
+        "branched-ensemble": 0.5,
+    }
+    assert {arm for arm, plan in plans.items() if plan.recipe["inputs"] == "bayes"} == {
+        "blockwise",
+        "branched",
+        "two-streams",
     }
     assert {plan_budget(plan).hold for plan in plans.values()} == {0.5}
     spent = {arm: sum(job.evaluations for job in job_specs(plan, plan_budget(plan))) for arm, plan in plans.items()}

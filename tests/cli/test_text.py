@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from commands import TINY, WORK
 from oneblock.cli.__main__ import main
 from oneblock.cli.causal_text import bits_row, plan_calls, token_nats
 from oneblock.cli.plan import PlanRecurrentText, PlanText
-from oneblock.cli.text_options import CallOptions, CausalOptions, recurrent_options
+from oneblock.cli.text_options import CallOptions, CausalOptions, ordinary, recurrent_options
 from oneblock.data import Bytes, Characters
 from oneblock.presets import blockwise, token_table, training_flops, training_peak
 from oneblock.train.checkpoint import checkpoints
@@ -102,7 +103,21 @@ def test_a_table_of_cooccurrence_stands_in_the_plan(tmp_path: Path, text: str, o
 def test_bits_are_those_of_the_answers(tmp_path: Path, text: str, ok: Ok) -> None:
     """An untrained network answers 1 / 27 to everything."""
     run = tmp_path / "run"
-    ok("train", "text", "--out", run, "--data", text, *LENGTH, *TINY, *WORK, "--learning-rate", "1e-30")
+    ok(
+        "train",
+        "text",
+        "--out",
+        run,
+        "--data",
+        text,
+        *LENGTH,
+        *TINY,
+        *WORK,
+        "--learning-rate",
+        "1e-30",
+        "--inputs",
+        "evidence",
+    )
     (row,) = ok(
         "evaluate",
         run,
@@ -123,12 +138,16 @@ def test_bits_are_those_of_the_answers(tmp_path: Path, text: str, ok: Ok) -> Non
 def test_more_draws_shorten_the_code(tmp_path: Path, text: str, ok: Ok) -> None:
     run = tmp_path / "run"
     words = (*TINY, "--batch-size", "16", "--block-batch-size", "16", "--budget", "20k", "--threads", "1")
-    ok("train", "text", "--out", run, "--data", text, *LENGTH, "--streams", "one", *words)
+    ok("train", "text", "--out", run, "--data", text, *LENGTH, "--inputs", "evidence", *words)
     plan = open_plan(run)
     denoiser = open_denoiser(run, blockwise(plan), torch.device("cpu"))
     tokens = torch.stack([Characters().encode(SENTENCES)[i : i + 16] for i in range(8)])
     lengths = [
-        float(token_nats(plan, denoiser, tokens, CallOptions(token_path="redraw", token_draws=draws))[-1].mean())
+        float(
+            token_nats(plan, denoiser, tokens, CallOptions(token_path="redraw", token_pool="last", token_draws=draws))[
+                -1
+            ].mean()
+        )
         for draws in (1, 16)
     ]
     assert lengths[1] < lengths[0] - 0.01
@@ -160,7 +179,7 @@ def test_levels_are_the_upper_edges_or_equal_steps_of_mass() -> None:
     assert plan_calls(plan, CallOptions()).levels == plan.edges[:-1]
     law, four = plan.partition.law, plan_calls(plan, CallOptions(token_calls=4)).levels
     torch.testing.assert_close(law.cdf(torch.tensor(four)).float(), torch.tensor([1.0, 0.75, 0.5, 0.25]))
-    ensemble = CausalOptions(size="nano", blocks=3, streams="none").plan_for(Characters())
+    ensemble = ordinary(CausalOptions(size="nano", blocks=3)).plan_for(Characters())
     assert plan_calls(ensemble, CallOptions(token_calls=9)).pool == "mean"
     assert len(plan_calls(ensemble, CallOptions()).levels) == 3
     with pytest.raises(ValueError, match="token_calls=-1, token_draws=1: use 0 or more calls and 1 or more draws"):
@@ -168,12 +187,14 @@ def test_levels_are_the_upper_edges_or_equal_steps_of_mass() -> None:
 
 
 def test_what_planning_counts() -> None:
-    ordinary = PlanText(model=MODEL).plan(1)
-    assert ordinary.architecture["streams"] == "none"
-    blocks = PlanText(model=MODEL).plan(2)
-    assert blocks.architecture == MODEL.plan_for(Characters()).architecture
+    ordinary_plan = PlanText(model=MODEL).plan(1)
+    assert ordinary_plan.architecture["streams"] == "none"
+    two_streams = replace(MODEL, streams="two")
+    blocks = PlanText(model=two_streams).plan(2)
+    assert blocks.architecture == two_streams.plan_for(Characters()).architecture
+    assert training_flops(PlanText(model=MODEL).plan(2)).layer == training_flops(ordinary_plan).layer
     # a layer works on twice the tokens, and attention does three times the work
-    assert 2.0 < training_flops(blocks).layer / training_flops(ordinary).layer < 3.0
+    assert 2.0 < training_flops(blocks).layer / training_flops(ordinary_plan).layer < 3.0
     many = PlanText(model=MODEL, vocabulary="bpe:300").plan(2)
     assert (many.architecture["vocabulary"], many.recipe["table_width"]) == (300, 300)
     assert training_peak(many).by_kind["Buffer"] == 300 * 300 * 4 + 64 * 4

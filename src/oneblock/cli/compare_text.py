@@ -25,11 +25,14 @@ from oneblock.presets import gpt_config, plan_length
 from oneblock.rivals import RivalSettings, TruncatedBPTT
 from oneblock.train.shards import open_denoiser
 
-CausalArm = Literal["end-to-end", "shallow", "ensemble", "blockwise", "branched", "two-streams", "n-gram"]
+CausalArm = Literal[
+    "end-to-end", "shallow", "ensemble", "branched-ensemble", "blockwise", "branched", "two-streams", "n-gram"
+]
+ORDINARY = ("end-to-end", "shallow", "ensemble", "branched-ensemble", "n-gram")
 RecurrentArm = Literal["single-pass", "feed-forward", "truncated-bptt"]
 TEXT_SCORES = TextScores(
     ours=("blockwise", "branched", "two-streams"),
-    rivals=("end-to-end", "shallow", "ensemble"),
+    rivals=("end-to-end", "shallow", "ensemble", "branched-ensemble"),
     listed="bits_after_calls",
     items="call",
     unit="bits per character",
@@ -97,11 +100,12 @@ class CompareText(CompareCausal):
     """Train autoregressive language models blockwise and otherwise with the same work and show what each one gives.
 
     Arms: `end-to-end` is an ordinary GPT; `shallow` one of a block's depth, with the whole budget; `ensemble` as many
-    shallow ones as there are blocks, which share the budget, their probabilities averaged; `blockwise` trains each
-    block alone to denoise the next token, carried by the token before it; `branched` does so from a common seed block
-    (--branch); `two-streams` is blockwise with noisy tokens beside the text, at twice the work for each text; `n-gram`
-    counts six characters in a row and trains nothing. All arms keep the learning rate constant for the same share of
-    their steps. A comparison that was stopped goes on with the same command.
+    shallow ones as there are blocks, which share the budget, their probabilities averaged; `branched-ensemble` the same
+    from a common seed network (--branch); `blockwise` trains each block alone to denoise the next token, carried by the
+    token before it; `branched` does so from a common seed block; `two-streams` is blockwise with noisy tokens beside
+    the text, at twice the work for each text; `n-gram` counts six characters in a row and trains nothing. All arms keep
+    the learning rate constant for the same share of their steps. A comparison that was stopped goes on with the same
+    command.
     """
 
     scores: ClassVar[TextScores] = TEXT_SCORES
@@ -109,7 +113,7 @@ class CompareText(CompareCausal):
     """which arms to train"""
     model: CausalOptions = field(
         default_factory=lambda: CausalOptions(
-            size="nano", streams="one", budget="300k", batch_size=32, block_batch_size=32, branch=0.5
+            size="nano", budget="100k", batch_size=32, block_batch_size=32, branch=0.8
         )
     )
 
@@ -117,8 +121,10 @@ class CompareText(CompareCausal):
         model = cell_model(self.model, cell)
         if cell.arm == "two-streams":
             model = replace(model, streams="two")
-        if cell.arm in ("end-to-end", "shallow", "ensemble", "n-gram"):
+        if cell.arm in ORDINARY:
             model = ordinary(model)
+        if cell.arm == "branched-ensemble":
+            model = replace(model, branch=self.model.branch)
         if cell.arm == "shallow":
             model = replace(model, depth=max(model.plan(self.data.data, data).layers))
         if cell.arm in ("end-to-end", "shallow"):

@@ -97,9 +97,9 @@ class CausalOptions(ModelOptions):
     """tokens of a training window"""
     kv_heads: int = 0
     """heads of keys and values (0: as many as --heads)"""
-    streams: Streams = "two"
-    """noisy targets beside the text, as tokens of their own (two: twice the work); carried by the token before (one);
-    or left out (none: an ordinary language model)"""
+    streams: Streams = "one"
+    """noisy targets carried by the token before (one); beside the text, as tokens of their own, for twice the work
+    (two); or left out (none: an ordinary language model)"""
     prelude: int = 0
     """layers that read the text once, before those that --depth counts (recurrent depth)"""
     coda: int = 0
@@ -111,7 +111,7 @@ class CausalOptions(ModelOptions):
     """length of random and co-occurrence vectors (0: the width of the network, at most one for each symbol)"""
     law: LabelLaw = "entropy"
     """noise levels by how much they leave open of a token, or EDM's log-normal"""
-    inputs: LabelInput = "evidence"
+    inputs: LabelInput = "bayes"
     """what the network is shown of a noisy token: the evidence for each symbol; the same, also added to its logits by
     Bayes' rule; or the noisy vector, scaled"""
     clean: float = 0.0

@@ -45,14 +45,14 @@ class CausalRecipe(Recipe):
     vocabulary: Vocabulary
     length: int
     kv_heads: int = 0
-    streams: Streams = "two"
+    streams: Streams = "one"
     prelude: int = 0
     coda: int = 0
     table: TokenTable = "simplex"
     rows: tuple[float, ...] = ()
     label_width: int = 0
     law: LabelLaw = "entropy"
-    inputs: LabelInput = "evidence"
+    inputs: LabelInput = "bayes"
     clean: float = 0.0
 
 

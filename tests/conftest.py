@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import TINY, WORK
+from commands import SENTENCES, TINY, WORK
 from hypothesis import settings
 
 from oneblock.cli.__main__ import main
@@ -49,3 +49,12 @@ def trained(tmp_path: Path, ok: Callable[..., list[dict[str, Any]]]) -> Path:
     """A finished run of two blocks."""
     ok("train", "images", "--out", tmp_path / "run", *TINY, *WORK)
     return tmp_path / "run"
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A text of its own, and a cache of its own for its tokens."""
+    monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path / "data"))
+    path = tmp_path / "cats.txt"
+    path.write_text(SENTENCES * 60)
+    return f"file:{path}"

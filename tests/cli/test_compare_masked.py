@@ -22,19 +22,9 @@ from oneblock.train.shards import open_denoiser, open_plan
 
 Ok = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]
-SENTENCES = "the cat sat on the mat. a dog ran to the cat and the mat was gone. "
 # 4 layers in 4 blocks
 SMALL = (*TINY[:-1], "4", "--length", "16", "--batch-size", "4", "--block-batch-size", "4", "--threads", "1")
 SCORING = ("--windows", "6", "--times", "2", "--reveals", "2", "--count", "3")
-
-
-@pytest.fixture
-def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A text of its own, and a cache of its own for its tokens."""
-    monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path / "data"))
-    path = tmp_path / "cats.txt"
-    path.write_text(SENTENCES * 60)
-    return f"file:{path}"
 
 
 @pytest.fixture

@@ -15,18 +15,8 @@ from oneblock.train.strategy import job_specs
 
 Ok = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]
-SENTENCES = "the cat sat on the mat. a dog ran to the cat and the mat was gone. "
 SMALL = (*TINY, "--length", "16", "--batch-size", "4", "--threads", "1", "--windows", "6", "--seeds", "1", "--json")
 MODEL = CausalOptions(depth=4, width=16, heads=2, blocks=2, length=16, batch_size=4, block_batch_size=4, branch=0.5)
-
-
-@pytest.fixture
-def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A text of its own, and a cache of its own for its tokens."""
-    monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path / "data"))
-    path = tmp_path / "cats.txt"
-    path.write_text(SENTENCES * 60)
-    return f"file:{path}"
 
 
 def plans_of(options: CompareText | CompareRecurrentText) -> dict[str, Plan]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import TINY, WORK
+from commands import SENTENCES, TINY, WORK
 from torch import Tensor
 
 from oneblock.cli.__main__ import main
@@ -18,17 +18,7 @@ from oneblock.train.checkpoint import checkpoints
 
 Ok = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]
-SENTENCES = "the cat sat on the mat. a dog ran to the cat and the mat was gone. "
 LENGTH = ("--length", "16")
-
-
-@pytest.fixture
-def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A text of its own, and a cache of its own for its tokens."""
-    monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path / "data"))
-    path = tmp_path / "cats.txt"
-    path.write_text(SENTENCES * 60)
-    return f"file:{path}"
 
 
 def test_train_status_merge_evaluate_sample(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import TINY, WORK
+from commands import SENTENCES, TINY, WORK
 
 from oneblock.cli.__main__ import main
 from oneblock.cli.causal_text import bits_row, plan_calls, token_nats
@@ -19,18 +19,8 @@ from oneblock.train.shards import open_denoiser, open_plan
 
 Ok = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]
-SENTENCES = "the cat sat on the mat. a dog ran to the cat and the mat was gone. "
 LENGTH = ("--length", "16")
 MODEL = CausalOptions(size="nano", depth=4, width=16, heads=2, blocks=2, batch_size=16, length=16)
-
-
-@pytest.fixture
-def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A text of its own, and a cache of its own for its tokens."""
-    monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path / "data"))
-    path = tmp_path / "cats.txt"
-    path.write_text(SENTENCES * 60)
-    return f"file:{path}"
 
 
 @pytest.mark.parametrize("streams", ["two", "one", "none"])

@@ -15,7 +15,6 @@ from oneblock.models.cache import Cache
 from oneblock.models.gpt import GPT, GPTConfig, Streams
 from oneblock.noise import LogNormal
 from oneblock.plan import Plain, Plan
-from oneblock.precondition import Evidence, Frame, Logits
 from oneblock.presets.base import Recipe, network_config
 from oneblock.presets.classify import LabelInput, LabelLaw, table_law
 from oneblock.table import normalised, random_unit, simplex
@@ -117,12 +116,6 @@ def _table(kind: TokenTable, vocabulary: int, width: int, seed: int, rows: tuple
             f"rows={len(rows)} numbers do not make {vocabulary} rows; give those of oneblock.table.cooccurrence"
         )
     return normalised(torch.tensor(rows).view(vocabulary, -1))
-
-
-def token_frame(plan: Plan, table: Tensor) -> Frame:
-    """What the blocks of a plan for autoregressive text are shown of noisy targets; ``table`` is the plan's."""
-    inputs = plan.recipe["inputs"]
-    return Logits(plan.precondition) if inputs == "scaled" else Evidence(table, skip=inputs == "bayes")
 
 
 def causal_task(plan: Plan) -> CausalText:

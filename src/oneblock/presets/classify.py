@@ -196,7 +196,7 @@ def _table(kind: TableKind, num_classes: int, width: int, seed: int, values: tup
 
 
 def label_frame(plan: Plan, table: Tensor) -> Frame:
-    """What the blocks of a classification plan are shown of a noisy label; ``table`` is the plan's."""
+    """What the blocks of a plan are shown of noisy rows of ``table``, which is the plan's: of labels, or of tokens."""
     inputs = plan.recipe["inputs"]
     return Logits(plan.precondition) if inputs == "scaled" else Evidence(table, skip=inputs == "bayes")
 

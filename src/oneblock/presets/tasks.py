@@ -24,7 +24,6 @@ from oneblock.presets.causal import (
     empty_causal_task,
     empty_token_table,
     gpt_config,
-    token_frame,
     token_table,
 )
 from oneblock.presets.classify import (
@@ -95,9 +94,9 @@ TASKS: dict[str, TaskParts] = {
     ),
     "text": TaskParts(
         task=causal_task,
-        frame=lambda plan: token_frame(plan, token_table(plan)),
+        frame=lambda plan: label_frame(plan, token_table(plan)),
         empty_task=empty_causal_task,
-        empty_frame=lambda plan: token_frame(plan, empty_token_table(plan)),
+        empty_frame=lambda plan: label_frame(plan, empty_token_table(plan)),
         empty_batch=empty_causal,
     ),
 }

@@ -54,7 +54,7 @@ class CompareMaskedText(TextComparison):
     report_bands: int = 3
     """bands to report the bound of, the same for every arm"""
     model: MaskedOptions = field(
-        default_factory=lambda: MaskedOptions(size="nano", budget="100k", batch_size=12, branch=0.5)
+        default_factory=lambda: MaskedOptions(size="nano", budget="100k", batch_size=4, block_batch_size=4, branch=0.5)
     )
 
     def check(self, cells: Sequence[Cell], data: TokenFile) -> None:

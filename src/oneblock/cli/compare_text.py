@@ -112,7 +112,7 @@ class CompareText(CompareCausal):
     arms: tuple[CausalArm, ...] = get_args(CausalArm)
     """which arms to train"""
     model: CausalOptions = field(
-        default_factory=lambda: CausalOptions(size="nano", budget="100k", batch_size=12, branch=0.8)
+        default_factory=lambda: CausalOptions(size="nano", budget="100k", batch_size=4, block_batch_size=4, branch=0.8)
     )
 
     def plans(self, cell: Cell, data: TokenFile) -> list[Plan]:

@@ -35,10 +35,11 @@ ClassArm = Literal[
     "noprop-dt",
     "noprop-ct",
     "noprop-blocks",
+    "cnn",
 ]
 CLASS_ARMS: tuple[ClassArm, ...] = get_args(ClassArm)
 ORDINARY = ("end-to-end", "shallow", "ensemble")
-RIVALS = ("greedy", "contrastive-ff", "noprop-dt", "noprop-ct")
+RIVALS = ("greedy", "contrastive-ff", "noprop-dt", "noprop-ct", "cnn")
 PATCHES = 4
 """Along each side of an image, unless the options say how many pixels a patch has."""
 NOPROP_NETWORKS = 10
@@ -54,9 +55,9 @@ class CompareClassify(Comparison[EncodedSource]):
     block alone to denoise labels; `branched` does so from a common seed block (--branch); `paper` is the recipe of
     DiffusionBlocks. `greedy` trains the blocks of an ordinary ViT in order, `contrastive-ff` each layer by
     Forward-Forward; `noprop-dt`, `noprop-ct` and `noprop-blocks` train NoProp's network, by its two methods and as
-    three blocks; a layer evaluation of that network is one whole CNN on one image. All arms keep the learning rate
-    constant for the same share of their steps. Images are cut into 4 x 4 patches unless --patch is given. A comparison
-    that was stopped goes on with the same command.
+    three blocks, and `cnn` one of its networks as an ordinary classifier; a layer evaluation there is one whole CNN on
+    one image. All arms keep the learning rate constant for the same share of their steps. Images are cut into 4 x 4
+    patches unless --patch is given. A comparison that was stopped goes on with the same command.
     """
 
     arms: tuple[ClassArm, ...] = CLASS_ARMS
@@ -170,6 +171,8 @@ def make_rival(arm: str, plan: Plan, noprop_steps: int) -> Rival:
         depth=NOPROP_NETWORKS if arm == "noprop-dt" else 1,
         width=config.width,
     )
+    if arm == "cnn":
+        return rivals.PlainCNN(cnn)
     return rivals.NoPropDT(cnn) if arm == "noprop-dt" else rivals.NoPropCT(cnn, num_steps=noprop_steps, solver="euler")
 
 

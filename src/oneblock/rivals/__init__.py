@@ -4,6 +4,7 @@ from .base import Learner, Rival, RivalReport, RivalSettings, training_peak
 from .forward_forward import ContrastiveFF
 from .greedy import Greedy
 from .noprop import NoPropCT, NoPropDT
+from .plain import PlainCNN
 from .recurrent import TruncatedBPTT
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Learner",
     "NoPropCT",
     "NoPropDT",
+    "PlainCNN",
     "Rival",
     "RivalReport",
     "RivalSettings",

@@ -113,7 +113,7 @@ def test_old_checkpoints_vanish_only_after_the_new_one_is_there(
         save(tmp_path, step)
     mirror.push("block-1")
     save(tmp_path, 3)
-    keep_last(tmp_path / "block-1", 2)
+    keep_last(tmp_path / "block-1", 2, 3)
     calls = spy(monkeypatch, "put_file", "rm")
     mirror.push("block-1")
     assert calls == [("put_file", "step-000000003.safetensors"), ("rm", "step-000000001.safetensors")]

@@ -129,8 +129,16 @@ def test_latest_refuses_other_plans_and_other_jobs(directory: Path) -> None:
 
 def test_only_the_last_are_kept(directory: Path) -> None:
     save_checkpoint(checkpoint_path(directory, 10), TENSORS, STAMP)
-    keep_last(directory, 2)
+    keep_last(directory, 2, 10)
     assert [path.stem for path in checkpoints(directory)] == ["step-000000008", "step-000000010"]
+
+
+def test_a_damaged_newer_one_is_not_kept_in_the_place_of_the_last(directory: Path) -> None:
+    """A job that went on from step 8, as the checkpoint of step 20 was damaged, is at step 10."""
+    checkpoint_path(directory, 20).write_bytes(b"cut")
+    save_checkpoint(checkpoint_path(directory, 10), TENSORS, STAMP)
+    keep_last(directory, 1, 10)
+    assert [path.stem for path in checkpoints(directory)] == ["step-000000010"]
 
 
 def test_a_full_disk_leaves_what_was_there(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

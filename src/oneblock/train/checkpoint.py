@@ -146,10 +146,16 @@ def checkpoint_step(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def keep_last(directory: Path, count: int) -> None:
-    """Delete all but the last ``count`` checkpoints of one job."""
-    for path in checkpoints(directory)[:-count]:
-        path.unlink(missing_ok=True)
+def keep_last(directory: Path, count: int, step: int) -> None:
+    """Delete all checkpoints of one job but the last ``count`` up to ``step``, which was saved just now.
+
+    Those of later steps were passed over when the job went on from an earlier one: they are damaged.
+    """
+    found = checkpoints(directory)
+    kept = [path for path in found if checkpoint_step(path) <= step][-count:]
+    for path in found:
+        if path not in kept:
+            path.unlink(missing_ok=True)
 
 
 def latest(directory: Path, plan: str, step: int | None = None) -> tuple[Stored, Stamp, list[str]] | None:

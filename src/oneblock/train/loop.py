@@ -172,7 +172,7 @@ def save(run: Run, state: TrainState) -> None:
     tensors = state.tensors()
     if run.ranks.first:
         save_checkpoint(checkpoint_path(directory, state.step), tensors, stamp)
-        keep_last(directory, run.keep)
+        keep_last(directory, run.keep, state.step)
 
 
 @contextmanager

@@ -40,9 +40,10 @@ class CompareMaskedText(TextComparison):
     Arms: `end-to-end` is the whole network as one block (MDLM); `shallow` one of a block's depth, with the whole
     budget; `ensemble` as many shallow ones as there are blocks, which share the budget, their probabilities averaged;
     `blockwise` trains each block alone on its band of masked shares; `two-blocks` does so with two blocks, whatever
-    --blocks says; `branched` from a common seed block (--branch). All arms keep the learning rate constant for the same
-    share of their steps, and are scored on the same windows, times and masks. A comparison that was stopped goes on
-    with the same command.
+    --blocks says; `branched` from a common seed block (--branch). A step of `shallow` and of the seed block takes
+    --blocks times the texts, so that all arms make about as many steps (docs/log.md). All keep the learning rate
+    constant for the same share of them, and are scored on the same windows, times and masks. A comparison that was
+    stopped goes on with the same command.
     """
 
     scores: ClassVar[TextScores] = SCORES
@@ -82,8 +83,11 @@ def arm_plans(options: CompareMaskedText, cell: Cell, file: TokenFile) -> list[P
         return [replace(model, blocks=2, layers=()).plan(data, file)]
     plan = model.plan(data, file)
     shallow = replace(whole, depth=max(plan.layers))
+    larger = model.batch_size * plan.num_blocks
     if cell.arm == "shallow":
-        return [shallow.plan(data, file)]
+        return [replace(shallow, batch_size=larger).plan(data, file)]
+    if cell.arm == "branched":
+        return [replace(model, batch_size=larger).plan(data, file)]
     if cell.arm == "ensemble":
         count = plan.num_blocks
         share = replace(shallow, budget=str(parse_count(cell.budget) // count))

@@ -54,8 +54,8 @@ def test_the_arms_are_what_they_are_called(options: CompareMaskedText) -> None:
     )
     assert {arm for arm, several in budgets.items() if several[0].branch} == {"branched"}
     assert {arm: {one.batch_size for one in several} for arm, several in budgets.items()} == {
-        **dict.fromkeys(("end-to-end", "ensemble", "blockwise", "two-blocks"), {8}),
-        **dict.fromkeys(("shallow", "branched"), {32}),
+        **{arm: {8} for arm in ("end-to-end", "ensemble", "blockwise", "two-blocks")},
+        **{arm: {32} for arm in ("shallow", "branched")},
     }
     assert {one.block_batch_size for several in budgets.values() for one in several} == {4}
     assert {one.hold for several in budgets.values() for one in several} == {0.5}

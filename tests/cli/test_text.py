@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,17 @@ def test_what_is_written_is_scored_beside_held_out_text(tmp_path: Path, text: st
     assert real["num_texts"] == written["num_texts"] == 5
     assert real["num_characters"] == written["num_characters"] == 60
     assert real["bits_per_character"] < 1.0 < written["bits_per_character"]  # the sentences stand in the training text
+
+
+def test_scorers_of_the_evaluation_extra_say_what_to_install(
+    tmp_path: Path, text: str, ok: Ok, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    ok("train", "text", "--out", run, "--data", text, *LENGTH, *TINY, *WORK)
+    words = ("evaluate", run, "--windows", "8", "--texts", "2", "--prompt", "a b c d e ", "--tokens", "4")
+    for missing, option in (("gguf", ("--scorer", "smollm2")), ("mauve", ("--mauve",))):
+        monkeypatch.setitem(sys.modules, missing, None)
+        assert "pip install 'oneblock[evaluation]'" in refused(*words, *option)
 
 
 def test_rows_of_bytes_count_bytes() -> None:

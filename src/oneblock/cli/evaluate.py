@@ -16,7 +16,7 @@ from oneblock.cli.options import DataOptions, MachineOptions, SamplingOptions, c
 from oneblock.cli.sample import sample_images
 from oneblock.cli.text import evaluate_text, held_out, plan_text
 from oneblock.cli.text_options import CallOptions, TextSamplingOptions
-from oneblock.cli.writing import show_quality, written_quality
+from oneblock.cli.writing import QualityOptions, show_quality, write_texts, written_quality
 from oneblock.data import EncodedSource, to_float
 from oneblock.metrics import default_extractor, extractor_for, image_quality
 from oneblock.metrics.quality import inception_weights, real_fid
@@ -53,8 +53,6 @@ class Evaluate:
     """file of torch-fidelity's Inception weights, for the published FID beside our own distances"""
     windows: int = 512
     """windows of held-out text"""
-    texts: int = 0
-    """texts to write and to score too: diversity, and likelihood under n-grams of the training text"""
     times: int = 4
     """masked shares of every band for each of them"""
     json: bool = False
@@ -64,6 +62,7 @@ class Evaluate:
     labels: LabelOptions = field(default_factory=LabelOptions)
     answers: CallOptions = field(default_factory=CallOptions)
     writing: TextSamplingOptions = field(default_factory=TextSamplingOptions)
+    quality: QualityOptions = field(default_factory=QualityOptions)
     machine: MachineOptions = field(default_factory=MachineOptions)
 
     def run(self) -> None:
@@ -119,18 +118,18 @@ class Evaluate:
         else:
             row = evaluate_text(plan, denoiser, tokens, self._bands(plan), self.times, device)
             parts = [(f"nats of band {b}", nats) for b, nats in enumerate(row["nats_per_band"])]
-        if self.texts:
+        if self.quality.texts:
             train = plan_text(plan, "train", data, self.data.data_dir)
-            writing = replace(self.writing, count=self.texts)
-            seed = self.sampling.sample_seed
-            row["quality"] = written_quality(plan, denoiser, writing, self.answers, seed, device, train, tokens)
+            writing, seed = replace(self.writing, count=self.quality.texts), self.sampling.sample_seed
+            pieces = write_texts(plan, denoiser, writing, self.answers, seed, device)
+            row["quality"] = written_quality(["".join(text) for text in pieces], tokens, train, self.quality)
         if self.json:
             console.emit(row)
             return
         shown = [(name, row[name]) for name in ("bits_per_character", "error", "nats_per_token")]
         lines = [(name, f"{value:.4f}") for name, value in [*shown, *parts]]
         console.table(f"held-out text, {row['tokens']:,} tokens", ("score", "value"), lines)
-        if self.texts:
+        if self.quality.texts:
             show_quality(row["quality"])
 
 

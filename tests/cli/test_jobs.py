@@ -1,5 +1,6 @@
 """`job`, `launch`, `status` and `merge --partial`: what a run's directory holds is all that they share."""
 
+import fcntl
 import json
 import os
 import shlex
@@ -88,6 +89,16 @@ def test_what_a_job_refuses(planned: Path, tmp_path: Path, refused: Refused) -> 
     assert "the plan was made for" in said
     assert "use the same files, size and channels" in said
     assert [path.name for path in planned.iterdir()] == ["plan.json"]
+
+
+def test_a_job_that_another_process_trains_has_an_exit_code_of_its_own(
+    planned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (planned / "block-0").mkdir()
+    with open(planned / "block-0" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["job", str(planned), "--block", "0", "--threads", "1"]) == 75
+    assert "block-0 is being trained by another process; wait for it or stop it" in capsys.readouterr().err
 
 
 def test_a_job_at_an_address_leaves_there_what_others_need(planned: Path, tmp_path: Path, ok: Ok) -> None:

@@ -58,6 +58,15 @@ def test_a_job_that_dies_is_started_again(tmp_path: Path) -> None:
     assert [event.code for event in events] == [None, -9, 0]
 
 
+def test_a_job_that_another_process_trains_is_waited_for(tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    program = f"echo x >> {count}; test $(wc -l < {count}) -gt 3 || exit 75"
+    events = list(run_tasks([shell("a", program), shell("b", "exit 0")], tmp_path, 1, retries=0, patience=0.001))
+    assert kinds(events, "a") == ["started", "busy", "finished"]
+    assert kinds(events, "b") == ["started", "finished"]
+    assert [event.code for event in events if event.kind == "busy"] == [75]
+
+
 def test_deaths_without_a_new_checkpoint_are_bounded_and_the_others_go_on(tmp_path: Path) -> None:
     tasks = [shell("bad", "exit 7"), shell("good", "exit 0")]
     events = list(run_tasks(tasks, tmp_path, workers=1, retries=2, patience=0))

@@ -35,7 +35,8 @@ WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirecto
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; 0 when it worked, 2 for the user's mistakes, 1 for a run that failed on its own."""
+    """Run one verb; 0 when it worked, 2 for the user's mistakes, 1 for a run that failed on its own, 75 for a job
+    that another process trains."""
     words = sys.argv[1:] if arguments is None else arguments
     for verb, (module, name, _) in VERBS.items():
         if tuple(words[: len(verb)]) == verb:
@@ -58,6 +59,7 @@ def _run(verb: str, module: str, name: str, words: list[str]) -> int:
     except ImportError:
         print("oneblock: the command line needs tyro and rich; pip install 'oneblock[cli]'", file=sys.stderr)
         return 2
+    from oneblock.launch.local import BUSY
     from oneblock.train.loop import BusyError
     from oneblock.train.step import NonFiniteError
 
@@ -67,7 +69,10 @@ def _run(verb: str, module: str, name: str, words: list[str]) -> int:
     )
     try:
         options.run()
-    except (ValueError, BusyError, ImportError, *WRONG_PATH) as error:
+    except BusyError as error:
+        print(f"oneblock: {error}", file=sys.stderr)
+        return BUSY
+    except (ValueError, ImportError, *WRONG_PATH) as error:
         print(f"oneblock: {error}", file=sys.stderr)
         return 2
     except (OSError, NonFiniteError) as error:

@@ -16,6 +16,10 @@ from oneblock.train.checkpoint import checkpoints
 
 MISTAKE = 2
 """Exit code of a command that was asked wrongly: the same command will fail again."""
+BUSY = 75
+"""Exit code of a command whose job another process trains (EX_TEMPFAIL of sysexits.h): later it may work."""
+BUSY_PATIENCE = 60
+"""Times ``patience`` before a busy job is asked again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,7 @@ class Event:
     """Something that happened to a job; ``code`` is the exit code that ended its last process."""
 
     job: str
-    kind: Literal["started", "restarted", "finished", "given up"]
+    kind: Literal["started", "restarted", "finished", "given up", "busy"]
     code: int | None = None
 
 
@@ -34,6 +38,7 @@ class _Running:
     code: int | None = None
     process: subprocess.Popen[bytes] | None = None
     failures: int = 0
+    busy: bool = False
     newest: str = ""
     start_at: float = field(default_factory=time.monotonic)
 
@@ -49,8 +54,9 @@ def run_tasks(
     """Run ``tasks``, at most ``workers`` at a time, and say what happens to them.
 
     A job that dies is started again and goes on from its checkpoint. After more than ``retries`` deaths without a new
-    checkpoint, or when it was asked wrongly (exit code 2), it is given up; the others go on. Closing the iterator stops
-    all processes, with a checkpoint.
+    checkpoint, or when it was asked wrongly (exit code 2), it is given up; the others go on. A job that another process
+    trains (exit code 75), say after its launcher was killed, is waited for. Closing the iterator stops all processes,
+    with a checkpoint.
 
     Args:
         directory: of the run on this machine; what a job prints goes to ``directory/<job>/log.txt``.
@@ -83,6 +89,8 @@ def _look_after(
         if time.monotonic() < one.start_at:
             return None
         one.process = _start(one.task, directory / job, environment(one.slot))
+        if one.busy:
+            return None
         return Event(job=job, kind="restarted" if one.failures else "started", code=one.code)
     one.code = code = one.process.poll()
     if code is None:
@@ -90,6 +98,11 @@ def _look_after(
     one.process = None
     if code == 0:
         return Event(job=job, kind="finished", code=code)
+    if code == BUSY:
+        known, one.busy = one.busy, True
+        one.start_at = time.monotonic() + BUSY_PATIENCE * patience
+        return None if known else Event(job=job, kind="busy", code=code)
+    one.busy = False
     newest = "".join(path.name for path in checkpoints(directory / job)[-1:])
     one.failures = 1 if newest != one.newest else one.failures + 1
     one.newest = newest

@@ -128,6 +128,7 @@ def scores(plan: Plan, denoiser: DenoiserLike, tokens: torch.Tensor) -> dict[str
         return {"ensemble": ensemble(plan, denoiser, tokens)}
     found = {}
     for path, pool, draws in (
+        ("none", "evidence", 1),
         ("mean", "last", 1),
         ("mean", "mean", 1),
         ("mean", "evidence", 1),

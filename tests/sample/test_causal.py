@@ -45,6 +45,12 @@ def test_the_mean_path_goes_over_expected_rows() -> None:
         torch.testing.assert_close(step, ANSWER.log().expand(N, T, V))
 
 
+def test_a_path_may_hand_nothing_over() -> None:
+    denoiser = Fixed()
+    list(predict(denoiser, TABLE, tokens(), Calls(levels=LEVELS, path="none")))
+    assert all(torch.equal(z, torch.zeros(N, T, V)) for z in denoiser.seen) and len(denoiser.seen) == 3
+
+
 def test_euler_walks_from_noise_towards_the_expected_row() -> None:
     denoiser = Fixed()
     list(predict(denoiser, TABLE, tokens(), Calls(levels=LEVELS, path="euler")))
@@ -146,7 +152,7 @@ def test_what_is_written_is_what_the_whole_text_predicts(streams: Streams, pool:
     assert torch.equal(last.argmax(-1)[:, 2:], found)
 
 
-@pytest.mark.parametrize("path", ["mean", "euler", "redraw"])
+@pytest.mark.parametrize("path", ["none", "mean", "euler", "redraw"])
 def test_temperature_and_top_p_act(path: TextPath) -> None:
     denoiser = randomised("two")
     texts = {t: written(denoiser, Calls(levels=LEVELS, path=path), temperature=t, seed=1) for t in (0.0, 1.0, 50.0)}

@@ -166,8 +166,8 @@ class CallOptions:
     token_calls: int = 0
     """calls for each token, at equal steps of the noise law's mass (0: one for each block)"""
     token_path: TextPath = "mean"
-    """between two calls the noisy token goes to the expected vector; from noise by Euler's steps; or to a token drawn
-    from the answer, with new noise"""
+    """between two calls the noisy token stays uninformed (none); goes to the expected vector; from noise by Euler's
+    steps; or to a token drawn from the answer, with new noise"""
     token_pool: TextPool = "evidence"
     """what the answer is made of: the last call, the mean of all calls' probabilities, or the mean of what all calls
     saw in the text (evidence)"""

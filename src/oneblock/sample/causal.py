@@ -1,11 +1,11 @@
 """From noise to the next token: a few calls of the denoiser for every place of a text.
 
-A call at level s gives ``p(token | z, text before)``. The noisy target then goes to the next level s' on one of three
-paths: ``"mean"``, to the expected row of the table; ``"euler"``, from pure noise by Euler's step
-``z' = (s'/s) z + (1 - s'/s) D`` (Shing et al., "DiffusionBlocks", Equation 5 with its sign mended,
-https://arxiv.org/abs/2506.14202); or ``"redraw"``, from pure noise to the row of a token that is drawn from the answer,
-with new noise at s'. If every block answered exactly, the mean over the noise of the last answer would be
-``p(token | text before)`` for ``"redraw"``, whatever the levels are.
+A call at level s gives ``p(token | z, text before)``. The noisy target then goes to the next level s' on one of four
+paths: ``"none"``, where it stays at the mean of all rows, so that calls hand nothing over; ``"mean"``, to the expected
+row of the table; ``"euler"``, from pure noise by Euler's step ``z' = (s'/s) z + (1 - s'/s) D`` (Shing et al.,
+"DiffusionBlocks", Equation 5 with its sign mended, https://arxiv.org/abs/2506.14202); or ``"redraw"``, from pure noise
+to the row of a token that is drawn from the answer, with new noise at s'. If every block answered exactly, the mean
+over the noise of the last answer would be ``p(token | text before)`` for ``"redraw"``, whatever the levels are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from oneblock.blockwise import DenoiserLike
 from oneblock.sample.masked import pick
 
-TextPath = Literal["mean", "euler", "redraw"]
+TextPath = Literal["none", "mean", "euler", "redraw"]
 TextPool = Literal["last", "mean", "evidence"]
 
 
@@ -47,7 +47,7 @@ class Calls:
 
     def start(self, table: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """Noisy targets (``shape``, k) before the first call."""
-        if self.path == "mean":
+        if self.path in ("none", "mean"):
             return table.mean(0).expand(*shape, -1)
         return self.levels[0] * _noise((*shape, table.shape[1]), generator, table)
 
@@ -64,6 +64,8 @@ class Calls:
 
     def onward(self, i: int, z: Tensor, p: Tensor, table: Tensor, generator: torch.Generator) -> Tensor:
         """Noisy targets before call i + 1, from those of call i (..., k) and its answer p (..., v)."""
+        if self.path == "none":
+            return z
         level, after = self.levels[i], self.levels[i + 1]
         if self.path == "redraw":
             flat = p.flatten(0, -2).cpu()

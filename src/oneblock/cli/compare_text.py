@@ -167,7 +167,7 @@ class CompareRecurrentText(CompareCausal):
     bptt_share: float = 3.0
     """work of truncated-bptt, in budgets of the others"""
     model: CausalOptions = field(
-        default_factory=lambda: replace(recurrent_options(), size="nano", budget="100k", batch_size=32)
+        default_factory=lambda: replace(recurrent_options(), size="nano", budget="100k", batch_size=4)
     )
     answers: CallOptions = field(default_factory=lambda: CallOptions(token_calls=8))
 

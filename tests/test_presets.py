@@ -8,13 +8,14 @@ from tiny import IMAGES, tiny_classify_plan, tiny_classify_recipe, tiny_plan
 from torch import Tensor
 
 from oneblock.calibrate import entropy_law
-from oneblock.data import to_float
+from oneblock.data import Characters, to_float
 from oneblock.models.vit import ViTConfig
 from oneblock.noise import LogNormal
 from oneblock.plan import Plan, differences
 from oneblock.precondition import Evidence, Logits, Precondition
 from oneblock.presets import (
     SIZES,
+    MaskedRecipe,
     Size,
     blockwise,
     build_backbone,
@@ -23,6 +24,8 @@ from oneblock.presets import (
     image_shape,
     image_task,
     label_table,
+    masked_plan,
+    masked_task,
     paper_recipe,
     plan_budget,
     plan_optimizer,
@@ -242,3 +245,11 @@ def test_every_choice_trains(changes: dict[str, Any]) -> None:
 def test_wrong_classification_recipes_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_classify_plan(**changes)
+
+
+def test_even_weights_of_masked_text_know_the_mean_share_of_every_band() -> None:
+    recipe = MaskedRecipe(data="x", fingerprint="y", vocabulary=Characters(), length=8, blocks=2, overlap=0.0)
+    assert masked_task(masked_plan(recipe)).mean_shares is None
+    assert "weighting" not in masked_plan(recipe).recipe
+    shares = masked_task(masked_plan(replace(recipe, weighting="even"))).mean_shares
+    assert shares == pytest.approx({None: 0.5, 0: 0.75, 1: 0.25}, abs=1e-3)

@@ -51,6 +51,22 @@ def test_the_loss_is_that_of_md4(law: NoiseLaw) -> None:
 
 
 @pytest.mark.parametrize("law", LAWS)
+def test_even_weights_count_every_masked_token_alike_and_leave_the_bound(law: NoiseLaw) -> None:
+    bound, even = MaskedText(law, V), MaskedText(law, V, {0: 0.25, None: 0.5})
+    tokens, times = iid(6, 9), torch.linspace(0.1, 0.9, 6)
+    logits = torch.randn(6, 9, V, generator=torch.Generator().manual_seed(1))
+    for block, share in ((0, 0.25), (None, 0.5)):
+        noised = even.noised(tokens, times, block, torch.Generator().manual_seed(0))
+        found = even.loss(lambda z, sigma, context: logits, noised, tokens, tokens[:, :0])
+        nats = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none") * (noised.z == V)
+        torch.testing.assert_close(found.weighted, nats.sum(1) / (share * 9))
+        plain = bound.loss(lambda z, sigma, context: logits, noised, tokens, tokens[:, :0]).plain
+        torch.testing.assert_close(found.plain, plain)
+    partition = make_partition(law, 2)
+    assert nelbo(oracle, even, partition, tokens) == nelbo(oracle, bound, partition, tokens)
+
+
+@pytest.mark.parametrize("law", LAWS)
 def test_the_bound_of_an_exact_denoiser_is_the_entropy(law: NoiseLaw) -> None:
     tokens = iid(3000, 16)
     exact = float(-P.log()[tokens].mean())  # of these very tokens, so that only masks are random

@@ -16,7 +16,7 @@ from oneblock.presets import SIZES, CausalRecipe, MaskedRecipe, causal_plan, mas
 from oneblock.presets.base import TEXT_RATE
 from oneblock.presets.causal import TokenTable
 from oneblock.presets.classify import LabelInput, LabelLaw
-from oneblock.presets.masked import Schedule
+from oneblock.presets.masked import MaskedWeighting, Schedule
 from oneblock.sample.causal import TextPath, TextPool
 from oneblock.sample.masked import Reveal
 from oneblock.table import cooccurrence
@@ -71,6 +71,8 @@ class MaskedOptions(ModelOptions):
     """heads of keys and values (0: as many as --heads)"""
     schedule: Schedule = "linear"
     """how the masked share grows with time"""
+    weighting: MaskedWeighting = "bound"
+    """of a masked token in training: as in the likelihood bound, where few masked tokens count for many; or even"""
 
     def plan(self, data: str, file: TokenFile) -> Plan:
         """The plan of a run on the text of ``file``."""
@@ -85,6 +87,7 @@ class MaskedOptions(ModelOptions):
             length=self.length,
             kv_heads=self.kv_heads,
             schedule=self.schedule,
+            weighting=self.weighting,
         )
         return masked_plan(self.filled(recipe, TEXT_RATE))
 

@@ -17,6 +17,7 @@ from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.masked import MaskedText
 
 Schedule = Literal["linear", "cosine"]
+MaskedWeighting = Literal["bound", "even"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,14 @@ class MaskedRecipe(Recipe):
         length: tokens of a training window.
         kv_heads: heads of keys and values; 0 is ``heads``.
         schedule: of the masked share over time.
+        weighting: of a masked token in training: that of the bound, or the same for all tokens of a band.
     """
 
     vocabulary: Vocabulary
     length: int
     kv_heads: int = 0
     schedule: Schedule = "linear"
+    weighting: MaskedWeighting = "bound"
 
 
 def masked_plan(recipe: MaskedRecipe) -> Plan:
@@ -48,7 +51,9 @@ def masked_plan(recipe: MaskedRecipe) -> Plan:
         kv_heads=recipe.kv_heads,
     )
     law = LinearMask() if recipe.schedule == "linear" else CosineMask()
-    settings = cast(Mapping[str, Plain], recipe.vocabulary.to_dict())
+    settings = dict(cast(Mapping[str, Plain], recipe.vocabulary.to_dict()))
+    if recipe.weighting != "bound":  # plans that were made before there was a choice stay what they are
+        settings["weighting"] = recipe.weighting
     return recipe.plan("masked-text", {"name": "encoder", **asdict(config)}, law, "equal-mass", settings)
 
 
@@ -77,7 +82,12 @@ def masked_task(plan: Plan) -> MaskedText:
     """The task of a plan for masked text."""
     if plan.task != "masked-text":
         raise ValueError(f"task={plan.task!r}: this plan is not for masked text; use a plan with task 'masked-text'")
-    return MaskedText(plan.partition.law, encoder_config(plan).vocabulary)
+    partition, shares = plan.partition, None
+    if plan.recipe.get("weighting") == "even":
+        bands: dict[int | None, tuple[float, float]] = {None: (partition.law.low, partition.law.high)}
+        bands |= {b: partition.training_band(b) for b in range(plan.num_blocks)}
+        shares = {b: float(partition.law.cdf(torch.tensor(band)).mean()) for b, band in bands.items()}
+    return MaskedText(partition.law, encoder_config(plan).vocabulary, shares)
 
 
 def empty_masked(plan: Plan, count: int, block: int | None) -> Batch:

@@ -14,6 +14,7 @@ https://arxiv.org/abs/2406.07524). As ``-alpha'(t) dt = dm``, drawing t from the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -33,10 +34,13 @@ class MaskedText:
     Args:
         law: the mask schedule.
         vocabulary: symbols are 0 .. vocabulary - 1, and ``vocabulary`` stands for a masked place.
+        mean_shares: by block (None: the seed block) the mean masked share m of the band that it trains on. With them
+            training weighs every masked token by ``1 / (mean m)``, whatever its sequence's share, instead of ``1 / m``.
     """
 
     law: NoiseLaw
     vocabulary: int
+    mean_shares: Mapping[int | None, float] | None = None
 
     @property
     def mask(self) -> int:
@@ -60,18 +64,25 @@ class MaskedText:
         return Noised(z, sigma.to(tokens.device), block)
 
     def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, context: Tensor) -> Loss:
-        """``sum / (m t)`` of the cross-entropies at masked places, in nats per token, and their mean for the log.
+        """The sum of the cross-entropies at masked places, divided by ``m t`` or by ``(mean m) t``, in nats per token,
+        and their mean for the log."""
+        total = self.total(denoiser, noised, targets, context)
+        plain = total / (noised.z == self.mask).sum(1).clamp_min(1)
+        if self.mean_shares is None:
+            return Loss(self.bound(total, noised), plain)
+        return Loss(total / (self.mean_shares[noised.block] * targets.shape[1]), plain)
 
-        The expectation over the law is the bound per token.
-        """
+    def total(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, context: Tensor) -> Tensor:
+        """The sum (n,) of the cross-entropies at masked places, in nats."""
         logits = denoiser(noised.z, noised.sigma, context).float()
-        hidden = noised.z == self.mask
         nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
-        total = (nats * hidden).sum(1)
+        return (nats * (noised.z == self.mask)).sum(1)
+
+    def bound(self, total: Tensor, noised: Noised) -> Tensor:
+        """``total / (m t)`` (n,), whose expectation over the law is the bound in nats per token."""
         share = self.law.cdf(noised.sigma).to(total)
         # a time whose share is 0 masks nothing
-        weighted = total / (share.clamp_min(torch.finfo(share.dtype).tiny) * targets.shape[1])
-        return Loss(weighted, total / hidden.sum(1).clamp_min(1))
+        return total / (share.clamp_min(torch.finfo(share.dtype).tiny) * noised.z.shape[1])
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,7 @@ def nelbo(
         parts = []
         for part in torch.arange(len(rows)).split(batch_size):
             noised = task.noised(rows[part], levels[part], band, generator)
-            parts.append(task.loss(denoiser, noised, rows[part], rows[part][:, :0]).weighted)
+            parts.append(task.bound(task.total(denoiser, noised, rows[part], rows[part][:, :0]), noised))
         values = torch.cat(parts).double() * (high - low)
         bands.append(float(values.mean()))
         variance += float(values.var(unbiased=True)) / len(values) if len(values) > 1 else math.inf

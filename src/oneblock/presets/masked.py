@@ -90,6 +90,12 @@ def masked_task(plan: Plan) -> MaskedText:
     return MaskedText(partition.law, encoder_config(plan).vocabulary, shares)
 
 
+def empty_masked_task(plan: Plan) -> MaskedText:
+    """The task with shares without content, for counting."""
+    shares = dict.fromkeys([None, *range(plan.num_blocks)], 1.0) if plan.recipe.get("weighting") == "even" else None
+    return MaskedText(plan.partition.law, encoder_config(plan).vocabulary, shares)
+
+
 def empty_masked(plan: Plan, count: int, block: int | None) -> Batch:
     """A batch of ``count`` windows without content."""
     tokens = torch.zeros(count, plan_length(plan), dtype=torch.long)

@@ -38,7 +38,7 @@ from oneblock.presets.classify import (
 )
 from oneblock.presets.cnn import CNN_NAME, cnn_config
 from oneblock.presets.image import dit_config, empty_images, image_augment, image_task
-from oneblock.presets.masked import empty_masked, encoder_config, masked_task
+from oneblock.presets.masked import empty_masked, empty_masked_task, encoder_config, masked_task
 from oneblock.tasks.base import Batch, Task
 
 Config = TypeVar("Config")
@@ -88,7 +88,7 @@ TASKS: dict[str, TaskParts] = {
     "masked-text": TaskParts(
         task=masked_task,
         frame=lambda plan: MaskedTokens(),
-        empty_task=masked_task,
+        empty_task=empty_masked_task,
         empty_frame=lambda plan: MaskedTokens(),
         empty_batch=empty_masked,
     ),

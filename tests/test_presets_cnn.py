@@ -101,5 +101,5 @@ def test_costs_are_counted() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"modulated=True is a setting of the ViT; with a CNN use False"):
         plan_of(modulated=True)
-    with pytest.raises(ValueError, match=r"architecture 'gpt' is unknown; .* dit, vit, noprop-cnn"):
-        blockwise(replace(plan_of(), architecture={**plan_of().architecture, "name": "gpt"}))
+    with pytest.raises(ValueError, match=r"architecture 'lstm' is unknown; .* dit, vit, noprop-cnn"):
+        blockwise(replace(plan_of(), architecture={**plan_of().architecture, "name": "lstm"}))

@@ -105,6 +105,8 @@ def test_bad_options_are_refused(tmp_path: Path, text: str, refused: Refused) ->
     words = ("compare", "text", "--data", text, "--out", tmp_path / "out", *SMALL)
     assert "token_calls=-2" in refused(*words, "--token-calls", "-2")
     assert "windows=0 leaves nothing to score" in refused(*words, "--windows", "0")
-    assert "arm 'branched' needs --branch above 0" in refused(*words, "--branch", "0")
+    assert "arm 'branched-ensemble' needs --branch above 0" in refused(*words, "--branch", "0")
+    alone = refused(*words, "--branch", "0", "--arms", "shallow", "branched")
+    assert "arm 'branched' needs --branch above 0" in alone
     recurrent = ("compare", "recurrent-text", "--data", text, "--out", tmp_path / "out", *SMALL[-9:])
     assert "back=0: nothing is trained" in refused(*recurrent, "--back", "0")

@@ -74,8 +74,9 @@ class Comparison(Generic[Data]):
 
     def check(self, cells: Sequence[Cell], data: Data) -> None:
         """Refuse bad options before any work."""
-        if "branched" in self.arms and not self.model.branch:
-            raise ValueError("arm 'branched' needs --branch above 0, e.g. 0.5; or leave it out of --arms")
+        branched = [arm for arm in self.arms if arm.startswith("branched")]
+        if branched and not self.model.branch:
+            raise ValueError(f"arm {branched[0]!r} needs --branch above 0, e.g. 0.5; or leave it out of --arms")
         for cell in cells:
             for plan in self.plans(cell, data):
                 job_specs(plan, plan_budget(plan))

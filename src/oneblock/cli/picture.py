@@ -39,7 +39,7 @@ def curves(
     """Write named lines of (x, y) points as one PNG."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    for (name, points), marker in zip(lines.items(), "osD^v<>Px*" * 3, strict=False):
+    for (name, points), marker in zip(lines.items(), "osD^v<>Px*p" * 3, strict=False):
         axes.plot(*zip(*points, strict=True), label=name, marker=marker if len(points) < 12 else None)
     if logarithmic:
         axes.set_xscale("log")

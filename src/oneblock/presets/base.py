@@ -152,6 +152,13 @@ def network_config(kind: type[Config], plan: Plan) -> Config:
     return cast(Callable[..., Config], kind)(**settings)
 
 
+def training_bands(plan: Plan) -> dict[int | None, tuple[float, float]]:
+    """The band (lower, upper) that each block of a plan trains on; the seed block (None) has the whole range."""
+    partition = plan.partition
+    bands: dict[int | None, tuple[float, float]] = {None: (partition.law.low, partition.law.high)}
+    return bands | {b: partition.training_band(b) for b in range(plan.num_blocks)}
+
+
 def plan_budget(plan: Plan) -> Budget:
     """The budget that a plan's recipe holds."""
     return cast(Budget, _pick(Budget, plan))

@@ -16,7 +16,7 @@ from oneblock.models.vit import NoisyToken, ViTConfig
 from oneblock.noise import LogNormal, Tabulated
 from oneblock.plan import Plain, Plan
 from oneblock.precondition import Evidence, Frame, Logits
-from oneblock.presets.base import PictureRecipe, network_config
+from oneblock.presets.base import PictureRecipe, network_config, training_bands
 from oneblock.presets.image import image_shape
 from oneblock.table import TableKind, normalised, orthonormal, random_unit, simplex
 from oneblock.tasks.base import Batch, Noised
@@ -205,10 +205,7 @@ def classify_task(plan: Plan) -> Classification:
     """The task of a classification plan."""
     if plan.task != "classify":
         raise ValueError(f"task={plan.task!r}: this plan is not for classification; use a plan with task 'classify'")
-    partition = plan.partition
-    bands: dict[int | None, tuple[float, float]] = {None: (partition.law.low, partition.law.high)}
-    bands |= {b: partition.training_band(b) for b in range(plan.num_blocks)}
-    means = {b: mean_weight(partition, band, plan.precondition) for b, band in bands.items()}
+    means = {b: mean_weight(plan.partition, band, plan.precondition) for b, band in training_bands(plan).items()}
     return _task(plan, label_table(plan), means)
 
 

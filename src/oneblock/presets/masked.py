@@ -12,7 +12,7 @@ from oneblock.data import Vocabulary, vocabulary_from_dict
 from oneblock.models.encoder import EncoderConfig
 from oneblock.noise import CosineMask, LinearMask
 from oneblock.plan import Plain, Plan
-from oneblock.presets.base import Recipe, network_config
+from oneblock.presets.base import Recipe, network_config, training_bands
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.masked import MaskedText
 
@@ -82,12 +82,10 @@ def masked_task(plan: Plan) -> MaskedText:
     """The task of a plan for masked text."""
     if plan.task != "masked-text":
         raise ValueError(f"task={plan.task!r}: this plan is not for masked text; use a plan with task 'masked-text'")
-    partition, shares = plan.partition, None
+    law, shares = plan.partition.law, None
     if plan.recipe.get("weighting") == "even":
-        bands: dict[int | None, tuple[float, float]] = {None: (partition.law.low, partition.law.high)}
-        bands |= {b: partition.training_band(b) for b in range(plan.num_blocks)}
-        shares = {b: float(partition.law.cdf(torch.tensor(band)).mean()) for b, band in bands.items()}
-    return MaskedText(partition.law, encoder_config(plan).vocabulary, shares)
+        shares = {b: float(law.cdf(torch.tensor(band)).mean()) for b, band in training_bands(plan).items()}
+    return MaskedText(law, encoder_config(plan).vocabulary, shares)
 
 
 def empty_masked_task(plan: Plan) -> MaskedText:

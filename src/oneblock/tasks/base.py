@@ -55,6 +55,14 @@ class Loss:
         assert self.weighted.ndim == 1, f"a loss has one value per sample, got shape {tuple(self.weighted.shape)}"
 
 
+def check_known(ids: Tensor, size: int, one: str, all_of_them: str) -> None:
+    """Refuse ``ids`` outside 0 .. ``size`` - 1 with a ``ValueError`` that names the first; ``one`` of
+    ``all_of_them``."""
+    unknown = ids[(ids < 0) | (ids >= size)]
+    if len(unknown):
+        raise ValueError(f"{one} {int(unknown[0])} is unknown; the plan has {size} {all_of_them}, from 0 on")
+
+
 class Task(Protocol):
     """What is noised, what is predicted, and with which loss."""
 

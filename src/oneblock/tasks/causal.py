@@ -17,7 +17,7 @@ from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
 from oneblock.noise import NoiseLaw
-from oneblock.tasks.base import Batch, Loss, Noised
+from oneblock.tasks.base import Batch, Loss, Noised, check_known
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,7 @@ class CausalText:
     def noised(self, tokens: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Rows (n, t, k) of ``tokens`` (n, t) with noise at levels ``sigma`` (n,); an unknown token is a
         ``ValueError``."""
-        unknown = tokens[(tokens < 0) | (tokens >= self.vocabulary)]
-        if len(unknown):
-            raise ValueError(f"token {int(unknown[0])} is unknown; the plan has {self.vocabulary} symbols, from 0 on")
+        check_known(tokens, self.vocabulary, "token", "symbols")
         y = self.table.to(tokens.device)[tokens]
         noise = torch.randn(y.shape, generator=generator).to(y)
         sigma = sigma.to(y)

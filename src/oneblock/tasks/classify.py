@@ -18,7 +18,7 @@ from torch import Tensor
 from oneblock.blockwise import DenoiserLike
 from oneblock.partition import Partition
 from oneblock.precondition import Precondition
-from oneblock.tasks.base import Batch, Loss, Noised
+from oneblock.tasks.base import Batch, Loss, Noised, check_known
 
 LabelLoss = Literal["cross-entropy", "squared"]
 Weighting = Literal["none", "edm", "clipped", "normalised"]
@@ -63,9 +63,7 @@ class Classification:
 
     def noised(self, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Rows of ``labels`` (n,) with noise at levels ``sigma`` (n,); an unknown label is a ``ValueError``."""
-        unknown = labels[(labels < 0) | (labels >= self.num_classes)]
-        if len(unknown):
-            raise ValueError(f"label {int(unknown[0])} is unknown; the plan has {self.num_classes} classes, from 0 on")
+        check_known(labels, self.num_classes, "label", "classes")
         y = self.table.to(labels.device)[labels]
         noise = torch.randn(y.shape, generator=generator).to(y)
         sigma = sigma.to(y)

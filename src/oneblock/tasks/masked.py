@@ -24,7 +24,7 @@ from torch import Tensor
 from oneblock.blockwise import DenoiserLike
 from oneblock.noise import NoiseLaw
 from oneblock.partition import Partition
-from oneblock.tasks.base import Batch, Loss, Noised
+from oneblock.tasks.base import Batch, Loss, Noised, check_known
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,7 @@ class MaskedText:
 
     def noised(self, tokens: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Mask ``tokens`` (n, t) at times ``sigma`` (n,); an unknown token is a ``ValueError``."""
-        unknown = tokens[(tokens < 0) | (tokens >= self.vocabulary)]
-        if len(unknown):
-            raise ValueError(f"token {int(unknown[0])} is unknown; the plan has {self.vocabulary} symbols, from 0 on")
+        check_known(tokens, self.vocabulary, "token", "symbols")
         share = self.law.cdf(sigma).float()
         hidden = torch.rand(tokens.shape, generator=generator) < share[:, None].cpu()
         z = torch.where(hidden.to(tokens.device), self.mask, tokens)

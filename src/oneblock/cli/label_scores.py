@@ -76,10 +76,7 @@ def draw(out: Path, rows: Sequence[Row]) -> list[Path]:
         row["arm"]: [(float(i), call[0]) for i, call in enumerate(row["accuracies"], 1)] for row in last
     }
     pictures = [curves(lines, out / "accuracy.png", "calls", "held-out accuracy")]
-    lines = scores.training_curves(out, rows, "plain")
-    pictures.append(
-        curves(lines, out / "training.png", "layer evaluations", "training loss, unweighted (mean over bands)")
-    )
+    pictures += scores.training_picture(out, rows, "training loss, unweighted (mean over bands)", "plain")
     if len({row["budget"] for row in rows}) > 1:
         lines = scores.arm_curves(shown, "accuracy")
         pictures.append(curves(lines, out / "budgets.png", "layer evaluations", "held-out accuracy", logarithmic=True))

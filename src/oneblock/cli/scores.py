@@ -177,8 +177,7 @@ def crossing(a: Curve, b: Curve) -> str:
 
 def draw(out: Path, rows: Sequence[Row]) -> list[Path]:
     """Loss during training and samples of the first seed and, with several budgets, scores against work."""
-    lines = training_curves(out, rows)
-    pictures = [curves(lines, out / "training.png", "layer evaluations", "training loss (mean over bands)")]
+    pictures = training_picture(out, rows, "training loss (mean over bands)")
     pictures += [out / row["run"] / "samples.png" for row in rows if row["seed"] == rows[0]["seed"]]
     if len({row["budget"] for row in rows}) > 1:
         for key, label in (("loss", "held-out loss"), ("frechet", "Frechet distance")):
@@ -187,11 +186,12 @@ def draw(out: Path, rows: Sequence[Row]) -> list[Path]:
     return pictures
 
 
-def training_curves(out: Path, rows: Sequence[Row], key: str = "loss") -> dict[str, Curve]:
-    """The ``training_curve`` of every arm that has one, at the first seed and the last budget."""
+def training_picture(out: Path, rows: Sequence[Row], label: str, key: str = "loss") -> list[Path]:
+    """The ``training_curve`` of every arm that has one, at the first seed and the last budget; none, no picture."""
     shown = [row for row in rows if row["seed"] == rows[0]["seed"] and row["budget"] == rows[-1]["budget"]]
     found = {row["arm"]: training_curve(out / row["run"], key) for row in shown}
-    return {arm: points for arm, points in found.items() if points}
+    lines = {arm: points for arm, points in found.items() if points}
+    return [curves(lines, out / "training.png", "layer evaluations", label)] if lines else []
 
 
 def training_curve(directory: Path, key: str = "loss") -> list[tuple[float, float]]:

@@ -30,7 +30,8 @@ class TextScores:
 
     Args:
         ours, rivals: the arms that are set against each other.
-        listed: the score that is a list in every row, e.g. of bands.
+        listed: the score that is a list in every row, e.g. of bands; the row's ``listed_at``, if there is one, says
+            where its items stand.
         items: what it lists, for people, in the order of the list.
         unit: of its values.
     """
@@ -77,15 +78,14 @@ class TextScores:
     def draw(self, out: Path, rows: Sequence[Row]) -> list[Path]:
         """The listed score, training loss of the first seed and, with several budgets, bits against work."""
         shown = self.summaries(rows)
+        places = {row["arm"]: row.get("listed_at") or range(1, len(row[self.listed]) + 1) for row in rows}
         lines: dict[str, Curve] = {
-            row["arm"]: [(float(i), item[0]) for i, item in enumerate(row[self.listed], 1)]
+            row["arm"]: [(float(i), item[0]) for i, item in zip(places[row["arm"]], row[self.listed], strict=True)]
             for row in shown
             if row["budget"] == rows[-1]["budget"]
         }
         pictures = [curves(lines, out / f"{self.listed}.png", self.items, self.unit)]
-        lines = scores.training_curves(out, rows)
-        label = "training loss, nats per token (mean over bands)"
-        pictures.append(curves(lines, out / "training.png", "layer evaluations", label))
+        pictures += scores.training_picture(out, rows, "training loss, nats per token (mean over bands)")
         if len({row["budget"] for row in rows}) > 1:
             lines = scores.arm_curves(shown, BITS)
             path = out / "budgets.png"

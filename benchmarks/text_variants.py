@@ -24,7 +24,7 @@ from oneblock.data import Characters, TextBatches, TokenFile, TokenSource, open_
 from oneblock.plan import Plan
 from oneblock.presets.causal import CausalRecipe, causal_plan, gpt_config, token_table
 from oneblock.sample.causal import Calls, predict
-from oneblock.tasks.causal import code_length
+from oneblock.tasks.causal import code_length, log_likelihood
 from oneblock.train.shards import open_denoiser
 from oneblock.train.step import OptimizerSettings
 
@@ -149,7 +149,7 @@ def bits(
     each = []
     for seed in range(draws):
         steps = predict(denoiser, table, tokens, calls, carried, seed)
-        each.append(torch.stack([p.gather(-1, tokens[..., None])[..., 0] for p in steps]))
+        each.append(torch.stack([log_likelihood(p, tokens) for p in steps]))
     lengths = code_length(torch.stack(each)).mean((1, 2)) / torch.tensor(2.0).log()
     return [round(value, 4) for value in lengths.tolist()]
 

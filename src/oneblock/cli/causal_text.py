@@ -15,7 +15,7 @@ from oneblock.data import Vocabulary
 from oneblock.plan import Plan
 from oneblock.presets import block_readings, gpt_config, plan_length, plan_vocabulary, token_table
 from oneblock.sample.causal import Calls, predict, write
-from oneblock.tasks.causal import code_length
+from oneblock.tasks.causal import code_length, log_likelihood
 
 BATCH = 64
 UNFINISHED = "\ufffd"
@@ -51,7 +51,7 @@ def token_nats(plan: Plan, denoiser: Denoiser, tokens: Tensor, options: CallOpti
         draws = []
         for seed in range(options.token_draws):
             steps = predict(denoiser, table, part, calls, carried, seed)
-            draws.append(torch.stack([p.gather(-1, part[..., None])[..., 0] for p in steps]))
+            draws.append(torch.stack([log_likelihood(p, part) for p in steps]))
         found.append(code_length(torch.stack(draws)))
     return torch.cat(found, dim=1)
 
@@ -93,14 +93,8 @@ def write_causal(
 ) -> Iterator[str]:
     """One text in pieces as they are written, its prompt first; what is not yet a character waits for the next
     token."""
-    vocabulary, length = plan_vocabulary(plan), plan_length(plan)
-    given = vocabulary.encode(options.prompt) if options.prompt else torch.zeros(0, dtype=torch.long)
-    count = options.tokens or length - len(given)
-    if count < 1 or len(given) + count > length:
-        raise ValueError(
-            f"prompt={options.prompt[:40]!r} has {len(given)} tokens, tokens={options.tokens} are asked for, and the "
-            f"network sees {length} together; cut the prompt or write fewer"
-        )
+    vocabulary = plan_vocabulary(plan)
+    given, count = options.to_write(vocabulary, plan_length(plan))
     readings = block_readings(plan, denoiser, calls.levels, 1)
     tokens = given.tolist()
     done = vocabulary.decode(given) if len(given) else ""

@@ -211,3 +211,15 @@ class TextSamplingOptions:
                 f"prompt={self.prompt[:40]!r} has {len(given)} tokens, the network sees {length}; cut the prompt"
             )
         return given.expand(self.count, -1)
+
+    def to_write(self, vocabulary: Vocabulary, length: int) -> tuple[Tensor, int]:
+        """The prompt of one autoregressive text, int64 (t,), and how many tokens follow it; more than ``length``
+        together is refused."""
+        given = self.prompts(vocabulary, length)[0]
+        count = self.tokens or length - len(given)
+        if count < 1 or len(given) + count > length:
+            raise ValueError(
+                f"prompt={self.prompt[:40]!r} has {len(given)} tokens, tokens={self.tokens} are asked for, and the "
+                f"network sees {length} together; cut the prompt or write fewer"
+            )
+        return given, count

@@ -69,6 +69,11 @@ class CausalText:
         return Loss(nats, nats)
 
 
+def log_likelihood(log_p: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probabilities (n, t) that an answer, log-probabilities (n, t, v), gave the true ``tokens`` (n, t)."""
+    return log_p.gather(-1, tokens[..., None])[..., 0]
+
+
 def code_length(log_p: Tensor) -> Tensor:
     """``-ln (1/K sum_k p_k)`` in nats (...), from log-probabilities (K, ...): those of a token after K draws of noise.
 

@@ -99,6 +99,11 @@ def test_a_comparison_of_recurrent_depth(tmp_path: Path, text: str, ok: Ok) -> N
     assert rows["single-pass"]["layer_evaluations"] == rows["feed-forward"]["layer_evaluations"] == 480
     assert rows["truncated-bptt"]["layer_evaluations"] == pytest.approx(3 * 480, abs=4 * (2 + 12))
     assert rows["truncated-bptt"]["peak_bytes"] > rows["feed-forward"]["peak_bytes"]
+    assert rows["truncated-bptt"]["listed_at"] == [1, 2, 4]
+    assert all([len(text) for text in row["samples"]] == [4, 4] for row in rows.values())
+    assert all(row["characters_per_second"] > 0 for row in rows.values())
+    (alone,) = ok(*words, *size, "--arms", "truncated-bptt")
+    assert [Path(picture).name for picture in alone["pictures"]] == ["bits_after_calls.png"]  # it keeps no log
 
 
 def test_bad_options_are_refused(tmp_path: Path, text: str, refused: Refused) -> None:
@@ -108,5 +113,6 @@ def test_bad_options_are_refused(tmp_path: Path, text: str, refused: Refused) ->
     assert "arm 'branched-ensemble' needs --branch above 0" in refused(*words, "--branch", "0")
     alone = refused(*words, "--branch", "0", "--arms", "shallow", "branched")
     assert "arm 'branched' needs --branch above 0" in alone
+    assert "tokens=99 are asked for, and the network sees 16" in refused(*words, "--tokens", "99")
     recurrent = ("compare", "recurrent-text", "--data", text, "--out", tmp_path / "out", *SMALL[-9:])
     assert "back=0: nothing is trained" in refused(*recurrent, "--back", "0")

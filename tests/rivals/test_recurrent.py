@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from rivalry import same, settings_of, weights_of
 from torch import Tensor
 
+from oneblock.models.cache import RecurrentCache
 from oneblock.models.gpt import GPTConfig
 from oneblock.models.recurrent import RecurrentDepth
 from oneblock.rivals import TruncatedBPTT, training_peak
@@ -55,6 +56,17 @@ def test_the_state_follows_the_equations() -> None:
     torch.testing.assert_close(model(TOKENS, 3, 3, seeded()), gpt.head(state, condition))
     *_, last = model.answers(TOKENS, 3, seeded())
     torch.testing.assert_close(last, gpt.head(state, condition))
+
+
+def test_cached_answers_are_those_of_the_whole_text() -> None:
+    model = randomised()
+    states = torch.randn(3, T, 16, generator=seeded()).double()
+    cache = RecurrentCache(model, 3)
+    before = [model.gpt.stem.start(3, TOKENS.device)[:, 0], *TOKENS.unbind(1)]
+    answers = [cache.ask(before[i], states[:, i]) for i in range(T)]
+    torch.testing.assert_close(torch.stack(answers, 1), model(TOKENS, 3, 3, seeded()))
+    with pytest.raises(ValueError, match="the text has 7 tokens, the network was made for 6; cut it"):
+        cache.ask(before[-1], states[:, 0])
 
 
 def gradient(iterations: int, back: int) -> dict[str, Tensor]:
@@ -116,6 +128,8 @@ def test_it_learns_spends_its_budget_and_repeats_itself() -> None:
     right = [float(p[:, 1:].argmax(-1).eq(held_out[:, 1:]).float().mean()) for p in steps]
     assert len(right) == 4 and right[-1] == 1.0
     torch.testing.assert_close(steps[-1].exp().sum(-1), torch.ones(V, T))
+    written = list(rivals[0].write(held_out[:, :2], T - 2, 4, temperature=0.0))
+    assert torch.equal(torch.stack(written, 1), held_out[:, 2:])
 
 
 def test_memory_grows_with_the_iterations_that_gradients_go_through() -> None:
@@ -131,6 +145,7 @@ def test_memory_grows_with_the_iterations_that_gradients_go_through() -> None:
         (lambda: TruncatedBPTT(CONFIG, back=0), "iterations=32, back=0: nothing is trained; use 1 or more"),
         (lambda: RecurrentDepth(replace(CONFIG, streams="one")), "streams='one': a recurrence has no noisy targets"),
         (lambda: list(TruncatedBPTT(CONFIG).log_probabilities(TOKENS, 1)), "truncated-bptt has trained 0 of 1 parts"),
+        (lambda: next(TruncatedBPTT(CONFIG).write(TOKENS, 1, 1)), "truncated-bptt has trained 0 of 1 parts"),
         (lambda: TruncatedBPTT(CONFIG).schedule(settings_of(10)), "budget=10 does not pay for one step"),
     ],
 )

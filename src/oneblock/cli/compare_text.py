@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal, get_args
 
@@ -19,10 +19,11 @@ from oneblock.cli.text_comparison import TextComparison
 from oneblock.cli.text_options import CallOptions, CausalOptions, TextSamplingOptions, ordinary, recurrent_options
 from oneblock.cli.text_scores import TextScores
 from oneblock.cli.writing import n_grams
-from oneblock.data import TokenFile
+from oneblock.data import TokenFile, Vocabulary
 from oneblock.plan import Plan
 from oneblock.presets import gpt_config, plan_length
 from oneblock.rivals import RivalSettings, TruncatedBPTT
+from oneblock.tasks.causal import log_likelihood
 from oneblock.train.shards import open_denoiser
 
 CausalArm = Literal[
@@ -69,6 +70,7 @@ class CompareCausal(TextComparison):
         for cell in cells:
             for plan in self.plans(cell, data):
                 plan_calls(plan, self.answers)
+                self.writing.to_write(data.vocabulary, plan_length(plan))
 
     def row(self, cell: Cell) -> Row:
         file = self.open()
@@ -88,11 +90,16 @@ class CompareCausal(TextComparison):
         denoiser = open_denoiser(run.directory, run.blockwise, run.device)
         found = evaluate_causal(plan, denoiser, self.held_out(file, plan_length(plan)), self.answers, run.device)
         calls = plan_calls(plan, self.answers)
+        writing = self.written(
+            cell, lambda seed: "".join(write_causal(plan, denoiser, self.writing, calls, seed, run.device))
+        )
+        return {**row, **found, **writing}
+
+    def written(self, cell: Cell, write: Callable[[int], str]) -> Row:
+        """The texts of a run, each from a seed of its own, and how fast they came."""
         began = time.perf_counter()
-        seeds = range(cell.seed * self.writing.count, (cell.seed + 1) * self.writing.count)
-        texts = ["".join(write_causal(plan, denoiser, self.writing, calls, seed, run.device)) for seed in seeds]
-        speed = sum(map(len, texts)) / (time.perf_counter() - began)
-        return {**row, **found, "characters_per_second": speed, "samples": texts}
+        texts = [write(seed) for seed in range(cell.seed * self.writing.count, (cell.seed + 1) * self.writing.count)]
+        return {"characters_per_second": sum(map(len, texts)) / (time.perf_counter() - began), "samples": texts}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +200,8 @@ class CompareRecurrentText(CompareCausal):
     def asked(self, cell: Cell) -> dict[str, Any]:
         if cell.arm != "truncated-bptt":
             return super().asked(cell)
-        return {"iterations": self.iterations, "back": self.back, "bptt_share": self.bptt_share}
+        settings = {"iterations": self.iterations, "back": self.back, "bptt_share": self.bptt_share}
+        return {**settings, "writing": asdict(self.writing)}
 
     def scored(self, cell: Cell, plan: Plan, file: TokenFile) -> Row:
         if cell.arm != "truncated-bptt":
@@ -207,18 +215,30 @@ class CompareRecurrentText(CompareCausal):
         assert rival.model is not None, "trained"
         return {
             **untrained_row(cell),
+            **self.written(cell, lambda seed: self._text(rival, file.vocabulary, plan_length(plan), seed)),
             "parameters": sum(p.numel() for p in rival.model.parameters()),
             "layer_evaluations": work,
             "train_seconds": seconds,
             "peak_bytes": rivals.training_peak(rival, settings).total,
             **bits_row(self._nats(rival, tokens), tokens, file.vocabulary),
+            "listed_at": self._shown,
         }
+
+    def _text(self, rival: TruncatedBPTT, vocabulary: Vocabulary, length: int, seed: int) -> str:
+        prompt, count = self.writing.to_write(vocabulary, length)
+        start, acting = prompt[None].to(self.machine.device), (self.writing.temperature, self.writing.top_p)
+        steps = rival.write(start, count, self.iterations, *acting, seed)
+        return vocabulary.decode(torch.cat([prompt, *(step.cpu() for step in steps)]))
+
+    @property
+    def _shown(self) -> list[int]:
+        """Iterations after which it is scored."""
+        return [*(2**i for i in range((self.iterations - 1).bit_length())), self.iterations]
 
     def _nats(self, rival: TruncatedBPTT, tokens: Tensor) -> Tensor:
         """Code lengths (iterations, n, t) of windows (n, t) after 1, 2, 4, ... iterations."""
-        shown = [2**i for i in range(self.iterations.bit_length()) if 2**i <= self.iterations]
-        return torch.cat([self._lengths(rival, part.to(self.machine.device), shown) for part in tokens.split(BATCH)], 1)
+        return torch.cat([self._lengths(rival, part.to(self.machine.device)) for part in tokens.split(BATCH)], 1)
 
-    def _lengths(self, rival: TruncatedBPTT, part: Tensor, shown: Iterable[int]) -> Tensor:
+    def _lengths(self, rival: TruncatedBPTT, part: Tensor) -> Tensor:
         steps = enumerate(rival.log_probabilities(part, self.iterations), 1)
-        return torch.stack([-p.gather(-1, part[..., None])[..., 0].cpu() for i, p in steps if i in shown])
+        return torch.stack([-log_likelihood(p, part).cpu() for i, p in steps if i in self._shown])

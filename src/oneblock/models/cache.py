@@ -1,4 +1,4 @@
-"""Key-value cache: a GPT that has read the beginning of a text and answers for the next place."""
+"""Key-value caches: networks that have read the beginning of a text and answer for the next place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from oneblock.models.gpt import GPT, Condition
+from oneblock.models.gpt import GPT, Condition, Stem
+from oneblock.models.recurrent import RecurrentDepth
 from oneblock.ops import full
 
 
@@ -60,7 +61,7 @@ class Cache:
 
     def _embed(self, tokens: Tensor) -> Tensor:
         e: Tensor = self.gpt.stem.embed(tokens)
-        return self._run(e, self.gpt.stem.prelude, self._prelude, self._prelude_position(), keep=True)
+        return _run(self.gpt.stem, e, self.gpt.stem.prelude, self._prelude, self._prelude_position(), keep=True)
 
     def _prelude_position(self) -> int:
         return self._prelude[0].length if self._prelude else self.length
@@ -74,13 +75,49 @@ class Cache:
         return logits[:, 0]
 
     def _through(self, h: Tensor, keep: bool) -> Tensor:
-        return self._run(h, self.gpt.stack(), self._layers, self.length, keep)
+        return _run(self.gpt.stem, h, self.gpt.stack(), self._layers, self.length, keep)
 
-    def _run(self, h: Tensor, layers: Iterable[nn.Module], stores: list[_Store], position: int, keep: bool) -> Tensor:
-        by = self.gpt.stem.turns(torch.tensor([position], device=h.device))
-        for layer, store in zip(layers, stores, strict=True):
-            h = layer(h, Condition(by, store.keeping if keep else store.seeing, 1))
-        return h
+
+class RecurrentCache:
+    """The same for a network of recurrent depth: keys and values of every iteration.
+
+    Args:
+        model: the network.
+        iterations: of the recurrence, for every place.
+    """
+
+    def __init__(self, model: RecurrentDepth, iterations: int) -> None:
+        self.model = model
+        self.length = 0
+        gpt = model.gpt
+        self._prelude = [_Store() for _ in gpt.stem.prelude]
+        self._core = [[_Store() for _ in gpt.layers] for _ in range(iterations)]
+        self._coda = [_Store() for _ in gpt.head.coda]
+
+    def ask(self, before: Tensor, state: Tensor) -> Tensor:
+        """The token (n,) before the next place and the first state there, (n, d) -> logits (n, v). The place is read
+        with it."""
+        gpt, state = self.model.gpt, state[:, None]
+        stem = gpt.stem
+        stem.check_length(self.length + 1)
+        e = _run(stem, stem.embed(before[:, None]), stem.prelude, self._prelude, self.length)
+        for stores in self._core:
+            h = self.model.joined(state, e)
+            state = self.model.norm(_run(stem, h, gpt.layers.values(), stores, self.length))
+        h = _run(stem, state, gpt.head.coda, self._coda, self.length)
+        self.length += 1
+        logits: Tensor = gpt.head.answer(h)
+        return logits[:, 0]
+
+
+def _run(
+    stem: Stem, h: Tensor, layers: Iterable[nn.Module], stores: list[_Store], position: int, keep: bool = True
+) -> Tensor:
+    """One place (n, 1, d) through ``layers``, which see the places that their ``stores`` keep."""
+    by = stem.turns(torch.tensor([position], device=h.device))
+    for layer, store in zip(layers, stores, strict=True):
+        h = layer(h, Condition(by, store.keeping if keep else store.seeing, 1))
+    return h
 
 
 class _Store:

@@ -57,8 +57,13 @@ class RecurrentDepth(nn.Module):
 
     def step(self, state: Tensor, e: Tensor, condition: Condition) -> Tensor:
         """One iteration."""
-        h = self.adapter(torch.cat([state, e], dim=-1))
+        h = self.joined(state, e)
         for layer in self.gpt.layers.values():
             h = layer(h, condition)
         out: Tensor = self.norm(h)
+        return out
+
+    def joined(self, state: Tensor, e: Tensor) -> Tensor:
+        """What the core reads, (n, t, d)."""
+        out: Tensor = self.adapter(torch.cat([state, e], dim=-1))
         return out

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from oneblock.data import Batches
 from oneblock.memory import DryRun
+from oneblock.models.cache import RecurrentCache
 from oneblock.models.gpt import GPTConfig
 from oneblock.models.recurrent import RecurrentDepth
 from oneblock.rivals.base import (
@@ -32,6 +33,7 @@ from oneblock.rivals.base import (
     train_on,
     update_on,
 )
+from oneblock.sample.masked import pick
 
 SPREAD = 0.5
 """Standard deviation of ``tau``."""
@@ -109,6 +111,32 @@ class TruncatedBPTT:
         assert self.model is not None, "checked"
         for logits in self.model.answers(tokens, iterations, torch.Generator().manual_seed(seed)):
             yield logits.float().log_softmax(-1)
+
+    @torch.no_grad()
+    def write(
+        self,
+        prompt: Tensor,
+        count: int,
+        iterations: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[Tensor]:
+        """Tokens (n,) that go on from ``prompt`` (n, t), ``count`` of them, as they are drawn after ``iterations``; the
+        other arguments are those of ``sample.causal.write``."""
+        check_trained(self.name, int(self.model is not None), 1)
+        assert self.model is not None, "checked"
+        generator = torch.Generator().manual_seed(seed)
+        cache = RecurrentCache(self.model, iterations)
+        tokens = self.model.gpt.stem.start(len(prompt), prompt.device)[:, 0]
+        for given in (*prompt.unbind(1), *[None] * count):
+            state = torch.randn(len(prompt), self.config.width, generator=generator).to(prompt.device)
+            logits = cache.ask(tokens, state)
+            if given is None:
+                tokens = pick(logits[:, None].float(), temperature, top_p, generator)[0][:, 0]
+                yield tokens
+            else:
+                tokens = given
 
     def dry_runs(self, settings: RivalSettings) -> Sequence[Callable[[], DryRun]]:
         """A step with as many iterations as gradients go through, which is all that is kept."""

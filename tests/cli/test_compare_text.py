@@ -89,7 +89,7 @@ def test_a_comparison_of_recurrent_depth(tmp_path: Path, text: str, ok: Ok) -> N
         "--tokens",
         "4",
     )
-    (found,) = ok(*words, *size, "--token-calls", "3")
+    (found,) = ok(*words, *size, "--token-calls", "3", "--bptt-batch-size", "4")
     rows = {row["arm"]: row for row in found["runs"]}
     assert {arm: len(row["bits_after_calls"]) for arm, row in rows.items()} == {
         "single-pass": 3,
@@ -116,3 +116,4 @@ def test_bad_options_are_refused(tmp_path: Path, text: str, refused: Refused) ->
     assert "tokens=99 are asked for, and the network sees 16" in refused(*words, "--tokens", "99")
     recurrent = ("compare", "recurrent-text", "--data", text, "--out", tmp_path / "out", *SMALL[-9:])
     assert "back=0: nothing is trained" in refused(*recurrent, "--back", "0")
+    assert "batch_size=0 is no batch" in refused(*recurrent, "--bptt-batch-size", "0")

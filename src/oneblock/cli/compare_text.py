@@ -173,6 +173,8 @@ class CompareRecurrentText(CompareCausal):
     """iterations that gradients go through"""
     bptt_share: float = 3.0
     """work of truncated-bptt, in budgets of the others"""
+    bptt_batch_size: int = 1
+    """texts per step of truncated-bptt, whose steps are long: with one it learns most from its work (docs/log.md)"""
     model: CausalOptions = field(
         default_factory=lambda: replace(recurrent_options(), size="nano", budget="100k", batch_size=4)
     )
@@ -192,7 +194,8 @@ class CompareRecurrentText(CompareCausal):
 
     def _rival(self, plan: Plan) -> tuple[TruncatedBPTT, RivalSettings]:
         settings = rival_settings(plan, self.machine.device)
-        settings = replace(settings, budget=round(self.bptt_share * settings.budget))
+        budget = round(self.bptt_share * settings.budget)
+        settings = replace(settings, budget=budget, batch_size=self.bptt_batch_size)
         rival = TruncatedBPTT(gpt_config(plan), self.iterations, self.back)
         rival.schedule(settings)  # refuses a budget that is too small
         return rival, settings
@@ -200,8 +203,8 @@ class CompareRecurrentText(CompareCausal):
     def asked(self, cell: Cell) -> dict[str, Any]:
         if cell.arm != "truncated-bptt":
             return super().asked(cell)
-        settings = {"iterations": self.iterations, "back": self.back, "bptt_share": self.bptt_share}
-        return {**settings, "writing": asdict(self.writing)}
+        names = ("iterations", "back", "bptt_share", "bptt_batch_size")
+        return {**{name: getattr(self, name) for name in names}, "writing": asdict(self.writing)}
 
     def scored(self, cell: Cell, plan: Plan, file: TokenFile) -> Row:
         if cell.arm != "truncated-bptt":

@@ -12,7 +12,7 @@ from torch import Tensor
 from oneblock.cli.__main__ import main
 from oneblock.cli.compare_masked import MASKED_ARMS, CompareMaskedText, arm_plans
 from oneblock.cli.comparison import Cell
-from oneblock.cli.text_options import MaskedOptions, TextOptions
+from oneblock.cli.text_options import TextOptions
 from oneblock.data import TokenFile
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
@@ -29,7 +29,9 @@ SCORING = ("--windows", "6", "--times", "2", "--reveals", "2", "--count", "3")
 
 @pytest.fixture
 def options(tmp_path: Path, text: str) -> CompareMaskedText:
-    model = MaskedOptions(depth=4, width=16, heads=2, blocks=4, length=16, batch_size=8, block_batch_size=4, branch=0.5)
+    model = replace(
+        CompareMaskedText(out=tmp_path).model, depth=4, width=16, heads=2, blocks=4, length=16, batch_size=8
+    )
     return CompareMaskedText(out=tmp_path / "out", data=TextOptions(data=text), model=model)
 
 
@@ -41,6 +43,7 @@ def test_the_arms_are_what_they_are_called(options: CompareMaskedText) -> None:
     found = plans(options, options.open(), seed=3)
     layers = {arm: [plan.layers for plan in several] for arm, several in found.items()}
     assert layers == {
+        "mdlm": [(4,)],
         "end-to-end": [(4,)],
         "shallow": [(1,)],
         "ensemble": [(1,)] * 4,
@@ -53,8 +56,10 @@ def test_the_arms_are_what_they_are_called(options: CompareMaskedText) -> None:
         MASKED_ARMS, 1000
     )
     assert {arm for arm, several in budgets.items() if several[0].branch} == {"branched"}
+    weightings = {arm: {plan.recipe.get("weighting") for plan in several} for arm, several in found.items()}
+    assert weightings == {arm: {None if arm == "mdlm" else "even"} for arm in MASKED_ARMS}
     assert {arm: {one.batch_size for one in several} for arm, several in budgets.items()} == {
-        **{arm: {8} for arm in ("end-to-end", "ensemble", "blockwise", "two-blocks")},
+        **{arm: {8} for arm in ("mdlm", "end-to-end", "ensemble", "blockwise", "two-blocks")},
         **{arm: {32} for arm in ("shallow", "branched")},
     }
     assert {one.block_batch_size for several in budgets.values() for one in several} == {4}

@@ -20,11 +20,11 @@ from oneblock.plan import Plan
 from oneblock.presets import plan_length
 from oneblock.train.shards import open_denoiser
 
-MaskedArm = Literal["end-to-end", "shallow", "ensemble", "blockwise", "two-blocks", "branched"]
+MaskedArm = Literal["mdlm", "end-to-end", "shallow", "ensemble", "blockwise", "two-blocks", "branched"]
 MASKED_ARMS: tuple[MaskedArm, ...] = get_args(MaskedArm)
 SCORES = TextScores(
     ours=("blockwise", "two-blocks", "branched"),
-    rivals=("end-to-end", "shallow", "ensemble"),
+    rivals=("mdlm", "end-to-end", "shallow", "ensemble"),
     listed="nats_per_band",
     items="band of masked shares, noisiest first",
     unit="nats per token",
@@ -37,13 +37,13 @@ SHOWN = 2
 class CompareMaskedText(TextComparison):
     """Train masked diffusion of text blockwise and otherwise with the same work and show what each one gives.
 
-    Arms: `end-to-end` is the whole network as one block (MDLM); `shallow` one of a block's depth, with the whole
-    budget; `ensemble` as many shallow ones as there are blocks, which share the budget, their probabilities averaged;
-    `blockwise` trains each block alone on its band of masked shares; `two-blocks` does so with two blocks, whatever
-    --blocks says; `branched` from a common seed block (--branch). A step of `shallow` and of the seed block takes
-    --blocks times the texts, so that all arms make about as many steps (docs/log.md). All keep the learning rate
-    constant for the same share of them, and are scored on the same windows, times and masks. A comparison that was
-    stopped goes on with the same command.
+    Arms: `end-to-end` is the whole network as one block, `mdlm` the same trained on the bound's weights whatever
+    --weighting says; `shallow` has a block's depth and the whole budget; `ensemble` is as many shallow ones as there
+    are blocks, which share the budget, their probabilities averaged; `blockwise` trains each block alone on its band of
+    masked shares; `two-blocks` does so with two blocks, whatever --blocks says; `branched` from a common seed block
+    (--branch). A step of `shallow` and of the seed block takes --blocks times the texts, so that all arms make about as
+    many steps (docs/log.md). All keep the learning rate constant for the same share of them, and are scored on the same
+    windows, times and masks. A comparison that was stopped goes on with the same command.
     """
 
     scores: ClassVar[TextScores] = SCORES
@@ -55,7 +55,9 @@ class CompareMaskedText(TextComparison):
     report_bands: int = 3
     """bands to report the bound of, the same for every arm"""
     model: MaskedOptions = field(
-        default_factory=lambda: MaskedOptions(size="nano", budget="100k", batch_size=4, block_batch_size=4, branch=0.5)
+        default_factory=lambda: MaskedOptions(
+            size="nano", budget="100k", batch_size=4, block_batch_size=4, branch=0.5, weighting="even"
+        )
     )
 
     def check(self, cells: Sequence[Cell], data: TokenFile) -> None:
@@ -79,6 +81,8 @@ def arm_plans(options: CompareMaskedText, cell: Cell, file: TokenFile) -> list[P
     whole = replace(model, blocks=1, layers=())
     if cell.arm == "end-to-end":
         return [whole.plan(data, file)]
+    if cell.arm == "mdlm":
+        return [replace(whole, weighting="bound").plan(data, file)]
     if cell.arm == "two-blocks":
         return [replace(model, blocks=2, layers=()).plan(data, file)]
     plan = model.plan(data, file)

@@ -23,6 +23,7 @@ def row(arm: str, budget: str, seed: int, bits: float) -> dict[str, Any]:
         "bits_per_character": bits,
         "error": 0.25,
         "nats": [bits, 3 * bits],
+        "samples": [f"[b]{arm} writes {'x' * 100}"] if arm == "shallow" else [],
     }
 
 
@@ -54,6 +55,8 @@ def test_the_printed_tables_hold_the_scores(capsys: pytest.CaptureFixture[str]) 
     out = capsys.readouterr().out
     assert "3.0000 ± 1.4142" in out
     assert "0.2500" in out
+    assert "[b]shallow writes xxx" in out  # not as markup
+    assert "x" * 85 not in out and "blockwise writes" not in out
     assert "bits_per_character of blockwise against shallow: better from about " in out
 
 

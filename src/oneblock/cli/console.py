@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -26,12 +27,12 @@ def emit(values: Mapping[str, Any]) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on standard output."""
+    """A table on standard output; brackets in cells mean themselves."""
     shown = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
         shown.add_column(column, justify="left" if i == 0 else "right")
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(escape, row))
     Console(width=None if sys.stdout.isatty() else 140).print(shown)
 
 

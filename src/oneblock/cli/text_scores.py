@@ -23,6 +23,9 @@ SPREAD = (
     "parameters",
 )
 
+SHOWN = 100
+"""Characters of a sample that are printed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextScores:
@@ -62,8 +65,16 @@ class TextScores:
         ]
         console.table(f"held-out text (seeds: {shown[0]['seeds']}; error: of one run)", columns, quality)
         scores.report_cost(shown, [("characters/s", "characters_per_second")])
+        self.report_samples(rows)
         for line in (*self.wins(rows), *scores.crossings(shown, [BITS], self.ours, self.rivals)):
             print(line)
+
+    def report_samples(self, rows: Sequence[Row]) -> None:
+        """Print how a text of every arm begins, of the first seed and the last budget."""
+        last = [row for row in rows if row["budget"] == rows[-1]["budget"] and row["seed"] == rows[0]["seed"]]
+        written = [(row["arm"], row["samples"][0][:SHOWN]) for row in last if row["samples"]]
+        if written:
+            console.table(f"what they write, seed {rows[0]['seed']}", ("arm", "text"), written)
 
     def wins(self, rows: Sequence[Row]) -> list[str]:
         """For each of our arms and its rivals: in how many runs it needs fewer bits."""

@@ -51,6 +51,8 @@ def main() -> None:
     chosen = [(arm, directory) for arm, directory in found if arm in options.arms]
     if not chosen:
         parser.error(f"no finished run of {options.arms} in {options.runs}; allowed: {sorted({a for a, _ in found})}")
+    if len(options.runs) > 1:  # arms of two comparisons may have one name
+        chosen = [(f"{directory.parent.name}: {arm}", directory) for arm, directory in chosen]
     plan = open_plan(chosen[0][1])
     scorer = n_grams(plan_text(plan, "train"))
     windows = held_out(plan_text(plan, "test"), plan_length(plan), options.texts)

@@ -64,7 +64,7 @@ def test_one_budget_draws_no_budgets(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for found in ROWS:
         (tmp_path / found["run"] / "block-0").mkdir(parents=True)
-        line = {"step": 1, "layer_evaluations": 10, "loss": 1.0}
+        line = {"step": 1, "layer_evaluations": 10, "loss": 1.0, "plain": 0.5}
         (tmp_path / found["run"] / "block-0" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     assert [path.name for path in SCORES.draw(tmp_path, ROWS[:2])] == ["nats.png", "training.png"]
     assert [path.name for path in SCORES.draw(tmp_path, ROWS)] == ["nats.png", "training.png", "budgets.png"]

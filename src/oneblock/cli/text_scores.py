@@ -96,7 +96,8 @@ class TextScores:
             if row["budget"] == rows[-1]["budget"]
         }
         pictures = [curves(lines, out / f"{self.listed}.png", self.items, self.unit)]
-        pictures += scores.training_picture(out, rows, "training loss, nats per token (mean over bands)")
+        label = "training loss, unweighted, nats per token"  # arms may differ in their weights
+        pictures += scores.training_picture(out, rows, label, "plain")
         if len({row["budget"] for row in rows}) > 1:
             lines = scores.arm_curves(shown, BITS)
             path = out / "budgets.png"

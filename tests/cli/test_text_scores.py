@@ -55,9 +55,15 @@ def test_the_printed_tables_hold_the_scores(capsys: pytest.CaptureFixture[str]) 
     out = capsys.readouterr().out
     assert "3.0000 ± 1.4142" in out
     assert "0.2500" in out
+    assert "3.0000 ± 1.4142 / 9.0000 ± 4.2426" in out
     assert "[b]shallow writes xxx" in out  # not as markup
     assert "x" * 85 not in out and "blockwise writes" not in out
     assert "bits_per_character of blockwise against shallow: better from about " in out
+
+
+def test_listed_scores_stand_where_the_row_says(capsys: pytest.CaptureFixture[str]) -> None:
+    SCORES.report([{**row("truncated-bptt", "1k", 0, 2.0), "listed_at": [1, 32]}])
+    assert "1: 2.0000 / 32: 6.0000" in capsys.readouterr().out
 
 
 def test_one_budget_draws_no_budgets(tmp_path: Path) -> None:

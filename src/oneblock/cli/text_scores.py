@@ -52,6 +52,7 @@ class TextScores:
     def report(self, rows: Sequence[Row]) -> None:
         """Print tables of means and spreads, who wins how often, and where curves cross."""
         shown = self.summaries(rows)
+        places = {row["arm"]: row["listed_at"] for row in rows if "listed_at" in row}
         columns = ("arm", "layer evals", "bits/character", "error", f"{self.unit}: {self.items}")
         quality = [
             (
@@ -59,7 +60,7 @@ class TextScores:
                 f"{row['layer_evaluations']:,}",
                 plus_minus(row[BITS], 4),
                 f"{row['error'][0]:.4f}",
-                " / ".join(plus_minus(item, 4) for item in row[self.listed]),
+                " / ".join(self._items(row, places.get(row["arm"]))),
             )
             for row in shown
         ]
@@ -68,6 +69,11 @@ class TextScores:
         self.report_samples(rows)
         for line in (*self.wins(rows), *scores.crossings(shown, [BITS], self.ours, self.rivals)):
             print(line)
+
+    def _items(self, row: Row, places: Sequence[int] | None) -> list[str]:
+        """The listed score of a summary, each item with its place if it has one of its own."""
+        items = [plus_minus(item, 4) for item in row[self.listed]]
+        return items if places is None else [f"{at}: {item}" for at, item in zip(places, items, strict=True)]
 
     def report_samples(self, rows: Sequence[Row]) -> None:
         """Print how a text of every arm begins, of the first seed and the last budget."""

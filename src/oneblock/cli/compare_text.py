@@ -243,5 +243,5 @@ class CompareRecurrentText(CompareCausal):
         return torch.cat([self._lengths(rival, part.to(self.machine.device)) for part in tokens.split(BATCH)], 1)
 
     def _lengths(self, rival: TruncatedBPTT, part: Tensor) -> Tensor:
-        steps = enumerate(rival.log_probabilities(part, self.iterations), 1)
-        return torch.stack([-log_likelihood(p, part).cpu() for i, p in steps if i in self._shown])
+        shown, steps = self._shown, enumerate(rival.log_probabilities(part, self.iterations), 1)
+        return torch.stack([-log_likelihood(p, part).cpu() for i, p in steps if i in shown])

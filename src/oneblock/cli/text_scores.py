@@ -52,7 +52,7 @@ class TextScores:
     def report(self, rows: Sequence[Row]) -> None:
         """Print tables of means and spreads, who wins how often, and where curves cross."""
         shown = self.summaries(rows)
-        places = {row["arm"]: row["listed_at"] for row in rows if "listed_at" in row}
+        places = _places(rows)
         columns = ("arm", "layer evals", "bits/character", "error", f"{self.unit}: {self.items}")
         quality = [
             (
@@ -95,12 +95,12 @@ class TextScores:
     def draw(self, out: Path, rows: Sequence[Row]) -> list[Path]:
         """The listed score, training loss of the first seed and, with several budgets, bits against work."""
         shown = self.summaries(rows)
-        places = {row["arm"]: row.get("listed_at") or range(1, len(row[self.listed]) + 1) for row in rows}
-        lines: dict[str, Curve] = {
-            row["arm"]: [(float(i), item[0]) for i, item in zip(places[row["arm"]], row[self.listed], strict=True)]
-            for row in shown
-            if row["budget"] == rows[-1]["budget"]
-        }
+        own, lines = _places(rows), dict[str, Curve]()
+        for row in shown:
+            if row["budget"] == rows[-1]["budget"]:
+                items = [item[0] for item in row[self.listed]]
+                places = own.get(row["arm"], range(1, len(items) + 1))
+                lines[row["arm"]] = [(float(place), item) for place, item in zip(places, items, strict=True)]
         pictures = [curves(lines, out / f"{self.listed}.png", self.items, self.unit)]
         label = "training loss, unweighted, nats per token"  # arms may differ in their weights
         pictures += scores.training_picture(out, rows, label, "plain")
@@ -109,3 +109,8 @@ class TextScores:
             path = out / "budgets.png"
             pictures.append(curves(lines, path, "layer evaluations", "held-out bits per character", logarithmic=True))
         return pictures
+
+
+def _places(rows: Sequence[Row]) -> dict[str, Sequence[int]]:
+    """Of each arm whose listed score has places of its own."""
+    return {row["arm"]: row["listed_at"] for row in rows if "listed_at" in row}

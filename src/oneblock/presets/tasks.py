@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from importlib import import_module
+from typing import TypeVar, cast
 
 from torch import nn
 
-from oneblock.blockwise import BuildBackbone
+from oneblock.blockwise import Blockwise, BuildBackbone
 from oneblock.data import Augment
 from oneblock.models.cnn import NoisyCNN
 from oneblock.models.dit import DiT
@@ -18,6 +20,7 @@ from oneblock.models.gpt import GPT
 from oneblock.models.vit import ViT
 from oneblock.plan import Plan
 from oneblock.precondition import Frame, MaskedTokens
+from oneblock.presets.base import OwnBackbone
 from oneblock.presets.causal import (
     causal_task,
     empty_causal,
@@ -56,7 +59,7 @@ class TaskParts:
         task: what is noised and predicted, with which loss.
         frame: what the blocks are shown of noisy targets.
         empty_task, empty_frame: the same without content, for counting; must not look at the values of tensors.
-        empty_batch: so many samples without content, for a block or (None) the seed block.
+        empty_batch: so many samples without content, for a block or (None) the trunk.
         augment: how training samples are changed at random; None for not at all.
     """
 
@@ -124,12 +127,58 @@ def task_parts(plan: Plan) -> TaskParts:
     return TASKS[plan.task]
 
 
-def build_backbone(plan: Plan) -> BuildBackbone:
-    """The builder of a plan's backbone: give it a range of layers. An unknown architecture is a ``ValueError``."""
+def build_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBackbone:
+    """The builder of a plan's backbone: give it a range of layers.
+
+    Args:
+        backbone: the user's own, of a plan that names one.
+
+    Raises:
+        ValueError: the architecture is unknown, or the plan needs another backbone than was given.
+    """
     name = plan.architecture.get("name")
+    if backbone is not None and own_backbone(backbone).name != name:
+        raise ValueError(f"the plan was made for backbone {name!r}, this is {own_backbone(backbone).name!r}; give that")
+    if isinstance(name, str) and ":" in name:
+        if backbone is None:
+            raise ValueError(
+                f"the network of this run is the user's own, {name}; give it too (backbone=..., --backbone {name})"
+            )
+        return lambda layers: backbone(layers=layers)  # type: ignore[call-arg]
     if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(f"architecture {name!r} is unknown; this version of oneblock builds: {', '.join(NETWORKS)}")
     return NETWORKS[name](plan)
+
+
+def own_backbone(backbone: Callable[..., nn.Module]) -> OwnBackbone:
+    """How a plan names a user's own network: ``"module:Class"``."""
+    named = getattr(backbone, "func", backbone)  # of a functools.partial
+    return OwnBackbone(f"{named.__module__}:{getattr(named, '__qualname__', type(named).__qualname__)}")
+
+
+def load_backbone(name: str) -> BuildBackbone:
+    """The class or function that ``"module:Class"`` names; the working directory is searched too.
+
+    Raises:
+        ValueError: there is no such thing.
+    """
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise ValueError(f"backbone={name!r} names no class; write module:Class, e.g. mine:Mixer")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"backbone={name!r} cannot be loaded ({error}); write module:Class of a module that lies here"
+        ) from error
+    return cast(BuildBackbone, found)
+
+
+def blockwise(plan: Plan, backbone: BuildBackbone | None = None) -> Blockwise:
+    """Blocks of a plan, ready to be built one by one; ``backbone`` as in ``build_backbone``."""
+    return Blockwise(build_backbone(plan, backbone), plan, task_parts(plan).frame(plan))
 
 
 def plan_task(plan: Plan) -> Task:

@@ -5,17 +5,18 @@ End-to-end training is the plan with a single block; there is no second code pat
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch.distributed as dist
 
 from oneblock.plan import Plan
 from oneblock.train.loop import Idle, Run, train_job
 from oneblock.train.shared import train_together
-from oneblock.train.step import JobSpec, StepReport
+from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
 
 SEED = "seed"
 Reports = Generator[StepReport, None, None]
@@ -54,12 +55,34 @@ class Budget:
             )
 
 
-def job_specs(plan: Plan, budget: Budget) -> list[JobSpec]:
+def plan_budget(plan: Plan) -> Budget:
+    """The budget that a plan's recipe holds."""
+    return _picked(Budget, plan)
+
+
+def plan_optimizer(plan: Plan) -> OptimizerSettings:
+    """The optimizer settings that a plan's recipe holds."""
+    return _picked(OptimizerSettings, plan)
+
+
+Settings = TypeVar("Settings", Budget, OptimizerSettings)
+
+
+def _picked(kind: type[Settings], plan: Plan) -> Settings:
+    names = list(kind.__dataclass_fields__)
+    missing = [name for name in names if name not in plan.recipe]
+    if missing:
+        raise ValueError(f"the plan's recipe lacks {', '.join(missing)}; restore plan.json from a copy of the run")
+    return cast(Callable[..., Settings], kind)(**{name: plan.recipe[name] for name in names})
+
+
+def job_specs(plan: Plan) -> list[JobSpec]:
     """The jobs of a plan in the order one process would train them: the seed block if there is one, then 0 .. B-1.
 
     Raises:
         ValueError: when the budget does not pay for a step of each job, or branching needs equal blocks.
     """
+    budget = plan_budget(plan)
     batch_size = budget.batch_size
     if plan.num_blocks > 1:
         batch_size = budget.block_batch_size or max(1, budget.batch_size // plan.num_blocks)
@@ -110,13 +133,24 @@ def _check_branch(plan: Plan, budget: Budget) -> None:
         )
 
 
-def one_block(run: Run, budget: Budget, name: str) -> Reports:
+def job_name(plan: Plan, block: int | str) -> str:
+    """The job of ``block``: 0 (the noisiest) to B - 1, or ``"trunk"`` (-1), of a branched run; ``ValueError`` for a
+    block that the plan does not have."""
+    if str(block) in ("-1", "trunk"):
+        return SEED
+    if not str(block).isdecimal():
+        raise ValueError(f"block={block!r} does not exist; use 0 (noisiest) to {plan.num_blocks - 1}, or trunk")
+    plan.partition.band(int(block))
+    return f"block-{int(block)}"
+
+
+def one_block(run: Run, name: str) -> Reports:
     """Train a single job (``"block-2"``, ``"seed"``) and nothing else.
 
     Of a plan with ``shared="synced"`` all blocks must be trained at the same time, each in a process that has joined
     the process group of all as rank ``block``.
     """
-    specs = {spec.name: spec for spec in job_specs(run.plan, budget)}
+    specs = {spec.name: spec for spec in job_specs(run.plan)}
     if name not in specs:
         raise ValueError(f"job {name!r} does not exist in this plan; use one of {', '.join(specs)}")
     if name == SEED or run.plan.shared == "private":
@@ -130,7 +164,7 @@ def one_block(run: Run, budget: Budget, name: str) -> Reports:
         )
 
 
-def round_robin(run: Run, budget: Budget, stride: int = 100, idle: Idle = "host") -> Reports:
+def round_robin(run: Run, stride: int = 100, idle: Idle = "host") -> Reports:
     """Train all jobs in one process, ``stride`` steps of each block in turn; the seed block first and to its end.
 
     The device holds one block at a time; ``idle`` says where the others wait (``train_job``). Blocks that share trained
@@ -138,7 +172,7 @@ def round_robin(run: Run, budget: Budget, stride: int = 100, idle: Idle = "host"
     """
     if stride < 1:
         raise ValueError(f"stride={stride} lets no block train; use 1 or more")
-    specs = {spec.name: spec for spec in job_specs(run.plan, budget)}
+    specs = {spec.name: spec for spec in job_specs(run.plan)}
     if SEED in specs:
         yield from _start(run, specs, SEED)
     blocks = [name for name in specs if name != SEED]

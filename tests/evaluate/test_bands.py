@@ -10,7 +10,7 @@ from oneblock.noise import LogNormal
 from oneblock.partition import make_partition
 from oneblock.precondition import Precondition
 from oneblock.tasks.image import ImageGeneration
-from oneblock.train.evaluate import band_losses
+from oneblock.evaluate.bands import band_losses
 
 TASK = ImageGeneration(Precondition(0.5), num_classes=3)
 BANDS = make_partition(LogNormal(), 3, overlap=0.1)

@@ -1,0 +1,65 @@
+"""Freeze anew, on purpose: ``python tests/frozen/refresh.py GROUP``, e.g. ``plans``; the groups stand below."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+
+from frozen import machinery, plans  # noqa: E402
+
+from oneblock.cli.__main__ import main  # noqa: E402
+
+
+def ok(*words: str | Path) -> list[dict[str, Any]]:
+    """Run a command that must work; its JSON lines on standard output."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            code: object = main([str(word) for word in words])
+        except SystemExit as stopped:  # tyro's own way out
+            code = stopped.code
+    if code:
+        sys.exit(f"{' '.join(map(str, words))}\n{err.getvalue()}")
+    return [json.loads(line) for line in out.getvalue().splitlines() if line.startswith("{")]
+
+
+def refresh_plans(desk: Path) -> None:
+    """Of every task the whole default plan, of all others the settings in which they differ from it."""
+    results: dict[str, Any] = {}
+    for number, case in enumerate(plans.CASES):
+        found = plans.measure(ok, desk / f"plan-{number}", case)
+        if not plans.is_base(case):
+            usual = results[plans.base(case)]["settings"]
+            found["settings"] = {k: v for k, v in found["settings"].items() if usual.get(k, "absent") != v}
+        results[case] = found
+    machinery.store(plans.FILE, results)
+
+
+GROUPS = {"plans": refresh_plans}
+
+
+def refresh(group: str) -> None:
+    """Freeze the results of one group, made in an empty directory."""
+    with tempfile.TemporaryDirectory() as folder:
+        desk = Path(folder).resolve()
+        os.chdir(desk)
+        os.environ["ONEBLOCK_DATA"] = "data"
+        machinery.prepare(desk)
+        GROUPS[group](desk)
+        os.chdir(ROOT)
+
+
+if __name__ == "__main__":
+    if not sys.argv[1:] or set(sys.argv[1:]) - set(GROUPS):
+        sys.exit(f"usage: python tests/frozen/refresh.py GROUP ...   with {', '.join(GROUPS)}")
+    for name in sys.argv[1:]:
+        refresh(name)

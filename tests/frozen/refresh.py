@@ -14,7 +14,9 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
-from frozen import machinery, plans  # noqa: E402
+from frozen import machinery, plans, training  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 from oneblock.cli.__main__ import main  # noqa: E402
 
@@ -44,7 +46,20 @@ def refresh_plans(desk: Path) -> None:
     machinery.store(plans.FILE, results)
 
 
-GROUPS = {"plans": refresh_plans}
+def refresh_checkpoints(desk: Path) -> None:
+    """The digests of the last checkpoints, and the averaged weights in them."""
+    results: dict[str, Any] = {}
+    averages: dict[str, Tensor] = {}
+    for case in training.CASES:
+        training.run(ok, desk / case, case)
+        results[case] = training.measure(desk / case)
+        averages |= training.averages(desk / case, case)
+    machinery.store(training.FILE, results)
+    save_file(averages, machinery.HERE / training.AVERAGES)
+    (machinery.HERE / training.AVERAGES).chmod(0o644)  # safetensors writes for the owner alone
+
+
+GROUPS = {"plans": refresh_plans, "checkpoints": refresh_checkpoints}
 
 
 def refresh(group: str) -> None:

@@ -113,7 +113,7 @@ def load(name: str) -> dict[str, Any]:
 
 def store(name: str, results: dict[str, Any]) -> None:
     """Freeze results, one line for each, with the arithmetic that made them."""
-    lines = [f'  "{key}": {json.dumps(value, sort_keys=True)}' for key, value in results.items()]
+    lines = [f'  "{key}": {json.dumps(value)}' for key, value in results.items()]
     body = ",\n".join(lines)
     (HERE / name).write_text(f'{{\n"arithmetic": "{arithmetic()}",\n"results": {{\n{body}\n}}\n}}\n')
 
@@ -124,9 +124,13 @@ def near(found: Any, frozen: Any, rel: float, absolute: float) -> bool:
         return found.keys() == frozen.keys() and all(near(found[k], frozen[k], rel, absolute) for k in found)
     if isinstance(found, list) and isinstance(frozen, list):
         return len(found) == len(frozen) and all(near(a, b, rel, absolute) for a, b in zip(found, frozen, strict=True))
-    if isinstance(found, float) and isinstance(frozen, float):
-        return abs(found - frozen) <= absolute + rel * abs(frozen)
-    return type(found) is type(frozen) and bool(found == frozen)
+    if _is_number(found) and _is_number(frozen):
+        return bool(abs(found - frozen) <= absolute + rel * abs(frozen))
+    return bool(found == frozen)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def changed(found: dict[str, Any], frozen: dict[str, Any], same: Callable[[Any, Any], bool]) -> dict[str, Any]:

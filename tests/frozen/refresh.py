@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
-from frozen import machinery, plans, training  # noqa: E402
+from frozen import machinery, old, plans, rows, snapshots, training  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
@@ -59,7 +59,37 @@ def refresh_checkpoints(desk: Path) -> None:
     (machinery.HERE / training.AVERAGES).chmod(0o644)  # safetensors writes for the owner alone
 
 
-GROUPS = {"plans": refresh_plans, "checkpoints": refresh_checkpoints}
+def refresh_rows(desk: Path) -> None:
+    """The rows of comparisons and of planned costs."""
+    machinery.store(rows.FILE, {case: rows.measure(ok, desk / case.replace(" ", "-"), case) for case in rows.CASES})
+
+
+def refresh_old_images(desk: Path) -> None:
+    """The images and the loss of the old run; the run itself stays."""
+    run, _ = old.copy(desk)
+    save_file({"images": old.sample(ok, run)}, old.IMAGES)
+    old.IMAGES.chmod(0o644)
+    (row,) = ok("evaluate", run, "--num-samples", "20", "--steps", "4", "--threads", "1", "--json")
+    machinery.store(old.FILE, {"loss": row["loss"]})
+
+
+def refresh_help(desk: Path) -> None:
+    """The help of every command."""
+    snapshots.FOLDER.mkdir(exist_ok=True)
+    for path in snapshots.FOLDER.glob("*.txt"):
+        path.unlink()
+    for case in snapshots.CASES:
+        (snapshots.FOLDER / snapshots.name(case)).write_text(snapshots.measure(case))
+    snapshots.VERSION.write_text(f"{snapshots.tyro.__version__}\n")
+
+
+GROUPS = {
+    "plans": refresh_plans,
+    "checkpoints": refresh_checkpoints,
+    "rows": refresh_rows,
+    "old-images": refresh_old_images,
+    "help": refresh_help,
+}
 
 
 def refresh(group: str) -> None:

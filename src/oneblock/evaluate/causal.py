@@ -15,7 +15,7 @@ from oneblock.evaluate.writing import WRITING, Writing, tokens_per_byte
 from oneblock.plan import Plan
 from oneblock.presets.causal import block_readings, plan_streams, token_table
 from oneblock.presets.masked import plan_length, plan_vocabulary
-from oneblock.sample.calls import ANSWERS, Answers, Calls
+from oneblock.sample.calls import ANSWERS, Answers, Asking, Calls
 from oneblock.sample.causal import predict, write
 from oneblock.tasks.causal import code_length, log_likelihood
 
@@ -24,7 +24,7 @@ UNFINISHED = "\ufffd"
 """What a vocabulary writes for bytes that are not yet a character."""
 
 
-def plan_calls(plan: Plan, answers: Answers = ANSWERS) -> Calls:
+def plan_calls(plan: Plan, answers: Asking = ANSWERS) -> Calls:
     """How the blocks of a plan are called: each once, at the upper edge of its band, unless ``answers`` say otherwise.
 
     Networks that are not told of noise are an ensemble: each is called once and the probabilities are averaged,
@@ -75,7 +75,7 @@ def evaluate_causal(denoiser: DenoiserLike, plan: Plan, tokens: Tensor, answers:
 
 
 def write_causal(
-    denoiser: Denoiser, plan: Plan, writing: Writing = WRITING, answers: Answers | Calls = ANSWERS, seed: int = 0
+    denoiser: Denoiser, plan: Plan, writing: Writing = WRITING, answers: Asking | Calls = ANSWERS, seed: int = 0
 ) -> Iterator[str]:
     """One text in pieces as they are written, its prompt first; what is not yet a character waits for the next
     token."""

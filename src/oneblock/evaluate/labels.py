@@ -13,13 +13,13 @@ from oneblock.evaluate.device import device_of
 from oneblock.metrics import accuracy, expected_calibration_error, negative_log_likelihood
 from oneblock.plan import Plan
 from oneblock.presets.classify import classify_task, label_table
-from oneblock.sample.calls import ANSWERS, Answers, Calls
+from oneblock.sample.calls import ANSWERS, Answers, Asking, Calls
 from oneblock.sample.labels import Answer, classify
 
 BATCH = 1000
 
 
-def label_calls(plan: Plan, answers: Answers = ANSWERS) -> Calls:
+def label_calls(plan: Plan, answers: Asking = ANSWERS) -> Calls:
     """How the blocks of a plan are called. Networks that do not look at the noisy label are an ensemble, whose
     probabilities are averaged unless ``answers`` say otherwise."""
     pool = answers.pool

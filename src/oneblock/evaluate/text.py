@@ -17,7 +17,7 @@ from oneblock.metrics import NGramScorer, TextScorer, mauve, smollm2_scorer, tex
 from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.presets.masked import plan_length
-from oneblock.sample.calls import ANSWERS, Answers
+from oneblock.sample.calls import ANSWERS, Answers, Asking
 
 __all__ = [
     "ORDER",
@@ -91,7 +91,7 @@ def evaluate_text(
 
 
 def write_texts(
-    denoiser: Denoiser, plan: Plan, writing: Writing = WRITING, answers: Answers = ANSWERS, seed: int = 0
+    denoiser: Denoiser, plan: Plan, writing: Writing = WRITING, answers: Asking = ANSWERS, seed: int = 0
 ) -> Iterator[Iterable[str]]:
     """``writing.count`` texts, each in pieces as they are written; the texts of masked diffusion are one piece each."""
     if plan.task == "masked-text":

@@ -15,23 +15,41 @@ WINDOWS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writing:
-    """How text is written."""
+class Prompted:
+    """How text of any kind is drawn."""
 
-    count: int = 4
-    """sequences"""
     prompt: str = ""
-    """how they begin"""
-    tokens: int = 0
-    """tokens to write, of autoregressive text (0: as many as the network sees)"""
-    reveals: int = 64
-    """steps in which places are revealed, of masked text"""
-    order: Reveal = "ancestral"
-    """which places are revealed first: any, or the surest, of masked text"""
+    """how the texts begin"""
     temperature: float = 1.0
     """divides the logits; 0 takes the likeliest symbol"""
     top_p: float = 1.0
     """draw among the likeliest symbols that have this probability together"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedWriting(Prompted):
+    """How masked text is revealed."""
+
+    reveals: int = 64
+    """steps in which places are revealed"""
+    order: Reveal = "ancestral"
+    """which places are revealed first: any, or the surest"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalWriting(Prompted):
+    """How autoregressive text goes on."""
+
+    tokens: int = 0
+    """tokens to write (0: as many as the network sees)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing(MaskedWriting, CausalWriting):
+    """How texts are written; each task looks at its own settings."""
+
+    count: int = 4
+    """sequences"""
 
     def __post_init__(self) -> None:
         if self.count < 1:

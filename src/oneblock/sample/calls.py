@@ -36,8 +36,8 @@ NOISY = ("euler", "redraw")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """How blocks are called for a class or a token."""
+class Asking:
+    """How blocks are asked for a class or a token."""
 
     path: Path = "mean"
     """between two calls the noisy target stays uninformed (none); goes to the expected vector; from noise by Euler's
@@ -47,22 +47,31 @@ class Answers:
     saw in the image or text (evidence; auto where blocks look at the noisy target, else mean)"""
     calls: int = 0
     """calls of the denoiser, at levels of equal mass (0: one for each block, at the upper edge of its band)"""
-    draws: int = 1
-    """paths from other noise whose answers are averaged, for scores; classifiers need --path euler or redraw for it"""
-    noise_seed: int = 0
-    """of the noise of these paths"""
 
     def __post_init__(self) -> None:
         if self.calls < 0:
             raise ValueError(f"calls={self.calls} is no number of calls; use 1 or more (0: one for each block)")
-        if self.draws < 1:
-            raise ValueError(f"draws={self.draws} gives no answer; use 1 or more")
 
     def levels(self, plan: Plan) -> tuple[float, ...]:
         """The noise levels of the calls, noisiest first."""
         if self.calls in (0, plan.num_blocks):
             return plan.partition.edges[:-1]
         return plan.partition.law.edges(self.calls)[:-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers(Asking):
+    """How blocks are asked for scores."""
+
+    draws: int = 1
+    """paths from other noise whose answers are averaged; classifiers need --path euler or redraw for it"""
+    noise_seed: int = 0
+    """of their noise"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws < 1:
+            raise ValueError(f"draws={self.draws} gives no answer; use 1 or more")
 
 
 ANSWERS = Answers()

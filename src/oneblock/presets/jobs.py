@@ -71,7 +71,7 @@ def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False) -> DryRun:
     return DryRun(
         state.denoiser,
         state.optimizer,
-        (batch.targets, batch.noised.z, batch.context, batch.noised.sigma, *state.averages.values()),
+        (batch.targets, batch.noised.z, *batch.condition.tensors(), batch.noised.sigma, *state.averages.values()),
         step,
     )
 

@@ -5,10 +5,12 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser
+from oneblock.condition import Condition, Tokens, told
 from oneblock.models.cache import Cache
 from oneblock.models.gpt import GPT, GPTConfig, Streams
 from oneblock.precondition import Evidence
-from oneblock.sample.causal import Calls, TextPath, predict, write
+from oneblock.sample.calls import Calls, Path
+from oneblock.sample.causal import predict, write
 from oneblock.table import simplex
 
 V, N, T = 4, 3, 5
@@ -28,10 +30,10 @@ class Fixed:
         self.seen: list[Tensor] = []
         self.levels: list[float] = []
 
-    def __call__(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         self.seen.append(z)
         self.levels.append(float(sigma[0]))
-        return ANSWER.log().expand(*context.shape, V)
+        return ANSWER.log().expand(*told(condition, Tokens).values.shape, V)
 
 
 def test_the_mean_path_goes_over_expected_rows() -> None:
@@ -82,7 +84,7 @@ def test_evidence_is_what_the_text_says_without_what_z_told() -> None:
     own = iter(torch.randn(3, V, generator=torch.Generator().manual_seed(3)))
     said: list[Tensor] = []
 
-    def denoiser(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def denoiser(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         said.append(next(own))
         return said[-1] + z @ TABLE.mT / sigma[:, None, None] ** 2
 
@@ -153,7 +155,7 @@ def test_what_is_written_is_what_the_whole_text_predicts(streams: Streams, pool:
 
 
 @pytest.mark.parametrize("path", ["none", "mean", "euler", "redraw"])
-def test_temperature_and_top_p_act(path: TextPath) -> None:
+def test_temperature_and_top_p_act(path: Path) -> None:
     denoiser = randomised("two")
     texts = {t: written(denoiser, Calls(levels=LEVELS, path=path), temperature=t, seed=1) for t in (0.0, 1.0, 50.0)}
     assert not torch.equal(texts[0.0], texts[50.0])

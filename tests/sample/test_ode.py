@@ -9,20 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from oneblock.condition import Condition, Nothing
 from oneblock.sample import SAMPLERS, churn, euler, heun, karras_grid
-from oneblock.sample.ode import Churn
+from oneblock.sample.ode import Churn, Noise
 
 S = 0.7  # standard deviation of each Gaussian
-NONE = torch.zeros(1)
+NONE = Nothing(9)
 
 
-def gaussian(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+def gaussian(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
     """E[y | z] for y ~ N(0.3, S^2)."""
     v = sigma.view(-1, 1) ** 2
     return (S**2 * z + v * 0.3) / (S**2 + v)
 
 
-def mixture(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+def mixture(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
     """E[y | z] for equal parts of N(-1, S^2) and N(2, S^2)."""
     v = sigma.view(-1, 1) ** 2
     means = torch.tensor([-1.0, 2.0], dtype=z.dtype)
@@ -43,6 +44,10 @@ def grid(steps: int, end: float = 0.1) -> Tensor:
 START = torch.linspace(-6, 6, 9, dtype=torch.float64).view(-1, 1)
 
 
+def drawn(generator: torch.Generator) -> Noise:
+    return lambda z: torch.randn(z.shape, generator=generator, dtype=z.dtype)
+
+
 @pytest.mark.parametrize("denoiser", [gaussian, mixture])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_measured_order_is_the_declared_one(name: str, denoiser: Callable[..., Tensor]) -> None:
@@ -57,14 +62,14 @@ def test_the_measured_order_is_the_declared_one(name: str, denoiser: Callable[..
 
 def test_one_euler_step_by_hand() -> None:
     z = torch.tensor([[2.0]], dtype=torch.float64)
-    out = euler(lambda z, sigma, context: torch.full_like(z, 0.5), z, torch.tensor([4.0, 1.0]), NONE)
+    out = euler(lambda z, sigma, condition: torch.full_like(z, 0.5), z, torch.tensor([4.0, 1.0]), NONE)
     assert out.item() == pytest.approx(0.25 * 2.0 + 0.75 * 0.5)
 
 
 def test_a_perfect_denoiser_leaves_exactly_the_next_level_of_noise() -> None:
     y, eps = torch.tensor([[0.4]], dtype=torch.float64), torch.tensor([[-1.3]], dtype=torch.float64)
     for run in (euler, heun, SAMPLERS["dpm++2m"].run):
-        out = run(lambda z, sigma, context: y, y + 5 * eps, grid(7), NONE, None)
+        out = run(lambda z, sigma, condition: y, y + 5 * eps, grid(7), NONE, None)
         torch.testing.assert_close(out, y + 0.1 * eps)
 
 
@@ -72,13 +77,13 @@ def test_a_perfect_denoiser_leaves_exactly_the_next_level_of_noise() -> None:
 def test_calls_are_counted_and_levels_stay_on_the_grid(name: str) -> None:
     levels: list[float] = []
 
-    def spy(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def spy(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         assert sigma.shape == (len(z),)
         levels.append(float(sigma[0]))
-        return mixture(z, sigma, context)
+        return mixture(z, sigma, condition)
 
     steps = karras_grid(0.01, 5.0, 6)
-    out = SAMPLERS[name].run(spy, START, steps, NONE, torch.Generator().manual_seed(0))
+    out = SAMPLERS[name].run(spy, START, steps, NONE, drawn(torch.Generator().manual_seed(0)))
     assert len(levels) == SAMPLERS[name].calls(6)
     assert max(levels) <= 5.0
     if name != "churn":
@@ -90,7 +95,7 @@ def test_the_last_step_gives_the_denoiser_itself() -> None:
     steps = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
     for name, sampler in SAMPLERS.items():
         if name != "churn":
-            out = sampler.run(lambda z, sigma, context: sigma.view(-1, 1).expand_as(z), START, steps, NONE, None)
+            out = sampler.run(lambda z, sigma, condition: sigma.view(-1, 1).expand_as(z), START, steps, NONE, None)
             torch.testing.assert_close(out, torch.full_like(START, 0.5), msg=name)
 
 
@@ -98,7 +103,7 @@ def test_the_last_step_gives_the_denoiser_itself() -> None:
 def test_churn_keeps_the_distribution(noise: float) -> None:
     generator = torch.Generator().manual_seed(0)
     z = 0.3 + math.sqrt(S**2 + 25.0) * torch.randn(20_000, 1, generator=generator, dtype=torch.float64)
-    out = replace(churn, s_churn=noise)(gaussian, z, karras_grid(0.005, 5.0, 60), NONE, generator)
+    out = replace(churn, s_churn=noise)(gaussian, z, karras_grid(0.005, 5.0, 60), NONE, drawn(generator))
     assert out.mean().item() == pytest.approx(0.3, abs=0.02)
     assert out.std().item() == pytest.approx(S, rel=0.02)
     ordinary = heun(gaussian, z, karras_grid(0.005, 5.0, 60), NONE)
@@ -106,7 +111,7 @@ def test_churn_keeps_the_distribution(noise: float) -> None:
 
 
 def test_churn_is_reproducible() -> None:
-    once, again = (churn(mixture, START, grid(9), NONE, torch.Generator().manual_seed(3)) for _ in range(2))
+    once, again = (churn(mixture, START, grid(9), NONE, drawn(torch.Generator().manual_seed(3))) for _ in range(2))
     assert once.equal(again)
 
 

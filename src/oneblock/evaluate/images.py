@@ -21,7 +21,7 @@ from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.presets.image import image_shape, image_task
 from oneblock.sample import SAMPLERS, equal_mass_grid, karras_grid
-from oneblock.sample.generate import generate
+from oneblock.sample.generate import CHUNK, generate
 
 MOST_IMAGES = 10_000
 """Held-out images that losses are taken on, and training images that generated ones are compared with."""
@@ -76,7 +76,7 @@ def sample_images(
     codec: Codec = PIXELS,
     *,
     count: int | None = None,
-    batch_size: int = 500,
+    batch_size: int = CHUNK,
 ) -> Tensor:
     """Images uint8 (n, c, h, w); of targets that are no images (``makes_images``) float32 (n, *shape), as they are.
 
@@ -95,11 +95,11 @@ def sample_images(
         labels = _no_labels(plan, count)
     else:
         _check_labels(plan, labels)
-    labels = labels.to(device_of(denoiser))
-    guided = ClassifierFree(denoiser, image_task(plan).null_label, sampling.guidance, sampling.guidance_interval)
+    told = image_task(plan).condition(labels.to(device_of(denoiser)))
+    guided = ClassifierFree(denoiser, sampling.guidance, sampling.guidance_interval)
     sampler = SAMPLERS[sampling.sampler]
     samples = generate(
-        guided, sampler, sampling.levels(plan), labels, image_shape(plan), sampling.sample_seed, batch_size
+        guided, sampler, sampling.levels(plan), told, image_shape(plan), sampling.sample_seed, batch_size
     )
     decoded = codec.decode(samples.float().cpu())
     return to_uint8(decoded) if makes_images(plan, codec) else decoded
@@ -164,7 +164,7 @@ def _no_labels(plan: Plan, count: int | None) -> Tensor:
         raise ValueError(f"labels=None, and the plan has {task.num_classes} classes; give the class of each sample")
     if count is None or count < 1:
         raise ValueError(f"count={count} makes no sample; use 1 or more")
-    return torch.full((count,), task.null_label)
+    return task.no_labels(count)
 
 
 def _check_labels(plan: Plan, labels: Tensor) -> None:

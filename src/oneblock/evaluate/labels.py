@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.condition import Frames
 from oneblock.data import ImageSet, to_float
 from oneblock.evaluate.device import device_of
 from oneblock.metrics import accuracy, expected_calibration_error, negative_log_likelihood
@@ -36,11 +37,11 @@ def classify_images(
     Args:
         confident: an image takes no further call once a class has this probability; 1 takes all calls.
     """
-    table, calls = label_table(plan), label_calls(plan, answers)
-    pixels = to_float(images) if images.dtype == torch.uint8 else images
+    pixels = (to_float(images) if images.dtype == torch.uint8 else images).to(device_of(denoiser))
+    table, calls = label_table(plan).to(pixels), label_calls(plan, answers)
     parts = [
-        classify(denoiser, table, part, calls, answers.draws, confident, seed=answers.noise_seed + i)
-        for i, part in enumerate(pixels.to(device_of(denoiser)).split(BATCH))
+        classify(denoiser, table, Frames(part), calls, answers.draws, confident, seed=answers.noise_seed + i)
+        for i, part in enumerate(pixels.split(BATCH))
     ]
     return Answer(torch.cat([p.probabilities for p in parts], 1), torch.cat([p.calls for p in parts]))
 

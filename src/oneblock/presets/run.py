@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import nn
 
-from oneblock.blockwise import BuildBackbone
+from oneblock.backbone import BuildBackbone
 from oneblock.data import Batches
 from oneblock.plan import Plan, write_plan
 from oneblock.presets.base import Recipe, end_to_end

@@ -11,7 +11,8 @@ from typing import TypeVar, cast
 
 from torch import nn
 
-from oneblock.blockwise import Blockwise, BuildBackbone
+from oneblock.backbone import BuildBackbone
+from oneblock.blockwise import Blockwise
 from oneblock.data import Augment
 from oneblock.models.cnn import NoisyCNN
 from oneblock.models.dit import DiT

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.condition import Condition
 from oneblock.sample.calls import Calls
 
 
@@ -24,36 +25,37 @@ class Answer:
 def classify(
     denoiser: DenoiserLike,
     table: Tensor,
-    images: Tensor,
+    condition: Condition,
     calls: Calls,
     draws: int = 1,
     confident: float = 1.0,
     seed: int = 0,
 ) -> Answer:
-    """Classify ``images`` (n, c, h, w) with at most one call of ``denoiser``, which gives logits, at each level.
+    """Classify n samples with at most one call of ``denoiser``, which gives logits, at each level.
 
     Args:
-        table: (k, d), rows of the classes.
-        draws: noisy paths for each image, whose probabilities are averaged; above 1 it needs a path from noise.
-        confident: an image takes no further call once a class has this probability; its answer stays. 1 takes all.
+        table: (k, d), rows of the classes; says device and precision of the noisy labels.
+        condition: what the denoiser is told of each sample, e.g. its image.
+        draws: noisy paths for each sample, whose probabilities are averaged; above 1 they need a path from noise.
+        confident: a sample takes no further call once a class has this probability; its answer stays. 1 takes all.
         seed: of everything random.
     """
     if draws < 1 or (draws > 1 and not calls.noisy):
         raise ValueError(
             f"draws={draws} with path={calls.path!r}: only noisy paths differ; use draws=1 or path='euler' or 'redraw'"
         )
-    table = table.to(images)
+    count = len(condition)
     generator = torch.Generator().manual_seed(seed)
-    z = calls.start(table, (draws, len(images)), generator).clone()
-    sums = images.new_zeros(draws, len(images), len(table))
-    answers = images.new_zeros(len(calls.levels), len(images), len(table))
-    taken = torch.zeros(len(images), dtype=torch.long, device=images.device)
-    active = torch.arange(len(images), device=images.device)
+    z = calls.start(table, (draws, count), generator).clone()
+    sums = table.new_zeros(draws, count, len(table))
+    answers = table.new_zeros(len(calls.levels), count, len(table))
+    taken = torch.zeros(count, dtype=torch.long, device=table.device)
+    active = torch.arange(count, device=table.device)
     for i, level in enumerate(calls.levels):
         if not len(active):
             break
         seen = z[:, active]
-        logits = _call(denoiser, seen, level, images[active])
+        logits = _call(denoiser, seen, level, condition.take(active.repeat(draws)))
         sums[:, active], found = calls.probabilities(i, sums[:, active], seen, logits, table)
         mean = found.mean(0)
         answers[i:, active] = mean
@@ -65,9 +67,7 @@ def classify(
     return Answer(answers, taken)
 
 
-def _call(denoiser: DenoiserLike, z: Tensor, level: float, images: Tensor) -> Tensor:
-    """Logits (draws, n, k) at noisy labels (draws, n, d) of images (n, ...)."""
-    draws, count, _ = z.shape
-    repeated = images.expand(draws, *images.shape).flatten(0, 1)
-    logits = denoiser(z.flatten(0, 1), images.new_full((draws * count,), level), repeated)
-    return logits.unflatten(0, (draws, count))
+def _call(denoiser: DenoiserLike, z: Tensor, level: float, condition: Condition) -> Tensor:
+    """Logits (draws, n, k) at noisy labels (draws, n, d), told n samples ``draws`` times over."""
+    logits = denoiser(z.flatten(0, 1), z.new_full((len(condition),), level), condition)
+    return logits.unflatten(0, z.shape[:2])

@@ -191,10 +191,7 @@ def check_own(plan: Plan, backbone: BuildBackbone) -> None:
     """
     parts = task_parts(plan)
     batch, frame, logits = parts.empty_batch(plan, 2, 0), parts.frame(plan), parts.num_logits(plan)
-    z, sigma = (
-        batch.noised.z.nan_to_num(0.0) if batch.noised.z.is_floating_point() else batch.noised.z,
-        batch.noised.sigma,
-    )
+    z, sigma = batch.noised.z, batch.noised.sigma
     expected = tuple(batch.targets.shape) + (() if logits is None else (logits,))
     build = build_backbone(plan, backbone)
     check_backbone(build, plan.depth, frame.inputs(z, sigma), frame.noise(sigma), batch.condition, expected)

@@ -16,6 +16,8 @@ from oneblock.presets.image import ImageRecipe
 from oneblock.presets.masked import MaskedRecipe
 from oneblock.report.costs import costs_picture, costs_table
 
+SHARES = "A block's step takes its share of the batch, as in training; --block-batch-size N plans equal batches."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
@@ -42,9 +44,7 @@ class Planned:
             return
         console.table(costs_table(found))
         if len({row.samples_per_step for row in found.rows}) > 1:
-            print(
-                "A block's step takes its share of the batch, as in training; --block-batch-size N plans equal batches."
-            )
+            print(SHARES)
         if self.chart is not None:
             console.say(f"picture: {self.chart}")
         if found.limit is not None:
@@ -66,7 +66,7 @@ class Planned:
         usual = type(self.model)()
         model = replace(self.model, accumulate=fit.recipe.accumulate, blocks=usual.blocks)
         if fit.cost.blocks == 1:
-            words = changed_words(replace(model, layers=(), branch=0.0), usual) + ["--strategy", "end-to-end"]
+            words = [*changed_words(replace(model, layers=(), branch=0.0), usual), "--strategy", "end-to-end"]
         else:
             words = changed_words(model, usual) + ([] if model.layers else ["--blocks", str(fit.cost.blocks)])
         return words + (["--checkpointing"] if fit.cost.checkpointing else [])

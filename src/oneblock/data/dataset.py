@@ -94,7 +94,7 @@ class DatasetSource:
         if hasattr(self, "shape") and (tuple(x.shape) != self.shape or (label is not None) != self.labelled):
             raise ValueError(
                 f"item {index} has shape {tuple(x.shape)} {'and' if label is not None else 'without'} a label, item 0 "
-                f"has {self.shape} {'and' if self.labelled else 'without'} one; make all items alike, e.g. resize images"
+                f"has {self.shape} {'and' if self.labelled else 'without'} one; make all items alike, e.g. resize"
             )
         return x, label
 

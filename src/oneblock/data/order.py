@@ -1,8 +1,8 @@
 """The order of training samples, which any machine can compute from the seed alone.
 
-The samples of epoch e stand in the order of a permutation drawn from a generator seeded with a hash of (seed, e). Step s
-of batch size n covers positions s n .. s n + n - 1 of the endless row of these permutations, so every epoch shows each
-sample once, a resumed run needs no stored state, and the batch size may exceed the set.
+The samples of epoch e stand in the order of a permutation drawn from a generator seeded with a hash of (seed, e). Step
+s of batch size n covers positions s n .. s n + n - 1 of the endless row of these permutations, so every epoch shows
+each sample once, a resumed run needs no stored state, and the batch size may exceed the set.
 """
 
 from __future__ import annotations

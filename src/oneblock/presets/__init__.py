@@ -1,4 +1,4 @@
-"""Presets: from what a user asks for (a recipe, data) to a plan, to the parts that its jobs need, and to what it costs."""
+"""Presets: from what a user asks for (a recipe, data) to a plan, to what its jobs need, and to what it costs."""
 
 from .base import SIZES, ImageFacts, Recipe, Size, TextFacts, end_to_end, parse_count, shallow
 from .causal import CausalRecipe, block_readings, causal_task, gpt_config, plan_streams, recurrent_recipe, token_table

@@ -1,7 +1,7 @@
 """What the recipes of all tasks have in common.
 
-A recipe is what a user asks for: plain values, with every default in this folder and nowhere else. With what is known of
-the data (``ImageFacts``, ``TextFacts``) it makes a plan.
+A recipe is what a user asks for: plain values, with every default in this folder and nowhere else. With what is known
+of the data (``ImageFacts``, ``TextFacts``) it makes a plan.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ def check_fields(settings: Any) -> None:
     Raises:
         ValueError: names the field, the value and what is allowed.
     """
-    for name, hint in _hints(type(settings)).items():
+    for name, hint in _hints(settings.__class__).items():
         value = getattr(settings, name)
         if isinstance(value, list) and get_origin(hint) is tuple:
             value = tuple(value)
@@ -24,7 +24,7 @@ def check_fields(settings: Any) -> None:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     found = get_type_hints(kind)
     return {field.name: found[field.name] for field in fields(kind)}
 

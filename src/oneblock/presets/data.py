@@ -172,7 +172,8 @@ def _open_tokens(recipe: TextRecipe, data: Any) -> tuple[TokenFile, str]:
         data = TextData(data=data)
     if not isinstance(data, TextData):
         raise ValueError(
-            f"data is a {type(data).__name__}; a recipe for text takes a name (books, file:PATH), TextData or a TokenFile"
+            f"data is a {type(data).__name__}; this recipe trains on text: give a name (books, file:PATH) or a "
+            "TokenFile"
         )
     texts = data
     vocabulary = open_vocabulary(recipe.vocabulary, lambda: read_texts(texts.data, "train", root=texts.data_dir))

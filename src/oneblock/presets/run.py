@@ -66,7 +66,7 @@ def train(
         strategy: all blocks; with ``"one-block"`` the ``block`` that is named (0 is the noisiest, ``"trunk"`` that of
             ``branch``); the whole network as a single block; or only write the plan, for jobs elsewhere.
         stride: steps of a block before the next has its turn.
-        idle: where the blocks that wait for their turn are: left on the device, in host memory, or in their checkpoints.
+        idle: where blocks wait for their turn: left on the device, in host memory, or in their checkpoints alone.
 
     Raises:
         ValueError: anything that does not fit together, before any work.

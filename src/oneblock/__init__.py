@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from oneblock.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from oneblock.backbone import Backbone, check_backbone
     from oneblock.blockwise import BlockDenoiser, Blockwise, Denoiser
+    from oneblock.condition import ClassIds, Condition, Frames, Nothing, Tokens
     from oneblock.data.names import ImageData, TextData
     from oneblock.guidance import ClassifierFree
     from oneblock.job import run_job
@@ -31,10 +33,13 @@ if TYPE_CHECKING:
     from oneblock.presets.image import ImageRecipe
     from oneblock.presets.masked import MaskedRecipe
     from oneblock.presets.run import train
+    from oneblock.tasks.image import denoising_loss
     from oneblock.train.machine import Machine
 
 _NAMES = {
+    "backbone": ("Backbone", "check_backbone"),
     "blockwise": ("BlockDenoiser", "Blockwise", "Denoiser"),
+    "condition": ("ClassIds", "Condition", "Frames", "Nothing", "Tokens"),
     "data.names": ("ImageData", "TextData"),
     "guidance": ("ClassifierFree",),
     "job": ("run_job",),
@@ -51,17 +56,22 @@ _NAMES = {
     "presets.image": ("ImageRecipe",),
     "presets.masked": ("MaskedRecipe",),
     "presets.run": ("train",),
+    "tasks.image": ("denoising_loss",),
     "train.machine": ("Machine",),
 }
 _PLACES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
+    "Backbone",
     "BlockDenoiser",
     "Blockwise",
     "CausalRecipe",
+    "ClassIds",
     "ClassifierFree",
     "ClassifyRecipe",
+    "Condition",
     "Denoiser",
+    "Frames",
     "ImageData",
     "ImageRecipe",
     "LogNormal",
@@ -69,11 +79,15 @@ __all__ = [
     "Machine",
     "MaskedRecipe",
     "NoiseLaw",
+    "Nothing",
     "Partition",
     "Plan",
     "Precondition",
     "TextData",
+    "Tokens",
+    "check_backbone",
     "cost",
+    "denoising_loss",
     "launch",
     "make_partition",
     "merge",

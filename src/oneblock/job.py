@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from oneblock.blockwise import BuildBackbone
+from oneblock.backbone import BuildBackbone
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, read_plan
 from oneblock.presets.data import Data

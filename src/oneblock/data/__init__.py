@@ -5,7 +5,7 @@ from .dataset import DatasetSource
 from .encoded import Codec, EncodedSource, Pixels
 from .errors import MissingExtraError
 from .hub import HubSource
-from .memory import Batches
+from .memory import Batches, Samples
 from .names import ImageData, TextData
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
 from .synthetic import synthetic_images
@@ -38,6 +38,7 @@ __all__ = [
     "MemorySource",
     "MissingExtraError",
     "Pixels",
+    "Samples",
     "Source",
     "TextBatches",
     "TextData",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .imageset import ImageSet
+from .memory import Samples
 from .order import Order
 from .transforms import to_float, to_uint8
 
@@ -58,21 +59,25 @@ class DatasetSource:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
         return self.take(self._order.indices(step, batch_size, seed))
 
-    def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+    def take(self, indices: Tensor) -> Samples:
         """The samples (n, ...) at ``indices`` (n,), and their labels int64 (n,) if they have any."""
         items = [self._item(index) for index in indices.tolist()]
         labels = torch.tensor([label for _, label in items]) if self.labelled else None
-        return torch.stack([x for x, _ in items]), labels
+        return Samples(torch.stack([x for x, _ in items]), labels)
 
     def first(self, count: int | None = None) -> ImageSet:
         """The first ``count`` items (None: all) as images of bytes; ``ValueError`` where they are no images."""
-        values, labels = self.take(torch.arange(len(self) if count is None else min(count, len(self))))
+        values, labels = self.samples(count)
         if labels is None:
             labels = torch.zeros(len(values), dtype=torch.int64)
         return ImageSet(to_uint8(values), labels, self.classes or ("unlabelled",), self.name)
+
+    def samples(self, count: int | None = None) -> Samples:
+        """The first ``count`` items (None: all) as training sees them."""
+        return self.take(torch.arange(len(self) if count is None else min(count, len(self))))
 
     def fingerprint(self) -> str:
         """Of the length, the first and the last item; 16 hex digits."""

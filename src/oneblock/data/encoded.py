@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .imageset import ImageSet
-from .memory import Source
+from .memory import Samples, Source
 
 
 class Codec(Protocol):
@@ -43,15 +43,14 @@ class EncodedSource:
     def __init__(self, images: Source, codec: Codec) -> None:
         self.images = images
         self.codec = codec
-        _, channels, height, width = codec.encode(torch.zeros(1, *images.shape)).shape
-        self._shape = channels, height, width
+        self._shape = tuple(codec.encode(torch.zeros(1, *images.shape)).shape[1:])
 
     @property
     def name(self) -> str:
         return self.images.name
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """(c, h, w) of one encoded image."""
         return self._shape
 
@@ -59,12 +58,16 @@ class EncodedSource:
     def classes(self) -> tuple[str, ...]:
         return self.images.classes
 
-    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
         images, labels = self.images.batch(step, batch_size, seed)
-        return self.codec.encode(images), labels
+        return Samples(self.codec.encode(images), labels)
 
     def first(self, count: int | None = None) -> ImageSet:
         return self.images.first(count)
+
+    def samples(self, count: int | None = None) -> Samples:
+        values, labels = self.images.samples(count)
+        return Samples(self.codec.encode(values), labels)
 
     def fingerprint(self) -> str:
         return self.images.fingerprint()

@@ -10,7 +10,8 @@ from typing import Literal
 
 import torch
 
-from oneblock.blockwise import BlockDenoiser, BuildBackbone
+from oneblock.backbone import BuildBackbone
+from oneblock.blockwise import BlockDenoiser
 from oneblock.data import Bytes, vocabulary_size
 from oneblock.memory import DryRun, PeakBytes, fake_tensors, peak_bytes, step_flops
 from oneblock.optim.adamw import make_state, state_tensors
@@ -71,7 +72,7 @@ def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False) -> DryRun:
     return DryRun(
         state.denoiser,
         state.optimizer,
-        (batch.targets, batch.noised.z, batch.context, batch.noised.sigma, *state.averages.values()),
+        (batch.targets, batch.noised.z, *batch.condition.tensors(), batch.noised.sigma, *state.averages.values()),
         step,
     )
 

@@ -239,7 +239,7 @@ def update(state: TrainState, learning_rate: float) -> None:
 
 def _loss(state: TrainState, task: Task, batch: Batch) -> Loss:
     with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=state.settings.precision == "bf16"):
-        return task.loss(state.network, batch.noised, batch.targets, batch.context)
+        return task.loss(state.network, batch.noised, batch.targets, batch.condition)
 
 
 def _device(denoiser: BlockDenoiser) -> torch.device:

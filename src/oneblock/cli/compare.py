@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from oneblock.cli import console
 from oneblock.data import ImageData, TextData
@@ -22,6 +24,11 @@ from oneblock.presets.image import ImageRecipe
 from oneblock.presets.masked import MaskedRecipe
 from oneblock.report.comparison import draw, report
 from oneblock.train.machine import Machine
+
+
+def choices(experiment: type[Experiment[Any, Any]]) -> Any:
+    """The arms of an experiment, as help shows what may be chosen."""
+    return tyro.conf.arg(metavar=f"[{{{','.join(experiment().arms)}}} [...]]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +87,11 @@ class CompareImages(Compare):
     stopped goes on with the same command.
     """
 
-    arms: tuple[str, ...] = tuple(ImageExperiment().arms)
+    arms: Annotated[tuple[str, ...], choices(ImageExperiment)] = tuple(ImageExperiment().arms)
     """which arms to train"""
     data: ImageData = field(default_factory=ImageData)
     model: ImageRecipe = field(default_factory=lambda: ImageExperiment().usual)
-    scoring: ImageExperiment = field(default_factory=ImageExperiment)
+    scoring: Annotated[ImageExperiment, tyro.conf.arg(name="")] = field(default_factory=ImageExperiment)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +108,11 @@ class CompareClassify(Compare):
     patches unless --patch is given. A comparison that was stopped goes on with the same command.
     """
 
-    arms: tuple[str, ...] = tuple(ClassifyExperiment().arms)
+    arms: Annotated[tuple[str, ...], choices(ClassifyExperiment)] = tuple(ClassifyExperiment().arms)
     """which arms to train"""
     data: ImageData = field(default_factory=ImageData)
     model: ClassifyRecipe = field(default_factory=lambda: ClassifyExperiment().usual)
-    scoring: ClassifyExperiment = field(default_factory=ClassifyExperiment)
+    scoring: Annotated[ClassifyExperiment, tyro.conf.arg(name="")] = field(default_factory=ClassifyExperiment)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,11 +128,11 @@ class CompareMaskedText(Compare):
     windows, times and masks. A comparison that was stopped goes on with the same command.
     """
 
-    arms: tuple[str, ...] = tuple(MaskedExperiment().arms)
+    arms: Annotated[tuple[str, ...], choices(MaskedExperiment)] = tuple(MaskedExperiment().arms)
     """which arms to train"""
     data: TextData = field(default_factory=TextData)
     model: MaskedRecipe = field(default_factory=lambda: MaskedExperiment().usual)
-    scoring: MaskedExperiment = field(default_factory=MaskedExperiment)
+    scoring: Annotated[MaskedExperiment, tyro.conf.arg(name="")] = field(default_factory=MaskedExperiment)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +148,11 @@ class CompareText(Compare):
     command.
     """
 
-    arms: tuple[str, ...] = tuple(CausalExperiment().arms)
+    arms: Annotated[tuple[str, ...], choices(CausalExperiment)] = tuple(CausalExperiment().arms)
     """which arms to train"""
     data: TextData = field(default_factory=TextData)
     model: CausalRecipe = field(default_factory=lambda: CausalExperiment().usual)
-    scoring: CausalExperiment = field(default_factory=CausalExperiment)
+    scoring: Annotated[CausalExperiment, tyro.conf.arg(name="")] = field(default_factory=CausalExperiment)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +165,8 @@ class CompareRecurrentText(Compare):
     comparison that was stopped goes on with the same command.
     """
 
-    arms: tuple[str, ...] = tuple(RecurrentExperiment().arms)
+    arms: Annotated[tuple[str, ...], choices(RecurrentExperiment)] = tuple(RecurrentExperiment().arms)
     """which arms to train"""
     data: TextData = field(default_factory=TextData)
     model: CausalRecipe = field(default_factory=lambda: RecurrentExperiment().usual)
-    scoring: RecurrentExperiment = field(default_factory=RecurrentExperiment)
+    scoring: Annotated[RecurrentExperiment, tyro.conf.arg(name="")] = field(default_factory=RecurrentExperiment)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-# Words on the command line -> module and the frozen dataclass that holds the verb's options and its `run`.
+# Words on the command line -> module and the frozen dataclass that holds the verb's options and its `run`; one for each
+# task where a verb opens a model.
 VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("plan", "images"): ("plan", "PlanImages", "what training will cost: bytes and operations, before it starts"),
     ("plan", "classify"): ("plan", "PlanClassify", "the same for a classifier"),
@@ -19,8 +20,8 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("train", "recurrent-text"): ("train", "TrainRecurrentText", "train a language model of recurrent depth"),
     ("job",): ("job", "Job", "train one block of a planned run, on any machine"),
     ("launch",): ("launch", "Launch", "start the jobs of a planned run: processes, torchrun or Slurm"),
-    ("sample",): ("sample", "Sample", "generate images or text with a run or a merged model"),
-    ("evaluate",): ("evaluate", "Evaluate", "scores of a model on held-out data"),
+    ("sample",): ("sample", "SAMPLE", "generate images or text with a run or a merged model"),
+    ("evaluate",): ("evaluate", "EVALUATE", "scores of a model on held-out data"),
     ("status",): ("status", "Status", "where the jobs of a run stand"),
     ("merge",): ("merge", "Merge", "make one model of a run's blocks"),
     ("compare", "images"): ("compare", "CompareImages", "train blockwise and its rivals with the same work"),
@@ -55,20 +56,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(verb: str, module: str, name: str, words: list[str]) -> int:
     try:
-        import tyro
+        import_module("tyro")
     except ImportError:
         print("oneblock: the command line needs tyro and rich; pip install 'oneblock[cli]'", file=sys.stderr)
         return 2
+    from oneblock.cli.words import parse
     from oneblock.launch.local import BUSY
     from oneblock.train.loop import BusyError
     from oneblock.train.step import NonFiniteError
 
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
-    options = tyro.cli(
-        command, prog=f"oneblock {verb}", args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    )
     try:
-        options.run()
+        parse(command, verb, words).run()
     except BusyError as error:
         print(f"oneblock: {error}", file=sys.stderr)
         return BUSY

@@ -27,6 +27,7 @@ def parse(command: type[Any] | Mapping[str, type[Any]], verb: str, words: Sequen
     """
     if isinstance(command, Mapping):
         command = _of_task(command, verb, words)
+        words = ["--help"] if _asks(words) else words  # tyro's help leaves out a positional that it has seen
     return tyro.cli(command, prog=f"oneblock {verb}", args=list(words), config=CONFIG)
 
 
@@ -35,9 +36,9 @@ def _of_task(commands: Mapping[str, type[Any]], verb: str, words: Sequence[str])
     options = {task: _options(command) for task, command in commands.items()}
     directory = _directory(words, {name: hint for of_task in options.values() for name, hint in of_task.items()})
     if directory is None:
-        if {"-h", "--help"} & set(words):
+        if _asks(words):
             _help(commands, verb)
-        raise ValueError(f"oneblock {verb} needs the directory of a run or of a merged model; give it first")
+        raise ValueError(f"{verb} needs the directory of a run or of a merged model: oneblock {verb} DIR")
     task = open_plan(Path(directory)).task
     if task not in commands:
         raise ValueError(
@@ -49,6 +50,10 @@ def _of_task(commands: Mapping[str, type[Any]], verb: str, words: Sequence[str])
         if name not in options[task] and others:
             raise ValueError(f"--{name} is an option of {', '.join(others)}; this run is of task {task}")
     return commands[task]
+
+
+def _asks(words: Sequence[str]) -> bool:
+    return bool({"-h", "--help"} & set(words))
 
 
 def _options(command: Any) -> dict[str, Any]:

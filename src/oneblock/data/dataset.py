@@ -70,10 +70,14 @@ class DatasetSource:
 
     def first(self, count: int | None = None) -> ImageSet:
         """The first ``count`` items (None: all) as images of bytes; ``ValueError`` where they are no images."""
-        values, labels = self.take(torch.arange(len(self) if count is None else min(count, len(self))))
+        values, labels = self.samples(count)
         if labels is None:
             labels = torch.zeros(len(values), dtype=torch.int64)
         return ImageSet(to_uint8(values), labels, self.classes or ("unlabelled",), self.name)
+
+    def samples(self, count: int | None = None) -> Samples:
+        """The first ``count`` items (None: all) as training sees them."""
+        return self.take(torch.arange(len(self) if count is None else min(count, len(self))))
 
     def fingerprint(self) -> str:
         """Of the length, the first and the last item; 16 hex digits."""

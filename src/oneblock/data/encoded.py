@@ -43,7 +43,7 @@ class EncodedSource:
     def __init__(self, images: Source, codec: Codec) -> None:
         self.images = images
         self.codec = codec
-        self._shape: tuple[int, ...] = tuple(codec.encode(torch.zeros(1, *images.shape)).shape[1:])
+        self._shape = tuple(codec.encode(torch.zeros(1, *images.shape)).shape[1:])
 
     @property
     def name(self) -> str:
@@ -51,7 +51,7 @@ class EncodedSource:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(c, h, w) of one encoded image; of other data, theirs."""
+        """(c, h, w) of one encoded image."""
         return self._shape
 
     @property
@@ -64,6 +64,10 @@ class EncodedSource:
 
     def first(self, count: int | None = None) -> ImageSet:
         return self.images.first(count)
+
+    def samples(self, count: int | None = None) -> Samples:
+        values, labels = self.images.samples(count)
+        return Samples(self.codec.encode(values), labels)
 
     def fingerprint(self) -> str:
         return self.images.fingerprint()

@@ -95,11 +95,12 @@ def sample_images(
         labels = _no_labels(plan, count)
     else:
         _check_labels(plan, labels)
-    told = image_task(plan).condition(labels.to(device_of(denoiser)))
+    device = device_of(denoiser)
+    told = image_task(plan).condition(labels.to(device))
     guided = ClassifierFree(denoiser, sampling.guidance, sampling.guidance_interval)
     sampler = SAMPLERS[sampling.sampler]
     samples = generate(
-        guided, sampler, sampling.levels(plan), told, image_shape(plan), sampling.sample_seed, batch_size
+        guided, sampler, sampling.levels(plan).to(device), told, image_shape(plan), sampling.sample_seed, batch_size
     )
     decoded = codec.decode(samples.float().cpu())
     return to_uint8(decoded) if makes_images(plan, codec) else decoded
@@ -140,7 +141,7 @@ def evaluate_images(
     device = device_of(denoiser)
     targets, labels = _targets(test)
     if labels is None or not task.num_classes:
-        labels = task.no_labels(len(targets))
+        labels = torch.zeros(len(targets), dtype=torch.int64)
     losses = band_losses(denoiser, task, bands, targets.to(device), labels.to(device))
     scores: dict[str, Any] = {"band_losses": losses, "loss": sum(losses) / len(losses)}
     if not num_samples or not makes_images(plan, test.codec):
@@ -177,7 +178,7 @@ def _no_labels(plan: Plan, count: int | None) -> Tensor:
         raise ValueError(f"labels=None, and the plan has {task.num_classes} classes; give the class of each sample")
     if count is None or count < 1:
         raise ValueError(f"count={count} makes no sample; use 1 or more")
-    return task.no_labels(count)
+    return torch.zeros(count, dtype=torch.int64)
 
 
 def _check_labels(plan: Plan, labels: Tensor) -> None:

@@ -17,7 +17,7 @@ from oneblock.plan import Plan, write_plan
 from oneblock.presets.base import Recipe, end_to_end
 from oneblock.presets.cost import block_bytes
 from oneblock.presets.data import Data, open_data, plan_source
-from oneblock.presets.tasks import blockwise, own_backbone, plan_augment, plan_task
+from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.loop import Idle, Run
 from oneblock.train.machine import HERE, Machine
@@ -95,7 +95,11 @@ def make_plan(
         if recipe.branch:
             raise ValueError(f"branch={recipe.branch} needs two blocks or more; use branch=0 or another strategy")
         recipe = end_to_end(recipe)
-    return recipe.plan(facts, own_backbone(backbone) if backbone is not None else None), source
+    if backbone is None:
+        return recipe.plan(facts), source
+    plan = recipe.plan(facts, own_backbone(backbone))
+    check_own(plan, backbone)
+    return plan, source
 
 
 def start_run(
@@ -143,6 +147,8 @@ def open_run(
     warn: Callable[[str], None] = BARS.warn,
 ) -> Run:
     """What a job of a planned run needs, from the plan, the data and nothing else."""
+    if backbone is not None:
+        check_own(plan, backbone)
     return start_run(plan, directory, plan_source(plan, data), machine, ranks, backbone, warn)
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 
 from torch import nn
 
-from oneblock.backbone import BuildBackbone
+from oneblock.backbone import BuildBackbone, check_backbone
 from oneblock.blockwise import Blockwise
 from oneblock.data import Augment
 from oneblock.models.cnn import NoisyCNN
@@ -42,7 +42,7 @@ from oneblock.presets.classify import (
 )
 from oneblock.presets.cnn import CNN_NAME, cnn_config
 from oneblock.presets.image import dit_config, empty_images, image_augment, image_task
-from oneblock.presets.masked import empty_masked, empty_masked_task, encoder_config, masked_task
+from oneblock.presets.masked import empty_masked, empty_masked_task, encoder_config, masked_task, num_symbols
 from oneblock.tasks.base import Batch, Task
 
 Config = TypeVar("Config")
@@ -61,6 +61,7 @@ class TaskParts:
         frame: what the blocks are shown of noisy targets.
         empty_task, empty_frame: the same without content, for counting; must not look at the values of tensors.
         empty_batch: so many samples without content, for a block or (None) the trunk.
+        num_logits: answers of the network at every place of the targets; None where it answers with their own shape.
         augment: how training samples are changed at random; None for not at all.
     """
 
@@ -69,6 +70,7 @@ class TaskParts:
     empty_task: Callable[[Plan], Task]
     empty_frame: Callable[[Plan], Frame]
     empty_batch: Callable[[Plan, int, int | None], Batch]
+    num_logits: Callable[[Plan], int | None]
     augment: Callable[[Plan], Augment | None] = _as_it_is
 
 
@@ -79,6 +81,7 @@ TASKS: dict[str, TaskParts] = {
         empty_task=image_task,
         empty_frame=lambda plan: plan.precondition,
         empty_batch=empty_images,
+        num_logits=lambda plan: None,
         augment=image_augment,
     ),
     "classify": TaskParts(
@@ -87,6 +90,7 @@ TASKS: dict[str, TaskParts] = {
         empty_task=empty_task,
         empty_frame=lambda plan: label_frame(plan, empty_table(plan)),
         empty_batch=empty_labels,
+        num_logits=lambda plan: cast(int, plan.architecture["num_classes"]),
         augment=label_augment,
     ),
     "masked-text": TaskParts(
@@ -95,6 +99,7 @@ TASKS: dict[str, TaskParts] = {
         empty_task=empty_masked_task,
         empty_frame=lambda plan: MaskedTokens(),
         empty_batch=empty_masked,
+        num_logits=num_symbols,
     ),
     "text": TaskParts(
         task=causal_task,
@@ -102,6 +107,7 @@ TASKS: dict[str, TaskParts] = {
         empty_task=empty_causal_task,
         empty_frame=lambda plan: label_frame(plan, empty_token_table(plan)),
         empty_batch=empty_causal,
+        num_logits=num_symbols,
     ),
 }
 
@@ -175,6 +181,20 @@ def load_backbone(name: str) -> BuildBackbone:
             f"backbone={name!r} cannot be loaded ({error}); write module:Class of a module that lies here"
         ) from error
     return cast(BuildBackbone, found)
+
+
+def check_own(plan: Plan, backbone: BuildBackbone) -> None:
+    """Try a user's own network on two samples without content, a layer at a time, before any work.
+
+    Raises:
+        ValueError: what does not keep the contract (``oneblock.backbone.check_backbone``).
+    """
+    parts = task_parts(plan)
+    batch, frame, logits = parts.empty_batch(plan, 2, 0), parts.frame(plan), parts.num_logits(plan)
+    z, sigma = batch.noised.z, batch.noised.sigma
+    expected = tuple(batch.targets.shape) + (() if logits is None else (logits,))
+    build = build_backbone(plan, backbone)
+    check_backbone(build, plan.depth, frame.inputs(z, sigma), frame.noise(sigma), batch.condition, expected)
 
 
 def blockwise(plan: Plan, backbone: BuildBackbone | None = None) -> Blockwise:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
-from oneblock.data import Codec, EncodedSource, Pixels, to_float, to_uint8
+from oneblock.data import Codec, DatasetSource, EncodedSource, Pixels, to_float, to_uint8
 from oneblock.evaluate.bands import band_losses
 from oneblock.evaluate.device import device_of
 from oneblock.guidance import ClassifierFree
@@ -95,11 +95,12 @@ def sample_images(
         labels = _no_labels(plan, count)
     else:
         _check_labels(plan, labels)
-    told = image_task(plan).condition(labels.to(device_of(denoiser)))
+    device = device_of(denoiser)
+    told = image_task(plan).condition(labels.to(device))
     guided = ClassifierFree(denoiser, sampling.guidance, sampling.guidance_interval)
     sampler = SAMPLERS[sampling.sampler]
     samples = generate(
-        guided, sampler, sampling.levels(plan), told, image_shape(plan), sampling.sample_seed, batch_size
+        guided, sampler, sampling.levels(plan).to(device), told, image_shape(plan), sampling.sample_seed, batch_size
     )
     decoded = codec.decode(samples.float().cpu())
     return to_uint8(decoded) if makes_images(plan, codec) else decoded
@@ -120,7 +121,7 @@ def evaluate_images(
     """All scores of an image generator.
 
     Held-out denoising loss per band, and the quality of ``num_samples`` generated images (``metrics.quality``) beside
-    that of held-out ones. Of targets that are no images the losses alone.
+    that of held-out ones. With no samples, and of targets that are no images, the losses alone.
 
     Args:
         train, test: images of both splits.
@@ -138,16 +139,20 @@ def evaluate_images(
         )
     bands = bands or plan.partition
     device = device_of(denoiser)
-    held_out, known = test.first(MOST_IMAGES), train.first(MOST_IMAGES)
-    clean = test.codec.encode(to_float(held_out.images))
-    losses = band_losses(denoiser, task, bands, clean.to(device), held_out.labels.to(device))
+    targets, labels = _targets(test)
+    if labels is None or not task.num_classes:
+        labels = torch.zeros(len(targets), dtype=torch.int64)
+    losses = band_losses(denoiser, task, bands, targets.to(device), labels.to(device))
     scores: dict[str, Any] = {"band_losses": losses, "loss": sum(losses) / len(losses)}
-    labels = torch.arange(num_samples) % task.num_classes
+    if not num_samples or not makes_images(plan, test.codec):
+        return scores
+    held_out, known = test.first(MOST_IMAGES), train.first(MOST_IMAGES)
+    asked = torch.arange(num_samples) % task.num_classes if task.num_classes else None
     began = time.perf_counter()
-    images = sample_images(denoiser, plan, labels, sampling, test.codec)
+    images = sample_images(denoiser, plan, asked, sampling, test.codec, count=num_samples)
     seconds = time.perf_counter() - began
     features = extractor_for(extractor or default_extractor(cast(str, plan.recipe["data"])))
-    quality = image_quality(known.images, held_out.images[:num_samples], images, features, labels)
+    quality = image_quality(known.images, held_out.images[:num_samples], images, features, asked)
     fid = {"fid": real_fid(known.images, images, fid_weights)} if fid_weights else {}
     return {
         **scores,
@@ -158,13 +163,22 @@ def evaluate_images(
     }
 
 
+def _targets(source: EncodedSource) -> tuple[Tensor, Tensor | None]:
+    """What losses are taken on: clean targets (n, ...), and their labels (n,) if they have any."""
+    if isinstance(source.images, DatasetSource):
+        values, labels = source.images.take(torch.arange(min(MOST_IMAGES, len(source.images))))
+        return source.codec.encode(values), labels
+    held_out = source.first(MOST_IMAGES)
+    return source.codec.encode(to_float(held_out.images)), held_out.labels
+
+
 def _no_labels(plan: Plan, count: int | None) -> Tensor:
     task = image_task(plan)
     if task.num_classes:
         raise ValueError(f"labels=None, and the plan has {task.num_classes} classes; give the class of each sample")
     if count is None or count < 1:
         raise ValueError(f"count={count} makes no sample; use 1 or more")
-    return task.no_labels(count)
+    return torch.zeros(count, dtype=torch.int64)
 
 
 def _check_labels(plan: Plan, labels: Tensor) -> None:

@@ -57,10 +57,6 @@ class ImageGeneration:
             return Nothing(len(labels))
         return ClassIds(labels, self.null_label)
 
-    def no_labels(self, count: int) -> Tensor:
-        """Labels (count,) that tell nothing."""
-        return torch.full((count,), self.null_label)
-
     def drop_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Each label (n,) becomes the null class with probability ``label_dropout``."""
         dropped = torch.rand(labels.shape, generator=generator) < self.label_dropout

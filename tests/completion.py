@@ -1,6 +1,7 @@
 """The options that commands really have. ``python tests/completion.py`` writes them for completion to read."""
 
 import json
+import warnings
 from importlib import import_module
 
 import tyro
@@ -13,8 +14,11 @@ def options_of(verb: tuple[str, ...]) -> dict[str, list[str] | None]:
     """Of each option the values to choose from; None if it takes none."""
     module, name, _ = VERBS[verb]
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # nothing else of tyro gives the options as data
+        parser = tyro.extras.get_parser(command, config=parsing())
     found: dict[str, list[str] | None] = {}
-    for action in tyro.extras.get_parser(command, config=parsing())._actions:
+    for action in parser._actions:
         for option in action.option_strings:
             if option.startswith("--") and option != "--help":
                 found[option] = None if action.nargs == 0 else list(map(str, action.choices or ()))

@@ -11,34 +11,28 @@ import oneblock as ob
 DEPTH, BLOCKS, WIDTH = 6, 3, 64
 
 
-class Stem(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lift = nn.Linear(3, WIDTH)
-
-    def forward(self, z: Tensor, noise: Tensor, condition: ob.Condition) -> tuple[Tensor, None]:
-        return self.lift(torch.cat([z, noise[:, None]], dim=-1)), None
-
-
 class Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.f = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
+        self.f = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 128), nn.GELU(), nn.Linear(128, WIDTH))
 
     def forward(self, h: Tensor, modulation: None) -> Tensor:
         return h + self.f(h)
 
 
-class Head(nn.Linear):
-    def forward(self, h: Tensor, modulation: None) -> Tensor:
-        return super().forward(h)
-
-
 class Mine(nn.Module):
+    """``stem -> layers -> head``, built for the layers of one block alone."""
+
     def __init__(self, layers: range) -> None:
         super().__init__()
-        self.stem, self.head = Stem(), Head(WIDTH, 2)
+        self.lift, self.out = nn.Linear(3, WIDTH), nn.Linear(WIDTH, 2)
         self.layers = nn.ModuleDict({str(i): Layer() for i in layers})
+
+    def stem(self, z: Tensor, noise: Tensor, condition: ob.Condition) -> tuple[Tensor, None]:
+        return self.lift(torch.cat([z, noise[:, None]], dim=-1)), None
+
+    def head(self, h: Tensor, modulation: None) -> Tensor:
+        return self.out(h)
 
 
 def main(steps: int = 400) -> list[float]:
@@ -50,7 +44,7 @@ def main(steps: int = 400) -> list[float]:
         layers = range(b * DEPTH // BLOCKS, (b + 1) * DEPTH // BLOCKS)
         denoiser = ob.BlockDenoiser(Mine(layers), ob.Precondition(sigma_data=0.5))
         optimizer = torch.optim.Adam(denoiser.parameters(), 2e-3)
-        for step in range(steps):
+        for _ in range(steps):
             y = points[torch.randint(len(points), (256,))]
             loss = ob.denoising_loss(denoiser, y, None, sigma=partition.draw(b, len(y)))
             optimizer.zero_grad()

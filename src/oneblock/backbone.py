@@ -23,7 +23,7 @@ Modulation = Any
 """What a stem hands to its layers and its head: a tensor, a tuple, anything. It is the backbone's own affair."""
 
 BuildBackbone = Callable[[range], nn.Module]
-"""Gives the network with these layers alone, which a ``Backbone`` it must be. Weights are random."""
+"""From a range of layers to a ``Backbone`` that has these and no others, with fresh weights."""
 
 
 class Backbone(Protocol):

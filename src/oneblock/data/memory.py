@@ -34,7 +34,7 @@ class Source(Batches, Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, H, W) of one image."""
+        """(c, h, w) of one image."""
 
     @property
     def classes(self) -> tuple[str, ...]:

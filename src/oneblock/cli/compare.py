@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import tyro
 
@@ -25,10 +25,18 @@ from oneblock.presets.masked import MaskedRecipe
 from oneblock.report.comparison import draw, report
 from oneblock.train.machine import Machine
 
-
-def choices(experiment: type[Experiment[Any, Any]]) -> Any:
-    """The arms of an experiment, as help shows what may be chosen."""
-    return tyro.conf.arg(metavar=f"[{{{','.join(experiment().arms)}}} [...]]")
+if TYPE_CHECKING:
+    ImageArm: TypeAlias = str
+    ClassifyArm: TypeAlias = str
+    MaskedArm: TypeAlias = str
+    CausalArm: TypeAlias = str
+    RecurrentArm: TypeAlias = str
+else:  # what may be chosen, for help, for completion and for tyro's refusal
+    ImageArm = Literal[tuple(ImageExperiment().arms)]
+    ClassifyArm = Literal[tuple(ClassifyExperiment().arms)]
+    MaskedArm = Literal[tuple(MaskedExperiment().arms)]
+    CausalArm = Literal[tuple(CausalExperiment().arms)]
+    RecurrentArm = Literal[tuple(RecurrentExperiment().arms)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +95,7 @@ class CompareImages(Compare):
     stopped goes on with the same command.
     """
 
-    arms: Annotated[tuple[str, ...], choices(ImageExperiment)] = tuple(ImageExperiment().arms)
+    arms: tuple[ImageArm, ...] = tuple(ImageExperiment().arms)
     """which arms to train"""
     data: ImageData = field(default_factory=ImageData)
     model: ImageRecipe = field(default_factory=lambda: ImageExperiment().usual)
@@ -108,7 +116,7 @@ class CompareClassify(Compare):
     patches unless --patch is given. A comparison that was stopped goes on with the same command.
     """
 
-    arms: Annotated[tuple[str, ...], choices(ClassifyExperiment)] = tuple(ClassifyExperiment().arms)
+    arms: tuple[ClassifyArm, ...] = tuple(ClassifyExperiment().arms)
     """which arms to train"""
     data: ImageData = field(default_factory=ImageData)
     model: ClassifyRecipe = field(default_factory=lambda: ClassifyExperiment().usual)
@@ -128,7 +136,7 @@ class CompareMaskedText(Compare):
     windows, times and masks. A comparison that was stopped goes on with the same command.
     """
 
-    arms: Annotated[tuple[str, ...], choices(MaskedExperiment)] = tuple(MaskedExperiment().arms)
+    arms: tuple[MaskedArm, ...] = tuple(MaskedExperiment().arms)
     """which arms to train"""
     data: TextData = field(default_factory=TextData)
     model: MaskedRecipe = field(default_factory=lambda: MaskedExperiment().usual)
@@ -148,7 +156,7 @@ class CompareText(Compare):
     command.
     """
 
-    arms: Annotated[tuple[str, ...], choices(CausalExperiment)] = tuple(CausalExperiment().arms)
+    arms: tuple[CausalArm, ...] = tuple(CausalExperiment().arms)
     """which arms to train"""
     data: TextData = field(default_factory=TextData)
     model: CausalRecipe = field(default_factory=lambda: CausalExperiment().usual)
@@ -165,7 +173,7 @@ class CompareRecurrentText(Compare):
     comparison that was stopped goes on with the same command.
     """
 
-    arms: Annotated[tuple[str, ...], choices(RecurrentExperiment)] = tuple(RecurrentExperiment().arms)
+    arms: tuple[RecurrentArm, ...] = tuple(RecurrentExperiment().arms)
     """which arms to train"""
     data: TextData = field(default_factory=TextData)
     model: CausalRecipe = field(default_factory=lambda: RecurrentExperiment().usual)

@@ -21,9 +21,11 @@ from oneblock.cli import job as job_verb
 from oneblock.cli.__main__ import main
 from oneblock.cli.status import duration
 from oneblock.launch.mirror import Mirror
+from oneblock.train.block import BlockLearner, train_step
 from oneblock.train.checkpoint import checkpoints, load_checkpoint
+from oneblock.train.learner import NonFiniteError
 from oneblock.train.record import Heartbeat, read_heartbeat
-from oneblock.train.step import NonFiniteError, StepReport, TrainState, train_step
+from oneblock.train.step import JobSpec, StepReport
 
 pytest.importorskip("sklearn")
 Image = pytest.importorskip("PIL.Image")
@@ -170,10 +172,10 @@ def test_a_job_that_fails_says_so_in_its_heartbeat(
 def test_a_failure_is_seen_at_the_address_too(
     planned: Path, tmp_path: Path, refused: Refused, ok: Ok, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail_at_three(state: TrainState, *words: Any) -> StepReport:
-        if state.step == 2:
+    def fail_at_three(spec: JobSpec, learner: BlockLearner, *words: Any) -> StepReport:
+        if learner.step == 2:
             raise NonFiniteError("loss is nan")
-        return train_step(state, *words)
+        return train_step(spec, learner, *words)
 
     files = MemoryFileSystem()
     files.store.clear()

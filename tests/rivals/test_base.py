@@ -10,7 +10,8 @@ from oneblock.models.vit import ViT
 from oneblock.rivals import Greedy, Learner, training_peak
 from oneblock.rivals.base import affordable_steps, draw, seeded, train_on
 from oneblock.rivals.blocks import logits
-from oneblock.train.step import NonFiniteError, OptimizerSettings
+from oneblock.train.learner import NonFiniteError
+from oneblock.train.step import OptimizerSettings
 
 
 def test_the_update_is_that_of_the_library() -> None:

@@ -15,7 +15,8 @@ from oneblock.rivals.blocks import logits, through
 from oneblock.table import simplex
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.classify import Classification
-from oneblock.train.step import JobSpec, OptimizerSettings, TrainState, train_step
+from oneblock.train.block import block_learner, train_step
+from oneblock.train.step import JobSpec, OptimizerSettings
 
 PIXELS = to_float(IMAGES.images[:8])
 
@@ -39,16 +40,16 @@ def test_the_first_stage_is_a_shallow_classifier_trained_alone() -> None:
         hold=0,
     )
     optimizer = OptimizerSettings(learning_rate=0.01, ema_gamma=4.0)
-    state = TrainState(spec, BlockDenoiser(shallow, Logits(Precondition())), optimizer)
+    learner = block_learner(spec, BlockDenoiser(shallow, Logits(Precondition())), optimizer)
     task = Classification(simplex(3), Precondition())
     for step in range(5):
         images, labels = SOURCE.batch(step, 16, settings.derive_seed("data", "block-0"))
         batch = Batch(Noised(torch.zeros(16, 3), torch.ones(16), 0), labels, images)
-        report = train_step(state, task, batch)
+        report = train_step(spec, learner, task, batch)
         assert report.loss == reports[step].loss
         assert report.layer_evaluations == reports[step].layer_evaluations
     assert len(reports) == 5
-    assert same(state.averages, weights_of(rival.blocks[0]))
+    assert same(learner.averages, weights_of(rival.blocks[0]))
 
 
 def test_a_later_block_learns_from_the_output_of_those_before() -> None:

@@ -9,8 +9,9 @@ import torch
 from tiny import tiny_classify_plan, tiny_plan, tiny_run
 
 from oneblock.presets import blockwise, plan_budget, plan_optimizer
+from oneblock.train.block import BlockLearner, block_learner
 from oneblock.train.checkpoint import checkpoints
-from oneblock.train.step import TrainState, update
+from oneblock.train.learner import Learner
 from oneblock.train.strategy import job_specs, one_block, round_robin
 
 JOBS = ("seed", "block-0", "block-1")
@@ -143,13 +144,13 @@ def test_blocks_idle_on_the_host_leave_the_device_before_the_next_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moves: list[tuple[str, int]] = []
-    real = TrainState.to
+    real = Learner.to
 
-    def to(state: TrainState, device: torch.device) -> None:
-        moves.append((state.spec.name, state.step))
-        real(state, device)
+    def to(learner: BlockLearner, device: torch.device) -> None:
+        moves.append((learner.course.name, learner.step))
+        real(learner, device)
 
-    monkeypatch.setattr(TrainState, "to", to)
+    monkeypatch.setattr(Learner, "to", to)
     run = tiny_run(tmp_path, save_every=100)
     reports = round_robin(run, plan_budget(run.plan), 2, "host")
     for _ in range(5):
@@ -160,17 +161,17 @@ def test_blocks_idle_on_the_host_leave_the_device_before_the_next_comes(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second kind of device")
-def test_moving_a_state_keeps_everything_the_next_step_needs() -> None:
+def test_moving_a_learner_keeps_everything_the_next_step_needs() -> None:
     plan = tiny_plan()
     spec = job_specs(plan, plan_budget(plan))[1]
-    state = TrainState(spec, blockwise(plan).denoiser(1).to("cuda"), plan_optimizer(plan))
-    for p in state.weights.values():
+    learner = block_learner(spec, blockwise(plan).denoiser(1).to("cuda"), plan_optimizer(plan))
+    for p in learner.weights.values():
         p.grad = torch.ones_like(p)
-    update(state, 0.1)
-    before = {name: t.cpu() for name, t in state.tensors().items()}
-    state.to(torch.device("cpu"))
-    assert {t.device.type for t in (*state.tensors().values(), *state.denoiser.buffers())} == {"cpu"}
-    state.to(torch.device("cuda"))
-    assert {t.device.type for t in (*state.tensors().values(), *state.denoiser.buffers())} == {"cuda"}
-    assert all(before[name].equal(t.cpu()) for name, t in state.tensors().items())
-    assert all(p in state.optimizer.state for p in state.denoiser.parameters())
+    learner.apply()
+    before = {name: t.cpu() for name, t in learner.tensors().items()}
+    learner.to(torch.device("cpu"))
+    assert {t.device.type for t in (*learner.tensors().values(), *learner.module.buffers())} == {"cpu"}
+    learner.to(torch.device("cuda"))
+    assert {t.device.type for t in (*learner.tensors().values(), *learner.module.buffers())} == {"cuda"}
+    assert all(before[name].equal(t.cpu()) for name, t in learner.tensors().items())
+    assert all(p in learner.optimizer.state for p in learner.module.parameters())

@@ -60,8 +60,8 @@ def _run(verb: str, module: str, name: str, words: list[str]) -> int:
         print("oneblock: the command line needs tyro and rich; pip install 'oneblock[cli]'", file=sys.stderr)
         return 2
     from oneblock.launch.local import BUSY
+    from oneblock.train.learner import NonFiniteError
     from oneblock.train.loop import BusyError
-    from oneblock.train.step import NonFiniteError
 
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
     options = tyro.cli(

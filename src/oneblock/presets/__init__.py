@@ -12,7 +12,6 @@ from .jobs import (
     blockwise,
     costliest_job,
     dry_run,
-    train_state,
     training_flops,
     training_peak,
 )
@@ -56,7 +55,6 @@ __all__ = [
     "plan_task",
     "plan_vocabulary",
     "token_table",
-    "train_state",
     "training_flops",
     "training_peak",
 ]

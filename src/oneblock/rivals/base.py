@@ -25,7 +25,8 @@ from oneblock.optim.adamw import make_adamw, make_state, set_learning_rate
 from oneblock.optim.ema import ema_beta, ema_update
 from oneblock.optim.schedule import learning_rate_factor
 from oneblock.plan import derive_seed
-from oneblock.train.step import NonFiniteError, OptimizerSettings
+from oneblock.train.learner import NonFiniteError
+from oneblock.train.step import OptimizerSettings
 from oneblock.train.strategy import Budget
 
 Part = TypeVar("Part", bound=nn.Module)

@@ -86,7 +86,7 @@ class Recorder:
         }
         for name in ("loss", "plain", "grad_norm"):
             row[name] = sum(getattr(r, name) for r in pending) / len(pending)
-        row["layer_evaluations"] = (report.step - report.first_step) * report.layer_evaluations
+        row["layer_evaluations"] = report.work
         with open(path, "a") as file:
             file.write(json.dumps(row) + "\n")
         pending.clear()

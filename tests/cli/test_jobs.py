@@ -67,7 +67,7 @@ def test_jobs_of_a_plan_are_the_blocks_of_a_run(planned: Path, tmp_path: Path, o
     assert (planned / "block-0" / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_seed_job_comes_before_its_blocks(tmp_path: Path, ok: Ok, refused: Refused) -> None:
+def test_the_trunk_comes_before_its_blocks(tmp_path: Path, ok: Ok, refused: Refused) -> None:
     run = tmp_path / "run"
     ok(*TRAIN, run, "--branch", "0.5", *PLAN_ONLY)
     assert "train that block first" in refused("job", run, "--block", "1")
@@ -79,7 +79,7 @@ def test_a_seed_job_comes_before_its_blocks(tmp_path: Path, ok: Ok, refused: Ref
 
 def test_what_a_job_refuses(planned: Path, tmp_path: Path, refused: Refused) -> None:
     assert "block=2 does not exist; use 0 (noisiest) to 1" in refused("job", planned, "--block", "2")
-    assert "job 'seed' does not exist in this plan; use one of block-0" in refused("job", planned, "--block", "-1")
+    assert "job 'trunk' does not exist in this plan; use one of block-0" in refused("job", planned, "--block", "-1")
     assert "--block" in refused("job", planned)
     said = refused("job", tmp_path, "--block", "0")
     assert f"{tmp_path} has no plan.json; give the directory of a run (its --out)" in said
@@ -341,14 +341,14 @@ def test_launched_blocks_are_those_trained_in_turn(
     assert [state["state"] for state in ok("status", planned, "--json")] == ["done", "done"]
 
 
-def test_blocks_do_not_start_without_their_seed(
+def test_blocks_do_not_start_without_their_trunk(
     tmp_path: Path, ok: Ok, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ok(*TRAIN, tmp_path / "run", "--branch", "0.5", *PLAN_ONLY)
     monkeypatch.setattr("oneblock.launch.command.sys.executable", "/bin/false")
     said = refused("launch", tmp_path / "run", "--retries", "0", code=1)
-    assert f"seed could not be trained; see {tmp_path}/run/seed/log.txt, then launch again" in said
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["plan.json", "seed"]
+    assert f"trunk could not be trained; see {tmp_path}/run/trunk/log.txt, then launch again" in said
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["plan.json", "trunk"]
 
 
 def test_all_jobs_that_were_lost_are_named(planned: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

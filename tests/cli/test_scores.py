@@ -73,7 +73,7 @@ def test_the_printed_tables_hold_the_scores(capsys: pytest.CaptureFixture[str]) 
 
 def test_training_curve_adds_the_work_of_all_blocks(tmp_path: Path) -> None:
     rows = {
-        "seed": [(10, 100, 5.0), (20, 200, 4.0)],
+        "trunk": [(10, 100, 5.0), (20, 200, 4.0)],
         "block-0": [(30, 100, 2.0), (40, 200, 1.0)],
         "block-1": [(30, 100, 4.0), (40, 200, 3.0)],
     }

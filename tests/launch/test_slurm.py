@@ -73,8 +73,8 @@ def test_each_element_of_the_array_has_the_command_of_its_block(tmp_path: Path, 
 
 
 def test_blocks_wait_for_the_seed(tmp_path: Path, scripts: Scripts) -> None:
-    ids = submit([tasks("seed"), tasks("block-0", "block-1")], tmp_path / "slurm", {"timeout_min": 5})
-    assert ids == {"seed": "100", "block-0": "101_0", "block-1": "101_1"}
+    ids = submit([tasks("trunk"), tasks("block-0", "block-1")], tmp_path / "slurm", {"timeout_min": 5})
+    assert ids == {"trunk": "100", "block-0": "101_0", "block-1": "101_1"}
     seed, blocks = map(options, scripts())
     assert "array" not in seed
     assert "dependency" not in seed

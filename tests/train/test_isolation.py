@@ -14,7 +14,7 @@ from oneblock.train.checkpoint import checkpoints
 from oneblock.train.learner import Learner
 from oneblock.train.strategy import job_specs, one_block, round_robin
 
-JOBS = ("seed", "block-0", "block-1")
+JOBS = ("trunk", "block-0", "block-1")
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -77,7 +77,7 @@ def test_in_turn_one_by_one_and_in_separate_processes_give_the_same_bytes(tmp_pa
         train_alone(tmp_path / "alone", branch, job)
     context = multiprocessing.get_context("spawn")
     separate = [context.Process(target=train_alone, args=(tmp_path / "apart", branch, job)) for job in jobs]
-    if branch:  # the seed block's job comes before those that copy it
+    if branch:  # the trunk comes before those that copy it
         separate[0].start()
         separate.pop(0).join()
     for process in separate:
@@ -102,19 +102,19 @@ def test_another_seed_gives_other_bytes(tmp_path: Path) -> None:
     assert files(tmp_path / "0") != files(tmp_path / "1")
 
 
-def test_blocks_start_as_copies_of_the_seed_block(tmp_path: Path) -> None:
+def test_blocks_start_as_copies_of_the_trunk(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     run = tiny_run(tmp_path, tiny_plan(branch=0.5))
     budget = plan_budget(run.plan)
-    list(one_block(run, budget, "seed"))
+    list(one_block(run, budget, "trunk"))
     reports = one_block(run, budget, "block-1")
     first = next(reports)
-    assert first.step == 7  # counts on from the seed block's 6 steps
+    assert first.step == 7  # counts on from the trunk's 6 steps
     reports.close()
-    seed = load_file(checkpoints(tmp_path / "seed")[-1])
+    trunk = load_file(checkpoints(tmp_path / "trunk")[-1])
     block = load_file(checkpoints(tmp_path / "block-1")[-1])
-    for name, tensor in seed.items():
+    for name, tensor in trunk.items():
         mine = block[name.replace("layers.0.", "layers.2.").replace("layers.1.", "layers.3.")]
         if name.startswith("exp_avg_sq"):  # one step of AdamW with beta2 0.99 after the copy
             assert bool((mine >= 0.99 * tensor * (1 - 1e-5)).all())

@@ -52,14 +52,14 @@ def test_files_of_another_plan_in_the_directory_are_refused(tmp_path: Path) -> N
         next(one_block(other, plan_budget(other.plan), "block-0"))
 
 
-def test_a_block_waits_for_its_seed(tmp_path: Path) -> None:
+def test_a_block_waits_for_its_trunk(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, tiny_plan(branch=0.5))
     budget = plan_budget(run.plan)
     with pytest.raises(ValueError, match="is not trained to its end; train that block first"):
         next(one_block(run, budget, "block-0"))
-    seed = one_block(run, budget, "seed")
-    next(seed)
-    seed.close()
+    trunk = one_block(run, budget, "trunk")
+    next(trunk)
+    trunk.close()
     with pytest.raises(ValueError, match="is not trained to its end; train that block first"):
         next(one_block(run, budget, "block-1"))
 

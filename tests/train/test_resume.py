@@ -105,7 +105,7 @@ def test_sigkill_at_random_moments_loses_nothing(tmp_path: Path) -> None:
     steps = done.communicate()[0].split()
     assert done.returncode == 0
     assert 0 < len(steps) < 240, "the last start went on from a checkpoint"
-    assert set(last_files(tmp_path / "calm")) == {"seed", "block-0", "block-1"}
+    assert set(last_files(tmp_path / "calm")) == {"trunk", "block-0", "block-1"}
     assert last_files(tmp_path / "stormy") == last_files(tmp_path / "calm")
 
 

@@ -15,13 +15,13 @@ from tyro.conf import Positional
 from oneblock.cli import console
 from oneblock.cli.options import DataOptions, MachineOptions, check_data
 from oneblock.cli.text import plan_text, text_batches
-from oneblock.cli.train import Sent, job_name, start_run, train
+from oneblock.cli.train import Sent, start_run, train
 from oneblock.data import Batches, EncodedSource
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, read_plan
 from oneblock.presets import image_shape, is_text
 from oneblock.train.parallel import ALONE, Ranks, group_of_blocks, process_group
-from oneblock.train.strategy import SEED
+from oneblock.train.strategy import TRUNK, job_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Job:
     run_dir: Positional[str]
     """directory with plan.json, or its fsspec address (s3://..., gs://..., sftp://...)"""
     block: int
-    """which block (0 is the noisiest; -1 is the seed block of a branched run)"""
+    """which block (0 is the noisiest; -1 is the trunk of a branched run)"""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """what torchrun's processes share out: the batch alone, or weights, gradients and optimizer states too"""
     scratch: Path | None = None
@@ -50,7 +50,7 @@ class Job:
         with self._ranks() as ranks:
             mirror = Mirror(self.run_dir, self.scratch) if is_remote(self.run_dir) else None
             if mirror is not None and os.environ.get("LOCAL_RANK", "0") == "0":
-                mirror.pull(job_name(read_plan(mirror.pull()), self.block), SEED)
+                mirror.pull(job_name(read_plan(mirror.pull()), self.block), TRUNK)
             ranks.wait()
             directory = mirror.local if mirror else Path(self.run_dir)
             plan = read_plan(directory)

@@ -22,13 +22,14 @@ from oneblock.launch.local import Event, run_tasks
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, read_plan
 from oneblock.presets import plan_budget, plan_optimizer
-from oneblock.train.strategy import SEED, job_specs
+from oneblock.train.checkpoint import job_folder
+from oneblock.train.strategy import TRUNK, job_specs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
     """Start the jobs of a planned run, one for each block, and nothing more: they never talk, and each could be started
-    by hand with `oneblock job`. A branched run's seed block comes first.
+    by hand with `oneblock job`. A branched run's trunk comes first.
 
     Make the plan with `oneblock train images --strategy plan-only --out DIR ...`.
     """
@@ -93,13 +94,13 @@ class Launch:
             )
 
     def stages(self, plan: Plan) -> list[list[Task]]:
-        """Jobs that may run at the same time, in order: the seed block if there is one, then all blocks."""
+        """Jobs that may run at the same time, in order: the trunk if there is one, then all blocks."""
         jobs = [spec.name for spec in job_specs(plan, plan_budget(plan))]
         machine = replace(self.machine, threads=self._threads(len(jobs)))
         words = changed_words(machine, MachineOptions()) + changed_words(self.data, DataOptions(data=""))
         words += ["--parallel", self.parallel] if self.torchrun else []
         words += ["--scratch", str(self.scratch)] if self.scratch else []
-        stages = ([job for job in jobs if job == SEED], [job for job in jobs if job != SEED])
+        stages = ([job for job in jobs if job == TRUNK], [job for job in jobs if job != TRUNK])
         return [[task(job, self.run_dir, words, self.torchrun) for job in stage] for stage in stages if stage]
 
     def _workers(self, jobs: int) -> int:
@@ -142,7 +143,7 @@ class Launch:
         finally:
             signal.signal(signal.SIGTERM, previous)
         if lost:
-            logs = ", ".join(str(directory / job / "log.txt") for job in lost)
+            logs = ", ".join(str(job_folder(directory, job) / "log.txt") for job in lost)
             raise OSError(f"{', '.join(lost)} could not be trained; see {logs}, then launch again")
         console.say(f"trained; next: oneblock merge {self.run_dir}", self.json)
 
@@ -170,7 +171,8 @@ class Launch:
         if self.json:
             console.emit({"job": event.job, "event": event.kind, "code": event.code})
         else:
-            more = "" if event.code in (None, 0) else f" (exit code {event.code}, see {directory / event.job}/log.txt)"
+            log = job_folder(directory, event.job) / "log.txt"
+            more = "" if event.code in (None, 0) else f" (exit code {event.code}, see {log})"
             console.say(f"{event.job} {event.kind}{more}")
 
 

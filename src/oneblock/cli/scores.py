@@ -14,7 +14,9 @@ from typing import Any
 
 from oneblock.cli import console
 from oneblock.cli.picture import curves
-from oneblock.train.record import read_rows
+from oneblock.train.checkpoint import job_folder
+from oneblock.train.record import METRICS_FILE, read_rows
+from oneblock.train.strategy import TRUNK
 
 Row = dict[str, Any]
 Curve = Sequence[tuple[float, float]]
@@ -195,15 +197,14 @@ def training_picture(out: Path, rows: Sequence[Row], label: str, key: str = "los
 
 
 def training_curve(directory: Path, key: str = "loss") -> list[tuple[float, float]]:
-    """(work, loss) of a run: the rows at one step, of all blocks and networks, make one point; the seed block's come
-    first.
+    """(work, loss) of a run: the rows at one step, of all blocks and networks, make one point; the trunk's come first.
 
     Args:
         key: which loss of a row, ``"loss"`` or without weights ``"plain"``.
     """
     at: dict[float, list[Mapping[str, Any]]] = {}
-    seed = list(read_rows(directory / "seed" / "metrics.jsonl"))
-    points = [(float(row["layer_evaluations"]), float(row[key])) for row in seed]
+    trunk = read_rows(job_folder(directory, TRUNK) / METRICS_FILE)
+    points = [(float(row["layer_evaluations"]), float(row[key])) for row in trunk]
     for path in sorted(directory.rglob("block-*/metrics.jsonl")):
         for row in read_rows(path):
             at.setdefault(float(row["step"]), []).append(row)

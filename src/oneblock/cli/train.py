@@ -27,7 +27,7 @@ from oneblock.train.loop import Idle, Run
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.record import Recorder, Row
 from oneblock.train.step import StepReport
-from oneblock.train.strategy import SEED, Reports, job_specs, one_block, round_robin
+from oneblock.train.strategy import Reports, job_name, job_specs, one_block, round_robin
 
 Sent = Callable[[str, bool], None]
 
@@ -48,7 +48,7 @@ class Train:
     """all blocks in this process; one of them; the whole network as a single block; or write the plan and train nothing
     (for `oneblock job` and `oneblock launch`)"""
     block: int | None = None
-    """which block to train with --strategy one-block (0 is the noisiest; -1 is the seed block of --branch)"""
+    """which block to train with --strategy one-block (0 is the noisiest; -1 is the trunk of --branch)"""
     stride: int = 100
     """steps of a block before the next has its turn"""
     idle: Idle = "host"
@@ -100,7 +100,7 @@ class Train:
                 raise ValueError(f"block={self.block} goes with --strategy one-block, not {self.strategy}")
             return None
         if self.block is None:
-            raise ValueError(f"--strategy one-block needs --block, from 0 to {plan.num_blocks - 1} (-1: seed block)")
+            raise ValueError(f"--strategy one-block needs --block, from 0 to {plan.num_blocks - 1} (-1: trunk)")
         return job_name(plan, self.block)
 
 
@@ -187,14 +187,6 @@ class TrainRecurrentText(TrainText):
     """
 
     model: CausalOptions = field(default_factory=recurrent_options)
-
-
-def job_name(plan: Plan, block: int) -> str:
-    """The job of ``block``, -1 for the seed block; ``ValueError`` for a block that the plan does not have."""
-    if block == -1:
-        return SEED
-    plan.partition.band(block)
-    return f"block-{block}"
 
 
 def start_run(plan: Plan, out: Path, source: Batches, machine: MachineOptions, ranks: Ranks = ALONE) -> Run:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from oneblock.launch.command import Task
-from oneblock.train.checkpoint import checkpoints
+from oneblock.train.checkpoint import checkpoints, job_folder
 
 MISTAKE = 2
 """Exit code of a command that was asked wrongly: the same command will fail again."""
@@ -59,7 +59,7 @@ def run_tasks(
     with a checkpoint.
 
     Args:
-        directory: of the run on this machine; what a job prints goes to ``directory/<job>/log.txt``.
+        directory: of the run on this machine; what a job prints goes to ``log.txt`` in its folder.
         environment: variables for the process in slot 0 .. workers - 1, e.g. which GPU it may see.
         patience: seconds before the first new start; doubled for each further death, up to a minute.
     """
@@ -88,7 +88,7 @@ def _look_after(
     if one.process is None:
         if time.monotonic() < one.start_at:
             return None
-        one.process = _start(one.task, directory / job, environment(one.slot))
+        one.process = _start(one.task, job_folder(directory, job), environment(one.slot))
         if one.busy:
             return None
         return Event(job=job, kind="restarted" if one.failures else "started", code=one.code)
@@ -103,7 +103,7 @@ def _look_after(
         one.start_at = time.monotonic() + BUSY_PATIENCE * patience
         return None if known else Event(job=job, kind="busy", code=code)
     one.busy = False
-    newest = "".join(path.name for path in checkpoints(directory / job)[-1:])
+    newest = "".join(path.name for path in checkpoints(job_folder(directory, job))[-1:])
     one.failures = 1 if newest != one.newest else one.failures + 1
     one.newest = newest
     if code == MISTAKE or one.failures > retries:

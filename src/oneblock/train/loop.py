@@ -21,7 +21,7 @@ from oneblock.data import Augment, Batches
 from oneblock.plan import Plan
 from oneblock.tasks.base import Task
 from oneblock.train.block import BlockLearner, block_learner, train_step
-from oneblock.train.checkpoint import Stamp, checkpoint_path, keep_last, latest, save_checkpoint
+from oneblock.train.checkpoint import Stamp, checkpoint_path, job_folder, keep_last, latest, save_checkpoint
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
 
@@ -80,7 +80,7 @@ class Run:
 
     Args:
         plan: what must agree; ``directory/plan.json`` holds it.
-        directory: gets ``block-b/`` (and ``seed/``) with checkpoints.
+        directory: gets ``block-b/`` (and ``trunk/``) with checkpoints.
         blockwise: builds blocks.
         task, source, settings: what is learned, from what, and how.
         augment: changes training images at random.
@@ -120,7 +120,7 @@ class BlockJob:
         self.spec = spec
         self.start = start
         self.last_step = spec.last_step
-        self.folder = run.directory / spec.name
+        self.folder = job_folder(run.directory, spec.name)
         self._learner: BlockLearner | None = None
         self._saved: int | None = None
 
@@ -165,8 +165,8 @@ class BlockJob:
     def advance(self) -> StepReport:
         """The next step: its batch, its noise, the update."""
         run, spec, step = self.run, self.spec, self.step
-        generator = torch.Generator().manual_seed(run.plan.derive_seed("noise", spec.name, step))
-        images, labels = run.source.batch(step, spec.batch_size, run.plan.derive_seed("data", spec.name))
+        generator = torch.Generator().manual_seed(run.plan.derive_seed("noise", spec.stream, step))
+        images, labels = run.source.batch(step, spec.batch_size, run.plan.derive_seed("data", spec.stream))
         if run.augment is not None:
             images = run.augment(images, generator)
         sigma = run.plan.partition.levels(*spec.band, len(images), generator)
@@ -178,7 +178,7 @@ class BlockJob:
         """Write a checkpoint, unless this step has one from here, and delete those that are no longer kept."""
         if self._saved == self.step:
             return
-        stamp = Stamp(self.run.plan.hash, self.spec.name, self.step, self.last_step)
+        stamp = Stamp(self.run.plan.hash, self.folder.name, self.step, self.last_step)
         tensors = self.learner.tensors()
         if self.run.ranks.first:
             save_checkpoint(checkpoint_path(self.folder, self.step), tensors, stamp)
@@ -206,7 +206,7 @@ class BlockJob:
             self.learner.to(self.run.device)
 
     def _build(self) -> BlockDenoiser:
-        # The seed block has the shape of block 0 and, as a job of its own, the same initial weights.
+        # The trunk has the shape of block 0 and, as a job of its own, the same initial weights.
         denoiser = self.run.blockwise.denoiser(self.spec.block or 0, self.run.checkpointing)
         # shards are cut layer by layer, so that the device never holds the whole block
         return denoiser if self.run.ranks.kind == "fsdp" else denoiser.to(self.run.device)
@@ -237,7 +237,7 @@ def train_job(
 
 
 def _in_place(name: str, layers: range) -> str:
-    """The seed block's layers 0, 1, ... take the places of this block's layers."""
+    """The trunk's layers 0, 1, ... take the places of this block's layers."""
     kind, _, path = name.partition("/")
     head, _, rest = path.partition(".")
     if head == "layers":

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from oneblock.train.block import BlockLearner
-from oneblock.train.checkpoint import CheckpointError, checkpoint_step, checkpoints, latest
+from oneblock.train.checkpoint import CheckpointError, checkpoint_step, checkpoints, job_folder, latest
 from oneblock.train.loop import BlockJob, Run
 from oneblock.train.step import JobSpec, StepReport
 
@@ -146,7 +146,7 @@ def _common_step(run: Run, specs: Sequence[JobSpec], apart: bool) -> int | None:
 
 
 def _intact_steps(run: Run, spec: JobSpec) -> set[int]:
-    directory = run.directory / spec.name
+    directory = job_folder(run.directory, spec.name)
     latest(directory, run.plan.hash)  # refuses those of another plan
     steps = set()
     for step in map(checkpoint_step, checkpoints(directory)):

@@ -10,6 +10,13 @@ import torch
 from oneblock.optim.adamw import AdamWKind
 from oneblock.optim.schedule import learning_rate_factor
 
+TRUNK = "trunk"
+"""The job of a branched run's trunk: the block that is trained first, on the whole noise range, and that all others
+start as copies of."""
+OLD_TRUNK = "seed"
+"""Its name, and its directory's, in runs of earlier versions; still that of its random stream, so that a plan gives the
+same tensors as ever."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
@@ -84,6 +91,11 @@ class JobSpec(Course):
     @property
     def where(self) -> str:
         return f", noise band [{self.band[0]:.4g}, {self.band[1]:.4g}]"
+
+    @property
+    def stream(self) -> str:
+        """Names the random numbers of the job."""
+        return OLD_TRUNK if self.name == TRUNK else self.name
 
     @property
     def step_evaluations(self) -> int:

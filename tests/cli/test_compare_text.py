@@ -11,6 +11,7 @@ from oneblock.cli.comparison import Cell
 from oneblock.cli.text_options import CausalOptions, TextOptions
 from oneblock.plan import Plan
 from oneblock.presets import gpt_config, plan_budget
+from oneblock.train.record import METRICS_FILE, read_rows
 from oneblock.train.strategy import job_specs
 
 Ok = Callable[..., list[dict[str, Any]]]
@@ -102,8 +103,9 @@ def test_a_comparison_of_recurrent_depth(tmp_path: Path, text: str, ok: Ok) -> N
     assert rows["truncated-bptt"]["listed_at"] == [1, 2, 4]
     assert all([len(text) for text in row["samples"]] == [4, 4] for row in rows.values())
     assert all(row["characters_per_second"] > 0 for row in rows.values())
-    (alone,) = ok(*words, *size, "--arms", "truncated-bptt")
-    assert [Path(picture).name for picture in alone["pictures"]] == ["bits_after_calls.png"]  # it keeps no log
+    (alone,) = ok(*words, *size, "--bptt-batch-size", "4", "--arms", "truncated-bptt")
+    assert [Path(picture).name for picture in alone["pictures"]] == ["bits_after_calls.png"]
+    assert len(list(read_rows(tmp_path / "out" / "truncated-bptt-480-seed0" / "truncated-bptt" / METRICS_FILE))) >= 1
 
 
 def test_bad_options_are_refused(tmp_path: Path, text: str, refused: Refused) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,15 +12,25 @@ import torch
 from oneblock import rivals
 from oneblock.cli import label_scores
 from oneblock.cli.class_options import ClassifyOptions
-from oneblock.cli.comparison import Cell, Comparison, Row, cell_model, record, recorded, rival_settings, train_cell
+from oneblock.cli.comparison import (
+    Cell,
+    Comparison,
+    Row,
+    cell_model,
+    record,
+    recorded,
+    rival_settings,
+    train_cell,
+    train_rival_cell,
+)
 from oneblock.cli.labels import BATCH, LabelOptions, evaluate_labels, scores
 from oneblock.cli.options import DataOptions
 from oneblock.data import EncodedSource, ImageSet, to_float
 from oneblock.models.cnn import CNNConfig
 from oneblock.plan import Plan
-from oneblock.presets import cnn_plan, plan_augment
+from oneblock.presets import cnn_plan
 from oneblock.presets.classify import vit_config
-from oneblock.rivals import Rival
+from oneblock.rivals import Classifier
 
 ClassArm = Literal[
     "end-to-end",
@@ -109,11 +118,8 @@ class CompareClassify(Comparison[EncodedSource]):
         if known is not None:
             return known
         self.machine.torch_device()
-        directory.mkdir(parents=True, exist_ok=True)
         rival, settings = make_rival(cell.arm, plan, self.noprop_steps), rival_settings(plan, self.machine.device)
-        began = time.perf_counter()
-        work = sum(report.layer_evaluations for report in rival.steps(images, settings, plan_augment(plan)))
-        seconds = time.perf_counter() - began
+        trained = train_rival_cell(self, cell, plan, rival, images, settings)
         answers = torch.cat([rival.probabilities(part) for part in to_float(test.images).split(BATCH)], dim=1)
         row = {
             "arm": cell.arm,
@@ -121,8 +127,7 @@ class CompareClassify(Comparison[EncodedSource]):
             **asked,
             "layers": [],
             "parameters": None,
-            "layer_evaluations": work,
-            "train_seconds": seconds,
+            **trained,
             "peak_bytes": rivals.training_peak(rival, settings).total,
             "peak_bytes_checkpointing": None,
             **scores(answers.cpu(), test.labels),
@@ -156,7 +161,7 @@ def class_plan(options: CompareClassify, cell: Cell, images: EncodedSource) -> P
     return model.plan(options.data.data, images)
 
 
-def make_rival(arm: str, plan: Plan, noprop_steps: int) -> Rival:
+def make_rival(arm: str, plan: Plan, noprop_steps: int) -> Classifier:
     """An untrained rival of the size of ``plan``, which is that of an ordinary ViT."""
     config = vit_config(plan)
     if arm == "greedy":

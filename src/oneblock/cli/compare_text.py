@@ -13,7 +13,16 @@ from torch import Tensor
 
 from oneblock import rivals
 from oneblock.cli.causal_text import BATCH, bits_row, evaluate_causal, plan_calls, write_causal
-from oneblock.cli.comparison import Cell, Row, cell_model, record, recorded, rival_settings, train_cell
+from oneblock.cli.comparison import (
+    Cell,
+    Row,
+    cell_model,
+    record,
+    recorded,
+    rival_settings,
+    train_cell,
+    train_rival_cell,
+)
 from oneblock.cli.text import text_batches
 from oneblock.cli.text_comparison import TextComparison
 from oneblock.cli.text_options import CallOptions, CausalOptions, TextSamplingOptions, ordinary, recurrent_options
@@ -211,17 +220,14 @@ class CompareRecurrentText(CompareCausal):
             return super().scored(cell, plan, file)
         self.machine.torch_device()
         rival, settings = self._rival(plan)
-        began = time.perf_counter()
-        work = sum(report.layer_evaluations for report in rival.steps(text_batches(plan, file), settings))
-        seconds = time.perf_counter() - began
+        trained = train_rival_cell(self, cell, plan, rival, text_batches(plan, file), settings)
         tokens = self.held_out(file, plan_length(plan))
         assert rival.model is not None, "trained"
         return {
             **untrained_row(cell),
             **self.written(cell, lambda seed: self._text(rival, file.vocabulary, plan_length(plan), seed)),
             "parameters": sum(p.numel() for p in rival.model.parameters()),
-            "layer_evaluations": work,
-            "train_seconds": seconds,
+            **trained,
             "peak_bytes": rivals.training_peak(rival, settings).total,
             **bits_row(self._nats(rival, tokens), tokens, file.vocabulary),
             "listed_at": self._shown,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
@@ -18,14 +20,16 @@ from oneblock.cli.options import MachineOptions, ModelOptions, parse_count
 from oneblock.cli.train import start_run, train
 from oneblock.data import Batches
 from oneblock.plan import Plan
-from oneblock.presets import plan_budget, plan_optimizer, training_peak
-from oneblock.rivals import RivalSettings
+from oneblock.presets import plan_augment, plan_budget, plan_optimizer, training_peak
+from oneblock.rivals import Rival, RivalSettings, train_rival
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.loop import Run
+from oneblock.train.record import Recorder
 from oneblock.train.strategy import job_specs
 
 Row = dict[str, Any]
 Data = TypeVar("Data")
+Samples = TypeVar("Samples", bound=Batches)
 AnyModel = TypeVar("AnyModel", bound=ModelOptions)
 RESULT_FILE = "result.json"
 
@@ -201,18 +205,45 @@ def rival_settings(plan: Plan, device: str) -> RivalSettings:
     return RivalSettings(
         budget=budget.layer_evaluations,
         batch_size=budget.batch_size,
-        learning_rate=optimizer.learning_rate,
-        weight_decay=optimizer.weight_decay,
-        beta1=optimizer.beta1,
-        beta2=optimizer.beta2,
-        clip=optimizer.clip,
+        optimizer=replace(optimizer, accumulate=1),  # micro-batches change memory, not what is learned
         warmup=budget.warmup,
         hold=budget.hold,
         seed=plan.seed,
-        ema_gamma=optimizer.ema_gamma,
-        precision=optimizer.precision,
         device=device,
     )
+
+
+def train_rival_cell(
+    options: Comparison[Any], cell: Cell, plan: Plan, rival: Rival[Samples], source: Samples, settings: RivalSettings
+) -> Row:
+    """Train a rival in its run's directory, from where that stands; its work, and the seconds if it began here."""
+    directory, machine, augment = options.out / cell.name, options.machine, plan_augment(plan)
+    stages = rival.stages(source, settings, augment is not None)
+    fresh = not any(checkpoints(directory / stage.part) for stage in stages)
+    reports = train_rival(
+        rival,
+        source,
+        settings,
+        directory,
+        augment,
+        fingerprint=plan.hash,
+        save_every=machine.save_every,
+        keep=machine.keep,
+        warn=lambda message: console.say(f"oneblock: {message}; going on from an earlier checkpoint"),
+    )
+    began = time.perf_counter()
+    recorder = Recorder(directory)
+    with closing(reports):
+        try:
+            for report in reports:
+                recorder.add(report)
+        except BaseException as error:
+            recorder.close(error)
+            raise
+    return {
+        "layer_evaluations": sum(sum(stage.costs) for stage in stages),
+        "train_seconds": time.perf_counter() - began if fresh else None,
+    }
 
 
 def recorded(directory: Path, asked: Row) -> Row | None:

@@ -67,6 +67,13 @@ class Stored(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def below(self, prefix: str) -> Stored:
+        """Those whose names begin with ``prefix/``, without it."""
+        start = f"{prefix}/"
+        return Stored(
+            self._path, {n.removeprefix(start): stored for n, stored in self._names.items() if n.startswith(start)}
+        )
+
     def renamed(self, rename: Callable[[str], str]) -> Stored:
         """The same tensors under other names."""
         return Stored(self._path, {rename(name): stored for name, stored in self._names.items()})

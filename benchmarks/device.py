@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import Denoiser
-from oneblock.data import Bytes
+from oneblock.condition import ClassIds
+from oneblock.data import Bytes, Samples
 from oneblock.ops import Attend, concatenated, flex, two_pass
 from oneblock.plan import Plan
 from oneblock.presets import (
@@ -93,9 +94,9 @@ def train(plan: Plan, way: Way, samples: Tensor, steps: int, device: torch.devic
         return block_learner(specs[block], denoiser, plan_optimizer(plan))
 
     spec, task = specs[-1], plan_task(plan)
-    labels = torch.zeros(len(samples), dtype=torch.long)
     sigma = plan.partition.levels(*spec.band, len(samples), generator)
-    batch = task.draw(samples, labels, sigma, spec.block, generator).to(device)
+    labelled = Samples(samples, torch.zeros(len(samples), dtype=torch.long))
+    batch = task.draw(labelled, sigma, spec.block, generator).to(device)
     waiting = [learner(block) for block in range(plan.num_blocks - 1)] if way.resident else []
     for job, other in zip(specs, waiting, strict=False):
         train_step(job, other, task, batch)  # so that it has an optimizer's moments
@@ -117,11 +118,11 @@ def sample(plan: Plan, images: int, steps: int, device: torch.device) -> Row:
     blocks = blockwise(plan)
     denoiser = Denoiser(plan.partition, lambda b: blocks.denoiser(b).to(device).eval())
     grid = karras_grid(plan.partition.law.low, plan.partition.law.high, steps)
-    labels = torch.arange(images, device=device) % 10
+    classes = ClassIds(torch.arange(images, device=device) % 10)
 
     def once() -> None:
         with torch.autocast(device.type, torch.bfloat16):
-            generate(denoiser, SAMPLERS["euler"], grid, labels, image_shape(plan), 0, images)
+            generate(denoiser, SAMPLERS["euler"], grid, classes, image_shape(plan), 0, images)
 
     row = measured(once, 5, device)
     return {**row, "images_per_second": images / row["seconds"]}

@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 
 from oneblock.blockwise import Denoiser
+from oneblock.condition import ClassIds
 from oneblock.presets import SIZES, ImageRecipe, blockwise, image_plan, image_shape
 from oneblock.sample import SAMPLERS, equal_mass_grid
 from oneblock.sample.generate import generate
@@ -46,7 +47,7 @@ def main() -> None:
         "blockwise": (image_plan(replace(whole, blocks=options.blocks)), None),
         "blockwise, one block in memory": (image_plan(replace(whole, blocks=options.blocks)), 1),
     }
-    labels = torch.arange(options.images, device=options.device) % 10
+    classes = ClassIds(torch.arange(options.images, device=options.device) % 10)
 
     def once(name: str) -> float:
         plan, resident = plans[name]
@@ -57,7 +58,7 @@ def main() -> None:
                 denoiser.block(block)  # built before the clock starts, as a server would
         grid = equal_mass_grid(plan.partition, options.steps)
         began = time.perf_counter()
-        done = generate(denoiser, SAMPLERS["euler"], grid, labels, image_shape(plan), 0, options.images)
+        done = generate(denoiser, SAMPLERS["euler"], grid, classes, image_shape(plan), 0, options.images)
         done.cpu()
         return time.perf_counter() - began
 

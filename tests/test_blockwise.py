@@ -7,6 +7,7 @@ from tiny import IMAGES, tiny_plan
 from torch import Tensor, nn
 
 from oneblock.blockwise import BlockDenoiser, Denoiser
+from oneblock.condition import ClassIds, Condition, told
 from oneblock.models.dit import DiT, DiTConfig
 from oneblock.partition import make_partition
 from oneblock.precondition import Precondition
@@ -21,10 +22,14 @@ def shake(module: nn.Module, seed: int = 0) -> None:
             p.copy_(0.3 * torch.randn(p.shape, generator=generator))
 
 
-def batch(n: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+def batch(n: int = 6) -> tuple[Tensor, Tensor, ClassIds]:
     generator = torch.Generator().manual_seed(1)
     sigma = torch.tensor([30.0, 2.0, 0.7, 0.3, 0.1, 0.01])[:n]
-    return torch.randn(n, 1, 8, 8, generator=generator) * (1 + sigma.view(-1, 1, 1, 1)), sigma, torch.arange(n) % 4
+    return (
+        torch.randn(n, 1, 8, 8, generator=generator) * (1 + sigma.view(-1, 1, 1, 1)),
+        sigma,
+        ClassIds(torch.arange(n) % 4),
+    )
 
 
 def saved_bytes(plan_blocks: int) -> int:
@@ -46,7 +51,7 @@ def saved_bytes(plan_blocks: int) -> int:
 
 def test_a_block_builds_its_own_layers_and_no_others() -> None:
     blocks = blockwise(tiny_plan())
-    names = [set(blocks.denoiser(b).backbone.get_submodule("layers")._modules) for b in (0, 1)]
+    names = [set(blocks.denoiser(b).layers) for b in (0, 1)]
     assert names == [{"0", "1"}, {"2", "3"}]
     assert [blocks.denoiser(b).num_layers for b in (0, 1)] == [2, 2]
 
@@ -92,7 +97,7 @@ def test_a_step_on_one_block_leaves_the_others_alone() -> None:
     task, images = image_task(plan), IMAGES.images[:4].float() / 127.5 - 1
     noised = task.noised(images, torch.full((4,), 0.1), 1, torch.Generator().manual_seed(0))
     optimizer = torch.optim.AdamW(denoisers[1].parameters())
-    task.loss(denoisers[1], noised, images, IMAGES.labels[:4]).weighted.mean().backward()
+    task.loss(denoisers[1], noised, images, task.condition(IMAGES.labels[:4])).weighted.mean().backward()
     optimizer.step()
     assert all(p.grad is None and p.equal(before[name]) for name, p in denoisers[0].named_parameters())
     pointers = [{p.data_ptr() for p in denoiser.parameters()} for denoiser in denoisers]
@@ -119,16 +124,15 @@ class Constant(nn.Module):
         super().__init__()
         self.value = value
 
-    def forward(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
-        return torch.full_like(z, self.value) + context.view(-1, 1, 1, 1) * 100
+    def forward(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        return torch.full_like(z, self.value) + told(condition, ClassIds).ids.view(-1, 1, 1, 1) * 100
 
 
 def test_the_whole_range_asks_the_block_that_owns_each_level() -> None:
     partition = make_partition(tiny_plan().partition.law, 3)
     denoiser = Denoiser(partition, lambda b: Constant(float(b)))  # type: ignore[arg-type,return-value]
     sigma = torch.tensor([0.01, 80.0, partition.edges[1], partition.edges[2], 0.3])
-    context = torch.arange(5)
-    out = denoiser(torch.zeros(5, 1, 2, 2), sigma, context)[:, 0, 0, 0]
+    out = denoiser(torch.zeros(5, 1, 2, 2), sigma, ClassIds(torch.arange(5)))[:, 0, 0, 0]
     assert out.tolist() == [2.0, 100.0, 201.0, 302.0, 401.0]
 
 

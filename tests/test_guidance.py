@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from oneblock.condition import ClassIds, Condition, Frames, Tokens, told
 from oneblock.guidance import ClassifierFree, Ensemble
 
 NULL = 9
@@ -13,17 +14,18 @@ class Recorder:
     def __init__(self) -> None:
         self.asked: list[Tensor] = []
 
-    def __call__(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
-        self.asked.append(context)
-        value = torch.where(context == NULL, 0.5, context.float())
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        ids = told(condition, ClassIds).ids
+        self.asked.append(ids)
+        value = torch.where(ids == NULL, 0.5, ids.float())
         return value.view(-1, 1).expand_as(z) + 0.01 * sigma.view(-1, 1)
 
 
-Z, SIGMA, LABELS = torch.zeros(3, 2), torch.tensor([10.0, 1.0, 0.1]), torch.tensor([1, 2, 3])
+Z, SIGMA, LABELS = torch.zeros(3, 2), torch.tensor([10.0, 1.0, 0.1]), ClassIds(torch.tensor([1, 2, 3]), null_id=NULL)
 
 
 def test_the_formula() -> None:
-    out = ClassifierFree(Recorder(), NULL, 3.0)(Z, SIGMA, LABELS)
+    out = ClassifierFree(Recorder(), 3.0)(Z, SIGMA, LABELS)
     expected = [0.5 + 3 * (label - 0.5) for label in (1, 2, 3)]
     torch.testing.assert_close(out[:, 0], torch.tensor(expected) + 0.01 * SIGMA)
     torch.testing.assert_close(out[:, 1], out[:, 0])
@@ -31,28 +33,45 @@ def test_the_formula() -> None:
 
 def test_scale_one_is_a_single_plain_call() -> None:
     inner = Recorder()
-    out = ClassifierFree(inner, NULL, 1.0)(Z, SIGMA, LABELS)
-    torch.testing.assert_close(out[:, 0], LABELS + 0.01 * SIGMA)
+    out = ClassifierFree(inner, 1.0)(Z, SIGMA, LABELS)
+    torch.testing.assert_close(out[:, 0], LABELS.ids + 0.01 * SIGMA)
     assert [asked.tolist() for asked in inner.asked] == [[1, 2, 3]]
 
 
 def test_outside_the_interval_there_is_no_guidance() -> None:
-    out = ClassifierFree(Recorder(), NULL, 3.0, (0.5, 1.0))(Z, SIGMA, LABELS)
+    out = ClassifierFree(Recorder(), 3.0, (0.5, 1.0))(Z, SIGMA, LABELS)
     torch.testing.assert_close(out[:, 0], torch.tensor([1.0, 0.5 + 3 * 1.5, 3.0]) + 0.01 * SIGMA)
     inner = Recorder()
-    ClassifierFree(inner, NULL, 3.0, (20.0, 30.0))(Z, SIGMA, LABELS)
+    ClassifierFree(inner, 3.0, (20.0, 30.0))(Z, SIGMA, LABELS)
     assert len(inner.asked[0]) == 3  # nobody is asked for the null class
 
 
 @pytest.mark.parametrize("scale", [0.0, 2.5])
 def test_scale_zero_is_the_null_class_alone(scale: float) -> None:
-    out = ClassifierFree(Recorder(), NULL, scale)(Z, SIGMA, torch.full((3,), NULL))
+    out = ClassifierFree(Recorder(), scale)(Z, SIGMA, LABELS.null())
     torch.testing.assert_close(out[:, 0], 0.5 + 0.01 * SIGMA)
 
 
 def test_an_ensemble_answers_with_the_mean_of_probabilities() -> None:
     p = torch.tensor([[0.5, 0.25, 0.25], [0.9, 0.05, 0.05]])
-    members = [lambda z, sigma, context, row=row: (row.log() + sigma[0]).expand(3, 3) for row in p]
+    members = [lambda z, sigma, condition, row=row: (row.log() + sigma[0]).expand(3, 3) for row in p]
     out = Ensemble(members)(Z, SIGMA, LABELS)
     torch.testing.assert_close(out.exp(), p.mean(0).expand(3, 3))  # of logits it would be the geometric mean
     torch.testing.assert_close(Ensemble(members[:1])(Z, SIGMA, LABELS).exp(), p[0].expand(3, 3))
+
+
+def test_what_has_no_null_cannot_be_guided() -> None:
+    for told_of, message in ((ClassIds(torch.arange(3)), "null_id=None"), (Frames(torch.zeros(3, 1)), "have no null")):
+        with pytest.raises(ValueError, match=message):
+            ClassifierFree(Recorder(), 2.0)(Z, SIGMA, told_of)
+
+
+def test_any_condition_with_a_null_can_be_guided() -> None:
+    def denoiser(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        mask = told(condition, Tokens).mask
+        assert mask is not None
+        return mask.float().mean(1, keepdim=True).expand_as(z)
+
+    words = Tokens(torch.arange(6).view(3, 2), torch.tensor([[True, True], [True, False], [False, False]]))
+    out = ClassifierFree(denoiser, 3.0)(Z, SIGMA, words)
+    torch.testing.assert_close(out[:, 0], torch.tensor([3.0, 1.5, 0.0]))

@@ -12,14 +12,19 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 LINKS = (
-    ("noise", "precondition", "table", "ops", "data", "metrics", "optim"),
-    ("partition", "calibrate", "models"),
+    ("noise", "precondition", "table", "ops", "data", "metrics", "optim", "condition"),
+    ("partition", "calibrate", "backbone"),
+    ("models",),
     ("plan", "convert"),
     ("blockwise",),
     ("guidance", "sample"),
     ("tasks",),
-    ("train", "audit", "memory"),
-    ("launch", "presets", "rivals"),
+    ("train", "memory"),
+    ("launch", "presets", "rivals", "audit"),
+    ("evaluate",),
+    ("model",),
+    ("experiment",),
+    ("report",),
     ("cli",),
 )
 RANK = {name: rank for rank, link in enumerate(LINKS) for name in link}
@@ -112,8 +117,10 @@ PACKAGE = {
     "__init__.py": "from oneblock.noise import LogNormal\nfrom oneblock import plan",
     "noise.py": "import math\nimport torch.nn.functional as F",
     "partition.py": "from oneblock.noise import LogNormal",
+    "condition.py": "import torch",
+    "backbone.py": "from oneblock.condition import Condition",
     "plan.py": "from .partition import Partition",
-    "models/vit.py": "from einops import rearrange",
+    "models/vit.py": "from einops import rearrange\nfrom oneblock.backbone import forward",
     "blockwise.py": "from oneblock import partition, plan",
     "sample/__init__.py": "from .ode import euler\nfrom oneblock.sample import grids",
     "sample/grids.py": "",
@@ -141,6 +148,7 @@ def test_a_clean_package_passes():
         ("noise.py", "from oneblock.metrics import fid", "must not import oneblock.metrics"),
         ("launch/local.py", "import oneblock.presets", "must not import oneblock.presets"),
         ("blockwise.py", "from oneblock.models.vit import ViT", "must not import oneblock.models.vit"),
+        ("backbone.py", "from oneblock.models.vit import ViT", "must not import oneblock.models.vit"),
         ("models/dit.py", "from ..blockwise import Blockwise", "must not import oneblock.blockwise"),
         ("__init__.py", "from oneblock.cli.__main__ import main", "must not import oneblock.cli"),
         ("noise.py", "import oneblock", "imports the package root"),

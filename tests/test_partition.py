@@ -95,6 +95,15 @@ def test_draws_follow_the_law_and_the_generator() -> None:
     assert below == pytest.approx(0.5, abs=1e-4)
 
 
+def test_without_a_generator_the_default_one_is_used() -> None:
+    partition = make_partition(LogNormal(), 3)
+    torch.manual_seed(4)
+    drawn, levels = partition.draw(1, 8), partition.levels(*partition.training_band(1), 8)
+    generator = seeded(4)
+    assert drawn.equal(partition.draw(1, 8, generator))
+    assert levels.equal(partition.draw(1, 8, generator))
+
+
 def test_three_bands_of_the_default_law() -> None:
     # exp(-1.2 +- 1.2 * 0.4307), where 0.4307 is the two-thirds point of the normal law; the cut ends shift it slightly
     edges = make_partition(LogNormal(), 3).edges

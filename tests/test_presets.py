@@ -8,7 +8,7 @@ from tiny import IMAGES, tiny_classify_plan, tiny_classify_recipe, tiny_plan
 from torch import Tensor
 
 from oneblock.calibrate import entropy_law
-from oneblock.data import Characters, to_float
+from oneblock.data import Characters, Samples, to_float
 from oneblock.models.vit import ViTConfig
 from oneblock.noise import LogNormal
 from oneblock.plan import Plan, differences
@@ -201,8 +201,8 @@ def job_and_batch(plan: Plan, block: int) -> tuple[JobSpec, BlockLearner, Any]:
     learner = block_learner(spec, blockwise(plan).denoiser(block), plan_optimizer(plan))
     generator = torch.Generator().manual_seed(0)
     sigma = plan.partition.levels(*spec.band, 2, generator)
-    images, labels = to_float(IMAGES.images[:2]), IMAGES.labels[:2]
-    return spec, learner, plan_task(plan).draw(images, labels, sigma, block, generator)
+    samples = Samples(to_float(IMAGES.images[:2]), IMAGES.labels[:2])
+    return spec, learner, plan_task(plan).draw(samples, sigma, block, generator)
 
 
 @pytest.mark.parametrize("changes", CHOICES)

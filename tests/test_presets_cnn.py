@@ -7,6 +7,7 @@ import torch
 from rivalry import FRESH, IMAGES, SOURCE
 
 from oneblock.blockwise import Denoiser
+from oneblock.condition import Frames
 from oneblock.data import to_float
 from oneblock.models.cnn import NoisyCNN
 from oneblock.plan import Plan, read_plan, write_plan
@@ -83,7 +84,7 @@ def test_blocks_learn_apart_and_answer_together(tmp_path: Path) -> None:
     assert all(latest(tmp_path / spec.name, plan.hash) for spec in specs)
     levels = [plan.partition.band(block)[1] for block in range(3)]
     denoiser = Denoiser(plan.partition, load)
-    answer = classify(denoiser, label_table(plan), to_float(FRESH.images), levels)
+    answer = classify(denoiser, label_table(plan), Frames(to_float(FRESH.images)), levels)
     found = (answer.probabilities[-1].argmax(-1) == FRESH.labels).float().mean()
     assert float(found) > 0.6
 

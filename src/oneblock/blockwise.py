@@ -1,13 +1,7 @@
 """Blockwise: a backbone and a plan become one denoiser per block.
 
-The contract. A backbone has three parts, and this module asks nothing else of it:
-
-- ``stem(z, noise, context) -> (h, condition)``
-- ``layers``: a ``ModuleDict`` from the layer's index in the whole network to ``layer(h, condition) -> h``
-- ``head(h, condition) -> prediction`` of the shape of z
-
-A builder is given the range of layers to build, so that the other blocks never exist. Each block has its own stem,
-noise embedder and head: nothing trainable is shared.
+A backbone is ``stem -> layers -> head`` (``oneblock.backbone``), and nothing else is asked of it. Each block has its
+own stem, noise embedder and head: nothing trainable is shared.
 """
 
 from __future__ import annotations
@@ -15,23 +9,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from oneblock.backbone import Backbone, BuildBackbone, as_backbone, check_layers, forward
+from oneblock.condition import Condition
 from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.precondition import Frame
 
-BuildBackbone = Callable[[range], nn.Module]
-
 
 class DenoiserLike(Protocol):
-    """``D(z, sigma, context)``: noisy target (n, ...), noise levels (n,), context (n, ...) -> clean target (n, ...)."""
+    """``D(z, sigma, x)``: noisy target (n, ...), noise levels (n,), n samples' condition -> clean target (n, ...)."""
 
-    def __call__(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor: ...
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor: ...
 
 
 class BlockDenoiser(nn.Module):
@@ -39,34 +32,39 @@ class BlockDenoiser(nn.Module):
     ``D_b(z, sigma, x) = c_skip z + c_out F_b(c_in z, c_noise, x)`` (EDM, Equation 7).
 
     For targets that are rows of a table the answer is one logit per row (``sample.labels`` makes a target of it). With
-    ``checkpointing`` each layer's activations are recomputed in the backward pass.
+    ``checkpointing`` each layer's activations are recomputed in the backward pass. A module that is no backbone is a
+    ``ValueError``.
     """
 
     def __init__(self, backbone: nn.Module, frame: Frame, checkpointing: bool = False) -> None:
         super().__init__()
+        as_backbone(backbone)
         self.backbone = backbone
         self.frame = frame
         self.checkpointing = checkpointing
 
     @property
-    def num_layers(self) -> int:
-        return len(list(self.backbone.get_submodule("layers").children()))
+    def layers(self) -> nn.ModuleDict:
+        """The block's layers, by their index in the whole network."""
+        return self._parts.layers
 
-    def forward(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    def forward(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         if sigma.shape != z.shape[:1]:
             raise ValueError(f"sigma has shape {tuple(sigma.shape)}; give one level per sample, ({z.shape[0]},)")
-        prediction = self._network(self.frame.inputs(z, sigma), self.frame.noise(sigma), context)
+        if len(condition) != len(z):
+            raise ValueError(f"the condition tells {len(condition)} samples, z has {len(z)}; give one entry per sample")
+        prediction = forward(
+            self._parts, self.frame.inputs(z, sigma), self.frame.noise(sigma), condition, self.checkpointing
+        )
         return self.frame.outputs(z, sigma, prediction)
 
-    def _network(self, z: Tensor, noise: Tensor, context: Tensor) -> Tensor:
-        h, condition = self.backbone.get_submodule("stem")(z, noise, context)
-        for layer in self.backbone.get_submodule("layers").children():
-            if self.checkpointing and torch.is_grad_enabled():
-                h = checkpoint(layer, h, condition, use_reentrant=False)
-            else:
-                h = layer(h, condition)
-        out: Tensor = self.backbone.get_submodule("head")(h, condition)
-        return out
+    @property
+    def _parts(self) -> Backbone:
+        return cast(Backbone, self.backbone)
 
 
 class Blockwise:
@@ -82,11 +80,16 @@ class Blockwise:
         self.frame = frame or plan.precondition
 
     def denoiser(self, block: int, checkpointing: bool = False) -> BlockDenoiser:
-        """Block ``block`` with fresh weights; a block outside the plan is a ``ValueError``."""
+        """Block ``block`` with fresh weights.
+
+        Raises:
+            ValueError: the plan has no such block, or its layers are not what the builder makes.
+        """
         layers = self.plan.layer_range(block)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.plan.derive_seed("init", block))  # leaves the GPU's alone
             backbone = self.build(layers)
+        check_layers(as_backbone(backbone), layers)
         return BlockDenoiser(backbone, deepcopy(self.frame), checkpointing)
 
 
@@ -116,16 +119,16 @@ class Denoiser:
         self._blocks.move_to_end(index)
         return self._blocks[index]
 
-    def __call__(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         owner = self.partition.block_at(sigma)
         first = int(owner[0])
         if bool((owner == first).all()):
-            out: Tensor = self.block(first)(z, sigma, context)
+            out: Tensor = self.block(first)(z, sigma, condition)
             return out
         answers = []
         for index in owner.unique().tolist():
             mine = owner == index
-            answers.append((mine, self.block(int(index))(z[mine], sigma[mine], context[mine])))
+            answers.append((mine, self.block(int(index))(z[mine], sigma[mine], condition.take(mine))))
         mixed = torch.empty(len(z), *answers[0][1].shape[1:], dtype=answers[0][1].dtype, device=z.device)
         for mine, answer in answers:
             mixed[mine] = answer

@@ -10,36 +10,36 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.condition import Condition
+from oneblock.precondition import aligned
 
 
 @dataclass(frozen=True)
 class ClassifierFree:
-    """``D_null + scale (D_label - D_null)`` inside an interval of noise levels, ``D_label`` outside.
+    """``D_null + scale (D - D_null)`` inside an interval of noise levels, ``D`` outside; ``D_null`` is told nothing.
 
     Ho and Salimans, "Classifier-Free Diffusion Guidance", Equation 6, https://arxiv.org/abs/2207.12598 (their w is
     ``scale - 1``); the interval: Kynkaanniemi et al., https://arxiv.org/abs/2404.07724.
 
     Args:
-        denoiser: trained with label dropout.
-        null_label: the label that stands for "no class".
+        denoiser: trained with conditions of which some were nulled (label dropout); it is told one that has a ``null``.
         scale: 1 is no guidance.
         interval: ``(lower, upper)`` noise levels between which guidance acts.
     """
 
     denoiser: DenoiserLike
-    null_label: int
     scale: float
     interval: tuple[float, float] = (0.0, float("inf"))
 
-    def __call__(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         lower, upper = self.interval
         acts = (sigma >= lower) & (sigma <= upper)
         if self.scale == 1.0 or not bool(acts.any()):
-            return self.denoiser(z, sigma, context)
-        both = torch.cat([context, torch.full_like(context, self.null_label)])
-        with_label, without = self.denoiser(torch.cat([z, z]), torch.cat([sigma, sigma]), both).chunk(2)
-        scale = torch.where(acts, self.scale, 1.0).to(z.dtype).view(-1, *[1] * (z.ndim - 1))
-        return without + scale * (with_label - without)
+            return self.denoiser(z, sigma, condition)
+        both = condition.join(condition.null())
+        told, untold = self.denoiser(torch.cat([z, z]), torch.cat([sigma, sigma]), both).chunk(2)
+        scale = aligned(torch.where(acts, self.scale, 1.0).to(z.dtype), z)
+        return untold + scale * (told - untold)
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,6 @@ class Ensemble:
 
     members: Sequence[DenoiserLike]
 
-    def __call__(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
-        logs = torch.stack([member(z, sigma, context).float().log_softmax(-1) for member in self.members])
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        logs = torch.stack([member(z, sigma, condition).float().log_softmax(-1) for member in self.members])
         return logs.logsumexp(0) - math.log(len(self.members))

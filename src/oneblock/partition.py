@@ -70,15 +70,15 @@ class Partition:
         inner = torch.tensor(self.edges[1:-1], dtype=level.dtype if level.is_floating_point() else torch.float64)
         return (level.unsqueeze(-1) <= inner.to(level.device)).sum(-1)
 
-    def draw(self, block: int, num_samples: int, generator: torch.Generator) -> Tensor:
+    def draw(self, block: int, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """``num_samples`` levels (float32, CPU) from the law restricted to the training band, stratified.
 
         Sample i falls in the i-th of ``num_samples`` slices of equal mass, which lowers the variance of a batch's
-        loss and leaves its mean alone.
+        loss and leaves its mean alone. Without a ``generator`` torch's default one is used.
         """
         return self.levels(*self.training_band(block), num_samples, generator)
 
-    def levels(self, lower: float, upper: float, num_samples: int, generator: torch.Generator) -> Tensor:
+    def levels(self, lower: float, upper: float, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Stratified draw (float32, shape (num_samples,)) from the law restricted to ``[lower, upper]``."""
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples} is not a number of draws; use 1 or more")

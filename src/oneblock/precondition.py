@@ -57,13 +57,13 @@ class Precondition:
         return 0.25 * sigma.log()
 
     def inputs(self, z: Tensor, sigma: Tensor) -> Tensor:
-        return self.c_in(_like(sigma, z)) * z
+        return self.c_in(aligned(sigma, z)) * z
 
     def noise(self, sigma: Tensor) -> Tensor:
         return self.c_noise(sigma)
 
     def outputs(self, z: Tensor, sigma: Tensor, prediction: Tensor) -> Tensor:
-        scale = _like(sigma, z)
+        scale = aligned(sigma, z)
         return self.c_skip(scale) * z + self.c_out(scale) * prediction.to(z.dtype)
 
     def weight(self, sigma: Tensor) -> Tensor:
@@ -109,8 +109,8 @@ class Evidence(nn.Module):
 
     The rows T_k of the table have equal norms, so ``log p(y = k | z, sigma) = z . T_k / sigma^2 + constant`` when all
     classes are equally likely. With ``skip`` the network answers with logits of ``p(y | x)`` alone, and Bayes' rule
-    does the
-    rest: ``log p(y = k | x, z, sigma) = network_k + z . T_k / sigma^2 + constant``, as z depends on x through y only.
+    does the rest: ``log p(y = k | x, z, sigma) = network_k + z . T_k / sigma^2 + constant``, as z depends on x through
+    y only.
 
     Args:
         table: (k, d), rows of norm 1.
@@ -129,7 +129,7 @@ class Evidence(nn.Module):
     def evidence(self, z: Tensor, sigma: Tensor) -> Tensor:
         """``z . T_k / sigma^2`` (..., k), centred over k, of ``z`` (..., d) at levels ``sigma`` (n,)."""
         with torch.autocast(z.device.type, enabled=False):  # rounded to bf16, it is off by whole nats at low sigma
-            scores = z @ self.table.mT.to(z.dtype) / _like(sigma, z) ** 2
+            scores = z @ self.table.mT.to(z.dtype) / aligned(sigma, z) ** 2
         return scores - scores.mean(-1, keepdim=True)
 
     def inputs(self, z: Tensor, sigma: Tensor) -> Tensor:
@@ -145,6 +145,6 @@ class Evidence(nn.Module):
         return logits + self.evidence(z, sigma)[:, -logits.shape[1] :]  # of a text, the places that were asked
 
 
-def _like(sigma: Tensor, z: Tensor) -> Tensor:
-    """``sigma`` (n,) with the trailing axes of ``z`` (n, ...)."""
+def aligned(sigma: Tensor, z: Tensor) -> Tensor:
+    """``sigma`` (n,) with as many axes as ``z`` (n, ...), so that the two multiply."""
     return sigma.view(-1, *[1] * (z.ndim - 1))

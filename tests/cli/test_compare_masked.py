@@ -13,6 +13,7 @@ from oneblock.cli.__main__ import main
 from oneblock.cli.compare_masked import MASKED_ARMS, CompareMaskedText, arm_plans
 from oneblock.cli.comparison import Cell
 from oneblock.cli.text_options import TextOptions
+from oneblock.condition import Condition
 from oneblock.data import TokenFile
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
@@ -104,8 +105,8 @@ class Averaged:
         self.plan = open_plan(places[0])
         self.networks = [open_denoiser(at, blockwise(open_plan(at)), torch.device("cpu")) for at in places]
 
-    def __call__(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
-        answers = [network(z, sigma, context).softmax(-1) for network in self.networks]
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        answers = [network(z, sigma, condition).softmax(-1) for network in self.networks]
         return (sum(answers, torch.zeros(())) / len(answers)).log()
 
 

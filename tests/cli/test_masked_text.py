@@ -12,6 +12,7 @@ from torch import Tensor
 from oneblock.cli.__main__ import main
 from oneblock.cli.text import evaluate_text
 from oneblock.cli.text_options import MaskedOptions
+from oneblock.condition import Condition
 from oneblock.data import Characters
 from oneblock.partition import make_partition
 from oneblock.train.checkpoint import checkpoints
@@ -49,7 +50,7 @@ def test_the_noisiest_band_comes_first() -> None:
     plan = MaskedOptions(depth=4, width=16, heads=2, blocks=2, length=200).plan_for(Characters())
     tokens = torch.full((50, 200), 1)
 
-    def denoiser(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def denoiser(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         sure = torch.where(torch.arange(27) == 1, 0.0, -1e9).expand(*z.shape, 27)
         return torch.where(sigma[:, None, None] > 2 / 3, 0.0, sure)
 

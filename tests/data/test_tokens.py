@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import oneblock.data.tokens as tokens
-from oneblock.data.tokens import TokenFile, TokenSource, dtype_name, write_tokens
+from oneblock.data.tokens import TextBatches, TokenFile, TokenSource, dtype_name, write_tokens
 from oneblock.data.vocabulary import BytePair, Bytes, Characters
 
 
@@ -282,6 +282,13 @@ def test_resume_needs_no_state(tmp_path: Path) -> None:
         assert torch.equal(TokenSource(file, 5).batch(step, 4, seed=7), batches[step])
         assert not torch.equal(running.batch(step, 4, seed=8), batches[step])
         assert torch.equal(running.batch(step, 4, seed=7), batches[step])
+
+
+def test_training_samples_are_windows_without_labels(tmp_path: Path) -> None:
+    source = TokenSource(numbered(tmp_path, 40), 5)
+    samples = TextBatches(source).batch(2, 3, seed=1)
+    assert samples.values.equal(source.batch(2, 3, seed=1))
+    assert samples.labels is None
 
 
 def test_the_order_stays_the_same_between_versions(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from oneblock.condition import Frames
 from oneblock.models.cnn import CNNConfig, NoisyCNN
 
 CONFIG = CNNConfig(image_size=9, channels=3, num_classes=4, label_width=5, depth=3, width=12, filters=2)
-Z, NOISE, IMAGES = torch.randn(6, 5), torch.linspace(-1, 1, 6), torch.randn(6, 3, 9, 9)
+Z, NOISE, IMAGES = torch.randn(6, 5), torch.linspace(-1, 1, 6), Frames(torch.randn(6, 3, 9, 9))
 
 
 def network(config: CNNConfig = CONFIG, layers: range | None = None) -> NoisyCNN:
@@ -26,7 +27,7 @@ def test_the_forward_pass_by_hand() -> None:
             norm.bias.normal_()
         label = stem.norm_a(stem.first(Z)).clamp(min=0)
         label = label + stem.norm_b(stem.second(label))
-        x = IMAGES
+        x = IMAGES.values
         for i, channels in enumerate((2, 4, 8)):
             x = F.max_pool2d(layer.convolutions[i](x).clamp(min=0), 2)
             assert x.shape[1] == channels
@@ -40,9 +41,9 @@ def test_a_block_is_a_part_of_the_whole() -> None:
     """Layers add up, each reads the image for itself, and only those asked for are built."""
     whole = network()
     assert list(NoisyCNN(CONFIG, range(1, 3)).layers) == ["1", "2"]
-    h, condition = whole.stem(Z, NOISE, IMAGES)
-    parts = [layer(torch.zeros_like(h), condition) for layer in whole.layers.values()]
-    torch.testing.assert_close(whole(Z, NOISE, IMAGES), whole.head(sum(parts), condition))
+    h, modulation = whole.stem(Z, NOISE, IMAGES)
+    parts = [layer(torch.zeros_like(h), modulation) for layer in whole.layers.values()]
+    torch.testing.assert_close(whole(Z, NOISE, IMAGES), whole.head(sum(parts), modulation))
 
 
 @pytest.mark.parametrize("levels", [True, False])
@@ -51,9 +52,9 @@ def test_what_the_answer_depends_on(levels: bool) -> None:
     base = built(Z, NOISE, IMAGES)
     assert base.shape == (6, 4)
     assert torch.equal(base, built(Z, NOISE + 1, IMAGES)) is not levels
-    for z, images in ((Z + 1, IMAGES), (Z, IMAGES + 1)):
+    for z, images in ((Z + 1, IMAGES), (Z, Frames(IMAGES.values + 1))):
         assert not torch.equal(base, built(z, NOISE, images))
-    torch.testing.assert_close(base[:2], built(Z[:2], NOISE[:2], IMAGES[:2]))  # a sample's answer is its own
+    torch.testing.assert_close(base[:2], built(Z[:2], NOISE[:2], IMAGES.take(slice(2))))  # a sample's answer is its own
     assert sum(p.numel() for p in NoisyCNN(CONFIG).head.parameters()) == 4 * 13
 
 

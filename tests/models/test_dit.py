@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from oneblock.condition import ClassIds
 from oneblock.models.dit import DiT, DiTConfig, Stem
 from oneblock.models.layers import ModulatedLayer, positions_2d
 from oneblock.presets import SIZES
@@ -21,10 +22,10 @@ def shake(module: nn.Module) -> None:
             p.copy_(0.3 * torch.randn(p.shape, generator=generator))
 
 
-def inputs(c: DiTConfig, n: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def inputs(c: DiTConfig, n: int = 2) -> tuple[torch.Tensor, torch.Tensor, ClassIds]:
     generator = torch.Generator().manual_seed(1)
     z = torch.randn(n, c.channels, c.image_size, c.image_size, generator=generator)
-    return z, torch.linspace(-1.5, 1.0, n), torch.arange(n) % (c.num_classes + 1)
+    return z, torch.linspace(-1.5, 1.0, n), ClassIds(torch.arange(n) % (c.num_classes + 1))
 
 
 @pytest.mark.parametrize(("patch", "channels"), [(1, 1), (2, 3), (4, 2), (8, 1)])
@@ -37,17 +38,17 @@ def test_output_has_the_shape_of_the_input(patch: int, channels: int) -> None:
 def test_at_the_start_layers_are_the_identity_and_the_output_is_zero() -> None:
     c = config()
     network = DiT(c)
-    h, condition = torch.randn(2, 4, 16), torch.randn(2, 16)
+    h, modulation = torch.randn(2, 4, 16), torch.randn(2, 16)
     for layer in network.layers.values():
-        assert layer(h, condition).equal(h)
+        assert layer(h, modulation).equal(h)
     assert network(*inputs(c)).abs().max() == 0
 
 
-def test_the_condition_starts_with_about_unit_variance() -> None:
+def test_the_modulation_starts_with_about_unit_variance() -> None:
     torch.manual_seed(0)
     stem = Stem(config(width=256))
-    _, condition = stem(torch.zeros(64, 2, 8, 8), torch.linspace(-1.5, 1.0, 64), torch.arange(64) % 4)
-    assert 1.0 < condition.var().item() < 3.0
+    _, modulation = stem(torch.zeros(64, 2, 8, 8), torch.linspace(-1.5, 1.0, 64), ClassIds(torch.arange(64) % 4))
+    assert 1.0 < modulation.var().item() < 3.0
 
 
 def test_noise_conditioning_is_smooth_enough_to_be_asked_beyond_training() -> None:
@@ -92,7 +93,8 @@ def test_every_input_reaches_every_output() -> None:
     base = network(z, noise, labels)
     touched = z.clone()
     touched[0, 0, 0, 0] += 1
-    for other in (network(touched, noise, labels), network(z, noise + 0.3, labels), network(z, noise, labels + 1)):
+    next_class = ClassIds(labels.ids + 1)
+    for other in (network(touched, noise, labels), network(z, noise + 0.3, labels), network(z, noise, next_class)):
         assert (other - base).abs().min() > 0
 
 
@@ -100,7 +102,7 @@ def test_samples_do_not_mix() -> None:
     network = DiT(config())
     shake(network)
     z, noise, labels = inputs(network.config, 3)
-    torch.testing.assert_close(network(z, noise, labels)[1:2], network(z[1:2], noise[1:2], labels[1:2]))
+    torch.testing.assert_close(network(z, noise, labels)[1:2], network(z[1:2], noise[1:2], labels.take(slice(1, 2))))
 
 
 def test_positions_tell_all_patches_apart_by_row_and_column() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from oneblock.condition import Tokens
 from oneblock.models.cache import Cache
 from oneblock.models.gpt import GPT, GPTConfig, Streams
 from oneblock.ops import concatenated, two_pass
@@ -38,48 +39,48 @@ def moved(a: Tensor, b: Tensor) -> list[bool]:
 def test_no_place_sees_its_token_or_a_later_one(streams: Streams, prelude: int) -> None:
     gpt = randomised(streams, prelude=prelude, coda=prelude)
     z, noise, tokens = inputs()
-    before = gpt(z, noise, tokens)
+    before = gpt(z, noise, Tokens(tokens))
     for place in range(T):
         changed = tokens.clone()
         changed[:, place] = (changed[:, place] + 1) % V
-        assert moved(gpt(z, noise, changed), before) == [i > place for i in range(T)]
+        assert moved(gpt(z, noise, Tokens(changed)), before) == [i > place for i in range(T)]
 
 
 def test_noise_never_reaches_another_place() -> None:
     gpt, (z, noise, tokens) = randomised("two"), inputs()
-    before = gpt(z, noise, tokens)
+    before = gpt(z, noise, Tokens(tokens))
     for place in range(T):
         changed = z.clone()
         changed[:, place] += 1.0
-        assert moved(gpt(changed, noise, tokens), before) == [i == place for i in range(T)]
+        assert moved(gpt(changed, noise, Tokens(tokens)), before) == [i == place for i in range(T)]
 
 
 def test_noise_that_is_carried_reaches_only_places_that_know_its_token() -> None:
     gpt, (z, noise, tokens) = randomised("one"), inputs()
-    before = gpt(z, noise, tokens)
+    before = gpt(z, noise, Tokens(tokens))
     changed = z.clone()
     changed[:, 2] += 1.0
-    assert moved(gpt(changed, noise, tokens), before) == [i >= 2 for i in range(T)]
+    assert moved(gpt(changed, noise, Tokens(tokens)), before) == [i >= 2 for i in range(T)]
 
 
 def test_what_is_carried_and_what_is_asked_may_differ() -> None:
     gpt, (z, noise, tokens) = randomised("one", coda=1), inputs()
-    torch.testing.assert_close(gpt(torch.cat([z, z], 1), noise, tokens), gpt(z, noise, tokens))
+    torch.testing.assert_close(gpt(torch.cat([z, z], 1), noise, Tokens(tokens)), gpt(z, noise, Tokens(tokens)))
     asked = z.clone()
     asked[:, 2] += 1.0
-    found = gpt(torch.cat([z, asked], 1), noise, tokens)
-    assert moved(found, gpt(z, noise, tokens)) == [i == 2 for i in range(T)]
+    found = gpt(torch.cat([z, asked], 1), noise, Tokens(tokens))
+    assert moved(found, gpt(z, noise, Tokens(tokens))) == [i == 2 for i in range(T)]
 
 
 def test_an_ordinary_network_knows_nothing_of_noise() -> None:
     gpt, (z, noise, tokens) = randomised("none"), inputs()
-    assert torch.equal(gpt(z, noise, tokens), gpt(z + 1, noise + 1, tokens))
+    assert torch.equal(gpt(z, noise, Tokens(tokens)), gpt(z + 1, noise + 1, Tokens(tokens)))
 
 
 @pytest.mark.parametrize("streams", ["two", "one"])
 def test_the_level_reaches_every_place(streams: Streams) -> None:
     gpt, (z, noise, tokens) = randomised(streams), inputs()
-    assert all(moved(gpt(z, noise + 1, tokens), gpt(z, noise, tokens)))
+    assert all(moved(gpt(z, noise + 1, Tokens(tokens)), gpt(z, noise, Tokens(tokens))))
 
 
 def test_one_pass_over_both_streams_equals_two(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +88,7 @@ def test_one_pass_over_both_streams_equals_two(monkeypatch: pytest.MonkeyPatch) 
     for attend in (concatenated, two_pass):
         monkeypatch.setattr("oneblock.models.gpt.two_streams", attend)
         gpt, (z, noise, tokens) = randomised("two"), inputs()
-        loss = torch.nn.functional.cross_entropy(gpt(z, noise, tokens).flatten(0, 1), tokens.flatten())
+        loss = torch.nn.functional.cross_entropy(gpt(z, noise, Tokens(tokens)).flatten(0, 1), tokens.flatten())
         results.append((loss, *torch.autograd.grad(loss, list(gpt.parameters()))))
     for one, two in zip(*results, strict=True):
         torch.testing.assert_close(one, two)
@@ -104,7 +105,7 @@ def test_cached_answers_are_those_of_the_whole_text(streams: Streams, prelude: i
         cache.ask(z[:, i] + 3.0, noise + 1)  # an earlier call leaves nothing behind
         answers.append(cache.ask(asked[:, i], noise))
         cache.read(tokens[:, i], other[:, i], noise)
-    whole = gpt(other if streams == "one" else z, noise, tokens)
+    whole = gpt(other if streams == "one" else z, noise, Tokens(tokens))
     torch.testing.assert_close(torch.stack(answers, 1), whole)
 
 
@@ -123,7 +124,7 @@ def test_a_part_has_the_keys_of_the_whole() -> None:
 
 def test_an_untrained_network_says_nothing() -> None:
     z, noise, tokens = inputs()
-    assert torch.equal(GPT(GPTConfig(**CONFIG))(z, noise, tokens), torch.zeros(N, T, V))
+    assert torch.equal(GPT(GPTConfig(**CONFIG))(z, noise, Tokens(tokens)), torch.zeros(N, T, V))
 
 
 @pytest.mark.parametrize(
@@ -142,4 +143,10 @@ def test_wrong_shapes_are_refused(changes: dict[str, int], message: str) -> None
 def test_a_text_longer_than_the_context_is_refused() -> None:
     z, noise, tokens = inputs()
     with pytest.raises(ValueError, match="the text has 12 tokens, the network was made for 6; cut it"):
-        randomised()(torch.cat([z, z], 1), noise, torch.cat([tokens, tokens], 1))
+        randomised()(torch.cat([z, z], 1), noise, Tokens(torch.cat([tokens, tokens], 1)))
+
+
+def test_a_text_with_a_mask_is_refused() -> None:
+    z, noise, tokens = inputs()
+    with pytest.raises(ValueError, match="the tokens have a mask; this network reads them all: give Tokens"):
+        randomised()(z, noise, Tokens(tokens).null())

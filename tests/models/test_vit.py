@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oneblock.backbone import hidden
+from oneblock.condition import Frames
 from oneblock.models.layers import positions_2d
 from oneblock.models.vit import LevelLayer, TokenLayer, ViT, ViTConfig
 
@@ -33,11 +35,11 @@ def network(**changes: Any) -> ViT:
     return found
 
 
-def inputs(c: ViTConfig, n: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(c: ViTConfig, n: int = 3) -> tuple[Tensor, Tensor, Frames]:
     generator = torch.Generator().manual_seed(1)
     z = torch.randn(n, c.label_width, generator=generator).double()
     images = torch.randn(n, c.channels, c.image_size, c.image_size, generator=generator).double()
-    return z, torch.linspace(-0.7, 0.7, n).double(), images
+    return z, torch.linspace(-0.7, 0.7, n).double(), Frames(images)
 
 
 def linear(x: Tensor, layer: nn.Linear | None) -> Tensor:
@@ -69,7 +71,7 @@ def naive_layer(h: Tensor, layer: Any, level: Tensor) -> Tensor:
     return h + gate_m * linear(F.gelu(u, approximate="tanh"), layer.down)
 
 
-def naive(vit: ViT, z: Tensor, noise: Tensor, images: Tensor) -> Tensor:
+def naive(vit: ViT, z: Tensor, noise: Tensor, images: Frames) -> Tensor:
     c, stem, head = vit.config, vit.stem, vit.head
     positions = positions_2d(2, 16).double()
     tokens = []
@@ -83,7 +85,7 @@ def naive(vit: ViT, z: Tensor, noise: Tensor, images: Tensor) -> Tensor:
         tokens.append(label)
     for row in (0, 1):
         for column in (0, 1):
-            pixels = images[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].flatten(1)
+            pixels = images.values[:, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].flatten(1)
             tokens.append(linear(pixels, stem.embed) + positions[2 * row + column])
     if c.noisy_token == "separate":
         tokens.append(label)
@@ -117,7 +119,7 @@ def test_without_a_noisy_token_it_is_an_ordinary_vit() -> None:
     z, noise, images = inputs(vit.config)
     out = vit(z, noise, images)
     assert vit(torch.full_like(z, 7.0), noise + 3.0, images).equal(out)
-    assert not vit(z, noise, images + 0.1).equal(out)
+    assert not vit(z, noise, Frames(images.values + 0.1)).equal(out)
     names = {name.rsplit(".", 1)[0] for name in vit.stem.state_dict()}
     assert names == {"class_token", "embed"}
 
@@ -127,8 +129,8 @@ def test_label_level_and_image_reach_every_logit(changes: dict[str, Any]) -> Non
     vit = network(**changes)
     z, noise, images = inputs(vit.config, 1)
     base = vit(z, noise, images)
-    touched, moved = images.clone(), z.clone()
-    touched[0, 1, 7, 0] += 1
+    touched, moved = Frames(images.values.clone()), z.clone()
+    touched.values[0, 1, 7, 0] += 1
     moved[0, 2] += 1
     for other in (vit(moved, noise, images), vit(z, noise + 0.3, images), vit(z, noise, touched)):
         assert (other - base).abs().min() > 1e-6
@@ -138,10 +140,10 @@ def test_label_level_and_image_reach_every_logit(changes: dict[str, Any]) -> Non
 def test_the_label_is_one_more_token_or_stands_in_the_class_tokens_place(kind: str, tokens: int) -> None:
     vit = network(noisy_token=kind)
     z, noise, images = inputs(vit.config)
-    h, condition = vit.stem(z, noise, images)
+    h, modulation = vit.stem(z, noise, images)
     assert h.shape == (3, tokens, 16)
-    assert condition.z is z
-    assert condition.noise is noise
+    assert modulation.z is z
+    assert modulation.noise is noise
     label = {"none": None, "class": 0, "separate": 5}[kind]
     moved, _ = vit.stem(z + 1, noise, images)
     changed = (moved != h).any(-1).any(0).nonzero()[:, 0].tolist()
@@ -152,7 +154,7 @@ def test_samples_do_not_mix() -> None:
     for changes in VARIANTS:
         vit = network(**changes)
         z, noise, images = inputs(vit.config)
-        alone = vit(z[1:2], noise[1:2], images[1:2])
+        alone = vit(z[1:2], noise[1:2], images.take(slice(1, 2)))
         torch.testing.assert_close(vit(z, noise, images)[1:2], alone)
 
 
@@ -169,15 +171,13 @@ def test_answers_start_at_zero_and_modulated_layers_as_the_identity() -> None:
     for changes in VARIANTS:
         vit = ViT(config(**changes)).double()
         assert vit(*inputs(vit.config)).abs().max() == 0
-    h, condition = ViT(config(modulated=True)).double().stem(*inputs(config()))
+    h, modulation = ViT(config(modulated=True)).double().stem(*inputs(config()))
     for layer in ViT(config(modulated=True)).double().layers.values():
-        assert layer(h, condition).equal(h)
+        assert layer(h, modulation).equal(h)
 
 
-def class_token(vit: ViT, shown: Tensor, noise: Tensor, images: Tensor) -> Tensor:
-    h, condition = vit.stem(shown, noise, images)
-    for layer in vit.layers.values():
-        h = layer(h, condition)
+def class_token(vit: ViT, shown: Tensor, noise: Tensor, images: Frames) -> Tensor:
+    h, _ = hidden(vit, shown, noise, images)
     return vit.head.norm(h[:, 0])
 
 

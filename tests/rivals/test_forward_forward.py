@@ -6,6 +6,7 @@ import torch
 from rivalry import FRESH, IMAGES, SOURCE, VIT, accuracies, same, settings_of, train, weights_of
 from torch import Tensor
 
+from oneblock.condition import Frames
 from oneblock.data import random_flip, to_float
 from oneblock.models.vit import ViT
 from oneblock.rivals import ContrastiveFF, train_rival, training_peak
@@ -64,7 +65,7 @@ def test_layers_are_local() -> None:
     x = batch.images
     for i, lesson in enumerate(rival._layer_lessons(learners, batch)):
         again = seeded(lambda i=i: ViT(VIT, range(i, i + 1)), settings.derive_seed("init", i))  # type: ignore[misc]
-        h = again.stem(torch.zeros(16, 3), torch.zeros(16), x)[0] if i == 0 else x
+        h = again.stem(torch.zeros(16, 3), torch.zeros(16), Frames(x))[0] if i == 0 else x
         x = again.layers[str(i)](h, None).detach()
         expected = contrastive_losses(x.mean(1), batch.labels, 0.15, 4e-3 - 1e-3 * i)
         torch.testing.assert_close(lesson.losses(), expected)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from rivalry import IMAGES, SOURCE, VIT, accuracies, same, settings_of, train, weights_of
 
 from oneblock.blockwise import BlockDenoiser
+from oneblock.condition import Frames
 from oneblock.data import to_float
 from oneblock.models.vit import ViT
 from oneblock.precondition import Logits, Precondition
@@ -44,7 +45,7 @@ def test_the_first_stage_is_a_shallow_classifier_trained_alone() -> None:
     task = Classification(simplex(3), Precondition())
     for step in range(5):
         images, labels = SOURCE.batch(step, 16, settings.derive_seed("data", "block-0"))
-        batch = Batch(Noised(torch.zeros(16, 3), torch.ones(16), 0), labels, images)
+        batch = Batch(Noised(torch.zeros(16, 3), torch.ones(16), 0), labels, Frames(images))
         report = train_step(spec, learner, task, batch)
         assert report.loss == reports[step].loss
         assert report.layer_evaluations == reports[step].layer_evaluations
@@ -59,7 +60,7 @@ def test_a_later_block_learns_from_the_output_of_those_before() -> None:
     learner = rival._learner(2, settings, 1)
     torch.nn.init.normal_(learner.module.head.out.weight)
     images, labels = SOURCE.batch(0, 16, 0)
-    h, _ = rival.blocks[0].stem(torch.zeros(16, 3), torch.zeros(16), images)
+    h, _ = rival.blocks[0].stem(torch.zeros(16, 3), torch.zeros(16), Frames(images))
     for layer in (rival.blocks[0].layers["0"], rival.blocks[1].layers["1"], learner.module.layers["2"]):
         h = layer(h, None)
     head = learner.module.head

@@ -7,6 +7,7 @@ import torch
 from rivalry import FRESH, SOURCE, accuracies, same, settings_of, train, weights_of
 from torch import Tensor, nn
 
+from oneblock.condition import Frames
 from oneblock.data import to_float
 from oneblock.models.cnn import CNNConfig, NoisyCNN
 from oneblock.rivals import NoPropCT, NoPropDT, train_rival, training_peak
@@ -106,7 +107,7 @@ def test_the_loss_by_hand(t: int) -> None:
     rows = random_unit(3, 3, seed=1)[batch.labels]
     z = signal[t - 1] ** 0.5 * rows + (1 - signal[t - 1]) ** 0.5 * torch.randn(16, 3, generator=generator)
     end = signal[3] ** 0.5 * rows + (1 - signal[3]) ** 0.5 * torch.randn(16, 3, generator=generator)
-    probabilities = torch.exp(network(z, torch.zeros(16), batch.images)).detach()
+    probabilities = torch.exp(network(z, torch.zeros(16), Frames(batch.images))).detach()
     probabilities = probabilities / probabilities.sum(1, keepdim=True)
     answer = linear(end).detach()
     for i, label in enumerate(batch.labels.tolist()):
@@ -145,7 +146,7 @@ def test_a_network_does_not_depend_on_the_others() -> None:
     for step in range(4):
         batch = draw(SOURCE, settings, "step-3", step, None)
         x = rival._inputs(3, batch)
-        error = learner.module(x.z, x.time, x.images).softmax(-1) - rival.parts.table[batch.labels]
+        error = learner.module(x.z, x.time, Frames(x.images)).softmax(-1) - rival.parts.table[batch.labels]
         (error.square().sum(-1) * x.weight).mean().backward()
         learner.clip()
         learner.apply()

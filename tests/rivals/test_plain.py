@@ -4,6 +4,7 @@ import pytest
 import torch
 from rivalry import IMAGES, SOURCE, accuracies, same, settings_of, train, weights_of
 
+from oneblock.condition import Frames
 from oneblock.data import to_float
 from oneblock.models.cnn import CNNConfig
 from oneblock.rivals import PlainCNN, training_peak
@@ -16,7 +17,7 @@ def test_the_loss_is_the_cross_entropy_of_a_network_that_is_told_nothing() -> No
     learner = rival._learner(settings_of(16), 1)
     torch.nn.init.normal_(learner.module.head.out.weight)
     images, labels = to_float(IMAGES.images[:5]), IMAGES.labels[:5]
-    p = learner.module(torch.zeros(5, 3), torch.zeros(5), images).softmax(-1)
+    p = learner.module(torch.zeros(5, 3), torch.zeros(5), Frames(images)).softmax(-1)
     by_hand = -p.gather(1, labels[:, None])[:, 0].log()
     torch.testing.assert_close(rival._losses(learner, images, labels), by_hand)
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from rivalry import same, settings_of, weights_of
 from torch import Tensor
 
+from oneblock.data import Samples
 from oneblock.models.cache import RecurrentCache
 from oneblock.models.gpt import GPTConfig
 from oneblock.models.recurrent import RecurrentDepth
@@ -22,9 +23,9 @@ CONFIG = GPTConfig(
 class Cycles:
     """Texts that count upwards from a random symbol."""
 
-    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
         first = torch.randint(V, (batch_size, 1), generator=torch.Generator().manual_seed(seed % 2**32 + step))
-        return (first + torch.arange(T)) % V, torch.zeros(batch_size, dtype=torch.long)
+        return Samples((first + torch.arange(T)) % V, None)
 
 
 def randomised() -> RecurrentDepth:

@@ -11,7 +11,7 @@ import torch
 from rivalry import FRESH, SOURCE, VIT, settings_of
 from torch import Tensor
 
-from oneblock.data import Augment, random_flip, to_float
+from oneblock.data import Augment, Samples, random_flip, to_float
 from oneblock.models.cnn import CNNConfig
 from oneblock.models.gpt import GPTConfig
 from oneblock.rivals import (
@@ -39,9 +39,9 @@ GPT = GPTConfig(vocabulary=5, context=6, label_width=5, depth=2, width=16, heads
 class Cycles:
     """Texts that count upwards from a random symbol."""
 
-    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
         first = torch.randint(5, (batch_size, 1), generator=torch.Generator().manual_seed(seed % 2**32 + step))
-        return (first + torch.arange(6)) % 5, torch.zeros(batch_size, dtype=torch.long)
+        return Samples((first + torch.arange(6)) % 5, None)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser
+from oneblock.condition import Condition, Tokens, told
 from oneblock.models.cache import Cache
 from oneblock.models.gpt import GPT, GPTConfig, Streams
 from oneblock.precondition import Evidence
@@ -28,10 +29,10 @@ class Fixed:
         self.seen: list[Tensor] = []
         self.levels: list[float] = []
 
-    def __call__(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         self.seen.append(z)
         self.levels.append(float(sigma[0]))
-        return ANSWER.log().expand(*context.shape, V)
+        return ANSWER.log().expand(*told(condition, Tokens).values.shape, V)
 
 
 def test_the_mean_path_goes_over_expected_rows() -> None:
@@ -82,7 +83,7 @@ def test_evidence_is_what_the_text_says_without_what_z_told() -> None:
     own = iter(torch.randn(3, V, generator=torch.Generator().manual_seed(3)))
     said: list[Tensor] = []
 
-    def denoiser(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def denoiser(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         said.append(next(own))
         return said[-1] + z @ TABLE.mT / sigma[:, None, None] ** 2
 

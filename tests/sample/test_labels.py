@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from oneblock.condition import Condition, Frames, Nothing, told
 from oneblock.sample.labels import Answer, classify
 from oneblock.table import random_unit, simplex
 
@@ -16,13 +17,13 @@ PRIOR = torch.tensor([[0.6, 0.3, 0.1], [0.05, 0.15, 0.8], [0.98, 0.01, 0.01], [0
 LEVELS = (20.0, 0.8, 0.5)
 
 
-def images(*kinds: int) -> Tensor:
+def images(*kinds: int) -> Frames:
     """One pixel each, which says by its value which row of ``PRIOR`` holds for the image."""
-    return torch.tensor(kinds, dtype=torch.float64).view(-1, 1, 1, 1)
+    return Frames(torch.tensor(kinds, dtype=torch.float64).view(-1, 1, 1, 1))
 
 
-def kind(context: Tensor) -> Tensor:
-    return context[:, 0, 0, 0].long()
+def kind(condition: Condition) -> Tensor:
+    return told(condition, Frames).values[:, 0, 0, 0].long()
 
 
 class Oracle:
@@ -32,11 +33,11 @@ class Oracle:
         self.table = table
         self.asked: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def __call__(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         assert not torch.is_grad_enabled()
-        assert len(z) == len(sigma) == len(context)
-        self.asked.append((z.clone(), sigma, kind(context)))
-        return PRIOR.log()[kind(context)] + z @ self.table.mT / sigma[:, None] ** 2 + 3.0  # logits have no zero
+        assert len(z) == len(sigma) == len(condition)
+        self.asked.append((z.clone(), sigma, kind(condition)))
+        return PRIOR.log()[kind(condition)] + z @ self.table.mT / sigma[:, None] ** 2 + 3.0  # logits have no zero
 
 
 class Script:
@@ -46,7 +47,7 @@ class Script:
         self.answers = [torch.tensor(answer, dtype=torch.float64) for answer in answers]
         self.asked: list[tuple[Tensor, Tensor]] = []
 
-    def __call__(self, z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         self.asked.append((z.clone(), sigma))
         return self.answers[len(self.asked) - 1]
 
@@ -97,12 +98,12 @@ def test_the_mean_path_of_two_classes_by_hand() -> None:
     table, a = torch.tensor([[1.0], [-1.0]]), 0.3
     asked = []
 
-    def denoiser(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def denoiser(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         asked.append((z.item(), sigma.item()))
         half = a + z / sigma[:, None] ** 2
         return torch.cat([half, -half], 1)
 
-    answer = classify(denoiser, table, torch.zeros(1, 1, 2, 2), (10.0, 2.0, 0.5))
+    answer = classify(denoiser, table, Nothing(1), (10.0, 2.0, 0.5))
     first = math.tanh(a)
     second = math.tanh(a + first / 4)
     third = math.tanh(a + second / 0.25)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from oneblock.condition import Condition
 from oneblock.noise import CosineMask, LinearMask
 from oneblock.sample.masked import mask_grid, pick, reveal
 
@@ -28,7 +29,7 @@ def test_given_places_stay_and_no_mask_is_left(order: str) -> None:
     tokens[:, 3] = 2
     calls: list[float] = []
 
-    def denoiser(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def denoiser(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         calls.append(float(sigma[0]))
         return always(1).expand(*z.shape, V)
 
@@ -51,7 +52,7 @@ def test_given_places_stay_and_no_mask_is_left(order: str) -> None:
 def test_the_surest_places_come_first() -> None:
     strength = torch.tensor([0.5, 3.0, 1.0, 2.0])
 
-    def denoiser(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def denoiser(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         logits = torch.zeros(*z.shape, V)
         logits[..., 1] = strength
         return logits
@@ -88,7 +89,7 @@ def test_temperature_and_top_p_act() -> None:
 def test_samples_follow_from_the_seed() -> None:
     tokens = torch.full((2, 10), MASK)
 
-    def denoiser(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def denoiser(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         return torch.zeros(*z.shape, V)
 
     one, two, other = (list(reveal(denoiser, LinearMask(), tokens, MASK, 3, seed=seed))[-1] for seed in (1, 1, 2))

@@ -9,20 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from oneblock.condition import Condition, Nothing
 from oneblock.sample import SAMPLERS, churn, euler, heun, karras_grid
 from oneblock.sample.ode import Churn
 
 S = 0.7  # standard deviation of each Gaussian
-NONE = torch.zeros(1)
+NONE = Nothing(9)
 
 
-def gaussian(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+def gaussian(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
     """E[y | z] for y ~ N(0.3, S^2)."""
     v = sigma.view(-1, 1) ** 2
     return (S**2 * z + v * 0.3) / (S**2 + v)
 
 
-def mixture(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+def mixture(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
     """E[y | z] for equal parts of N(-1, S^2) and N(2, S^2)."""
     v = sigma.view(-1, 1) ** 2
     means = torch.tensor([-1.0, 2.0], dtype=z.dtype)
@@ -57,14 +58,14 @@ def test_the_measured_order_is_the_declared_one(name: str, denoiser: Callable[..
 
 def test_one_euler_step_by_hand() -> None:
     z = torch.tensor([[2.0]], dtype=torch.float64)
-    out = euler(lambda z, sigma, context: torch.full_like(z, 0.5), z, torch.tensor([4.0, 1.0]), NONE)
+    out = euler(lambda z, sigma, condition: torch.full_like(z, 0.5), z, torch.tensor([4.0, 1.0]), NONE)
     assert out.item() == pytest.approx(0.25 * 2.0 + 0.75 * 0.5)
 
 
 def test_a_perfect_denoiser_leaves_exactly_the_next_level_of_noise() -> None:
     y, eps = torch.tensor([[0.4]], dtype=torch.float64), torch.tensor([[-1.3]], dtype=torch.float64)
     for run in (euler, heun, SAMPLERS["dpm++2m"].run):
-        out = run(lambda z, sigma, context: y, y + 5 * eps, grid(7), NONE, None)
+        out = run(lambda z, sigma, condition: y, y + 5 * eps, grid(7), NONE, None)
         torch.testing.assert_close(out, y + 0.1 * eps)
 
 
@@ -72,10 +73,10 @@ def test_a_perfect_denoiser_leaves_exactly_the_next_level_of_noise() -> None:
 def test_calls_are_counted_and_levels_stay_on_the_grid(name: str) -> None:
     levels: list[float] = []
 
-    def spy(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def spy(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         assert sigma.shape == (len(z),)
         levels.append(float(sigma[0]))
-        return mixture(z, sigma, context)
+        return mixture(z, sigma, condition)
 
     steps = karras_grid(0.01, 5.0, 6)
     out = SAMPLERS[name].run(spy, START, steps, NONE, torch.Generator().manual_seed(0))
@@ -90,7 +91,7 @@ def test_the_last_step_gives_the_denoiser_itself() -> None:
     steps = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
     for name, sampler in SAMPLERS.items():
         if name != "churn":
-            out = sampler.run(lambda z, sigma, context: sigma.view(-1, 1).expand_as(z), START, steps, NONE, None)
+            out = sampler.run(lambda z, sigma, condition: sigma.view(-1, 1).expand_as(z), START, steps, NONE, None)
             torch.testing.assert_close(out, torch.full_like(START, 0.5), msg=name)
 
 

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oneblock.condition import Condition, Tokens, told
+from oneblock.data import Samples
 from oneblock.noise import LogNormal
 from oneblock.sample.causal import Calls, predict
 from oneblock.table import simplex
@@ -22,8 +24,8 @@ def tokens() -> Tensor:
 def test_targets_are_rows_with_noise_of_their_level() -> None:
     levels = torch.tensor([0.1, 1.0, 2.0, 4.0])
     many = torch.zeros(N, 2000, dtype=torch.long)
-    batch = TASK.draw(many, torch.zeros(N), levels, 1, torch.Generator().manual_seed(0))
-    assert batch.noised.block == 1 and torch.equal(batch.context, many) and torch.equal(batch.targets, many)
+    batch = TASK.draw(Samples(many, None), levels, 1, torch.Generator().manual_seed(0))
+    assert batch.noised.block == 1 and torch.equal(batch.condition.values, many) and torch.equal(batch.targets, many)
     spread = (batch.noised.z - TABLE[0]).square().mean((1, 2)).sqrt()
     torch.testing.assert_close(spread, levels, rtol=0.06, atol=0)
     torch.testing.assert_close(batch.noised.z[0].mean(0), TABLE[0], rtol=0, atol=0.01)
@@ -31,7 +33,7 @@ def test_targets_are_rows_with_noise_of_their_level() -> None:
 
 def test_a_share_of_the_batch_is_told_nothing() -> None:
     task, levels = CausalText(TABLE, LogNormal(), clean=0.5), torch.full((N,), 0.1)
-    noised = task.draw(tokens(), torch.zeros(N), levels, 0, torch.Generator()).noised
+    noised = task.draw(Samples(tokens(), None), levels, 0, torch.Generator()).noised
     torch.testing.assert_close(noised.sigma, torch.tensor([80.0, 80.0, 0.1, 0.1]))
     assert float(noised.z[:2].abs().mean()) > 20 > 1 > float(noised.z[2:].abs().mean())
 
@@ -39,7 +41,7 @@ def test_a_share_of_the_batch_is_told_nothing() -> None:
 def test_the_loss_is_the_mean_cross_entropy() -> None:
     logits = torch.randn(N, T, V, generator=torch.Generator().manual_seed(2))
     noised = TASK.noised(tokens(), torch.ones(N), 0, torch.Generator().manual_seed(0))
-    loss = TASK.loss(lambda z, sigma, context: logits, noised, tokens(), tokens())
+    loss = TASK.loss(lambda z, sigma, condition: logits, noised, tokens(), Tokens(tokens()))
     p = logits.softmax(-1)
     by_hand = torch.stack([-sum(p[i, j, tokens()[i, j]].log() for j in range(T)) / T for i in range(N)])
     torch.testing.assert_close(loss.weighted, by_hand)
@@ -57,9 +59,9 @@ P = torch.tensor([[0.6, 0.3, 0.1], [0.1, 0.1, 0.8], [0.2, 0.7, 0.1]])
 """A toy language: the next symbol follows from the one before; the first comes after symbol 0."""
 
 
-def exact(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+def exact(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
     """The posterior of the next symbol of the toy language from a noisy row, by Bayes' rule."""
-    before = F.pad(context, (1, 0))[:, : z.shape[1]]
+    before = F.pad(told(condition, Tokens).values, (1, 0))[:, : z.shape[1]]
     return P[before].log() + z @ TABLE.mT / sigma[:, None, None] ** 2
 
 

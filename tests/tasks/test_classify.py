@@ -9,7 +9,8 @@ from tiny import IMAGES, tiny_classify_plan
 from torch import Tensor, nn
 
 from oneblock.blockwise import BlockDenoiser
-from oneblock.data import to_float
+from oneblock.condition import Condition, Frames, Nothing
+from oneblock.data import Samples, to_float
 from oneblock.precondition import Precondition
 from oneblock.presets import blockwise, classify_task, plan_task
 from oneblock.table import simplex
@@ -29,14 +30,14 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def constant(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+def constant(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
     return LOGITS[: len(z)]
 
 
 def loss_of(block: int | None = 0, **changes: Any) -> tuple[list[float], list[float]]:
     """Weighted and plain losses of ``constant``."""
     noised = Noised(torch.zeros(3, 3), SIGMA, block)
-    loss = replace(TASK, **changes).loss(constant, noised, TARGETS, torch.zeros(3, 1, 8, 8))
+    loss = replace(TASK, **changes).loss(constant, noised, TARGETS, Frames(torch.zeros(3, 1, 8, 8)))
     return loss.weighted.tolist(), loss.plain.tolist()
 
 
@@ -59,20 +60,22 @@ def test_rows_get_noise_each_at_its_own_level() -> None:
 
 def test_a_batch_is_noisy_labels_labels_and_images() -> None:
     sigma = torch.linspace(0.1, 2.0, 8)
-    batch = TASK.draw(PIXELS, LABELS, sigma, 1, seeded())
+    batch = TASK.draw(Samples(PIXELS, LABELS), sigma, 1, seeded())
     assert batch.targets.equal(LABELS)
-    assert batch.context.equal(PIXELS)
+    assert isinstance(batch.condition, Frames) and batch.condition.values.equal(PIXELS)
     assert batch.noised.z.equal(TASK.noised(LABELS, sigma, 1, seeded()).z)
     assert batch.noised.block == 1
-    again, other = (TASK.draw(PIXELS, LABELS, sigma, 1, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    again, other = (
+        TASK.draw(Samples(PIXELS, LABELS), sigma, 1, torch.Generator().manual_seed(seed)) for seed in (0, 1)
+    )
     assert batch.noised.z.equal(again.noised.z)
     assert not batch.noised.z.equal(other.noised.z)
 
 
 def test_a_batch_of_one() -> None:
-    batch = TASK.draw(PIXELS[:1], LABELS[:1], SIGMA[:1], None, seeded())
+    batch = TASK.draw(Samples(PIXELS[:1], LABELS[:1]), SIGMA[:1], None, seeded())
     assert batch.noised.z.shape == (1, 3)
-    loss = replace(TASK, weighting="edm").loss(constant, batch.noised, TARGETS[:1], batch.context)
+    loss = replace(TASK, weighting="edm").loss(constant, batch.noised, TARGETS[:1], batch.condition)
     assert loss.plain.tolist() == pytest.approx(CROSS_ENTROPY[:1])
     assert loss.weighted.tolist() == pytest.approx([EDM[0] * CROSS_ENTROPY[0]])
 
@@ -135,7 +138,8 @@ def test_normalised_weights_have_mean_one_on_every_band(law: str) -> None:
         band = (partition.law.low, partition.law.high) if block is None else partition.training_band(block)
         sigma = partition.levels(*band, 100_000, seeded())
         noised = Noised(torch.zeros(len(sigma), 3), sigma, block)
-        loss = task.loss(lambda z, sigma, context: z, noised, torch.zeros(len(sigma), dtype=torch.long), noised.z)
+        labels = torch.zeros(len(sigma), dtype=torch.long)
+        loss = task.loss(lambda z, sigma, condition: z, noised, labels, Nothing(len(sigma)))
         assert (loss.weighted / loss.plain).mean().item() == pytest.approx(1.0, abs=0.03)
 
 
@@ -150,7 +154,7 @@ def test_mean_weight_is_an_integral_over_the_band() -> None:
 @pytest.mark.parametrize("label", [-1, 3])
 def test_labels_without_a_row_are_refused(label: int) -> None:
     with pytest.raises(ValueError, match=f"label {label} is unknown; the plan has 3 classes, from 0 on"):
-        TASK.draw(PIXELS[:3], torch.tensor([0, label, 2]), SIGMA, 0, seeded())
+        TASK.draw(Samples(PIXELS[:3], torch.tensor([0, label, 2])), SIGMA, 0, seeded())
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])
@@ -180,19 +184,24 @@ def gradients(module: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 def test_where_labels_are_all_noise_a_block_is_an_ordinary_classifier(inputs: str) -> None:
     denoiser, plan = whole_network(inputs), tiny_classify_plan(blocks=1, inputs=inputs)
     sigma, images = torch.full((8,), 1e6, dtype=torch.float64), PIXELS.double()
-    batch = plan_task(plan).draw(images, LABELS, sigma, 0, seeded())
+    batch = plan_task(plan).draw(Samples(images, LABELS), sigma, 0, seeded())
     assert batch.noised.z.abs().max() > 1e5
-    network = denoiser.backbone
-    ordinary = network(torch.zeros(8, 3).double(), sigma.log() / 4, images)
-    found = denoiser(batch.noised.z.double(), sigma, images)
+    network, told = denoiser.backbone, Frames(images)
+    ordinary = network(torch.zeros(8, 3).double(), sigma.log() / 4, told)
+    found = denoiser(batch.noised.z.double(), sigma, told)
     torch.testing.assert_close(found, ordinary, rtol=0, atol=1e-5)
     rows, near = simplex(3).double()[LABELS], torch.full_like(sigma, 0.5)
-    assert (denoiser(rows, near, images) - denoiser(-rows, near, images)).abs().max() > 0.01, "elsewhere labels count"
+    assert (denoiser(rows, near, told) - denoiser(-rows, near, told)).abs().max() > 0.01, "elsewhere labels count"
 
     noised = Noised(batch.noised.z.double(), sigma, 0)
-    ours = gradients(network, plan_task(plan).loss(denoiser, noised, batch.targets, images).weighted.mean())
+    ours = gradients(network, plan_task(plan).loss(denoiser, noised, batch.targets, told).weighted.mean())
     theirs = gradients(network, F.cross_entropy(ordinary, LABELS))
     assert ours.keys() == theirs.keys()
     for name, gradient in theirs.items():
         torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
         assert name == "stem.label.weight" or gradient.abs().max() > 1e-4, name
+
+
+def test_samples_without_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match="the data have no labels, which classification predicts"):
+        TASK.draw(Samples(PIXELS, None), torch.ones(8), 0, seeded())

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oneblock.condition import Condition, Nothing
+from oneblock.data import Samples
 from oneblock.noise import CosineMask, LinearMask, NoiseLaw
 from oneblock.partition import make_partition
 from oneblock.tasks.masked import MaskedText, nelbo
@@ -19,7 +21,7 @@ def iid(count: int, length: int) -> Tensor:
     return torch.multinomial(P, count * length, replacement=True, generator=generator).view(count, length)
 
 
-def oracle(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+def oracle(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
     """The exact denoiser of independent symbols."""
     return P.log().expand(*z.shape, V)
 
@@ -43,7 +45,7 @@ def test_the_loss_is_that_of_md4(law: NoiseLaw) -> None:
     (slope,) = torch.autograd.grad(alpha.sum(), times)
     noised = task.noised(tokens, times.detach(), None, torch.Generator().manual_seed(0))
     logits = torch.randn(6, 9, V, generator=torch.Generator().manual_seed(1))
-    found = task.loss(lambda z, sigma, context: logits, noised, tokens, tokens[:, :0])
+    found = task.loss(lambda z, sigma, condition: logits, noised, tokens, Nothing(len(tokens)))
     nats = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none") * (noised.z == V)
     expected = (-slope / (1 - alpha)).detach() * nats.double().sum(1) / (-slope) / 9
     torch.testing.assert_close(found.weighted.double(), expected, rtol=1e-5, atol=1e-6)
@@ -57,10 +59,10 @@ def test_even_weights_count_every_masked_token_alike_and_leave_the_bound(law: No
     logits = torch.randn(6, 9, V, generator=torch.Generator().manual_seed(1))
     for block, share in ((0, 0.25), (None, 0.5)):
         noised = even.noised(tokens, times, block, torch.Generator().manual_seed(0))
-        found = even.loss(lambda z, sigma, context: logits, noised, tokens, tokens[:, :0])
+        found = even.loss(lambda z, sigma, condition: logits, noised, tokens, Nothing(len(tokens)))
         nats = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none") * (noised.z == V)
         torch.testing.assert_close(found.weighted, nats.sum(1) / (share * 9))
-        plain = bound.loss(lambda z, sigma, context: logits, noised, tokens, tokens[:, :0]).plain
+        plain = bound.loss(lambda z, sigma, condition: logits, noised, tokens, Nothing(len(tokens))).plain
         torch.testing.assert_close(found.plain, plain)
     partition = make_partition(law, 2)
     assert nelbo(oracle, even, partition, tokens) == nelbo(oracle, bound, partition, tokens)
@@ -78,8 +80,8 @@ def test_the_bound_of_an_exact_denoiser_is_the_entropy(law: NoiseLaw) -> None:
 
 @pytest.mark.parametrize("law", LAWS)
 def test_bands_sum_to_the_bound_of_one(law: NoiseLaw) -> None:
-    def worse(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
-        return oracle(z, sigma, context) * (1 + 5 * sigma[:, None, None].float())
+    def worse(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        return oracle(z, sigma, condition) * (1 + 5 * sigma[:, None, None].float())
 
     task, tokens = MaskedText(law, V), iid(3000, 16)
     whole = nelbo(worse, task, make_partition(law, 1), tokens)
@@ -92,16 +94,16 @@ def test_bands_sum_to_the_bound_of_one(law: NoiseLaw) -> None:
 def test_a_time_of_zero_masks_nothing_and_costs_nothing() -> None:
     task, tokens = MaskedText(LinearMask(), V), iid(2, 4)
     noised = task.noised(tokens, torch.zeros(2), None, torch.Generator())
-    loss = task.loss(oracle, noised, tokens, tokens[:, :0])
+    loss = task.loss(oracle, noised, tokens, Nothing(len(tokens)))
     assert loss.weighted.tolist() == loss.plain.tolist() == [0.0, 0.0]
 
 
 def test_a_batch_follows_from_its_generator() -> None:
     task, tokens, sigma = MaskedText(LinearMask(), V), iid(5, 6), torch.rand(5)
-    one, two = (task.draw(tokens, tokens[:, 0], sigma, 0, torch.Generator().manual_seed(7)) for _ in range(2))
+    one, two = (task.draw(Samples(tokens, None), sigma, 0, torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(one.noised.z, two.noised.z)
     assert torch.equal(one.targets, tokens)
-    assert one.context.shape == (5, 0)
+    assert isinstance(one.condition, Nothing) and len(one.condition) == 5
 
 
 def test_a_token_outside_the_vocabulary_is_refused() -> None:

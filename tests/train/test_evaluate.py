@@ -5,6 +5,7 @@ import torch
 from tiny import IMAGES
 from torch import Tensor
 
+from oneblock.condition import ClassIds, Condition, told
 from oneblock.data import to_float
 from oneblock.noise import LogNormal
 from oneblock.partition import make_partition
@@ -20,7 +21,7 @@ PIXELS, LABELS = to_float(IMAGES.images), IMAGES.labels
 def test_a_denoiser_that_gives_its_input_back() -> None:
     """Its error is sigma^2 per pixel, its weighted loss 1 + 4 sigma^2, whatever the images."""
     many = torch.zeros(4000, 1, 8, 8)
-    losses = band_losses(lambda z, sigma, context: z, TASK, BANDS, many, torch.zeros(4000, dtype=torch.long))
+    losses = band_losses(lambda z, sigma, condition: z, TASK, BANDS, many, torch.zeros(4000, dtype=torch.long))
     for b, loss in enumerate(losses):
         lower, upper = BANDS.band(b)
         q = torch.linspace(0, 1, 20_001, dtype=torch.float64)
@@ -33,12 +34,12 @@ def test_a_denoiser_that_gives_its_input_back() -> None:
 def test_labels_reach_the_denoiser_undropped_and_levels_stay_in_the_band() -> None:
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def spy(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
-        seen.append((sigma, context))
+    def spy(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        seen.append((sigma, told(condition, ClassIds).ids))
         return torch.zeros_like(z)
 
     band_losses(spy, TASK, BANDS, PIXELS, LABELS, batch_size=20)
-    assert torch.cat([context for _, context in seen]).equal(LABELS.repeat(3))
+    assert torch.cat([ids for _, ids in seen]).equal(LABELS.repeat(3))
     for b in range(3):
         sigma = torch.cat([sigma for sigma, _ in seen[3 * b : 3 * b + 3]])
         lower, upper = BANDS.band(b)
@@ -48,7 +49,7 @@ def test_labels_reach_the_denoiser_undropped_and_levels_stay_in_the_band() -> No
 
 
 def test_the_same_noise_for_everyone_who_asks_with_a_seed() -> None:
-    def shrink(z: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def shrink(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         return 0.5 * z
 
     once = band_losses(shrink, TASK, BANDS, PIXELS, LABELS)

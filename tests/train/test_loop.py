@@ -69,9 +69,9 @@ def test_draws_of_a_step_stay_in_the_training_band(tmp_path: Path, monkeypatch: 
     seen: dict[int | None, list[float]] = {}
     loss = type(run.task).loss
 
-    def spy(self, denoiser, noised, images, labels):  # type: ignore[no-untyped-def]
+    def spy(self, denoiser, noised, targets, condition):  # type: ignore[no-untyped-def]
         seen.setdefault(noised.block, []).extend(noised.sigma.tolist())
-        return loss(self, denoiser, noised, images, labels)
+        return loss(self, denoiser, noised, targets, condition)
 
     monkeypatch.setattr(type(run.task), "loss", spy)
     list(round_robin(run, plan_budget(run.plan)))
@@ -88,9 +88,9 @@ def test_every_step_of_every_job_has_random_numbers_of_its_own(tmp_path: Path, m
 
     draw = ImageGeneration.draw
 
-    def spy(task, images, labels, sigma, block, generator):  # type: ignore[no-untyped-def]
+    def spy(task, samples, sigma, block, generator):  # type: ignore[no-untyped-def]
         seeds.append(generator.initial_seed())
-        return draw(task, images, labels, sigma, block, generator)
+        return draw(task, samples, sigma, block, generator)
 
     monkeypatch.setattr(ImageGeneration, "draw", spy)
     list(round_robin(run, plan_budget(run.plan)))

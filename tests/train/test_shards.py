@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import tiny_plan, tiny_run
 
+from oneblock.condition import ClassIds
 from oneblock.plan import read_plan
 from oneblock.presets import blockwise, plan_budget
 from oneblock.train.checkpoint import CheckpointError, checkpoints, load_checkpoint
@@ -28,7 +29,7 @@ def answers(directory: Path, resident: int | None = None) -> torch.Tensor:
     denoiser = open_denoiser(directory, blockwise(plan), CPU, resident)
     z = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return denoiser(z, torch.tensor([5.0, 0.05, 1.0, 0.01]), torch.arange(4))
+        return denoiser(z, torch.tensor([5.0, 0.05, 1.0, 0.01]), ClassIds(torch.arange(4)))
 
 
 def test_shards_are_the_blocks_and_the_index_names_them(run: Path) -> None:

@@ -6,7 +6,8 @@ import torch
 from tiny import IMAGES, tiny_plan
 from torch import Tensor
 
-from oneblock.data import to_float
+from oneblock.condition import ClassIds
+from oneblock.data import Samples, to_float
 from oneblock.optim.adamw import AdamWKind
 from oneblock.plan import Plan
 from oneblock.presets import blockwise, image_task, plan_budget, plan_optimizer
@@ -41,7 +42,7 @@ def spec_of(learner: BlockLearner) -> JobSpec:
 
 
 def batch_of(learner: BlockLearner, pixels: Tensor, sigma: Tensor, seed: int = 0) -> Batch:
-    return image_task(tiny_plan()).draw(pixels, LABELS, sigma, spec_of(learner).block, seeded(seed))
+    return image_task(tiny_plan()).draw(Samples(pixels, LABELS), sigma, spec_of(learner).block, seeded(seed))
 
 
 def step_of(learner: BlockLearner, pixels: Tensor = PIXELS, sigma: Tensor = SIGMA, seed: int = 0) -> StepReport:
@@ -63,7 +64,7 @@ def test_one_block_is_ordinary_training_of_the_same_denoiser() -> None:
         generator = seeded(step)
         noise = torch.randn(PIXELS.shape, generator=generator).double()
         labels = torch.where(torch.rand(8, generator=generator) < 0.1, 3, LABELS)
-        error = network(pixels + sigma.view(-1, 1, 1, 1) * noise, sigma, labels) - pixels
+        error = network(pixels + sigma.view(-1, 1, 1, 1) * noise, sigma, ClassIds(labels)) - pixels
         loss = ((4 + 1 / sigma**2) * error.square().mean((1, 2, 3))).mean()
         adamw.zero_grad()
         loss.backward()
@@ -108,7 +109,7 @@ def test_micro_batches_add_up_to_the_batch() -> None:
             for p in learner.weights.values():
                 p.add_(0.1)
         task = Shifted(plan.precondition, num_classes=3)
-        batch = task.draw(PIXELS.double(), LABELS, SIGMA.double(), 0, seeded())
+        batch = task.draw(Samples(PIXELS.double(), LABELS), SIGMA.double(), 0, seeded())
         loss, _ = gradients([learner], block_losses(learner, task, batch), 8)
         assert loss.weighted.shape == (8,)
         grads.append({name: p.grad.clone() for name, p in learner.weights.items()})

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
 from oneblock.cli import console
+from oneblock.condition import Frames
 from oneblock.data import ImageSet, to_float
 from oneblock.metrics import accuracy, expected_calibration_error, negative_log_likelihood
 from oneblock.plan import Plan
@@ -56,12 +57,12 @@ class LabelOptions:
 
     def answer(self, plan: Plan, denoiser: DenoiserLike, images: Tensor) -> Answer:
         """Classify ``images`` (n, c, h, w), some at a time."""
-        table, levels = label_table(plan), self.levels(plan)
+        table, levels = label_table(plan).to(images), self.levels(plan)
         parts = [
             classify(
                 denoiser,
                 table,
-                part,
+                Frames(part),
                 levels,
                 self.path,
                 self.pool_of(plan),

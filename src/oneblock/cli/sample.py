@@ -105,9 +105,10 @@ def sample_images(
         grid = equal_mass_grid(plan.partition, options.steps)
     else:
         grid = karras_grid(law.low, law.high, options.steps)
-    guided = ClassifierFree(denoiser, image_task(plan).null_label, options.guidance, options.guidance_interval)
+    guided = ClassifierFree(denoiser, options.guidance, options.guidance_interval)
     sampler = SAMPLERS[options.sampler]
     began = time.perf_counter()
     batch = len(labels) if options.resident == 1 else 500
-    samples = generate(guided, sampler, grid, labels, image_shape(plan), options.sample_seed, min(batch, 2000))
+    told = image_task(plan).condition(labels)
+    samples = generate(guided, sampler, grid, told, image_shape(plan), options.sample_seed, min(batch, 2000))
     return to_uint8(codec.decode(samples.float().cpu())), time.perf_counter() - began

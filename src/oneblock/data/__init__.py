@@ -4,7 +4,7 @@ from .augment import Augment, Augmentation
 from .encoded import Codec, EncodedSource, Pixels
 from .errors import MissingExtraError
 from .hub import HubSource
-from .memory import Batches
+from .memory import Batches, Samples
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
 from .synthetic import synthetic_images
 from .text import open_text, read_texts
@@ -26,6 +26,7 @@ __all__ = [
     "MemorySource",
     "MissingExtraError",
     "Pixels",
+    "Samples",
     "Source",
     "TextBatches",
     "TokenFile",

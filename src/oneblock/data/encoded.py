@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .imageset import ImageSet
-from .memory import Source
+from .memory import Samples, Source
 
 
 class Codec(Protocol):
@@ -59,9 +59,9 @@ class EncodedSource:
     def classes(self) -> tuple[str, ...]:
         return self.images.classes
 
-    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
         images, labels = self.images.batch(step, batch_size, seed)
-        return self.codec.encode(images), labels
+        return Samples(self.codec.encode(images), labels)
 
     def first(self, count: int | None = None) -> ImageSet:
         return self.images.first(count)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .errors import MissingExtraError
 from .imageset import ImageSet, Split, check_channels, check_size
-from .memory import check_position, epoch_seed
+from .memory import Samples, check_position, epoch_seed
 from .pixels import DEFAULT_SIZE, choose_channels, require_pillow, to_pixels
 from .transforms import to_float
 
@@ -108,7 +108,7 @@ class HubSource:
     def classes(self) -> tuple[str, ...]:
         return self._columns.classes
 
-    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
         check_position(step, batch_size)
         start = step * batch_size
         # taken out while in use: a failure half-way through the batch must not leave a position that looks valid
@@ -117,7 +117,7 @@ class HubSource:
             rows = self._rows_from(seed, start)
         images, labels = self._convert(itertools.islice(rows, batch_size))
         self._open[seed] = (start + batch_size, rows)
-        return to_float(images), labels
+        return Samples(to_float(images), labels)
 
     def first(self, count: int | None = None) -> ImageSet:
         """The first ``count`` rows of the stream (None: all of it), in memory."""

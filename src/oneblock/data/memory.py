@@ -9,7 +9,7 @@ set.
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,11 +18,18 @@ from .imageset import ImageSet
 from .transforms import to_float
 
 
-class Batches(Protocol):
-    """Training samples with labels, addressed by their step."""
+class Samples(NamedTuple):
+    """Training samples: values (n, ...), and labels int64 (n,), or None where the data have none."""
 
-    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
-        """The samples (n, ...) of one step and their labels int64 (n,); depends on nothing but the arguments."""
+    values: Tensor
+    labels: Tensor | None
+
+
+class Batches(Protocol):
+    """Training samples addressed by their step."""
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
+        """The n samples of one step; depends on nothing but the arguments."""
 
 
 class Source(Batches, Protocol):
@@ -34,13 +41,13 @@ class Source(Batches, Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
+        """(c, h, w) of one image."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """One name per label."""
 
-    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
         """The batch of one step; depends on nothing but the arguments.
 
         Args:
@@ -49,7 +56,7 @@ class Source(Batches, Protocol):
             seed: names the order of the samples.
 
         Returns:
-            Images float32 (n, C, H, W) in [-1, 1] and labels int64 (n,).
+            Images float32 (n, c, h, w) in [-1, 1] and their labels.
 
         Raises:
             ValueError: ``step`` is negative or ``batch_size`` is below 1.
@@ -82,9 +89,9 @@ class MemorySource:
     def classes(self) -> tuple[str, ...]:
         return self.images.classes
 
-    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
         chosen = self.indices(step, batch_size, seed)
-        return to_float(self.images.images[chosen]), self.images.labels[chosen]
+        return Samples(to_float(self.images.images[chosen]), self.images.labels[chosen])
 
     def first(self, count: int | None = None) -> ImageSet:
         return self.images if count is None else self.images.first(count)

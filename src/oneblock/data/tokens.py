@@ -27,7 +27,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from .memory import check_position, epoch_seed
+from .memory import Samples, check_position, epoch_seed
 from .vocabulary import Vocabulary, VocabularyValue, vocabulary_from_dict
 
 FORMAT = 1
@@ -328,13 +328,12 @@ class TokenSource:
 
 @dataclass(frozen=True)
 class TextBatches:
-    """A ``Batches`` over the windows of a ``TokenSource``; text has no labels, they are 0."""
+    """A ``Batches`` over the windows of a ``TokenSource``; text has no labels."""
 
     source: TokenSource
 
-    def batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
-        tokens = self.source.batch(step, batch_size, seed)
-        return tokens, torch.zeros(len(tokens), dtype=torch.int64)
+    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
+        return Samples(self.source.batch(step, batch_size, seed), None)
 
 
 def _whole(file: TokenFile) -> tuple[Tensor, Tensor]:

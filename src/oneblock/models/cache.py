@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from oneblock.models.gpt import GPT, Condition, Stem
+from oneblock.models.gpt import GPT, Modulation, Stem
 from oneblock.models.recurrent import RecurrentDepth
 from oneblock.ops import full
 
@@ -116,7 +116,7 @@ def _run(
     """One place (n, 1, d) through ``layers``, which see the places that their ``stores`` keep."""
     by = stem.turns(torch.tensor([position], device=h.device))
     for layer, store in zip(layers, stores, strict=True):
-        h = layer(h, Condition(by, store.keeping if keep else store.seeing, 1))
+        h = layer(h, Modulation(by, store.keeping if keep else store.seeing, 1))
     return h
 
 

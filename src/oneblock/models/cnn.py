@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oneblock.backbone import forward
+from oneblock.condition import Condition, Frames, told
 from oneblock.models.layers import NoiseEmbedder
 
 POOLINGS = 3
@@ -58,7 +60,7 @@ class CNNConfig:
                 raise ValueError(f"{name}={getattr(self, name)} leaves nothing to compute with; use 1 or more")
 
 
-class Condition(NamedTuple):
+class Modulation(NamedTuple):
     """What layers know besides h: images (n, c, h, w), and embeddings of the noisy label and, if levels are looked at,
     of the noise level, side by side (n, d or 2 d)."""
 
@@ -80,13 +82,9 @@ class NoisyCNN(nn.Module):
         self.layers = nn.ModuleDict({str(i): Network(config) for i in built})
         self.head = Head(config)
 
-    def forward(self, z: Tensor, noise: Tensor, images: Tensor) -> Tensor:
-        """Noisy labels (n, label_width), noise conditioning (n,), images (n, c, h, w) -> logits (n, k)."""
-        h, condition = self.stem(z, noise, images)
-        for layer in self.layers.values():
-            h = layer(h, condition)
-        out: Tensor = self.head(h, condition)
-        return out
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        """Noisy labels (n, label_width), noise conditioning (n,), ``Frames`` (n, c, h, w) -> logits (n, k)."""
+        return forward(self, z, noise, condition)
 
 
 class Stem(nn.Module):
@@ -100,13 +98,13 @@ class Stem(nn.Module):
         self.norm_a, self.norm_b = nn.LayerNorm(d), nn.LayerNorm(d)
         self.noise = NoiseEmbedder(d) if config.levels else None
 
-    def forward(self, z: Tensor, noise: Tensor, images: Tensor) -> tuple[Tensor, Condition]:
-        """(n, label_width), (n,), (n, c, h, w) -> h of zeros (n, d), condition."""
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Modulation]:
+        """(n, label_width), (n,), ``Frames`` (n, c, h, w) -> h of zeros (n, d), modulation."""
         label = F.relu(self.norm_a(self.first(z)))
         label = label + self.norm_b(self.second(label))
         if self.noise is not None:
             label = torch.cat([label, self.noise(noise)], dim=-1)
-        return z.new_zeros(len(z), self.width), Condition(images, label)
+        return z.new_zeros(len(z), self.width), Modulation(told(condition, Frames).values, label)
 
 
 class Network(nn.Module):
@@ -122,13 +120,13 @@ class Network(nn.Module):
         self.mix_a, self.mix_b = nn.Linear((3 if config.levels else 2) * d, d), nn.Linear(d, d)
         self.norm, self.norm_a, self.norm_b = nn.LayerNorm(d), nn.LayerNorm(d), nn.LayerNorm(d)
 
-    def forward(self, h: Tensor, condition: Condition) -> Tensor:
-        """(n, d), condition -> (n, d)."""
-        x = condition.images
+    def forward(self, h: Tensor, modulation: Modulation) -> Tensor:
+        """(n, d), modulation -> (n, d)."""
+        x = modulation.images
         for convolution in self.convolutions:
             x = F.max_pool2d(F.relu(convolution(x)), 2)
         image = self.norm(self.embed(x.flatten(1)))
-        u = F.relu(self.norm_a(self.mix_a(torch.cat([image, condition.label], dim=-1))))
+        u = F.relu(self.norm_a(self.mix_a(torch.cat([image, modulation.label], dim=-1))))
         out: Tensor = h + F.relu(self.norm_b(self.mix_b(u)))
         return out
 
@@ -142,7 +140,7 @@ class Head(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, h: Tensor, condition: Condition) -> Tensor:
-        """(n, d), condition -> logits (n, k)."""
+    def forward(self, h: Tensor, modulation: Modulation) -> Tensor:
+        """(n, d), modulation -> logits (n, k)."""
         out: Tensor = self.out(h)
         return out

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from oneblock.backbone import forward
+from oneblock.condition import ClassIds, Condition, told
 from oneblock.models.layers import LayerConfig, ModulatedLayer, NoiseEmbedder, check_positions, positions_2d
 
 
@@ -60,20 +62,16 @@ class DiT(nn.Module):
         self.layers = nn.ModuleDict({str(i): ModulatedLayer(config.layer) for i in built})
         self.head = Head(config)
 
-    def forward(self, z: Tensor, noise: Tensor, labels: Tensor) -> Tensor:
-        """(n, c, h, w), noise conditioning (n,), labels (n,) -> prediction (n, c, h, w)."""
-        h, condition = self.stem(z, noise, labels)
-        for layer in self.layers.values():
-            h = layer(h, condition)
-        out: Tensor = self.head(h, condition)
-        return out
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        """(n, c, h, w), noise conditioning (n,), ``ClassIds`` -> prediction (n, c, h, w)."""
+        return forward(self, z, noise, condition)
 
 
 class Stem(nn.Module):
-    """Patches, positions, and the condition vector of noise level and class.
+    """Patches, positions, and the modulation by noise level and class.
 
     Noise level and class start with about unit variance each. The paper's 0.02 leaves the modulations, which are linear
-    in the condition and start at zero, next to nothing to work with; narrow networks then learn their class late
+    in it and start at zero, next to nothing to work with; narrow networks then learn their class late
     (docs/log.md has the numbers).
     """
 
@@ -90,10 +88,11 @@ class Stem(nn.Module):
         nn.init.zeros_(self.embed.bias)
         nn.init.normal_(self.label.weight)
 
-    def forward(self, z: Tensor, noise: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, c, h, w), (n,), (n,) -> tokens (n, t, d), condition (n, d)."""
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """(n, c, h, w), (n,), ``ClassIds`` -> tokens (n, t, d), modulation (n, d)."""
+        ids = told(condition, ClassIds).ids
         patches = rearrange(z, "n c (h p) (w q) -> n (h w) (c p q)", p=self.patch, q=self.patch)
-        return self.embed(patches) + self.positions, self.noise(noise) + self.label(labels)
+        return self.embed(patches) + self.positions, self.noise(noise) + self.label(ids)
 
 
 class Head(nn.Module):
@@ -110,9 +109,9 @@ class Head(nn.Module):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        """Tokens (n, t, d), condition (n, d) -> (n, c, h, w)."""
-        shift, scale = self.modulation(F.silu(condition))[:, None].chunk(2, dim=-1)
+    def forward(self, h: Tensor, modulation: Tensor) -> Tensor:
+        """Tokens (n, t, d), modulation (n, d) -> (n, c, h, w)."""
+        shift, scale = self.modulation(F.silu(modulation))[:, None].chunk(2, dim=-1)
         patches = self.out(self.norm(h) * (1 + scale) + shift)
         p = self.patch
         return rearrange(patches, "n (h w) (c p q) -> n c (h p) (w q)", h=self.side, p=p, q=p)

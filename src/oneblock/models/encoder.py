@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from oneblock.backbone import forward
+from oneblock.condition import Condition
 from oneblock.models.layers import NoiseEmbedder
 from oneblock.models.rotary import RotaryConfig, RotaryLayer, Rotation, rotation, usual_hidden
 
@@ -53,7 +55,7 @@ class EncoderConfig:
         )
 
 
-class Condition(NamedTuple):
+class Modulation(NamedTuple):
     """What layers and head know besides the tokens: the noise level (n, d) embedded, and the turns of the positions."""
 
     level: Tensor
@@ -74,13 +76,9 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleDict({str(i): Layer(config.layer) for i in built})
         self.head = Head(config)
 
-    def forward(self, tokens: Tensor, noise: Tensor, context: Tensor) -> Tensor:
-        """Masked tokens (n, t), noise conditioning (n,); ``context`` is not looked at -> logits (n, t, v)."""
-        h, condition = self.stem(tokens, noise, context)
-        for layer in self.layers.values():
-            h = layer(h, condition)
-        out: Tensor = self.head(h, condition)
-        return out
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        """Masked tokens (n, t), noise conditioning (n,); the condition is not looked at -> logits (n, t, v)."""
+        return forward(self, z, noise, condition)
 
 
 class Stem(nn.Module):
@@ -93,22 +91,22 @@ class Stem(nn.Module):
         self.noise = NoiseEmbedder(config.width)
         nn.init.normal_(self.embed.weight, std=1.0)
 
-    def forward(self, tokens: Tensor, noise: Tensor, context: Tensor) -> tuple[Tensor, Condition]:
-        """(n, t), (n,) -> tokens (n, t, d), condition."""
-        length = tokens.shape[1]
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Modulation]:
+        """(n, t), (n,) -> tokens (n, t, d), modulation."""
+        length = z.shape[1]
         if length > self.config.context:
             raise ValueError(
                 f"the sequence has {length} tokens, the network was made for {self.config.context}; cut it"
             )
-        by = rotation(torch.arange(length, device=tokens.device), self.config.width // self.config.heads)
-        return self.embed(tokens), Condition(self.noise(noise), by)
+        by = rotation(torch.arange(length, device=z.device), self.config.width // self.config.heads)
+        return self.embed(z), Modulation(self.noise(noise), by)
 
 
 class Layer(RotaryLayer):
     """A layer in which every token sees every other."""
 
-    def forward(self, h: Tensor, condition: Condition) -> Tensor:  # type: ignore[override]
-        return super().forward(h, condition.by, level=condition.level)
+    def forward(self, h: Tensor, modulation: Modulation) -> Tensor:  # type: ignore[override]
+        return super().forward(h, modulation.by, level=modulation.level)
 
 
 class Head(nn.Module):
@@ -124,8 +122,8 @@ class Head(nn.Module):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, h: Tensor, condition: Condition) -> Tensor:
+    def forward(self, h: Tensor, modulation: Modulation) -> Tensor:
         """Tokens (n, t, d) -> logits (n, t, v)."""
-        shift, scale = self.modulation(nn.functional.silu(condition.level))[:, None].chunk(2, dim=-1)
+        shift, scale = self.modulation(nn.functional.silu(modulation.level))[:, None].chunk(2, dim=-1)
         out: Tensor = self.out(self.norm(h) * (1 + scale) + shift)
         return out

@@ -23,6 +23,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from oneblock.backbone import forward, through
+from oneblock.condition import Condition, Tokens, told
 from oneblock.models.layers import NoiseEmbedder
 from oneblock.models.rotary import RotaryConfig, RotaryLayer, Rotation, rotation, usual_hidden
 from oneblock.ops import Attend, causal, two_streams
@@ -69,7 +71,7 @@ class GPTConfig:
         return RotaryConfig(width=self.width, heads=self.heads, kv_heads=kv_heads, hidden=usual_hidden(self.width))
 
 
-class Condition(NamedTuple):
+class Modulation(NamedTuple):
     """What layers and head know besides the tokens: the turns of their positions, who sees whom, and how many places
     are answered."""
 
@@ -79,10 +81,10 @@ class Condition(NamedTuple):
 
 
 class Layer(RotaryLayer):
-    """A layer that takes what it must know from its condition."""
+    """A layer that takes what it must know from the modulation."""
 
-    def forward(self, h: Tensor, condition: Condition) -> Tensor:  # type: ignore[override]
-        return super().forward(h, condition.by, condition.attend)
+    def forward(self, h: Tensor, modulation: Modulation) -> Tensor:  # type: ignore[override]
+        return super().forward(h, modulation.by, modulation.attend)
 
 
 class GPT(nn.Module):
@@ -99,13 +101,9 @@ class GPT(nn.Module):
         self.layers = nn.ModuleDict({str(i): Layer(config.layer) for i in built})
         self.head = Head(config)
 
-    def forward(self, z: Tensor, noise: Tensor, context: Tensor) -> Tensor:
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         """See ``Stem.forward`` -> logits (n, t, v) of the token at every place."""
-        h, condition = self.stem(z, noise, context)
-        for layer in self.layers.values():
-            h = layer(h, condition)
-        out: Tensor = self.head(h, condition)
-        return out
+        return forward(self, z, noise, condition)
 
     def stack(self) -> list[Layer]:
         """The layers that come after the prelude, in order."""
@@ -126,16 +124,19 @@ class Stem(nn.Module):
         self.noise = NoiseEmbedder(config.width) if noisy else None
         nn.init.normal_(self.embed.weight, std=1.0)
 
-    def forward(self, z: Tensor, noise: Tensor, context: Tensor) -> tuple[Tensor, Condition]:
-        """Noisy targets, their noise conditioning (n,), clean tokens (n, t) -> tokens, condition.
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Modulation]:
+        """Noisy targets, their noise conditioning (n,), clean ``Tokens`` (n, t) -> tokens, modulation.
 
         Args:
             z: (n, t, k). With one stream also (n, 2 t, k): first what the places that are read carry, then what the
                 places carry that are asked; t answers.
         """
-        t = context.shape[1]
+        text = told(condition, Tokens)
+        if text.mask is not None:
+            raise ValueError("the tokens have a mask; this network reads them all: give Tokens(values) without one")
+        t = text.values.shape[1]
         self.check_length(t)
-        e = self.read(self.inputs(context))
+        e = self.read(self.inputs(text.values))
         streams, attend = 1, causal
         if self.noisy is not None:
             targets = self.target(z, noise)
@@ -145,18 +146,18 @@ class Stem(nn.Module):
                 e = torch.cat([e, e], dim=1) + targets if z.shape[1] > t else e + targets
             if e.shape[1] > t:
                 streams, attend = 2, two_streams
-        return e, Condition(self.turns(torch.arange(t, device=e.device).repeat(streams)), attend, t)
+        return e, Modulation(self.turns(torch.arange(t, device=e.device).repeat(streams)), attend, t)
 
     def check_length(self, length: int) -> None:
         if length > self.config.context:
             raise ValueError(f"the text has {length} tokens, the network was made for {self.config.context}; cut it")
 
-    def inputs(self, context: Tensor) -> Tensor:
-        """The tokens that the clean stream reads: the text itself, or, where a place answers for the next token, the
-        text after its start."""
+    def inputs(self, tokens: Tensor) -> Tensor:
+        """What the clean stream reads of a text (n, t): its tokens, or, where a place answers for the next token, its
+        start and all but the last."""
         if self.config.streams == "two":
-            return context
-        return torch.cat([self.start(len(context), context.device), context[:, :-1]], dim=1)
+            return tokens
+        return torch.cat([self.start(len(tokens), tokens.device), tokens[:, :-1]], dim=1)
 
     def start(self, count: int, device: torch.device) -> Tensor:
         return torch.full((count, 1), self.config.vocabulary, device=device)
@@ -166,7 +167,7 @@ class Stem(nn.Module):
         e: Tensor = self.embed(tokens)
         by = self.turns(torch.arange(tokens.shape[1], device=tokens.device))
         for layer in self.prelude:
-            e = layer(e, Condition(by, causal, tokens.shape[1]))
+            e = layer(e, Modulation(by, causal, tokens.shape[1]))
         return e
 
     def target(self, z: Tensor, noise: Tensor) -> Tensor:
@@ -190,11 +191,9 @@ class Head(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, h: Tensor, condition: Condition) -> Tensor:
+    def forward(self, h: Tensor, modulation: Modulation) -> Tensor:
         """Tokens -> logits (n, t, v) of the places that are asked, the last t."""
-        for layer in self.coda:
-            h = layer(h, condition)
-        return self.answer(h[:, -condition.length :])
+        return self.answer(through(self.coda, h, modulation)[:, -modulation.length :])
 
     def answer(self, h: Tensor) -> Tensor:
         """(n, t, d) -> logits (n, t, v)."""

@@ -91,10 +91,10 @@ class ModulatedLayer(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        """Tokens (n, t, d), condition (n, d) -> tokens (n, t, d)."""
-        modulation = self.modulation(F.silu(condition))[:, None]
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
+    def forward(self, h: Tensor, modulation: Tensor) -> Tensor:
+        """Tokens (n, t, d), modulation (n, d) -> tokens (n, t, d)."""
+        parts = self.modulation(F.silu(modulation))[:, None]
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts.chunk(6, dim=-1)
         h = h + gate_a * self.attention(self.norm(h) * (1 + scale_a) + shift_a)
         u = self.up(self.norm(h) * (1 + scale_m) + shift_m)
         out: Tensor = h + gate_m * self.down(F.gelu(u, approximate="tanh"))

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from oneblock.models.gpt import GPT, Condition, GPTConfig
+from oneblock.backbone import through
+from oneblock.condition import Tokens
+from oneblock.models.gpt import GPT, GPTConfig, Modulation
 
 
 class RecurrentDepth(nn.Module):
@@ -34,33 +36,30 @@ class RecurrentDepth(nn.Module):
     def forward(self, tokens: Tensor, iterations: int, back: int, generator: torch.Generator) -> Tensor:
         """Tokens (n, t) -> logits (n, t, v) of the token at every place, after ``iterations``; gradients go through the
         last ``back`` of them, and through the prelude."""
-        state, e, condition = self.start(tokens, generator)
+        state, e, modulation = self.start(tokens, generator)
         with torch.no_grad():
             for _ in range(max(0, iterations - back)):
-                state = self.step(state, e, condition)
+                state = self.step(state, e, modulation)
         for _ in range(min(iterations, back)):
-            state = self.step(state, e, condition)
-        out: Tensor = self.gpt.head(state, condition)
+            state = self.step(state, e, modulation)
+        out: Tensor = self.gpt.head(state, modulation)
         return out
 
     def answers(self, tokens: Tensor, iterations: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Logits (n, t, v) after every iteration."""
-        state, e, condition = self.start(tokens, generator)
+        state, e, modulation = self.start(tokens, generator)
         for _ in range(iterations):
-            state = self.step(state, e, condition)
-            yield self.gpt.head(state, condition)
+            state = self.step(state, e, modulation)
+            yield self.gpt.head(state, modulation)
 
-    def start(self, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Condition]:
-        """The first state, standard normal (n, t, d); what the prelude read, (n, t, d); and the layers' condition."""
-        e, condition = self.gpt.stem(tokens, tokens[:, 0], tokens)
-        return torch.randn(e.shape, generator=generator).to(e), e, condition
+    def start(self, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Modulation]:
+        """The first state, standard normal (n, t, d); what the prelude read, (n, t, d); and the modulation."""
+        e, modulation = self.gpt.stem(tokens, tokens[:, 0], Tokens(tokens))
+        return torch.randn(e.shape, generator=generator).to(e), e, modulation
 
-    def step(self, state: Tensor, e: Tensor, condition: Condition) -> Tensor:
+    def step(self, state: Tensor, e: Tensor, modulation: Modulation) -> Tensor:
         """One iteration."""
-        h = self.joined(state, e)
-        for layer in self.gpt.layers.values():
-            h = layer(h, condition)
-        out: Tensor = self.norm(h)
+        out: Tensor = self.norm(through(self.gpt.layers.values(), self.joined(state, e), modulation))
         return out
 
     def joined(self, state: Tensor, e: Tensor) -> Tensor:

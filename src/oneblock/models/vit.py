@@ -14,6 +14,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from oneblock.backbone import forward
+from oneblock.condition import Condition, Frames, told
 from oneblock.models.layers import (
     Layer,
     LayerConfig,
@@ -77,7 +79,7 @@ class ViTConfig:
         return LayerConfig(width=self.width, heads=self.heads, mlp_ratio=self.mlp_ratio)
 
 
-class Condition(NamedTuple):
+class Modulation(NamedTuple):
     """What layers and head know besides the tokens: the noise level (n, d) embedded, the noisy label (n, label_width)
     as it came in, and the noise conditioning (n,)."""
 
@@ -101,27 +103,23 @@ class ViT(nn.Module):
         self.layers = nn.ModuleDict({str(i): kind(config.layer) for i in built})
         self.head = Head(config)
 
-    def forward(self, z: Tensor, noise: Tensor, images: Tensor) -> Tensor:
-        """Noisy labels (n, label_width), noise conditioning (n,), images (n, c, h, w) -> logits (n, k)."""
-        h, condition = self.stem(z, noise, images)
-        for layer in self.layers.values():
-            h = layer(h, condition)
-        out: Tensor = self.head(h, condition)
-        return out
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        """Noisy labels (n, label_width), noise conditioning (n,), ``Frames`` (n, c, h, w) -> logits (n, k)."""
+        return forward(self, z, noise, condition)
 
 
 class TokenLayer(Layer):
     """A plain layer: all there is to know stands in the tokens."""
 
-    def forward(self, h: Tensor, condition: Condition) -> Tensor:  # type: ignore[override]
+    def forward(self, h: Tensor, modulation: Modulation) -> Tensor:  # type: ignore[override]
         return super().forward(h)
 
 
 class LevelLayer(ModulatedLayer):
     """A layer modulated by the noise level."""
 
-    def forward(self, h: Tensor, condition: Condition) -> Tensor:  # type: ignore[override]
-        return super().forward(h, condition.level)
+    def forward(self, h: Tensor, modulation: Modulation) -> Tensor:  # type: ignore[override]
+        return super().forward(h, modulation.level)
 
 
 class Stem(nn.Module):
@@ -144,17 +142,18 @@ class Stem(nn.Module):
             self.label = nn.Linear(config.label_width, d)
             self.noise = NoiseEmbedder(d)
 
-    def forward(self, z: Tensor, noise: Tensor, images: Tensor) -> tuple[Tensor, Condition]:
-        """(n, label_width), (n,), (n, c, h, w) -> tokens (n, t, d), condition."""
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Modulation]:
+        """(n, label_width), (n,), ``Frames`` (n, c, h, w) -> tokens (n, t, d), modulation."""
+        images = told(condition, Frames).values
         p = self.config.patch
         patches = self.embed(rearrange(images, "n c (h p) (w q) -> n (h w) (c p q)", p=p, q=p)) + self.positions
         if self.config.noisy_token == "none":
-            return torch.cat([self._class(patches), patches], dim=1), Condition(noise, z, noise)
+            return torch.cat([self._class(patches), patches], dim=1), Modulation(noise, z, noise)
         level = self.noise(noise)
         label = self.label(z)
         token = (label if self.config.modulated else label + level)[:, None]
         parts = [token, patches] if self.config.noisy_token == "class" else [self._class(patches), patches, token]
-        return torch.cat(parts, dim=1), Condition(level, z, noise)
+        return torch.cat(parts, dim=1), Modulation(level, z, noise)
 
     def _class(self, patches: Tensor) -> Tensor:
         return self.class_token.to(patches.dtype).expand(len(patches), 1, -1)
@@ -175,15 +174,15 @@ class Head(nn.Module):
                 nn.init.zeros_(linear.weight)
                 nn.init.zeros_(linear.bias)
 
-    def forward(self, h: Tensor, condition: Condition) -> Tensor:
-        """Tokens (n, t, d), condition -> logits (n, k)."""
+    def forward(self, h: Tensor, modulation: Modulation) -> Tensor:
+        """Tokens (n, t, d), modulation -> logits (n, k)."""
         token = self.norm(h[:, 0])
         if self.skip is not None:
-            sigma = torch.exp(4.0 * condition.noise)[:, None]  # c_noise undone
-            z = condition.z / self.skip.c_in(sigma)
+            sigma = torch.exp(4.0 * modulation.noise)[:, None]  # c_noise undone
+            z = modulation.z / self.skip.c_in(sigma)
             token = self.skip.c_skip(sigma) * z + self.skip.c_out(sigma) * token
         if self.modulation is not None:
-            shift, scale = self.modulation(nn.functional.silu(condition.level)).chunk(2, dim=-1)
+            shift, scale = self.modulation(nn.functional.silu(modulation.level)).chunk(2, dim=-1)
             token = token * (1 + scale) + shift
         out: Tensor = self.out(token)
         return out

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, Denoiser
+from oneblock.condition import Tokens
 from oneblock.data import Vocabulary
 from oneblock.models.cache import Cache
 from oneblock.models.gpt import GPT, GPTConfig, Streams
@@ -178,4 +179,4 @@ def empty_causal(plan: Plan, count: int, block: int | None) -> Batch:
     """A batch of ``count`` windows without content."""
     tokens = torch.zeros(count, gpt_config(plan).context, dtype=torch.long)
     z = torch.empty(*tokens.shape, cast(int, plan.recipe["table_width"]))
-    return Batch(Noised(z, torch.ones(count), block), tokens, tokens.clone())
+    return Batch(Noised(z, torch.ones(count), block), tokens, Tokens(tokens.clone()))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from oneblock.calibrate import entropy_law
+from oneblock.condition import Frames
 from oneblock.data import Augment, Augmentation
 from oneblock.models.vit import NoisyToken, ViTConfig
 from oneblock.noise import LogNormal, Tabulated
@@ -234,4 +235,4 @@ def label_augment(plan: Plan) -> Augment | None:
 def empty_labels(plan: Plan, count: int, block: int | None) -> Batch:
     """A batch of ``count`` labelled images without content."""
     noised = Noised(torch.empty(count, cast(int, plan.recipe["table_width"])), torch.ones(count), block)
-    return Batch(noised, torch.zeros(count, dtype=torch.long), torch.empty(count, *image_shape(plan)))
+    return Batch(noised, torch.zeros(count, dtype=torch.long), Frames(torch.empty(count, *image_shape(plan))))

@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 
+from oneblock.condition import ClassIds
 from oneblock.data import Augment, random_flip
 from oneblock.models.dit import DiTConfig
 from oneblock.noise import LogNormal
@@ -80,4 +81,4 @@ def image_augment(plan: Plan) -> Augment | None:
 def empty_images(plan: Plan, count: int, block: int | None) -> Batch:
     """A batch of ``count`` images without content."""
     images, z = (torch.empty(count, *image_shape(plan)) for _ in range(2))
-    return Batch(Noised(z, torch.ones(count), block), images, torch.zeros(count, dtype=torch.long))
+    return Batch(Noised(z, torch.ones(count), block), images, ClassIds(torch.zeros(count, dtype=torch.long)))

@@ -72,7 +72,7 @@ def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False) -> DryRun:
     return DryRun(
         learner.module,
         learner.optimizer,
-        (batch.targets, batch.noised.z, batch.context, batch.noised.sigma, *learner.averages.values()),
+        (batch.targets, batch.noised.z, *batch.condition.tensors(), batch.noised.sigma, *learner.averages.values()),
         step,
     )
 

@@ -8,6 +8,7 @@ from typing import Literal, cast
 
 import torch
 
+from oneblock.condition import Nothing
 from oneblock.data import Vocabulary, vocabulary_from_dict
 from oneblock.models.encoder import EncoderConfig
 from oneblock.noise import CosineMask, LinearMask
@@ -97,4 +98,4 @@ def empty_masked_task(plan: Plan) -> MaskedText:
 def empty_masked(plan: Plan, count: int, block: int | None) -> Batch:
     """A batch of ``count`` windows without content."""
     tokens = torch.zeros(count, plan_length(plan), dtype=torch.long)
-    return Batch(Noised(tokens.clone(), torch.ones(count), block), tokens, tokens[:, :0])
+    return Batch(Noised(tokens.clone(), torch.ones(count), block), tokens, Nothing(count))

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from oneblock.blockwise import BuildBackbone
+from oneblock.backbone import BuildBackbone
 from oneblock.data import Augment
 from oneblock.models.cnn import NoisyCNN
 from oneblock.models.dit import DiT

@@ -167,6 +167,8 @@ def draw(
     With ``augment`` there may be several ``views`` of the batch, one after the other.
     """
     images, labels = source.batch(step, settings.batch_size, settings.derive_seed("data", part))
+    if labels is None:  # a text, of which nobody asks them
+        labels = torch.zeros(len(images), dtype=torch.int64)
     generator = torch.Generator().manual_seed(settings.derive_seed("noise", part, step))
     if augment is not None:
         images = torch.cat([augment(images, generator) for _ in range(views)])

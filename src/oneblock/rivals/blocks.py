@@ -7,16 +7,18 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from oneblock.models.vit import Condition, ViT, ViTConfig
+from oneblock import backbone
+from oneblock.condition import Condition, Frames, told
+from oneblock.models.vit import Modulation, ViT, ViTConfig
 from oneblock.rivals.base import seeded
 
 
 class Tokens(nn.Module):
     """The stem of a block whose input are tokens."""
 
-    def forward(self, z: Tensor, noise: Tensor, tokens: Tensor) -> tuple[Tensor, Condition]:
-        """(n, label_width), (n,), tokens (n, t, d) -> the same tokens, condition."""
-        return tokens, Condition(noise, z, noise)
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Modulation]:
+        """(n, label_width), (n,), tokens as ``Frames`` (n, t, d) -> the same tokens, modulation."""
+        return told(condition, Frames).values, Modulation(noise, z, noise)
 
 
 def vit_block(config: ViTConfig, layers: range, seed: int) -> ViT:
@@ -37,13 +39,10 @@ def check_plain(config: ViTConfig) -> None:
         )
 
 
-def hidden(block: ViT, x: Tensor) -> tuple[Tensor, Condition]:
-    """Images (n, c, h, w), or tokens (n, t, d) where the block has no stem -> its output tokens, condition."""
+def hidden(block: ViT, x: Tensor) -> tuple[Tensor, Modulation]:
+    """Images (n, c, h, w), or tokens (n, t, d) where the block has no stem -> its output tokens, modulation."""
     nothing = x.new_zeros(len(x))
-    h, condition = block.stem(nothing[:, None], nothing, x)
-    for layer in block.layers.values():
-        h = layer(h, condition)
-    return h, condition
+    return backbone.hidden(block, nothing[:, None], nothing, Frames(x))
 
 
 def logits(block: ViT, x: Tensor) -> Tensor:

@@ -67,8 +67,8 @@ class Greedy:
         x = images.to(next(self.blocks[0].parameters()).device)
         stages = []
         for block in self.blocks:
-            x, condition = hidden(block, x)
-            stages.append(block.head(x, condition).float().softmax(-1))
+            x, modulation = hidden(block, x)
+            stages.append(block.head(x, modulation).float().softmax(-1))
         return torch.stack(stages)
 
     def dry_runs(self, settings: RivalSettings) -> Sequence[Callable[[], DryRun]]:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oneblock.condition import Frames
 from oneblock.memory import DryRun
 from oneblock.models.cnn import CNNConfig, NoisyCNN
 from oneblock.rivals.base import Lesson, RivalSettings, seeded
@@ -201,4 +202,4 @@ class Inputs(NamedTuple):
 
 def predict(network: NoisyCNN, z: Tensor, time: Tensor, images: Tensor) -> Tensor:
     """Class probabilities (n, k) that a network gives for noisy labels (n, d) at times (n,) of ``images``."""
-    return network(z, time, images).float().softmax(-1)
+    return network(z, time, Frames(images)).float().softmax(-1)

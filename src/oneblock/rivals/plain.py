@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oneblock.condition import Frames
 from oneblock.data import Source
 from oneblock.memory import DryRun
 from oneblock.models.cnn import CNNConfig, NoisyCNN
@@ -80,7 +81,8 @@ class PlainCNN:
         return [Lesson([learner], partial(self._losses, learner, images, labels))]
 
     def _logits(self, network: NoisyCNN, images: Tensor) -> Tensor:
-        logits: Tensor = network(images.new_zeros(len(images), self.config.label_width), images[:, 0, 0, 0], images)
+        nothing = images.new_zeros(len(images), self.config.label_width)
+        logits: Tensor = network(nothing, images[:, 0, 0, 0], Frames(images))
         return logits
 
     def _losses(self, learner: Learner[NoisyCNN], images: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Samplers: functions of (denoiser, z, grid, context)."""
+"""Samplers: functions of (denoiser, z, grid, condition)."""
 
 from oneblock.sample.grids import equal_mass_grid, karras_grid
 from oneblock.sample.ode import SAMPLERS, Sampler, churn, dpm_solver_2m, euler, heun

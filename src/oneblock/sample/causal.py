@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.condition import Tokens
 from oneblock.sample.masked import pick
 
 TextPath = Literal["none", "mean", "euler", "redraw"]
@@ -101,7 +102,7 @@ def predict(
         shown = z
         if carried:
             shown = torch.cat([table[tokens] + level * _noise(z.shape, generator, z), z], dim=1)
-        log_p = denoiser(shown, z.new_full((len(z),), level), tokens).float().log_softmax(-1)
+        log_p = denoiser(shown, z.new_full((len(z),), level), Tokens(tokens)).float().log_softmax(-1)
         total, answer = calls.pooled(i, total, z, log_p, table)
         yield answer
         if i + 1 < len(calls.levels):

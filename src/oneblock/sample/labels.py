@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.condition import Condition
 
 LabelPath = Literal["euler", "mean"]
 Pool = Literal["last", "probabilities", "evidence"]
@@ -34,7 +35,7 @@ class Answer:
 def classify(
     denoiser: DenoiserLike,
     table: Tensor,
-    images: Tensor,
+    condition: Condition,
     levels: Sequence[float],
     path: LabelPath = "mean",
     pool: Pool = "last",
@@ -42,36 +43,37 @@ def classify(
     confident: float = 1.0,
     seed: int = 0,
 ) -> Answer:
-    """Classify ``images`` (n, c, h, w) with at most one call of ``denoiser``, which gives logits, at each level.
+    """Classify n samples with at most one call of ``denoiser``, which gives logits, at each level.
 
     Args:
-        table: (k, d), rows of the classes.
+        table: (k, d), rows of the classes; says device and precision of the noisy labels.
+        condition: what the denoiser is told of each sample, e.g. its image.
         levels: descending noise levels.
         path: from pure noise with Euler's steps, or over expected rows from the mean of all rows.
         pool: what the answer is made of: the last call; the mean probabilities of all calls; or ``"evidence"``, where
             what each call was told by z (``z . T_k / sigma^2``, Bayes' rule) is taken out of its logits and the rest,
             logits of ``p(y | x)``, is averaged.
-        draws: noisy paths for each image, whose probabilities are averaged; needs ``path="euler"`` when above 1.
-        confident: an image takes no further call once a class has this probability; its answer stays. 1 takes all.
+        draws: noisy paths for each sample, whose probabilities are averaged; needs ``path="euler"`` when above 1.
+        confident: a sample takes no further call once a class has this probability; its answer stays. 1 takes all.
         seed: of the noise.
     """
     if not levels or any(a <= b for a, b in pairwise(levels)):
         raise ValueError(f"levels={tuple(levels)} do not descend; give at least one level, the noisiest first")
     if draws < 1 or (draws > 1 and path != "euler"):
         raise ValueError(f"draws={draws} with path={path!r}: only noisy paths differ; use draws=1 or path='euler'")
-    table = table.to(images)
-    z = table.mean(0).expand(draws, len(images), -1).clone()
+    count = len(condition)
+    z = table.mean(0).expand(draws, count, -1).clone()
     if path == "euler":
         z = levels[0] * torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(z)
-    sums = images.new_zeros(draws, len(images), len(table))
-    answers = images.new_zeros(len(levels), len(images), len(table))
-    calls = torch.zeros(len(images), dtype=torch.long, device=images.device)
-    active = torch.arange(len(images), device=images.device)
+    sums = table.new_zeros(draws, count, len(table))
+    answers = table.new_zeros(len(levels), count, len(table))
+    calls = torch.zeros(count, dtype=torch.long, device=table.device)
+    active = torch.arange(count, device=table.device)
     for i, (level, after) in enumerate(zip(levels, [*levels[1:], 0.0], strict=True)):
         if not len(active):
             break
         seen = z[:, active]
-        logits = _call(denoiser, seen, level, images[active])
+        logits = _call(denoiser, seen, level, condition.take(active.repeat(draws)))
         sums[:, active] = _add(pool, sums[:, active], logits, seen @ table.mT / level**2)
         found = _answer(pool, sums[:, active], i + 1).mean(0)
         answers[i:, active] = found
@@ -84,12 +86,10 @@ def classify(
     return Answer(answers, calls)
 
 
-def _call(denoiser: DenoiserLike, z: Tensor, level: float, images: Tensor) -> Tensor:
-    """Logits (draws, n, k) at noisy labels (draws, n, d) of images (n, ...)."""
-    draws, count, _ = z.shape
-    repeated = images.expand(draws, *images.shape).flatten(0, 1)
-    logits = denoiser(z.flatten(0, 1), images.new_full((draws * count,), level), repeated)
-    return logits.unflatten(0, (draws, count))
+def _call(denoiser: DenoiserLike, z: Tensor, level: float, condition: Condition) -> Tensor:
+    """Logits (draws, n, k) at noisy labels (draws, n, d), told n samples ``draws`` times over."""
+    logits = denoiser(z.flatten(0, 1), z.new_full((len(condition),), level), condition)
+    return logits.unflatten(0, z.shape[:2])
 
 
 def _add(pool: Pool, sums: Tensor, logits: Tensor, evidence: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.condition import Nothing
 from oneblock.noise import NoiseLaw
 
 Reveal = Literal["ancestral", "confidence"]
@@ -41,7 +42,7 @@ def reveal(
     """The sequences after every step; the last has no mask.
 
     Args:
-        denoiser: masked tokens (n, t), times (n,), an empty context -> logits (n, t, v).
+        denoiser: masked tokens (n, t), times (n,), ``Nothing`` -> logits (n, t, v).
         tokens: (n, t); places that hold ``mask`` are filled, the others stay as they are.
         steps: calls of the denoiser.
         order: which places are revealed first.
@@ -54,7 +55,7 @@ def reveal(
     z = tokens.clone()
     for i in range(steps):
         hidden = z == mask
-        logits = denoiser(z, times[i].to(torch.float32).to(z.device).expand(len(z)), z[:, :0])
+        logits = denoiser(z, times[i].to(torch.float32).to(z.device).expand(len(z)), Nothing(len(z)))
         symbols, sure = pick(logits, temperature, top_p, generator)
         part = float((shares[i] - shares[i + 1]) / shares[i])
         if order == "ancestral":

@@ -1,7 +1,7 @@
 """Solvers of the probability-flow equation ``dz/dsigma = (z - D(z, sigma)) / sigma`` (EDM, Equations 1 and 3).
 
-Each sampler is a function ``(denoiser, z, grid, context, generator) -> z``; ``z`` enters at noise level ``grid[0]`` and
-leaves at ``grid[-1]``. Levels descend, so every step moves towards D. ``SAMPLERS`` declares the order of each; the
+Each sampler is a function ``(denoiser, z, grid, condition, generator) -> z``; ``z`` enters at noise level ``grid[0]``
+and leaves at ``grid[-1]``. Levels descend, so every step moves towards D. ``SAMPLERS`` declares the order of each; the
 tests measure it against an exact denoiser.
 """
 
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.condition import Condition
 
-SampleFunction = Callable[[DenoiserLike, Tensor, Tensor, Tensor, torch.Generator | None], Tensor]
+SampleFunction = Callable[[DenoiserLike, Tensor, Tensor, Condition, torch.Generator | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -36,43 +37,43 @@ def _levels(grid: Tensor) -> list[float]:
     return levels
 
 
-def _denoise(denoiser: DenoiserLike, z: Tensor, sigma: float, context: Tensor) -> Tensor:
-    return denoiser(z, torch.full((z.shape[0],), sigma, dtype=z.dtype, device=z.device), context)
+def _denoise(denoiser: DenoiserLike, z: Tensor, sigma: float, condition: Condition) -> Tensor:
+    return denoiser(z, torch.full((z.shape[0],), sigma, dtype=z.dtype, device=z.device), condition)
 
 
 def euler(
-    denoiser: DenoiserLike, z: Tensor, grid: Tensor, context: Tensor, generator: torch.Generator | None = None
+    denoiser: DenoiserLike, z: Tensor, grid: Tensor, condition: Condition, generator: torch.Generator | None = None
 ) -> Tensor:
     """``z' = a z + (1 - a) D(z, sigma)``, ``a = sigma' / sigma``: DiffusionBlocks, Equation 5 with its sign mended."""
     levels = _levels(grid)
     for sigma, after in pairwise(levels):
         a = after / sigma
-        z = a * z + (1 - a) * _denoise(denoiser, z, sigma, context)
+        z = a * z + (1 - a) * _denoise(denoiser, z, sigma, condition)
     return z
 
 
-def _heun_step(denoiser: DenoiserLike, z: Tensor, sigma: float, after: float, context: Tensor) -> Tensor:
+def _heun_step(denoiser: DenoiserLike, z: Tensor, sigma: float, after: float, condition: Condition) -> Tensor:
     """EDM, Algorithm 1, lines 4 to 8: Euler, then the mean of the slopes at both ends (Euler alone into 0)."""
-    slope = (z - _denoise(denoiser, z, sigma, context)) / sigma
+    slope = (z - _denoise(denoiser, z, sigma, condition)) / sigma
     ahead = z + (after - sigma) * slope
     if after == 0:
         return ahead
-    slope_ahead = (ahead - _denoise(denoiser, ahead, after, context)) / after
+    slope_ahead = (ahead - _denoise(denoiser, ahead, after, condition)) / after
     return z + (after - sigma) * (slope + slope_ahead) / 2
 
 
 def heun(
-    denoiser: DenoiserLike, z: Tensor, grid: Tensor, context: Tensor, generator: torch.Generator | None = None
+    denoiser: DenoiserLike, z: Tensor, grid: Tensor, condition: Condition, generator: torch.Generator | None = None
 ) -> Tensor:
     """Second-order Heun (EDM, Algorithm 1): two calls a step, one in the step to 0."""
     levels = _levels(grid)
     for sigma, after in pairwise(levels):
-        z = _heun_step(denoiser, z, sigma, after, context)
+        z = _heun_step(denoiser, z, sigma, after, condition)
     return z
 
 
 def dpm_solver_2m(
-    denoiser: DenoiserLike, z: Tensor, grid: Tensor, context: Tensor, generator: torch.Generator | None = None
+    denoiser: DenoiserLike, z: Tensor, grid: Tensor, condition: Condition, generator: torch.Generator | None = None
 ) -> Tensor:
     """DPM-Solver++(2M): one call a step, second order from the previous call.
 
@@ -82,7 +83,7 @@ def dpm_solver_2m(
     levels = _levels(grid)
     previous: tuple[Tensor, float] | None = None
     for sigma, after in pairwise(levels):
-        d = _denoise(denoiser, z, sigma, context)
+        d = _denoise(denoiser, z, sigma, condition)
         target = d
         if previous is not None and after > 0:
             before, h_before = previous
@@ -112,7 +113,7 @@ class Churn:
         denoiser: DenoiserLike,
         z: Tensor,
         grid: Tensor,
-        context: Tensor,
+        condition: Condition,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         levels = _levels(grid)
@@ -121,7 +122,7 @@ class Churn:
             raised = min(sigma * (1 + gamma), levels[0]) if self.s_min <= sigma <= self.s_max else sigma
             noise = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
             z = z + math.sqrt(max(raised**2 - sigma**2, 0.0)) * self.s_noise * noise
-            z = _heun_step(denoiser, z, raised, after, context)
+            z = _heun_step(denoiser, z, raised, after, condition)
         return z
 
 

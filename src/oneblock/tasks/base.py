@@ -1,4 +1,4 @@
-"""What every task gives to the training loop."""
+"""What every task gives to the training loop: ``z = y + sigma eps``, what is predicted from it, and the loss."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.condition import Condition
+from oneblock.data import Samples
+from oneblock.precondition import aligned
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,11 @@ class Noised:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples with their noise drawn: noisy targets, clean targets y (n, ...), contexts x (n, ...)."""
+    """Samples with their noise drawn: noisy targets, clean targets y (n, ...), and the condition x of n samples."""
 
     noised: Noised
     targets: Tensor
-    context: Tensor
+    condition: Condition
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -35,12 +38,12 @@ class Batch:
     def split(self, count: int) -> list[Batch]:
         """``count`` parts in order, as equal as can be."""
         z, sigma = (t.tensor_split(count) for t in (self.noised.z, self.noised.sigma))
-        targets, context = self.targets.tensor_split(count), self.context.tensor_split(count)
-        return [Batch(Noised(z[i], sigma[i], self.noised.block), targets[i], context[i]) for i in range(count)]
+        targets, condition = self.targets.tensor_split(count), self.condition.split(count)
+        return [Batch(Noised(z[i], sigma[i], self.noised.block), targets[i], condition[i]) for i in range(count)]
 
     def to(self, device: torch.device) -> Batch:
         noised = Noised(self.noised.z.to(device), self.noised.sigma.to(device), self.noised.block)
-        return Batch(noised, self.targets.to(device), self.context.to(device))
+        return Batch(noised, self.targets.to(device), self.condition.to(device))
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,17 @@ class Loss:
         assert self.weighted.ndim == 1, f"a loss has one value per sample, got shape {tuple(self.weighted.shape)}"
 
 
+def add_noise(y: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator | None = None) -> Noised:
+    """``z = y + sigma eps`` of clean targets ``y`` (n, ...), floating point, at levels ``sigma`` (n,).
+
+    eps is drawn on the generator's device; without a ``generator``, on that of ``y`` by torch's default one.
+    """
+    where = y.device if generator is None else generator.device
+    noise = torch.randn(y.shape, generator=generator, device=where).to(y)
+    sigma = sigma.to(y)
+    return Noised(y + aligned(sigma, y) * noise, sigma, block)
+
+
 def check_known(ids: Tensor, size: int, one: str, all_of_them: str) -> None:
     """Refuse ``ids`` outside 0 .. ``size`` - 1 with a ``ValueError`` that names the first; ``one`` of
     ``all_of_them``."""
@@ -66,11 +80,9 @@ def check_known(ids: Tensor, size: int, one: str, all_of_them: str) -> None:
 class Task(Protocol):
     """What is noised, what is predicted, and with which loss."""
 
-    def draw(
-        self, images: Tensor, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator
-    ) -> Batch:
-        """A training batch of samples from the data, ``images`` (n, c, h, w) in [-1, 1] with ``labels`` (n,), with
-        noise at levels ``sigma`` (n,); all randomness is the generator's."""
+    def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
+        """A training batch of n samples from the data with noise at levels ``sigma`` (n,); all randomness is the
+        generator's."""
 
-    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, context: Tensor) -> Loss:
+    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
         """Per-sample loss of ``denoiser`` on what ``draw`` gave."""

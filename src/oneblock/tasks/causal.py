@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.condition import Condition, Tokens
+from oneblock.data import Samples
 from oneblock.noise import NoiseLaw
-from oneblock.tasks.base import Batch, Loss, Noised, check_known
+from oneblock.tasks.base import Batch, Loss, Noised, add_noise, check_known
 
 
 @dataclass(frozen=True)
@@ -43,28 +45,24 @@ class CausalText:
     def vocabulary(self) -> int:
         return len(self.table)
 
-    def draw(
-        self, tokens: Tensor, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator
-    ) -> Batch:
-        """A training batch: ``tokens`` (n, t) as targets and as context, their rows with noise at levels ``sigma``
-        (n,); ``labels`` are not looked at."""
+    def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
+        """A training batch: tokens (n, t) as targets and as condition, their rows with noise at levels ``sigma``
+        (n,)."""
+        tokens = samples.values
         if self.clean > 0.0:
             count = round(self.clean * len(sigma))
             sigma = torch.where(torch.arange(len(sigma)) < count, self.law.high, sigma.cpu())
-        return Batch(self.noised(tokens, sigma, block, generator), tokens, tokens)
+        return Batch(self.noised(tokens, sigma, block, generator), tokens, Tokens(tokens))
 
     def noised(self, tokens: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Rows (n, t, k) of ``tokens`` (n, t) with noise at levels ``sigma`` (n,); an unknown token is a
         ``ValueError``."""
         check_known(tokens, self.vocabulary, "token", "symbols")
-        y = self.table.to(tokens.device)[tokens]
-        noise = torch.randn(y.shape, generator=generator).to(y)
-        sigma = sigma.to(y)
-        return Noised(y + sigma[:, None, None] * noise, sigma, block)
+        return add_noise(self.table.to(tokens.device)[tokens], sigma, block, generator)
 
-    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, context: Tensor) -> Loss:
+    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
         """Mean cross-entropy of a text, in nats per token."""
-        logits = denoiser(noised.z, noised.sigma, context).float()
+        logits = denoiser(noised.z, noised.sigma, condition).float()
         nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets).mean(1)
         return Loss(nats, nats)
 

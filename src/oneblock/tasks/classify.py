@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.condition import Condition, Frames
+from oneblock.data import Samples
 from oneblock.partition import Partition
 from oneblock.precondition import Precondition
-from oneblock.tasks.base import Batch, Loss, Noised, check_known
+from oneblock.tasks.base import Batch, Loss, Noised, add_noise, check_known
 
 LabelLoss = Literal["cross-entropy", "squared"]
 Weighting = Literal["none", "edm", "clipped", "normalised"]
@@ -54,24 +56,22 @@ class Classification:
     def num_classes(self) -> int:
         return len(self.table)
 
-    def draw(
-        self, images: Tensor, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator
-    ) -> Batch:
-        """A training batch: ``images`` (n, c, h, w) as context, ``labels`` (n,) as targets, their rows with noise at
-        levels ``sigma`` (n,)."""
-        return Batch(self.noised(labels, sigma, block, generator), labels, images)
+    def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
+        """A training batch: images (n, c, h, w) as condition, labels (n,) as targets, their rows with noise at levels
+        ``sigma`` (n,). Samples without labels are a ``ValueError``."""
+        images, labels = samples
+        if labels is None:
+            raise ValueError("the data have no labels, which classification predicts; use data with labels")
+        return Batch(self.noised(labels, sigma, block, generator), labels, Frames(images))
 
     def noised(self, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Rows of ``labels`` (n,) with noise at levels ``sigma`` (n,); an unknown label is a ``ValueError``."""
         check_known(labels, self.num_classes, "label", "classes")
-        y = self.table.to(labels.device)[labels]
-        noise = torch.randn(y.shape, generator=generator).to(y)
-        sigma = sigma.to(y)
-        return Noised(y + sigma[:, None] * noise, sigma, block)
+        return add_noise(self.table.to(labels.device)[labels], sigma, block, generator)
 
-    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, context: Tensor) -> Loss:
-        """Per-sample loss of ``denoiser`` on noisy rows of the labels ``targets`` (n,) of images ``context``."""
-        logits = denoiser(noised.z, noised.sigma, context).float()
+    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
+        """Per-sample loss of ``denoiser`` on noisy rows of the labels ``targets`` (n,) of the images it is told."""
+        logits = denoiser(noised.z, noised.sigma, condition).float()
         if self.kind == "squared":
             table = self.table.to(logits)
             with torch.autocast(logits.device.type, enabled=False):

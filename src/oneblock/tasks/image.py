@@ -1,7 +1,7 @@
-"""Image generation: y is the clean image (or latent), x its class, the loss EDM's weighted squared error.
+"""Generation: y is a clean image, latent or any other array, x its class, the loss EDM's weighted squared error.
 
 ``loss_i = w(sigma_i) mean((D(z_i, sigma_i; x_i) - y_i)^2)`` with ``w = 1 / c_out^2`` (EDM, Equation 2 and Table 1,
-https://arxiv.org/abs/2206.00364), per sample.
+https://arxiv.org/abs/2206.00364), per sample; the mean is over all axes but the first.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from oneblock.blockwise import DenoiserLike
+from oneblock.blockwise import BlockDenoiser, DenoiserLike
+from oneblock.condition import ClassIds, Condition, as_condition
+from oneblock.data import Samples
 from oneblock.precondition import Precondition
-from oneblock.tasks.base import Batch, Loss, Noised
+from oneblock.tasks.base import Batch, Loss, Noised, add_noise
 
 
 @dataclass(frozen=True)
 class ImageGeneration:
-    """Class-conditional image generation.
+    """Class-conditional generation of images, or of anything else with numbers for targets.
 
     Args:
         precondition: gives the loss weight; the plan's.
@@ -34,27 +36,73 @@ class ImageGeneration:
     def null_label(self) -> int:
         return self.num_classes
 
-    def draw(
-        self, images: Tensor, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator
-    ) -> Batch:
-        """A training batch: ``images`` (n, c, h, w) in [-1, 1] with noise at levels ``sigma`` (n,), and ``labels`` (n,)
-        of which some become the null class."""
-        noised = self.noised(images, sigma, block, generator)
-        return Batch(noised, images, self.drop_labels(labels, generator))
+    def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
+        """A training batch: values (n, ...), images in [-1, 1], with noise at levels ``sigma`` (n,), and their labels
+        of which some become the null class. Samples without labels are a ``ValueError``."""
+        if samples.labels is None:
+            raise ValueError("the data have no labels, which this task tells the denoiser; use data with labels")
+        noised = self.noised(samples.values, sigma, block, generator)
+        return Batch(noised, samples.values, self.condition(self.drop_labels(samples.labels, generator)))
 
-    def noised(self, images: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
-        """Add noise to ``images`` (n, c, h, w) at levels ``sigma`` (n,)."""
-        noise = torch.randn(images.shape, generator=generator).to(images)
-        sigma = sigma.to(images)
-        return Noised(images + sigma.view(-1, 1, 1, 1) * noise, sigma, block)
+    def noised(self, y: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
+        """Add noise to ``y`` (n, ...) at levels ``sigma`` (n,)."""
+        return add_noise(y, sigma, block, generator)
+
+    def condition(self, labels: Tensor) -> ClassIds:
+        """What a denoiser is told of ``labels`` (n,)."""
+        return ClassIds(labels, self.null_label)
 
     def drop_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Each label (n,) becomes the null class with probability ``label_dropout``."""
         dropped = torch.rand(labels.shape, generator=generator) < self.label_dropout
         return torch.where(dropped.to(labels.device), self.null_label, labels)
 
-    def loss(self, denoiser: DenoiserLike, noised: Noised, images: Tensor, labels: Tensor) -> Loss:
-        """Per-sample loss of ``denoiser`` on noisy ``images`` (n, c, h, w) of classes ``labels`` (n,)."""
-        error = denoiser(noised.z, noised.sigma, labels) - images
-        plain = error.square().flatten(1).mean(1)
-        return Loss(self.precondition.weight(noised.sigma) * plain, plain)
+    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
+        """Per-sample loss of ``denoiser`` on noisy ``targets`` (n, ...)."""
+        return weighted_error(denoiser, noised, targets, condition, self.precondition)
+
+
+def weighted_error(
+    denoiser: DenoiserLike, noised: Noised, y: Tensor, condition: Condition, precondition: Precondition
+) -> Loss:
+    """EDM's loss (n,) of noisy targets ``y`` (n, ...); see the module."""
+    error = denoiser(noised.z, noised.sigma, condition) - y
+    plain = error.square().reshape(len(error), -1).mean(1)
+    return Loss(precondition.weight(noised.sigma) * plain, plain)
+
+
+def denoising_loss(
+    denoiser: BlockDenoiser,
+    y: Tensor,
+    x: Condition | Tensor | None,
+    sigma: Tensor,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """EDM's loss of a block, a scalar, for a training loop of your own (EDM, Equation 2).
+
+        loss = denoising_loss(denoiser, y, x, sigma=partition.draw(block, len(y)))
+
+    Args:
+        denoiser: with EDM's ``Precondition`` for a frame, whose weight is used.
+        y: clean targets (n, ...), floating point.
+        x: what the denoiser is told: labels (n,), a ``Condition``, or None; other tensors (n, ...) are ``Frames``.
+        sigma: noise levels (n,).
+        generator: of the noise; torch's default one if None.
+
+    Raises:
+        ValueError: the denoiser has another frame, or y, x and sigma do not fit together.
+    """
+    frame = getattr(denoiser, "frame", None)
+    if not isinstance(frame, Precondition):
+        raise ValueError(
+            f"the denoiser's frame is {type(frame).__name__}; a Precondition is allowed, whose weight the loss "
+            "needs: give BlockDenoiser(backbone, Precondition(sigma_data))"
+        )
+    if not y.is_floating_point():
+        raise ValueError(f"y is {y.dtype}; floating point is allowed, as noise is added: convert y first")
+    if sigma.shape != y.shape[:1]:
+        raise ValueError(
+            f"sigma has shape {tuple(sigma.shape)}, y {tuple(y.shape)}; give one level for each target, ({len(y)},)"
+        )
+    condition = as_condition(x, len(y)).to(y.device)
+    return weighted_error(denoiser, add_noise(y, sigma, None, generator), y, condition, frame).weighted.mean()

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.condition import Condition, Nothing
+from oneblock.data import Samples
 from oneblock.noise import NoiseLaw
 from oneblock.partition import Partition
 from oneblock.tasks.base import Batch, Loss, Noised, check_known
@@ -46,12 +48,11 @@ class MaskedText:
     def mask(self) -> int:
         return self.vocabulary
 
-    def draw(
-        self, tokens: Tensor, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator
-    ) -> Batch:
-        """A training batch: ``tokens`` (n, t), each masked with the probability of its sequence's time ``sigma`` (n,);
-        the context is empty, and ``labels`` are not looked at."""
-        return Batch(self.noised(tokens, sigma, block, generator), tokens, tokens[:, :0])
+    def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
+        """A training batch: tokens (n, t), each masked with the probability of its sequence's time ``sigma`` (n,); the
+        denoiser is told nothing else."""
+        tokens = samples.values
+        return Batch(self.noised(tokens, sigma, block, generator), tokens, Nothing(len(tokens)))
 
     def noised(self, tokens: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Mask ``tokens`` (n, t) at times ``sigma`` (n,); an unknown token is a ``ValueError``."""
@@ -61,18 +62,18 @@ class MaskedText:
         z = torch.where(hidden.to(tokens.device), self.mask, tokens)
         return Noised(z, sigma.to(tokens.device), block)
 
-    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, context: Tensor) -> Loss:
+    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
         """The sum of the cross-entropies at masked places, divided by ``m t`` or by ``(mean m) t``, in nats per token,
         and their mean for the log."""
-        total = self.total(denoiser, noised, targets, context)
+        total = self.total(denoiser, noised, targets, condition)
         plain = total / (noised.z == self.mask).sum(1).clamp_min(1)
         if self.mean_shares is None:
             return Loss(self.bound(total, noised), plain)
         return Loss(total / (self.mean_shares[noised.block] * targets.shape[1]), plain)
 
-    def total(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, context: Tensor) -> Tensor:
+    def total(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Tensor:
         """The sum (n,) of the cross-entropies at masked places, in nats."""
-        logits = denoiser(noised.z, noised.sigma, context).float()
+        logits = denoiser(noised.z, noised.sigma, condition).float()
         nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
         return (nats * (noised.z == self.mask)).sum(1)
 
@@ -124,7 +125,7 @@ def nelbo(
         parts = []
         for part in torch.arange(len(rows)).split(batch_size):
             noised = task.noised(rows[part], levels[part], band, generator)
-            parts.append(task.bound(task.total(denoiser, noised, rows[part], rows[part][:, :0]), noised))
+            parts.append(task.bound(task.total(denoiser, noised, rows[part], Nothing(len(part))), noised))
         values = torch.cat(parts).double() * (high - low)
         bands.append(float(values.mean()))
         variance += float(values.var(unbiased=True)) / len(values) if len(values) > 1 else math.inf

@@ -77,4 +77,4 @@ def block_losses(learner: BlockLearner, task: Task, batch: Batch) -> list[Losses
 
 def _losses(learner: BlockLearner, task: Task, batch: Batch) -> Loss:
     with learner.autocast():
-        return task.loss(learner.network, batch.noised, batch.targets, batch.context)
+        return task.loss(learner.network, batch.noised, batch.targets, batch.condition)

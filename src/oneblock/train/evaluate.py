@@ -36,6 +36,6 @@ def band_losses(
         total = 0.0
         for part in torch.arange(len(images)).split(batch_size):
             noised = task.noised(images[part], sigma[part].to(images.device), band, generator)
-            total += float(task.loss(denoiser, noised, images[part], labels[part]).weighted.sum())
+            total += float(task.loss(denoiser, noised, images[part], task.condition(labels[part])).weighted.sum())
         losses.append(total / len(images))
     return losses

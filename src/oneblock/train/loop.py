@@ -166,12 +166,12 @@ class BlockJob:
         """The next step: its batch, its noise, the update."""
         run, spec, step = self.run, self.spec, self.step
         generator = torch.Generator().manual_seed(run.plan.derive_seed("noise", spec.stream, step))
-        images, labels = run.source.batch(step, spec.batch_size, run.plan.derive_seed("data", spec.stream))
+        samples = run.source.batch(step, spec.batch_size, run.plan.derive_seed("data", spec.stream))
         if run.augment is not None:
-            images = run.augment(images, generator)
-        sigma = run.plan.partition.levels(*spec.band, len(images), generator)
+            samples = samples._replace(values=run.augment(samples.values, generator))
+        sigma = run.plan.partition.levels(*spec.band, len(samples.values), generator)
         # drawn for the whole batch, so that it does not matter how many processes and micro-batches share it
-        batch = run.task.draw(images, labels, sigma, spec.block, generator)
+        batch = run.task.draw(samples, sigma, spec.block, generator)
         return train_step(spec, self.learner, run.task, batch.split(run.ranks.size)[run.ranks.rank].to(run.device))
 
     def save(self) -> None:

@@ -141,6 +141,6 @@ def _shard(denoiser: BlockDenoiser, device: torch.device, precision: str) -> Non
     # are: a noise level in bf16 would be another noise level.
     half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     policy = half if precision == "bf16" else MixedPrecisionPolicy(cast_forward_inputs=False)
-    for layer in denoiser.backbone.get_submodule("layers").children():
+    for layer in denoiser.layers.values():
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(denoiser, mesh=mesh, mp_policy=policy)

@@ -1,6 +1,7 @@
 # One virtual environment, made once; again when pyproject.toml or constraints.txt change. Python compiles a module when
 # it is first imported; compiling all of them ahead takes longer than the rest of the installation.
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -13,8 +14,8 @@ help:  ## list the targets
 demo: $(STAMP)  ## a small example from start to end, into runs/demo
 	$(BIN)/oneblock demo --out runs/demo
 
-test: $(STAMP)  ## the fast tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## the fast tests, in WORKERS processes with a thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(STAMP)  ## style, format and types
 	$(BIN)/ruff check .

@@ -35,8 +35,6 @@ from oneblock.presets import (
     gpt_config,
     image_plan,
     image_shape,
-    plan_budget,
-    plan_optimizer,
     plan_task,
     training_peak,
 )
@@ -44,7 +42,7 @@ from oneblock.sample import SAMPLERS, karras_grid
 from oneblock.sample.generate import generate
 from oneblock.train.block import BlockLearner, block_learner, train_step
 from oneblock.train.step import OptimizerSettings
-from oneblock.train.strategy import job_specs
+from oneblock.train.strategy import job_specs, plan_optimizer
 
 Row = dict[str, Any]
 WARM_UP = 3
@@ -86,7 +84,7 @@ def wait(device: torch.device) -> None:
 
 def train(plan: Plan, way: Way, samples: Tensor, steps: int, device: torch.device) -> Row:
     """A step of the plan's last block (all are alike) on ``samples``."""
-    specs = job_specs(plan, plan_budget(plan))
+    specs = job_specs(plan)
     generator = torch.Generator().manual_seed(0)
 
     def learner(block: int) -> BlockLearner:

@@ -15,13 +15,12 @@ from oneblock.models.layers import Layer, LayerConfig
 from oneblock.optim.adamw import state_tensors
 from oneblock.plan import Plan
 from oneblock.presets import (
+    ImageFacts,
     ImageRecipe,
     all_resident,
     blockwise,
     costliest_job,
     dry_run,
-    image_plan,
-    plan_budget,
     training_flops,
     training_peak,
 )
@@ -30,12 +29,13 @@ from oneblock.train.strategy import job_specs
 pytest.importorskip("torch.distributed._tools.mem_tracker")
 
 
-RECIPE = ImageRecipe(data="none", fingerprint="none", image_shape=(1, 28, 28), num_classes=10, size="nano")
+RECIPE = ImageRecipe(size="nano")
+FACTS = ImageFacts(shape=(1, 28, 28), num_classes=10, data="none", fingerprint="none")
 VIT = LayerConfig(width=768, heads=12)
 
 
 def plan(blocks: int, batch_size: int = 16) -> Plan:
-    return image_plan(replace(RECIPE, blocks=blocks, batch_size=batch_size))
+    return replace(RECIPE, blocks=blocks, batch_size=batch_size).plan(FACTS)
 
 
 def linear_step() -> DryRun:
@@ -183,7 +183,7 @@ def test_micro_batches_need_less_and_are_counted_exactly() -> None:
 def test_all_resident_is_the_count_of_real_tensors() -> None:
     """Three blocks trained in turn for real, all of them on the device, against own block plus idle ones."""
     small = plan(3, batch_size=6)
-    jobs = job_specs(small, plan_budget(small))
+    jobs = job_specs(small)
 
     def setup() -> DryRun:
         runs = [dry_run(small, job) for job in jobs]
@@ -288,7 +288,7 @@ def test_operations_of_any_depth_and_batch_follow_from_one_layer_and_two(
 
 
 def test_all_resident_counts_unequal_blocks_each_with_its_layers() -> None:
-    uneven = image_plan(replace(RECIPE, layers=(1, 2, 3)))
+    uneven = replace(RECIPE, layers=(1, 2, 3)).plan(FACTS)
     own = training_peak(uneven)
     idle = [sum(p.numel() for p in blockwise(uneven).denoiser(b).backbone.parameters()) for b in (0, 1)]
     more = all_resident(uneven, own).by_kind["Parameter"] - own.by_kind["Parameter"]

@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from tiny import IMAGES, tiny_classify_plan, tiny_classify_recipe, tiny_plan
+from tiny import FACTS, IMAGES, tiny_classify_plan, tiny_classify_recipe, tiny_plan
 from torch import Tensor
 
 from oneblock.calibrate import entropy_law
@@ -17,18 +17,14 @@ from oneblock.presets import (
     SIZES,
     MaskedRecipe,
     Size,
+    TextFacts,
     blockwise,
     build_backbone,
-    classify_plan,
     classify_task,
     image_shape,
     image_task,
     label_table,
-    masked_plan,
     masked_task,
-    paper_recipe,
-    plan_budget,
-    plan_optimizer,
     plan_task,
     training_peak,
 )
@@ -36,7 +32,7 @@ from oneblock.presets.classify import vit_config
 from oneblock.table import orthonormal, random_unit, simplex
 from oneblock.train.block import BlockLearner, block_learner, train_step
 from oneblock.train.step import JobSpec, OptimizerSettings
-from oneblock.train.strategy import job_specs
+from oneblock.train.strategy import job_specs, plan_budget, plan_optimizer
 
 
 def test_every_size_builds() -> None:
@@ -63,10 +59,10 @@ def test_what_goes_into_a_plan_comes_out() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_shape": (1, 8, 6)}, "images are 8 x 6; use square images"),
+        ({"facts": replace(FACTS, shape=(1, 8, 6))}, "images are 8 x 6; use square images"),
         ({"layers": (1, 2)}, r"layers=\(1, 2\) adds up to 3, the depth is 4"),
         ({"blocks": 3}, "num_blocks=3 does not divide depth=4; use 1, 2 or 4"),
-        ({"size": "huge"}, "size='huge' is unknown; use one of nano, micro"),
+        ({"size": "huge"}, "size='huge' is not allowed in ImageRecipe; use one of nano, micro"),
         ({"warmup": 1.0}, "warmup=1.0 is not a fraction"),
     ],
 )
@@ -162,7 +158,7 @@ def test_every_machine_has_the_same_table(changes: dict[str, Any], expected: Ten
 
 
 def test_the_papers_choices() -> None:
-    plan = classify_plan(paper_recipe(tiny_classify_recipe(branch=0.5, inputs="bayes", label_width=3, sigma_data=0.9)))
+    plan = tiny_classify_plan(recipe="paper", branch=0.5, inputs="bayes", label_width=3, sigma_data=0.9)
     assert (plan.overlap, plan.sigma_data, plan.shared) == (0.05, 0.5, "joint")
     assert plan.partition.law == LogNormal()
     assert plan_budget(plan).branch == 0.0
@@ -197,7 +193,7 @@ def test_what_goes_into_a_classification_plan_comes_out() -> None:
 
 
 def job_and_batch(plan: Plan, block: int) -> tuple[JobSpec, BlockLearner, Any]:
-    spec = replace(job_specs(plan, plan_budget(plan))[block], batch_size=2)
+    spec = replace(job_specs(plan)[block], batch_size=2)
     learner = block_learner(spec, blockwise(plan).denoiser(block), plan_optimizer(plan))
     generator = torch.Generator().manual_seed(0)
     sigma = plan.partition.levels(*spec.band, 2, generator)
@@ -236,11 +232,11 @@ def test_every_choice_trains(changes: dict[str, Any]) -> None:
     [
         ({"table": "prototypes"}, "prototypes=0 numbers do not make 3 rows; give those of oneblock.table.prototypes"),
         ({"table": "prototypes", "prototypes": (1.0, 2.0)}, "prototypes=2 numbers do not make 3 rows"),
-        ({"num_classes": 1}, "num_classes=1 leaves nothing to tell apart"),
+        ({"facts": replace(FACTS, num_classes=1)}, "num_classes=1 leaves nothing to tell apart"),
         ({"skip": True, "inputs": "scaled"}, "label_width=3 is not the width 16: needed by skip_sigma_data"),
         ({"noisy_token": "none", "modulated": True}, "noisy_token='none' with modulated=True"),
         ({"patch": 3}, "patch=3 does not divide image_size=8"),
-        ({"image_shape": (1, 8, 6)}, "images are 8 x 6; use square images"),
+        ({"facts": replace(FACTS, shape=(1, 8, 6))}, "images are 8 x 6; use square images"),
         ({"blocks": 3}, "num_blocks=3 does not divide depth=4"),
     ],
 )
@@ -250,10 +246,10 @@ def test_wrong_classification_recipes_are_refused(changes: dict[str, Any], messa
 
 
 def test_even_weights_of_masked_text_know_the_mean_share_of_every_band() -> None:
-    recipe = MaskedRecipe(data="x", fingerprint="y", vocabulary=Characters(), length=8, blocks=2, overlap=0.0)
-    assert masked_task(masked_plan(recipe)).mean_shares is None
-    assert "weighting" not in masked_plan(recipe).recipe
-    even = masked_plan(replace(recipe, weighting="even"))
+    recipe, facts = MaskedRecipe(length=8, blocks=2, overlap=0.0), TextFacts(vocabulary=Characters())
+    assert masked_task(recipe.plan(facts)).mean_shares is None
+    assert "weighting" not in recipe.plan(facts).recipe
+    even = replace(recipe, weighting="even").plan(facts)
     assert training_peak(even).total > 0  # counted without looking at the shares
     shares = masked_task(even).mean_shares
     assert shares == pytest.approx({None: 0.5, 0: 0.75, 1: 0.25}, abs=1e-3)

@@ -13,11 +13,10 @@ from oneblock.models.cnn import NoisyCNN
 from oneblock.plan import Plan, read_plan, write_plan
 from oneblock.presets import (
     ClassifyRecipe,
+    ImageFacts,
     blockwise,
     cnn_plan,
     label_table,
-    plan_budget,
-    plan_optimizer,
     plan_task,
     training_flops,
     training_peak,
@@ -25,26 +24,23 @@ from oneblock.presets import (
 from oneblock.sample.labels import classify
 from oneblock.train.checkpoint import latest
 from oneblock.train.loop import Run, restore
-from oneblock.train.step import OptimizerSettings
-from oneblock.train.strategy import job_specs, round_robin
+from oneblock.train.strategy import job_specs, plan_optimizer, round_robin
 
+FACTS = ImageFacts(shape=IMAGES.shape, num_classes=3, data="synthetic", fingerprint=IMAGES.fingerprint())
 RECIPE = ClassifyRecipe(
-    data="synthetic",
-    fingerprint=IMAGES.fingerprint(),
-    image_shape=IMAGES.shape,
-    num_classes=3,
     depth=3,
     width=16,
     heads=2,
     blocks=3,
     batch_size=48,
     budget=48 * 3 * 16,
-    optimizer=OptimizerSettings(learning_rate=0.01, ema_gamma=4.0),
+    learning_rate=0.01,
+    ema_gamma=4.0,
 )
 
 
 def plan_of(**changes: Any) -> Plan:
-    return cnn_plan(replace(RECIPE, **changes), filters=4)
+    return cnn_plan(replace(RECIPE, **changes), FACTS, filters=4)
 
 
 def test_a_plan_survives_its_file_and_builds_its_blocks(tmp_path: Path) -> None:
@@ -69,10 +65,10 @@ def test_blocks_learn_apart_and_answer_together(tmp_path: Path) -> None:
         source=SOURCE,
         settings=plan_optimizer(plan),
     )
-    reports = list(round_robin(run, plan_budget(plan)))
+    reports = list(round_robin(run))
     assert sum(report.layer_evaluations for report in reports) == RECIPE.budget
     assert {report.layer_evaluations for report in reports} == {16}  # a layer is a whole network
-    specs = job_specs(plan, plan_budget(plan))
+    specs = job_specs(plan)
 
     def load(block: int) -> Any:
         state = restore(run, specs[block], None)

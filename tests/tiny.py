@@ -1,31 +1,25 @@
 """Tiny plans and what their jobs need."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from oneblock.data import ImageSet, MemorySource, synthetic_images
 from oneblock.plan import Plan, write_plan
-from oneblock.presets import (
-    ClassifyRecipe,
-    ImageRecipe,
-    blockwise,
-    classify_plan,
-    image_plan,
-    plan_augment,
-    plan_optimizer,
-    plan_task,
-)
+from oneblock.presets import ClassifyRecipe, ImageFacts, ImageRecipe, blockwise, plan_augment, plan_task
 from oneblock.train.loop import Run
+from oneblock.train.step import OptimizerSettings
+from oneblock.train.strategy import plan_optimizer
 
 IMAGES: ImageSet = synthetic_images(48, 8, 1, 3, seed=0)
 
 
 # 4 layers of width 16 in 2 blocks on 8 x 8 images; a budget of 6 end-to-end steps of 8 images
+FACTS = ImageFacts(
+    shape=IMAGES.shape, num_classes=IMAGES.num_classes, data="synthetic", fingerprint=IMAGES.fingerprint()
+)
 TINY: dict[str, Any] = {
-    "data": "synthetic",
-    "fingerprint": IMAGES.fingerprint(),
-    "image_shape": IMAGES.shape,
-    "num_classes": IMAGES.num_classes,
+    "learning_rate": 1e-3,
     "depth": 4,
     "width": 16,
     "heads": 2,
@@ -37,16 +31,17 @@ TINY: dict[str, Any] = {
 }
 
 
-def tiny_plan(**changes: Any) -> Plan:
-    return image_plan(ImageRecipe(**TINY | changes))
+def tiny_plan(optimizer: OptimizerSettings | None = None, facts: ImageFacts = FACTS, **changes: Any) -> Plan:
+    settings = {} if optimizer is None else asdict(optimizer)
+    return ImageRecipe(**TINY | settings | changes).plan(facts)
 
 
 def tiny_classify_recipe(**changes: Any) -> ClassifyRecipe:
     return ClassifyRecipe(**TINY | changes)
 
 
-def tiny_classify_plan(**changes: Any) -> Plan:
-    return classify_plan(tiny_classify_recipe(**changes))
+def tiny_classify_plan(prototypes: tuple[float, ...] = (), facts: ImageFacts = FACTS, **changes: Any) -> Plan:
+    return tiny_classify_recipe(**changes).plan(replace(facts, rows=prototypes))
 
 
 def tiny_run(directory: Path, plan: Plan | None = None, **changes: Any) -> Run:

@@ -1,38 +1,127 @@
-"""oneblock: train deep residual networks one block at a time."""
+"""oneblock: train deep residual networks one block at a time.
 
-from oneblock.backbone import Backbone, check_backbone
-from oneblock.blockwise import BlockDenoiser, Blockwise, Denoiser
-from oneblock.condition import ClassIds, Condition, Frames, Nothing, Tokens
-from oneblock.guidance import ClassifierFree
-from oneblock.noise import LogNormal, LogUniform, NoiseLaw
-from oneblock.partition import Partition, make_partition, split_layers
-from oneblock.plan import Plan, read_plan, write_plan
-from oneblock.precondition import Precondition
-from oneblock.tasks.image import denoising_loss
+Importing this package loads nothing; each name below is loaded from its module when it is first asked for.
 
-__version__ = "0.1.0"
+``train`` and ``launch`` are functions here, and also the packages ``oneblock.train`` and ``oneblock.launch``. The names
+of the packages' modules can be read from the functions, so that ``import oneblock.train.loop`` works as everywhere.
+"""
+
+import sys
+from importlib import import_module
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING
+
+from oneblock.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from oneblock.backbone import Backbone, check_backbone
+    from oneblock.blockwise import BlockDenoiser, Blockwise, Denoiser
+    from oneblock.condition import ClassIds, Condition, Frames, Nothing, Tokens
+    from oneblock.data.names import ImageData, TextData
+    from oneblock.guidance import ClassifierFree
+    from oneblock.job import run_job
+    from oneblock.launch.merge import merge
+    from oneblock.launch.start import launch
+    from oneblock.launch.status import status
+    from oneblock.noise import LogNormal, LogUniform, NoiseLaw
+    from oneblock.partition import Partition, make_partition, split_layers
+    from oneblock.plan import Plan, read_plan, write_plan
+    from oneblock.precondition import Precondition
+    from oneblock.presets.causal import CausalRecipe, recurrent_recipe
+    from oneblock.presets.classify import ClassifyRecipe
+    from oneblock.presets.cost import cost
+    from oneblock.presets.image import ImageRecipe
+    from oneblock.presets.masked import MaskedRecipe
+    from oneblock.presets.run import train
+    from oneblock.tasks.image import denoising_loss
+    from oneblock.train.machine import Machine
+
+_NAMES = {
+    "backbone": ("Backbone", "check_backbone"),
+    "blockwise": ("BlockDenoiser", "Blockwise", "Denoiser"),
+    "condition": ("ClassIds", "Condition", "Frames", "Nothing", "Tokens"),
+    "data.names": ("ImageData", "TextData"),
+    "guidance": ("ClassifierFree",),
+    "job": ("run_job",),
+    "launch.merge": ("merge",),
+    "launch.start": ("launch",),
+    "launch.status": ("status",),
+    "noise": ("LogNormal", "LogUniform", "NoiseLaw"),
+    "partition": ("Partition", "make_partition", "split_layers"),
+    "plan": ("Plan", "read_plan", "write_plan"),
+    "precondition": ("Precondition",),
+    "presets.causal": ("CausalRecipe", "recurrent_recipe"),
+    "presets.classify": ("ClassifyRecipe",),
+    "presets.cost": ("cost",),
+    "presets.image": ("ImageRecipe",),
+    "presets.masked": ("MaskedRecipe",),
+    "presets.run": ("train",),
+    "tasks.image": ("denoising_loss",),
+    "train.machine": ("Machine",),
+}
+_PLACES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Backbone",
     "BlockDenoiser",
     "Blockwise",
+    "CausalRecipe",
     "ClassIds",
     "ClassifierFree",
+    "ClassifyRecipe",
     "Condition",
     "Denoiser",
     "Frames",
+    "ImageData",
+    "ImageRecipe",
     "LogNormal",
     "LogUniform",
+    "Machine",
+    "MaskedRecipe",
     "NoiseLaw",
     "Nothing",
     "Partition",
     "Plan",
     "Precondition",
+    "TextData",
     "Tokens",
     "check_backbone",
+    "cost",
     "denoising_loss",
+    "launch",
     "make_partition",
+    "merge",
     "read_plan",
+    "recurrent_recipe",
+    "run_job",
     "split_layers",
+    "status",
+    "train",
     "write_plan",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    namesake = sys.modules.get(f"{__name__}.{name}")
+    if namesake is not None and isinstance(found, FunctionType):
+        found.__dict__ = namesake.__dict__  # one dictionary: always the same names in both
+    setattr(sys.modules[__name__], name, found)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Face(ModuleType):
+    """A package whose public names do not give way to subpackages of the same name when these are imported."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _PLACES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face

@@ -13,18 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import TINY, WORK
+from commands import SRC, TINY, WORK
 from fsspec.implementations.memory import MemoryFileSystem
 
-import oneblock.plan
-from oneblock.cli import job as job_verb
 from oneblock.cli.__main__ import main
-from oneblock.cli.status import duration
 from oneblock.launch.mirror import Mirror
+from oneblock.report.status import duration
 from oneblock.train.block import BlockLearner, train_step
 from oneblock.train.checkpoint import checkpoints, load_checkpoint
 from oneblock.train.learner import NonFiniteError
-from oneblock.train.record import Heartbeat, read_heartbeat
+from oneblock.train.record import Heartbeat, Recorder, read_heartbeat
 from oneblock.train.step import JobSpec, StepReport
 
 pytest.importorskip("sklearn")
@@ -129,7 +127,7 @@ def test_a_plan_at_an_address_is_a_run_that_has_not_started(ok: Ok, refused: Ref
     ok(*words, "--strategy", "plan-only")
     assert [state["state"] for state in ok("status", "memory://planned", "--json")] == ["not started"] * 2
     assert "belongs to another plan" in refused(*words, "--strategy", "plan-only", "--seed", "1")
-    assert "is no path; plan with --strategy plan-only" in refused(*words)
+    assert "is not a path; plan with --strategy plan-only" in refused(*words)
     files.store["/planned/block-0/step-000000002.safetensors"] = files.store["/planned/plan.json"]
     state = ok("status", "memory://planned", "--json")[0]  # a checkpoint, and nothing that tells when it came
     assert (state["saved"], state["seen_seconds_ago"], state["state"]) == (2, None, "silent")
@@ -155,14 +153,12 @@ def test_blocks_that_share_are_launched_together_or_not_at_all(tmp_path: Path, o
 def test_a_job_that_fails_says_so_in_its_heartbeat(
     planned: Path, refused: Refused, ok: Ok, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(*words: Any, sent: object, **options: Any) -> float:
-        def fail(job: str, last: bool) -> None:
-            raise OSError(28, "No space left on device")
+    def fail(self: Recorder, report: StepReport) -> None:
+        add(self, report)
+        raise OSError(28, "No space left on device")
 
-        return real(*words, sent=fail, **options)
-
-    real = job_verb.train
-    monkeypatch.setattr(job_verb, "train", train)
+    add = Recorder.add
+    monkeypatch.setattr(Recorder, "add", fail)
     assert "No space left" in refused("job", planned, "--block", "0", "--threads", "1", code=1)
     (state, _) = ok("status", planned, "--json")
     assert state["state"] == "failed: [Errno 28] No space left on device"
@@ -277,7 +273,7 @@ def test_merging_what_is_not_finished(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("oneblock.cli.train.Recorder.add", lambda self, report: stop_at_two(report))
+        patch.setattr(Recorder, "add", lambda self, report: stop_at_two(report))
         refused("job", planned, "--block", "0", "--threads", "1", code=130)
     assert "block 0 stands at step 2 of 4 (resume it)" in refused("merge", planned)
     assert main(["merge", str(planned), "--partial"]) == 0
@@ -321,16 +317,16 @@ def test_a_dry_run_prints_a_command_for_each_block(planned: Path, capsys: pytest
     assert [path.name for path in planned.iterdir()] == ["plan.json"]
 
 
-def test_a_branched_run_has_its_seed_first(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_branched_run_has_its_trunk_first(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> None:
     ok(*TRAIN, tmp_path, "--branch", "0.5", *PLAN_ONLY)
     printed = lines(capsys, tmp_path, "--threads", "1")
-    assert [words[words.index("--block") + 1] for words in printed] == ["-1", "0", "1"]
+    assert [words[words.index("--block") + 1] for words in printed] == ["trunk", "0", "1"]
 
 
 def test_launched_blocks_are_those_trained_in_turn(
     trained: Path, planned: Path, ok: Ok, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(oneblock.plan.__file__).parents[1]))  # the jobs run what is tested here
+    monkeypatch.setenv("PYTHONPATH", str(SRC))  # the jobs run what is tested here
     events = ok("launch", planned, "--local", "2", "--threads", "1", "--json")
     assert {(event["job"], event["event"], event["code"]) for event in events} == {
         (f"block-{block}", event, code) for block in (0, 1) for event, code in (("started", None), ("finished", 0))
@@ -365,7 +361,7 @@ def test_all_jobs_that_were_lost_are_named(planned: Path, refused: Refused, monk
         (["--retries", "-1"], "use 0 or more of each"),
         (
             ["--slurm", "--slurm-options", "timeout_min"],
-            "slurm_options='timeout_min' is no parameter; write name=value",
+            "slurm_options='timeout_min' is not a parameter; write name=value",
         ),
         (["--slurm"], "cannot use Slurm here"),
         (["--device", "cuda"], "2 jobs with 1 GPUs each need more than the 1 that are here; use a smaller --local"),
@@ -380,16 +376,3 @@ def test_what_launch_refuses(
     monkeypatch.setenv("PATH", str(planned))
     assert message in refused("launch", planned, *words)
     assert [path.name for path in planned.iterdir()] == ["plan.json"], "nothing was started"
-
-
-def test_each_slot_sees_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from oneblock.cli.launch import Launch
-    from oneblock.cli.options import MachineOptions
-
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    launch = Launch(run_dir="run", torchrun=2, machine=MachineOptions(device="cuda"))
-    assert launch._environment(0) == {"CUDA_VISIBLE_DEVICES": "4,5"}
-    assert launch._environment(1) == {"CUDA_VISIBLE_DEVICES": "6,7"}
-    with pytest.raises(ValueError, match="3 jobs with 2 GPUs each need more than the 4 that are here"):
-        launch._environment(2)
-    assert Launch(run_dir="run")._environment(7) == {}

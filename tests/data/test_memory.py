@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oneblock.data.imageset import ImageSet
-from oneblock.data.memory import MemorySource, epoch_seed
+from oneblock.data.memory import MemorySource
+from oneblock.data.order import epoch_seed
 from oneblock.data.transforms import to_float
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from oneblock.launch.command import Task, task
+from oneblock.launch.command import Command, job_command
 from oneblock.launch.slurm import Submission, submit
 
 pytest.importorskip("submitit")
@@ -21,8 +21,8 @@ Scripts = Callable[[], list[str]]
 PARAMETERS = {"timeout_min": 90, "gpus_per_node": 2, "mem_gb": 0.5, "slurm_partition": "long"}
 
 
-def tasks(*jobs: str) -> list[Task]:
-    return [task(job, "run") for job in jobs]
+def commands(*jobs: str) -> list[Command]:
+    return [job_command(job, "run") for job in jobs]
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def options(script: str) -> dict[str, str]:
 
 
 def test_blocks_are_one_array(tmp_path: Path, scripts: Scripts) -> None:
-    ids = submit([tasks("block-0", "block-1", "block-2")], tmp_path / "slurm", PARAMETERS)
+    ids = submit([commands("block-0", "block-1", "block-2")], tmp_path / "slurm", PARAMETERS)
     assert ids == {"block-0": "100_0", "block-1": "100_1", "block-2": "100_2"}
     (script,) = scripts()
     found = options(script)
@@ -63,21 +63,21 @@ def test_blocks_are_one_array(tmp_path: Path, scripts: Scripts) -> None:
 
 
 def test_each_element_of_the_array_has_the_command_of_its_block(tmp_path: Path, scripts: Scripts) -> None:
-    made = tasks("block-0", "block-1", "block-2")
+    made = commands("block-0", "block-1", "block-2")
     submit([made], tmp_path / "slurm", {})
     for index, one in enumerate(made):
         with open(tmp_path / "slurm" / f"100_{index}_submitted.pkl", "rb") as file:
             submission = pickle.load(file)
-        assert submission.function.command == one.command
+        assert submission.function.command == one.words
         assert submission._timeout_countdown > 1000, "many time limits make one training"
 
 
-def test_blocks_wait_for_the_seed(tmp_path: Path, scripts: Scripts) -> None:
-    ids = submit([tasks("trunk"), tasks("block-0", "block-1")], tmp_path / "slurm", {"timeout_min": 5})
+def test_blocks_wait_for_the_trunk(tmp_path: Path, scripts: Scripts) -> None:
+    ids = submit([commands("trunk"), commands("block-0", "block-1")], tmp_path / "slurm", {"timeout_min": 5})
     assert ids == {"trunk": "100", "block-0": "101_0", "block-1": "101_1"}
-    seed, blocks = map(options, scripts())
-    assert "array" not in seed
-    assert "dependency" not in seed
+    trunk, blocks = map(options, scripts())
+    assert "array" not in trunk
+    assert "dependency" not in trunk
     assert blocks["array"] == "0-1%2"
     assert blocks["dependency"] == "afterok:100"
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_submitted(tmp_path: Path, scripts: Scripts) -> None:
         ({"slurm_partition": "closed"}, "invalid partition"),
     ):
         with pytest.raises(ValueError, match=r"cannot use Slurm here (?s:.*); look at --slurm-options, or use") as said:
-            submit([tasks("block-0", "block-1")], tmp_path / "slurm", parameters)
+            submit([commands("block-0", "block-1")], tmp_path / "slurm", parameters)
         assert message in str(said.value)
     assert scripts() == []
 
@@ -98,13 +98,13 @@ def test_what_cannot_be_submitted(tmp_path: Path, scripts: Scripts) -> None:
 def test_a_machine_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match=r'cannot use Slurm here \(Could not detect "srun".*; .* or use --local'):
-        submit([tasks("block-0")], tmp_path / "slurm", {})
+        submit([commands("block-0")], tmp_path / "slurm", {})
 
 
 def test_absent_submitit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ImportError, match=r"--slurm needs submitit; pip install 'oneblock\[slurm\]'"):
-        submit([tasks("block-0")], tmp_path / "slurm", {})
+        submit([commands("block-0")], tmp_path / "slurm", {})
 
 
 def test_a_submission_ends_as_its_command_does(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import ENVIRONMENT
 from safetensors.torch import save_file
 
 from oneblock.train import checkpoint
@@ -162,7 +163,7 @@ def test_a_real_limit_on_writing(directory: Path) -> None:
     )
     path = checkpoints(directory)[-1]
     before = path.read_bytes()
-    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program, str(path)], env=ENVIRONMENT, capture_output=True, text=True)
     assert "StorageError" in done.stderr
     assert path.read_bytes() == before
     assert not list(directory.glob("*.partial"))

@@ -10,21 +10,21 @@ from oneblock.condition import ClassIds
 from oneblock.data import Samples, to_float
 from oneblock.optim.adamw import AdamWKind
 from oneblock.plan import Plan
-from oneblock.presets import blockwise, image_task, plan_budget, plan_optimizer
+from oneblock.presets import blockwise, image_task
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.block import BlockLearner, block_learner, block_losses, train_step
 from oneblock.train.learner import NonFiniteError, gradients
 from oneblock.train.parallel import Ranks
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
-from oneblock.train.strategy import job_specs
+from oneblock.train.strategy import job_specs, plan_optimizer
 
 PIXELS, LABELS = to_float(IMAGES.images[:8]), IMAGES.labels[:8]
 SIGMA = torch.logspace(1, -2, 8)
 
 
 def learner_of(plan: Plan, block: int = 0, dtype: torch.dtype = torch.float32) -> BlockLearner:
-    spec = job_specs(plan, plan_budget(plan))[block]
+    spec = job_specs(plan)[block]
     return block_learner(spec, blockwise(plan).denoiser(block).to(dtype), plan_optimizer(plan))
 
 
@@ -196,6 +196,6 @@ def moments(in_eight_bits: bool) -> list[str]:
 
 def test_shards_keep_moments_of_32_bits() -> None:
     plan = plan_with(optimizer="adamw8bit")
-    spec = job_specs(plan, plan_budget(plan))[1]
+    spec = job_specs(plan)[1]
     with pytest.raises(ValueError, match=r"block-1: optimizer='adamw8bit' cannot be sharded .* use parallel='ddp' or"):
         block_learner(spec, blockwise(plan).denoiser(1), plan_optimizer(plan), Ranks("fsdp"))

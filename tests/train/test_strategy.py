@@ -5,7 +5,6 @@ import pytest
 from tiny import tiny_plan, tiny_run
 
 from oneblock.plan import Plan
-from oneblock.presets import plan_budget
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.step import JobSpec
 from oneblock.train.strategy import Budget, job_specs, one_block, round_robin
@@ -13,12 +12,11 @@ from oneblock.train.strategy import Budget, job_specs, one_block, round_robin
 
 def specs(**changes: Any) -> list[JobSpec]:
     plan = tiny_plan(**changes)
-    return job_specs(plan, plan_budget(plan))
+    return job_specs(plan)
 
 
 def work(plan: Plan) -> int:
-    budget = plan_budget(plan)
-    return sum((s.last_step - s.first_step) * len(s.layers) * s.batch_size for s in job_specs(plan, budget))
+    return sum((s.last_step - s.first_step) * len(s.layers) * s.batch_size for s in job_specs(plan))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +66,7 @@ def test_a_smaller_batch_of_the_blocks_pays_for_more_steps() -> None:
 
 def test_bands_of_the_jobs() -> None:
     plan = tiny_plan(branch=0.5, overlap=0.1)
-    trunk, first, second = job_specs(plan, plan_budget(plan))
+    trunk, first, second = job_specs(plan)
     assert trunk.band == (0.002, 80.0)
     assert first.band == plan.partition.training_band(0)
     assert second.band == plan.partition.training_band(1)
@@ -102,25 +100,25 @@ def test_wrong_budgets_are_refused(changes: dict[str, Any], message: str) -> Non
 
 def test_a_job_by_its_name(tmp_path: Path) -> None:
     run = tiny_run(tmp_path)
-    reports = list(one_block(run, plan_budget(run.plan), "block-1"))
+    reports = list(one_block(run, "block-1"))
     assert {r.job for r in reports} == {"block-1"}
     assert [r.step for r in reports] == list(range(1, 7))
     assert all(r.layer_evaluations == 8 * 2 for r in reports)
     assert not (tmp_path / "block-0").exists()
     with pytest.raises(ValueError, match="job 'trunk' does not exist in this plan; use one of block-0, block-1"):
-        list(one_block(run, plan_budget(run.plan), "trunk"))
+        list(one_block(run, "trunk"))
 
 
 def test_turns_of_a_stride_each_after_the_trunk(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, tiny_plan(branch=0.5, budget=8 * 8 * 4))
-    order = [r.job for r in round_robin(run, plan_budget(run.plan), stride=3)]
+    order = [r.job for r in round_robin(run, stride=3)]
     assert order == ["trunk"] * 8 + ["block-0"] * 3 + ["block-1"] * 3 + ["block-0"] + ["block-1"]
     assert all(len(checkpoints(tmp_path / job)) == 1 for job in ("trunk", "block-0", "block-1"))
 
 
 def test_closing_a_round_saves_every_block(tmp_path: Path) -> None:
     run = tiny_run(tmp_path)
-    reports = round_robin(run, plan_budget(run.plan), stride=2)
+    reports = round_robin(run, stride=2)
     for _ in range(5):  # block 0 twice, block 1 twice, block 0
         next(reports)
     reports.close()

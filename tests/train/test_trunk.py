@@ -9,7 +9,6 @@ from tiny import tiny_plan, tiny_run
 
 from oneblock.launch.mirror import Mirror, listing
 from oneblock.plan import Plan, write_plan
-from oneblock.presets import plan_budget
 from oneblock.train.checkpoint import (
     CheckpointError,
     Stamp,
@@ -44,13 +43,13 @@ def test_an_old_run_goes_on_to_the_same_bytes(tmp_path: Path, reports: int, shar
     """Stopped in the trunk, at its end, and in the blocks."""
     plan = tiny_plan(branch=0.5, shared=shared, sync_every=2)
     whole, old = tiny_run(tmp_path / "whole", plan), tiny_run(tmp_path / "old", plan)
-    list(round_robin(whole, plan_budget(plan)))
-    some = round_robin(old, plan_budget(plan))
+    list(round_robin(whole))
+    some = round_robin(old)
     for _ in range(reports):
         next(some)
     some.close()
     make_old(tmp_path / "old", plan)
-    more = list(round_robin(old, plan_budget(plan)))
+    more = list(round_robin(old))
     assert len(more) == 6 + 3 + 3 - reports
     assert sorted(path.name for path in (tmp_path / "old").iterdir()) == ["block-0", "block-1", "plan.json", "seed"]
     for block in ("block-0", "block-1"):
@@ -76,20 +75,20 @@ def test_its_random_numbers_are_those_of_its_first_name(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(type(run.task), "draw", spy_draw)
     monkeypatch.setattr(type(run.source), "batch", spy_batch)
-    list(one_block(run, plan_budget(PLAN), TRUNK))
+    list(one_block(run, TRUNK))
     assert noise == [PLAN.derive_seed("noise", "seed", step) for step in range(6)]
     assert set(data) == {PLAN.derive_seed("data", "seed")}
 
 
 def test_metrics_and_heartbeats_of_an_old_run_stay_in_their_place(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, PLAN)
-    first = one_block(run, plan_budget(PLAN), TRUNK)
+    first = one_block(run, TRUNK)
     recorder = Recorder(tmp_path, every=1)
     recorder.add(next(first))
     first.close()
     make_old(tmp_path)
     again = Recorder(tmp_path, every=1)
-    for report in one_block(run, plan_budget(PLAN), TRUNK):
+    for report in one_block(run, TRUNK):
         again.add(report)
     assert [row["step"] for row in read_rows(tmp_path / "seed" / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
     beat = read_heartbeat(job_folder(tmp_path, TRUNK))
@@ -100,14 +99,14 @@ def test_metrics_and_heartbeats_of_an_old_run_stay_in_their_place(tmp_path: Path
 
 def test_an_old_run_is_read_at_its_address(tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "remote", PLAN)
-    reports = one_block(run, plan_budget(PLAN), TRUNK)
+    reports = one_block(run, TRUNK)
     next(reports)
     reports.close()
     make_old(tmp_path / "remote")
     mirror = Mirror(f"file://{tmp_path}/remote", tmp_path / "here")
     here = mirror.pull(TRUNK)
     assert latest(job_folder(here, TRUNK), PLAN.hash)[1].step == 1  # type: ignore[index]
-    list(one_block(tiny_run(here, PLAN), plan_budget(PLAN), TRUNK))
+    list(one_block(tiny_run(here, PLAN), TRUNK))
     mirror.push(TRUNK)
     assert last(tmp_path / "remote", "seed") == last(here, "seed")
     assert sorted(path.name for path in (tmp_path / "remote").iterdir()) == ["plan.json", "seed"]
@@ -145,5 +144,5 @@ def test_a_job_by_its_block(block: int | str, job: str) -> None:
 def test_blocks_that_do_not_exist() -> None:
     with pytest.raises(ValueError, match="block=2 does not exist; use 0"):
         job_name(PLAN, 2)
-    with pytest.raises(ValueError, match="block='first' is no block; use 0 to 1, or 'trunk'"):
+    with pytest.raises(ValueError, match="block='first' does not exist; use 0"):
         job_name(PLAN, "first")

@@ -1,9 +1,18 @@
-"""``oneblock VERB ...``: finds the verb, lets tyro parse its options, and turns mistakes into one clear message."""
+"""``oneblock VERB ...``: finds the verb, lets tyro parse its options, and turns mistakes into one clear message.
+
+What needs no verb (the list of commands, the version, completion) is answered without torch.
+"""
 
 from __future__ import annotations
 
+import difflib
+import os
 import sys
 from importlib import import_module
+from typing import Any
+
+from oneblock.cli.completion import SHELLS, script
+from oneblock.version import VERSION
 
 # Words on the command line -> module and the frozen dataclass that holds the verb's options and its `run`.
 VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
@@ -31,6 +40,9 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("demo",): ("demo", "Demo", "a small comparison from start to end"),
 }
 
+COMPLETION = f"print a script that completes commands and options, for {', '.join(SHELLS)}"
+CLOSED = 141
+"""Exit code of a command whose reader has gone, as a shell has it for SIGPIPE."""
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
@@ -38,19 +50,70 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb; 0 when it worked, 2 for the user's mistakes, 1 for a run that failed on its own, 75 for a job
     that another process trains."""
     words = sys.argv[1:] if arguments is None else arguments
+    try:
+        try:
+            return _answer(words)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `oneblock --help | head` has read enough; Python would complain when it closes the stream
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED
+
+
+def _answer(words: list[str]) -> int:
+    if words in (["--version"], ["-V"]):
+        print(f"oneblock {VERSION}")
+        return 0
+    if words[:1] == ["completion"]:
+        return _completion(words[1:])
     for verb, (module, name, _) in VERBS.items():
         if tuple(words[: len(verb)]) == verb:
             return _run(" ".join(verb), module, name, words[len(verb) :])
-    wanted = " ".join(words[:2])
-    asks = not words or words[0] in ("-h", "--help")
-    stream = sys.stdout if asks else sys.stderr
+    commands = _commands()
+    group = {name: text for name, text in commands.items() if words and name.startswith(f"{words[0]} ")}
+    asks = not words or words[0] in ("-h", "--help") or (group and words[1:] in (["-h"], ["--help"]))
     if not asks:
-        print(f"oneblock: {wanted!r} is no command; use one of these", file=stream)
+        print(f"oneblock: {_mistake(words, list(commands), list(group))}", file=sys.stderr)
+    stream = sys.stdout if asks else sys.stderr
     print("usage: oneblock COMMAND [OPTIONS]   (oneblock COMMAND --help tells more)\n", file=stream)
-    width = max(len(" ".join(verb)) for verb in VERBS)
-    for verb, (_, _, text) in VERBS.items():
-        print(f"  {' '.join(verb):<{width}} {text}", file=stream)
+    width = max(map(len, commands))
+    for name, text in (group or commands).items():
+        print(f"  {name:<{width}} {text}", file=stream)
     return 0 if asks else 2
+
+
+def _commands() -> dict[str, str]:
+    return {" ".join(verb): text for verb, (_, _, text) in VERBS.items()} | {"completion": COMPLETION}
+
+
+def _mistake(words: list[str], commands: list[str], group: list[str]) -> str:
+    """What is wrong with words that are no command, and what was perhaps meant."""
+    if group and len(words) == 1:
+        return f"{words[0]!r} needs one more word; use one of these"
+    given = " ".join(words[:2])
+    # options may follow a command of one word
+    near = [close for one in (given, words[0]) for close in difflib.get_close_matches(one, group or commands, 1, 0.7)]
+    if near:
+        return f"{given!r} is not a command; did you mean 'oneblock {near[0]}'? Use one of these"
+    return f"{given!r} is not a command; use one of these"
+
+
+def _completion(words: list[str]) -> int:
+    if words in (["-h"], ["--help"]):
+        print(f'usage: oneblock completion {{{",".join(SHELLS)}}}\n\nFor bash: eval "$(oneblock completion bash)"')
+        return 0
+    if len(words) != 1 or words[0] not in SHELLS:
+        print(f"oneblock: completion {' '.join(words)!r} is not known; use one of {', '.join(SHELLS)}", file=sys.stderr)
+        return 2
+    print(script(words[0]))
+    return 0
+
+
+def parsing() -> tuple[Any, ...]:
+    """How tyro reads the options of a verb."""
+    import tyro
+
+    return tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff
 
 
 def _run(verb: str, module: str, name: str, words: list[str]) -> int:
@@ -64,9 +127,7 @@ def _run(verb: str, module: str, name: str, words: list[str]) -> int:
     from oneblock.train.loop import BusyError
 
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
-    options = tyro.cli(
-        command, prog=f"oneblock {verb}", args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    )
+    options = tyro.cli(command, prog=f"oneblock {verb}", args=words, config=parsing())
     try:
         options.run()
     except BusyError as error:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import rich.table
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from oneblock.train.step import StepReport
+from oneblock.report.table import Table
+from oneblock.train.drive import Watch
 
 
 def say(message: str, quiet: bool = False) -> None:
@@ -26,37 +26,20 @@ def emit(values: Mapping[str, Any]) -> None:
     print(json.dumps(values))
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def table(shown: Table) -> None:
     """A table on standard output; brackets in cells mean themselves."""
-    shown = Table(title=title, title_justify="left")
-    for i, column in enumerate(columns):
-        shown.add_column(column, justify="left" if i == 0 else "right")
-    for row in rows:
-        shown.add_row(*map(escape, row))
-    Console(width=None if sys.stdout.isatty() else 140).print(shown)
+    made = rich.table.Table(title=shown.title, title_justify="left")
+    for i, column in enumerate(shown.columns):
+        made.add_column(column, justify="left" if i == 0 else "right")
+    for row in shown.rows:
+        made.add_row(*map(escape, row))
+    Console(width=None if sys.stdout.isatty() else 140).print(made)
 
 
-def progress(reports: Iterator[StepReport], totals: Mapping[str, tuple[int, int]], label: str) -> Iterator[StepReport]:
-    """Pass reports on behind one bar per job with its loss and the time left; nothing when not on a terminal.
+def watch(json: bool, tensorboard: bool = False, label: str = "") -> Watch:
+    """How a training of the command line is watched: rows on standard output with ``json``, else bars."""
 
-    Args:
-        totals: first and last step of each job.
-    """
-    if not sys.stderr.isatty():
-        yield from reports
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} loss {task.fields[loss]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
-        for report in reports:
-            first, last = totals[report.job]
-            if report.job not in tasks:
-                tasks[report.job] = bars.add_task(f"{label} {report.job}", total=last - first, loss="")
-            bars.update(tasks[report.job], completed=report.step - first, loss=f"{report.loss:.3f}")
-            yield report
+    def warn(message: str) -> None:
+        say(f"oneblock: {message}; going on from an earlier checkpoint")
+
+    return Watch(bars=not json, label=label, row=emit if json else None, tensorboard=tensorboard, warn=warn)

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import signal
-import socket
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-import torch
 from tyro.conf import Positional
 
 from oneblock.cli import console
-from oneblock.cli.options import DataOptions, MachineOptions, changed_words
-from oneblock.launch.command import Task, task
-from oneblock.launch.local import Event, run_tasks
-from oneblock.launch.mirror import Mirror, is_remote
-from oneblock.plan import Plan, read_plan
-from oneblock.presets import plan_budget, plan_optimizer
-from oneblock.train.checkpoint import job_folder
-from oneblock.train.strategy import TRUNK, job_specs
+from oneblock.data import ImageData
+from oneblock.launch.local import Event
+from oneblock.launch.slurm import Parameter
+from oneblock.launch.start import commands, launch
+from oneblock.train.machine import Machine
+from oneblock.train.parallel import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,145 +40,71 @@ class Launch:
     """print the commands, one for each block, and start nothing"""
     retries: int = 3
     """times that a job may die without a new checkpoint before it is given up"""
-    parallel: Literal["ddp", "fsdp"] = "ddp"
+    parallel: Kind = "ddp"
     """what torchrun's processes share out: the batch alone, or weights, gradients and optimizer states too"""
     scratch: Path | None = None
     """where the copy of a remote directory lies on the machine of a job (default: in the temporary directory)"""
+    backbone: str = ""
+    """module:Class of the network, of a run that trains your own"""
     json: bool = False
     """print one JSON object per event"""
-    data: DataOptions = field(default_factory=lambda: DataOptions(data=""))
-    machine: MachineOptions = field(default_factory=MachineOptions)
+    data: ImageData = field(default_factory=lambda: ImageData(data=""))
+    machine: Machine = field(default_factory=Machine)
 
     def run(self) -> None:
-        if self.local < 0 or self.torchrun < 0 or self.retries < 0:
-            raise ValueError(
-                f"local={self.local}, torchrun={self.torchrun}, retries={self.retries}: use 0 or more of each"
-            )
-        directory = Mirror(self.run_dir, self.scratch).pull() if is_remote(self.run_dir) else Path(self.run_dir)
-        plan = read_plan(directory)
-        self._check(plan)
-        stages = self.stages(plan)
         if self.dry_run:
-            for one in (one for stage in stages for one in stage):
-                print(shlex.join(one.command))
-        elif self.slurm:
-            self._submit(stages, directory)
+            self._print()
+            return
+        events = launch(
+            self.run_dir,
+            local=self.local,
+            torchrun=self.torchrun,
+            slurm=self.slurm,
+            slurm_options=dict(map(_parameter, self.slurm_options)),
+            retries=self.retries,
+            parallel=self.parallel,
+            scratch=self.scratch,
+            data=self.data,
+            machine=self.machine,
+            backbone=self.backbone,
+            on_event=self._show,
+        )
+        if not self.slurm:
+            console.say(f"trained; next: oneblock merge {self.run_dir}", self.json)
+        elif self.json:
+            console.emit({event.job: event.slurm_id for event in events})
         else:
-            self._run(stages, directory, _meeting() if plan.shared == "synced" else {})
+            console.say(f"submitted {', '.join(f'{event.job} as {event.slurm_id}' for event in events)}")
 
-    def _check(self, plan: Plan) -> None:
-        """Blocks that share trained parts need each other; not every optimizer can be sharded."""
-        if self.torchrun and self.parallel == "fsdp" and plan_optimizer(plan).optimizer == "adamw8bit":
-            raise ValueError(
-                f"parallel='fsdp' cannot shard the moments of optimizer='adamw8bit', which {self.run_dir} is planned "
-                "with; use --parallel ddp"
-            )
-        if plan.shared == "joint":
-            raise ValueError(
-                f"the blocks of {self.run_dir} share one stem and head (shared='joint') and train in one process; use "
-                "oneblock train images --shared joint"
-            )
-        apart = self.slurm or self.torchrun or self._workers(plan.num_blocks) < plan.num_blocks
-        if plan.shared == "synced" and apart:
-            raise ValueError(
-                f"the {plan.num_blocks} blocks of {self.run_dir} are synced (shared='synced') and must run at the same "
-                "time on this machine; leave out --slurm, --torchrun and --local"
-            )
+    def _print(self) -> None:
+        found = commands(
+            self.run_dir,
+            local=self.local,
+            torchrun=self.torchrun,
+            slurm=self.slurm,
+            parallel=self.parallel,
+            scratch=self.scratch,
+            data=self.data,
+            machine=self.machine,
+            backbone=self.backbone,
+        )
+        for command in found:
+            print(shlex.join(command.words))
 
-    def stages(self, plan: Plan) -> list[list[Task]]:
-        """Jobs that may run at the same time, in order: the trunk if there is one, then all blocks."""
-        jobs = [spec.name for spec in job_specs(plan, plan_budget(plan))]
-        machine = replace(self.machine, threads=self._threads(len(jobs)))
-        words = changed_words(machine, MachineOptions()) + changed_words(self.data, DataOptions(data=""))
-        words += ["--parallel", self.parallel] if self.torchrun else []
-        words += ["--scratch", str(self.scratch)] if self.scratch else []
-        stages = ([job for job in jobs if job == TRUNK], [job for job in jobs if job != TRUNK])
-        return [[task(job, self.run_dir, words, self.torchrun) for job in stage] for stage in stages if stage]
-
-    def _workers(self, jobs: int) -> int:
-        return min(self.local or jobs, jobs)
-
-    def _threads(self, jobs: int) -> int:
-        """CPU threads of a process: its share of the machine, unless the user or Slurm says."""
-        if self.machine.threads or self.slurm:
-            return self.machine.threads
-        return max(1, (os.cpu_count() or 1) // (self._workers(jobs) * max(1, self.torchrun)))
-
-    def _submit(self, stages: list[list[Task]], directory: Path) -> None:
-        from oneblock.launch.slurm import submit
-
-        # nodes read and write it: the copy of a remote directory lies on this machine alone
-        folder = Path.cwd() / "slurm" if is_remote(self.run_dir) else directory / "slurm"
-        ids = submit(stages, folder, dict(map(_parameter, self.slurm_options)))
-        if self.json:
-            console.emit(ids)
-        else:
-            console.say(f"submitted {', '.join(f'{job} as {id}' for job, id in ids.items())}")
-
-    def _run(self, stages: list[list[Task]], directory: Path, meeting: dict[str, str]) -> None:
-        lost: list[str] = []
-        slots = range(self._workers(max(map(len, stages))))
-        environments = [
-            self._environment(slot) | meeting for slot in slots
-        ]  # refused, if at all, before anything starts
-        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the jobs as Ctrl-C does
-        try:
-            for stage in stages:
-                workers = self._workers(len(stage))
-                events = run_tasks(stage, directory, workers, self.retries, environments.__getitem__)
-                with closing(events):
-                    for event in events:
-                        self._show(event, directory)
-                        lost += [event.job] if event.kind == "given up" else []
-                if lost:
-                    break
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-        if lost:
-            logs = ", ".join(str(job_folder(directory, job) / "log.txt") for job in lost)
-            raise OSError(f"{', '.join(lost)} could not be trained; see {logs}, then launch again")
-        console.say(f"trained; next: oneblock merge {self.run_dir}", self.json)
-
-    def _environment(self, slot: int) -> dict[str, str]:
-        """Each slot sees GPUs of its own, as many as it has processes."""
-        if not self.machine.device.startswith("cuda"):
-            return {}
-        if self.machine.device != "cuda":
-            raise ValueError(
-                f"device={self.machine.device!r} is one GPU, and every job gets its own; use --device cuda, and "
-                "CUDA_VISIBLE_DEVICES to say which"
-            )
-        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices = seen.split(",") if seen else [str(i) for i in range(torch.cuda.device_count())]
-        need = max(1, self.torchrun)
-        mine = devices[slot * need : (slot + 1) * need]
-        if len(mine) < need:
-            raise ValueError(
-                f"{slot + 1} jobs with {need} GPUs each need more than the {len(devices)} that are here; use a smaller "
-                "--local or --torchrun"
-            )
-        return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
-
-    def _show(self, event: Event, directory: Path) -> None:
+    def _show(self, event: Event) -> None:
+        if event.kind == "submitted":  # all are shown together
+            return
         if self.json:
             console.emit({"job": event.job, "event": event.kind, "code": event.code})
         else:
-            log = job_folder(directory, event.job) / "log.txt"
-            more = "" if event.code in (None, 0) else f" (exit code {event.code}, see {log})"
+            more = "" if event.code in (None, 0) else f" (exit code {event.code}, see {event.log})"
             console.say(f"{event.job} {event.kind}{more}")
 
 
-def _meeting() -> dict[str, str]:
-    """Where processes of this machine meet: a port that is free now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-
-
-def _parameter(text: str) -> tuple[str, str | int | float]:
+def _parameter(text: str) -> tuple[str, Parameter]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise ValueError(f"slurm_options={text!r} is no parameter; write name=value, e.g. timeout_min=1440")
+        raise ValueError(f"slurm_options={text!r} is not a parameter; write name=value, e.g. timeout_min=1440")
     if re.fullmatch(r"-?\d+(\.\d+)?", value):
         return name, float(value) if "." in value else int(value)
     return name, value

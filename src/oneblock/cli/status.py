@@ -2,46 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from tyro.conf import Positional
 
 from oneblock.cli import console
-from oneblock.launch.mirror import listing
-from oneblock.plan import read_plan
-from oneblock.presets import plan_budget
-from oneblock.train.checkpoint import checkpoint_step, checkpoints, job_folder
-from oneblock.train.record import METRICS_FILE, Heartbeat, read_heartbeat, read_rows
-from oneblock.train.step import JobSpec
-from oneblock.train.strategy import job_specs
-
-SILENT_SECONDS = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobStatus:
-    """One row of the table.
-
-    Args:
-        step: of the last sign of life; ``saved`` is that of the newest checkpoint, where a killed job goes on.
-        seconds_left: at the last speed.
-        seen_seconds_ago: since the last sign of life or the newest checkpoint.
-        state: ``not started``, ``running``, ``silent`` (no sign of life for a minute), ``stopped``, ``failed: ...`` or
-            ``done``.
-    """
-
-    job: str
-    step: int
-    saved: int
-    num_steps: int
-    loss: float | None
-    steps_per_second: float | None
-    seconds_left: float | None
-    seen_seconds_ago: float | None
-    host: str
-    state: str
+from oneblock.launch.status import status
+from oneblock.report.status import status_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,70 +21,9 @@ class Status:
     """print one JSON object per job instead of a table"""
 
     def run(self) -> None:
-        with listing(self.run_dir) as directory:
-            plan = read_plan(directory)
-            jobs = [job_status(directory, spec) for spec in job_specs(plan, plan_budget(plan))]
-        if self.json:
-            for job in jobs:
-                console.emit(asdict(job))
+        jobs = status(self.run_dir)
+        if not self.json:
+            console.table(status_table(f"{self.run_dir}, plan {jobs[0].plan}", jobs))
             return
-        columns = ("job", "step", "saved", "loss", "steps/s", "left", "last seen", "host", "state")
-        console.table(f"{self.run_dir}, plan {plan.hash}", columns, map(_row, jobs))
-
-
-def job_status(directory: Path, spec: JobSpec) -> JobStatus:
-    """The state of one job, from its checkpoints, metrics and heartbeat."""
-    folder = job_folder(directory, spec.name)
-    found = checkpoints(folder)
-    rows = list(read_rows(folder / METRICS_FILE))
-    beat = read_heartbeat(folder)
-    saved = checkpoint_step(found[-1]) if found else spec.first_step
-    # the time of a checkpoint at a remote address is not known and stands at 0
-    signs = [at for at in (path.stat().st_mtime for path in found[-1:]) if at] + ([beat.time] if beat else [])
-    # clocks of two machines differ a little: a sign from the future is one from now
-    seen = max(0.0, time.time() - max(signs)) if signs else None
-    state = _state(beat, saved, spec.last_step, seen) if found or beat else "not started"
-    speed = beat.steps_per_second if beat and state == "running" else None
-    step = max(saved, beat.step) if beat and state != "done" else saved
-    return JobStatus(
-        job=spec.name,
-        step=step,
-        saved=saved,
-        num_steps=spec.last_step,
-        loss=float(rows[-1]["loss"]) if rows else beat.loss if beat else None,
-        steps_per_second=speed,
-        seconds_left=(spec.last_step - step) / speed if speed else None,
-        seen_seconds_ago=seen,
-        host=beat.host if beat else "",
-        state=state,
-    )
-
-
-def _state(beat: Heartbeat | None, saved: int, last_step: int, seen: float | None) -> str:
-    if saved >= last_step:
-        return "done"
-    if beat is not None and beat.state in ("stopped", "failed"):
-        return f"failed: {beat.error}" if beat.state == "failed" else "stopped"
-    return "running" if seen is not None and seen < SILENT_SECONDS else "silent"
-
-
-def _row(job: JobStatus) -> tuple[str, ...]:
-    return (
-        job.job,
-        f"{job.step}/{job.num_steps}",
-        str(job.saved),
-        "-" if job.loss is None else f"{job.loss:.4f}",
-        "-" if job.steps_per_second is None else f"{job.steps_per_second:.3g}",
-        "-" if job.seconds_left is None else duration(job.seconds_left),
-        "-" if job.seen_seconds_ago is None else f"{duration(job.seen_seconds_ago)} ago",
-        job.host or "-",
-        job.state,
-    )
-
-
-def duration(seconds: float) -> str:
-    """``42 s``, ``12 min``, ``3.4 h``, ``2.5 d``."""
-    for size, unit, digits in ((86400.0, "d", 1), (3600.0, "h", 1), (60.0, "min", 0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.{digits}f} {unit}"
-    return f"{seconds:.0f} s"
+        for job in jobs:
+            console.emit(asdict(job))

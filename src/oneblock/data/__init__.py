@@ -1,16 +1,26 @@
 """Batches of plain tensors: readers of images and text, transforms and synthetic images; knows no model."""
 
 from .augment import Augment, Augmentation
+from .dataset import DatasetSource
 from .encoded import Codec, EncodedSource, Pixels
 from .errors import MissingExtraError
 from .hub import HubSource
 from .memory import Batches, Samples
+from .names import ImageData, TextData
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
 from .synthetic import synthetic_images
 from .text import open_text, read_texts
 from .tokens import TextBatches, TokenFile, TokenSource, write_tokens
 from .transforms import random_flip, to_float, to_uint8
-from .vocabulary import BytePair, Bytes, Characters, Vocabulary, vocabulary_from_dict
+from .vocabulary import (
+    BytePair,
+    Bytes,
+    Characters,
+    Vocabulary,
+    open_vocabulary,
+    vocabulary_from_dict,
+    vocabulary_size,
+)
 
 __all__ = [
     "Augment",
@@ -20,8 +30,10 @@ __all__ = [
     "Bytes",
     "Characters",
     "Codec",
+    "DatasetSource",
     "EncodedSource",
     "HubSource",
+    "ImageData",
     "ImageSet",
     "MemorySource",
     "MissingExtraError",
@@ -29,17 +41,20 @@ __all__ = [
     "Samples",
     "Source",
     "TextBatches",
+    "TextData",
     "TokenFile",
     "TokenSource",
     "Vocabulary",
     "load_images",
     "open_source",
     "open_text",
+    "open_vocabulary",
     "random_flip",
     "read_texts",
     "synthetic_images",
     "to_float",
     "to_uint8",
     "vocabulary_from_dict",
+    "vocabulary_size",
     "write_tokens",
 ]

@@ -43,15 +43,14 @@ class EncodedSource:
     def __init__(self, images: Source, codec: Codec) -> None:
         self.images = images
         self.codec = codec
-        _, channels, height, width = codec.encode(torch.zeros(1, *images.shape)).shape
-        self._shape = channels, height, width
+        self._shape = tuple(codec.encode(torch.zeros(1, *images.shape)).shape[1:])
 
     @property
     def name(self) -> str:
         return self.images.name
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """(c, h, w) of one encoded image."""
         return self._shape
 
@@ -65,6 +64,10 @@ class EncodedSource:
 
     def first(self, count: int | None = None) -> ImageSet:
         return self.images.first(count)
+
+    def samples(self, count: int | None = None) -> Samples:
+        values, labels = self.images.samples(count)
+        return Samples(self.codec.encode(values), labels)
 
     def fingerprint(self) -> str:
         return self.images.fingerprint()

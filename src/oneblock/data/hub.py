@@ -18,7 +18,8 @@ from torch import Tensor
 
 from .errors import MissingExtraError
 from .imageset import ImageSet, Split, check_channels, check_size
-from .memory import Samples, check_position, epoch_seed
+from .memory import Samples
+from .order import check_position, epoch_seed
 from .pixels import DEFAULT_SIZE, choose_channels, require_pillow, to_pixels
 from .transforms import to_float
 
@@ -123,6 +124,10 @@ class HubSource:
         """The first ``count`` rows of the stream (None: all of it), in memory."""
         images, labels = self._convert(itertools.islice(self._stream, count))
         return ImageSet(images, labels, self.classes, self.name)
+
+    def samples(self, count: int | None = None) -> Samples:
+        found = self.first(count)
+        return Samples(to_float(found.images), found.labels)
 
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of name, split, shape, columns and the first image: what can be told

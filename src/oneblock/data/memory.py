@@ -1,20 +1,13 @@
-"""Batches from memory, in an order that any machine can compute from the seed alone.
-
-The samples of epoch e stand in the order of a permutation drawn from a generator seeded with a hash of (seed,
-e). Step s of batch size n covers positions s n .. s n + n - 1 of the endless row of these permutations, so
-every epoch shows each sample once, a resumed run needs no stored state, and the batch size may exceed the
-set.
-"""
+"""Batches: training samples addressed by their step, and those of images in memory."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from .imageset import ImageSet
+from .order import Order
 from .transforms import to_float
 
 
@@ -40,7 +33,7 @@ class Source(Batches, Protocol):
         """Where the images come from."""
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """(c, h, w) of one image."""
 
     @property
@@ -65,6 +58,9 @@ class Source(Batches, Protocol):
     def first(self, count: int | None = None) -> ImageSet:
         """The first ``count`` images (None: all), in memory and in the order they are stored."""
 
+    def samples(self, count: int | None = None) -> Samples:
+        """The same as training sees them."""
+
     def fingerprint(self) -> str:
         """16 hex digits that tell these images from others; a plan holds them."""
 
@@ -74,8 +70,7 @@ class MemorySource:
 
     def __init__(self, images: ImageSet) -> None:
         self.images = images
-        self._epoch: tuple[int, int] | None = None
-        self._order = torch.empty(0, dtype=torch.int64)
+        self._order = Order(len(images))
 
     @property
     def name(self) -> str:
@@ -96,37 +91,13 @@ class MemorySource:
     def first(self, count: int | None = None) -> ImageSet:
         return self.images if count is None else self.images.first(count)
 
+    def samples(self, count: int | None = None) -> Samples:
+        found = self.first(count)
+        return Samples(to_float(found.images), found.labels)
+
     def fingerprint(self) -> str:
         return self.images.fingerprint()
 
     def indices(self, step: int, batch_size: int, seed: int) -> Tensor:
         """Positions in the set of the samples of one step: int64 (batch_size,)."""
-        check_position(step, batch_size)
-        start, missing, parts = step * batch_size, batch_size, []
-        while missing:
-            epoch, offset = divmod(start, len(self.images))
-            part = self._permutation(seed, epoch)[offset : offset + missing]
-            parts.append(part)
-            start, missing = start + len(part), missing - len(part)
-        return torch.cat(parts)
-
-    def _permutation(self, seed: int, epoch: int) -> Tensor:
-        if self._epoch != (seed, epoch):
-            generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
-            self._order = torch.randperm(len(self.images), generator=generator)
-            self._epoch = (seed, epoch)
-        return self._order
-
-
-def check_position(step: int, batch_size: int) -> None:
-    """Refuse a negative step or an empty batch with a ValueError."""
-    if step < 0:
-        raise ValueError(f"step={step} is negative; 0 or more is allowed; count steps from 0")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} is too small; 1 or more is allowed; use for example 64")
-
-
-def epoch_seed(seed: int, epoch: int, bits: int = 63) -> int:
-    """A number in [0, 2^bits) that differs for every (seed, epoch): the head of their SHA-256."""
-    digest = hashlib.sha256(f"{seed}:{epoch}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> (64 - bits)
+        return self._order.indices(step, batch_size, seed)

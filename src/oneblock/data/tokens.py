@@ -27,7 +27,8 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from .memory import Samples, check_position, epoch_seed
+from .memory import Samples
+from .order import check_position, epoch_seed
 from .vocabulary import Vocabulary, VocabularyValue, vocabulary_from_dict
 
 FORMAT = 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -203,6 +203,10 @@ class BytePair:
 VOCABULARIES = ("bytes", "characters", "byte-pair")
 
 
+KNOWN: dict[str, Vocabulary] = {"characters": Characters(), "bytes": Bytes()}
+"""Vocabularies that need no text to learn from."""
+
+
 def vocabulary_from_dict(values: Mapping[str, object]) -> Vocabulary:
     """Inverse of ``Vocabulary.to_dict``; an unknown name or setting is a ``ValueError``."""
     settings = dict(values)
@@ -221,6 +225,32 @@ def vocabulary_from_dict(values: Mapping[str, object]) -> Vocabulary:
             "restore the vocabulary from a copy"
         )
     return BytePair(merges=tuple(merges))
+
+
+def vocabulary_size(name: str) -> int:
+    """Symbols of the vocabulary of that name, which need not be learned yet.
+
+    Args:
+        name: ``characters``, ``bytes`` or ``bpe:SIZE``.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name in KNOWN:
+        return KNOWN[name].size
+    kind, _, size = name.partition(":")
+    if kind != "bpe" or not size.isdecimal() or int(size) <= NUM_BYTES:
+        raise ValueError(
+            f"vocabulary={name!r} is unknown; use characters, bytes or bpe:4096 (more than the {NUM_BYTES} bytes)"
+        )
+    return int(size)
+
+
+def open_vocabulary(name: str, texts: Callable[[], Iterable[str]]) -> Vocabulary:
+    """The vocabulary of that name; byte pairs are learned from ``texts``, which are asked for only then. Arguments and
+    errors of ``vocabulary_size``."""
+    size = vocabulary_size(name)
+    return KNOWN[name] if name in KNOWN else BytePair.train(texts(), size)
 
 
 def text8_form(text: str) -> bytes:

@@ -6,24 +6,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from oneblock.train.strategy import TRUNK
-
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Command:
     """A job to start.
 
     Args:
         job: its name, e.g. ``"block-2"``.
-        command: its command line.
+        words: its command line.
     """
 
     job: str
-    command: tuple[str, ...]
+    words: tuple[str, ...]
 
 
-def task(job: str, run_dir: str, options: Sequence[str] = (), processes: int = 0) -> Task:
-    """The task of training ``job`` of the run at ``run_dir``.
+def job_command(job: str, run_dir: str, options: Sequence[str] = (), processes: int = 0) -> Command:
+    """The command that trains ``job`` of the run at ``run_dir``.
 
     Args:
         job: ``"block-b"`` or ``"trunk"``.
@@ -32,6 +30,6 @@ def task(job: str, run_dir: str, options: Sequence[str] = (), processes: int = 0
     """
     # standalone: a rendezvous of its own for every block, on a free port
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)) if processes else ()
-    block = "-1" if job == TRUNK else job.removeprefix("block-")
+    block = job.removeprefix("block-")  # or the trunk, by its name
     words = (sys.executable, *torchrun, "-m", "oneblock.cli", "job", run_dir, "--block", block, *options)
-    return Task(job=job, command=words)
+    return Command(job=job, words=words)

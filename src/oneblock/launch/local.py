@@ -8,10 +8,11 @@ import subprocess
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from oneblock.launch.command import Task
+from oneblock.launch.command import Command
 from oneblock.train.checkpoint import checkpoints, job_folder
 
 MISTAKE = 2
@@ -24,16 +25,24 @@ BUSY_PATIENCE = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened to a job; ``code`` is the exit code that ended its last process."""
+    """Something that happened to a job.
+
+    Args:
+        code: the exit code that ended its last process.
+        log: gets what the job prints, on this machine.
+        slurm_id: what Slurm calls the job when it was ``submitted``.
+    """
 
     job: str
-    kind: Literal["started", "restarted", "finished", "given up", "busy"]
+    kind: Literal["started", "restarted", "finished", "given up", "busy", "submitted"]
     code: int | None = None
+    log: Path | None = None
+    slurm_id: str = ""
 
 
 @dataclass
 class _Running:
-    task: Task
+    command: Command
     slot: int
     code: int | None = None
     process: subprocess.Popen[bytes] | None = None
@@ -43,15 +52,15 @@ class _Running:
     start_at: float = field(default_factory=time.monotonic)
 
 
-def run_tasks(
-    tasks: Sequence[Task],
+def run_commands(
+    commands: Sequence[Command],
     directory: Path,
     workers: int,
     retries: int = 3,
     environment: Callable[[int], dict[str, str]] = lambda slot: {},
     patience: float = 1.0,
 ) -> Generator[Event, None, None]:
-    """Run ``tasks``, at most ``workers`` at a time, and say what happens to them.
+    """Run ``commands``, at most ``workers`` at a time, and say what happens to them.
 
     A job that dies is started again and goes on from its checkpoint. After more than ``retries`` deaths without a new
     checkpoint, or when it was asked wrongly (exit code 2), it is given up; the others go on. A job that another process
@@ -59,11 +68,11 @@ def run_tasks(
     with a checkpoint.
 
     Args:
-        directory: of the run on this machine; what a job prints goes to ``log.txt`` in its folder.
+        directory: of the run on this machine; what a job prints goes to ``log_file``.
         environment: variables for the process in slot 0 .. workers - 1, e.g. which GPU it may see.
         patience: seconds before the first new start; doubled for each further death, up to a minute.
     """
-    waiting, free, running = list(tasks), list(range(workers)), list[_Running]()
+    waiting, free, running = list(commands), list(range(workers)), list[_Running]()
     try:
         while waiting or running:
             while waiting and free:
@@ -81,42 +90,48 @@ def run_tasks(
         _stop([one.process for one in running if one.process is not None])
 
 
+def log_file(directory: Path, job: str) -> Path:
+    """What a job of the run in ``directory`` prints."""
+    return job_folder(directory, job) / "log.txt"
+
+
 def _look_after(
     one: _Running, directory: Path, retries: int, environment: Callable[[int], dict[str, str]], patience: float
 ) -> Event | None:
-    job = one.task.job
+    job = one.command.job
+    tell = partial(Event, job=job, log=log_file(directory, job))
     if one.process is None:
         if time.monotonic() < one.start_at:
             return None
-        one.process = _start(one.task, job_folder(directory, job), environment(one.slot))
+        one.process = _start(one.command, log_file(directory, job), environment(one.slot))
         if one.busy:
             return None
-        return Event(job=job, kind="restarted" if one.failures else "started", code=one.code)
+        return tell(kind="restarted" if one.failures else "started", code=one.code)
     one.code = code = one.process.poll()
     if code is None:
         return None
     one.process = None
     if code == 0:
-        return Event(job=job, kind="finished", code=code)
+        return tell(kind="finished", code=code)
     if code == BUSY:
         known, one.busy = one.busy, True
         one.start_at = time.monotonic() + BUSY_PATIENCE * patience
-        return None if known else Event(job=job, kind="busy", code=code)
+        return None if known else tell(kind="busy", code=code)
     one.busy = False
     newest = "".join(path.name for path in checkpoints(job_folder(directory, job))[-1:])
     one.failures = 1 if newest != one.newest else one.failures + 1
     one.newest = newest
     if code == MISTAKE or one.failures > retries:
-        return Event(job=job, kind="given up", code=code)
+        return tell(kind="given up", code=code)
     one.start_at = time.monotonic() + min(60.0, patience * 2.0 ** (one.failures - 1))
     return None
 
 
-def _start(task: Task, folder: Path, variables: dict[str, str]) -> subprocess.Popen[bytes]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "log.txt", "ab") as log:
+def _start(command: Command, file: Path, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "ab") as log:
         return subprocess.Popen(
-            task.command,
+            command.words,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from oneblock.plan import PLAN_FILE
+from oneblock.plan import PLAN_FILE, Plan, write_plan
 from oneblock.train.checkpoint import checkpoints, folder_name, job_folder
 from oneblock.train.record import HEARTBEAT_FILE, METRICS_FILE
 
@@ -137,6 +137,13 @@ class Mirror:
                 self._files.put_file(str(path), f"{self._root}/{folder.name}/{path.name}")
                 self._sent[path] = version
         self._sent_at = time.perf_counter()
+
+
+def send_plan(plan: Plan, address: str) -> None:
+    """Write ``plan`` at the fsspec ``address``, unless it is there; ``ValueError`` if another plan is."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_plan(plan, Path(folder))
+        Mirror(address, Path(folder)).push_plan()
 
 
 def _version(path: Path) -> tuple[int, int]:

@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from oneblock.launch.command import Task
+from oneblock.launch.command import Command
 
 MANY = 1_000_000
 """How often a job that ran into its time limit is queued again; submitit's own 3 would end a long training."""
+Parameter = str | int | float
+"""Value of a parameter of submitit."""
 
 
 class Submission:
@@ -43,12 +45,15 @@ class Submission:
 
 
 def submit(
-    stages: Sequence[Sequence[Task]], folder: Path, parameters: Mapping[str, str | int | float], cluster: str = "slurm"
+    stages: Sequence[Sequence[Command]],
+    folder: Path,
+    parameters: Mapping[str, Parameter],
+    cluster: str = "slurm",
 ) -> dict[str, str]:
     """Submit one array for each stage; a stage starts when the one before has ended well.
 
     Args:
-        stages: tasks that may run at the same time.
+        stages: commands that may run at the same time.
         folder: for submitit's scripts and logs.
         parameters: of submitit's executor: ``timeout_min``, ``gpus_per_node``, ``slurm_partition``, ...
         cluster: ``"slurm"``, or ``"local"`` to try it without one.
@@ -66,16 +71,16 @@ def submit(
         raise ImportError("--slurm needs submitit; pip install 'oneblock[slurm]'") from error
     ids: dict[str, str] = {}
     before: list[str] = []
-    for tasks in stages:
+    for commands in stages:
         try:
             executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=MANY)
             executor.update_parameters(name="oneblock", **parameters)
             if before:
                 executor.update_parameters(slurm_dependency="afterok:" + ":".join(before))
             with executor.batch():
-                jobs = [executor.submit(Submission(task.command)) for task in tasks]
+                jobs = [executor.submit(Submission(command.words)) for command in commands]
         except (RuntimeError, NameError, AssertionError) as error:
             raise ValueError(f"cannot use Slurm here ({error}); look at --slurm-options, or use --local") from error
         before = [str(job.job_id) for job in jobs]
-        ids |= dict(zip([task.job for task in tasks], before, strict=True))
+        ids |= dict(zip([command.job for command in commands], before, strict=True))
     return ids

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -89,8 +90,9 @@ class Stem(nn.Module):
         nn.init.normal_(self.label.weight)
 
     def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """(n, c, h, w), (n,), ``ClassIds`` -> tokens (n, t, d), modulation (n, d)."""
-        ids = told(condition, ClassIds).ids
+        """(n, c, h, w), (n,), ``ClassIds`` -> tokens (n, t, d), modulation (n, d). Without classes all are the null
+        class, whatever the condition."""
+        ids = told(condition, ClassIds).ids if self.num_classes else z.new_zeros(len(z), dtype=torch.int64)
         patches = rearrange(z, "n c (h p) (w q) -> n (h w) (c p q)", p=self.patch, q=self.patch)
         return self.embed(patches) + self.positions, self.noise(noise) + self.label(ids)
 

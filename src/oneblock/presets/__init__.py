@@ -1,60 +1,78 @@
-"""Presets: from a few words (a size, a data set) to a full plan, and from a plan to what its jobs need."""
+"""Presets: from what a user asks for (a recipe, data) to a plan, to what its jobs need, and to what it costs."""
 
-from .base import SIZES, Size, plan_budget, plan_optimizer
-from .causal import CausalRecipe, block_readings, causal_plan, causal_task, gpt_config, token_table
-from .classify import PAPER_SETTINGS, ClassifyRecipe, classify_plan, classify_task, label_table, paper_recipe
+from .base import SIZES, ImageFacts, Recipe, Size, TextFacts, end_to_end, parse_count, shallow
+from .causal import CausalRecipe, block_readings, causal_task, gpt_config, plan_streams, recurrent_recipe, token_table
+from .classify import PAPER_SETTINGS, ClassifyRecipe, classify_task, label_table
 from .cnn import cnn_plan
-from .image import ImageRecipe, image_plan, image_shape, image_task
-from .jobs import (
+from .cost import (
+    Cost,
+    Costs,
+    Fit,
     SampleFlops,
     all_resident,
     block_bytes,
-    blockwise,
+    cost,
     costliest_job,
     dry_run,
     training_flops,
     training_peak,
 )
-from .masked import MaskedRecipe, is_text, masked_plan, masked_task, plan_length, plan_vocabulary
-from .tasks import build_backbone, plan_augment, plan_task
+from .data import open_data, plan_source
+from .image import ImageRecipe, image_shape, image_task
+from .masked import MaskedRecipe, is_text, masked_task, plan_length, plan_vocabulary
+from .run import Trained, make_plan, open_run, start_run, train
+from .tasks import blockwise, build_backbone, load_backbone, plan_augment, plan_task
 
 __all__ = [
     "PAPER_SETTINGS",
     "SIZES",
     "CausalRecipe",
     "ClassifyRecipe",
+    "Cost",
+    "Costs",
+    "Fit",
+    "ImageFacts",
     "ImageRecipe",
     "MaskedRecipe",
+    "Recipe",
     "SampleFlops",
     "Size",
+    "TextFacts",
+    "Trained",
     "all_resident",
     "block_bytes",
     "block_readings",
     "blockwise",
     "build_backbone",
-    "causal_plan",
     "causal_task",
-    "classify_plan",
     "classify_task",
     "cnn_plan",
+    "cost",
     "costliest_job",
     "dry_run",
+    "end_to_end",
     "gpt_config",
-    "image_plan",
     "image_shape",
     "image_task",
     "is_text",
     "label_table",
-    "masked_plan",
+    "load_backbone",
+    "make_plan",
     "masked_task",
-    "paper_recipe",
+    "open_data",
+    "open_run",
+    "parse_count",
     "plan_augment",
-    "plan_budget",
     "plan_length",
-    "plan_optimizer",
+    "plan_source",
+    "plan_streams",
     "plan_task",
     "plan_vocabulary",
+    "recurrent_recipe",
+    "shallow",
+    "start_run",
     "token_table",
+    "train",
     "training_flops",
     "training_peak",
 ]

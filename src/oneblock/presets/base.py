@@ -1,14 +1,22 @@
-"""What the recipes of all tasks have in common."""
+"""What the recipes of all tasks have in common.
+
+A recipe is what a user asks for: plain values, with every default in this folder and nowhere else. With what is known
+of the data (``ImageFacts``, ``TextFacts``) it makes a plan.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Literal, TypeVar, cast
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
+from oneblock.data import Vocabulary
 from oneblock.noise import NoiseLaw, law_to_dict
+from oneblock.optim.adamw import AdamWKind
 from oneblock.partition import Bands, make_partition, split_layers
 from oneblock.plan import Plain, Plan, Shared
+from oneblock.presets.checks import check_fields
 from oneblock.train.step import OptimizerSettings
 from oneblock.train.strategy import Budget
 
@@ -26,49 +34,138 @@ SIZES: dict[str, tuple[int, int, int]] = {
 }
 
 
-# Learning rate times width: what was best for a whole network of width 64 (docs/log.md), scaled as Adam's rate scales
-# with width (Yang et al., Table 3, https://arxiv.org/abs/2203.03466).
-IMAGE_RATE = 0.4
-CLASSIFY_RATE = 0.128
-TEXT_RATE = 0.128
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What a plan must know of images, which need not be at hand.
+
+    Args:
+        shape: (channels, height, width) of what the network works on; of a backbone of one's own, any shape.
+        num_classes: of their labels; 0 where they have none.
+        data: the source's name, e.g. ``"fashion-mnist"``, and ``fingerprint`` of its training images.
+        autoencoder: fingerprint of the frozen autoencoder whose latents are denoised; empty for pixels.
+        rows: values of the class vectors ``table="prototypes"``, row by row.
+    """
+
+    shape: tuple[int, ...]
+    num_classes: int
+    data: str = ""
+    fingerprint: str = ""
+    autoencoder: str = ""
+    rows: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What a plan needs besides its task. Plain values; the command line mirrors them.
+class TextFacts:
+    """What a plan must know of a text, which need not be at hand.
 
     Args:
-        data: the source's name, e.g. ``"fashion-mnist"``, and ``fingerprint`` of its training images.
-        size: one dial for depth, width and heads; ``depth``, ``width``, ``heads`` override it when above 0.
-        blocks: number of blocks; must divide the depth unless ``layers`` gives an uneven split.
-        overlap: how far a block trains beyond its band.
-        sigma_data: standard deviation of the targets, for the preconditioning.
-        budget: layer evaluations of the whole plan.
-        batch_size, block_batch_size, branch, hold, warmup: see ``train.strategy.Budget``.
-        shared: who trains stem and head (``Plan.shared``); ``"synced"`` takes the mean every ``sync_every`` steps.
-        optimizer: see ``train.step.OptimizerSettings``.
+        vocabulary: of the tokens; the plan holds it.
+        data: the source's name, e.g. ``"books"``, and ``fingerprint`` of its training tokens.
+        rows: values of the token vectors ``table="co-occurrence"``, row by row.
     """
 
-    data: str
-    fingerprint: str
+    vocabulary: Vocabulary
+    data: str = ""
+    fingerprint: str = ""
+    rows: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class OwnBackbone:
+    """A network of the user's own, as a plan names it.
+
+    Args:
+        name: ``"module:Class"``.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(ABC):
+    """The network and how its work is spent, whatever the task. A value of the wrong type is a ``ValueError``."""
+
+    task: ClassVar[str]
+    usual_data: ClassVar[str]
+    rate_at_width_1: ClassVar[float]
+    """Learning rate times width: what was best for a whole network of width 64 (docs/log.md), scaled as Adam's rate
+    scales with width (Yang et al., Table 3, https://arxiv.org/abs/2203.03466)."""
+
     size: Size = "micro"
+    """one dial for depth, width and heads"""
     depth: int = 0
+    """layers (0: what --size says)"""
     width: int = 0
+    """width (0: what --size says)"""
     heads: int = 0
+    """attention heads (0: what --size says)"""
     blocks: int = 3
+    """number of blocks; must divide the depth"""
     layers: tuple[int, ...] = ()
+    """layers of each block, noisiest first, instead of an even split: --layers 1 2 3"""
     overlap: float = 0.05
+    """how far a block trains beyond its band, in log sigma"""
     sigma_data: float = 0.5
-    budget: int = 1_152_000
+    """standard deviation of the targets, for the preconditioning"""
+    budget: int | str = "1.15M"
+    """work of the whole run in layer evaluations: 800000, 300k, 1.2M"""
     batch_size: int = 48
-    block_batch_size: int = 0
-    branch: float = 0.0
-    hold: float = 0.0
-    warmup: float = 0.05
+    """samples per step over the whole noise range"""
+    block_batch_size: int = Budget.block_batch_size
+    """samples per step of a block that owns a band (0: --batch-size divided by the number of blocks)"""
+    branch: float = Budget.branch
+    """share of the budget that trains one block, the trunk, on the whole range, from which every block then starts"""
+    hold: float = Budget.hold
+    """share of the steps at constant learning rate before the cosine"""
+    warmup: float = Budget.warmup
+    """share of the steps of linear warm-up"""
     shared: Shared = "private"
+    """who trains stem and head: each block its own (private); its own, averaged every --sync-every steps (synced); or
+    all blocks the same one, in one process (joint)"""
     sync_every: int = 100
+    """steps between two averages of --shared synced"""
+    optimizer: AdamWKind = OptimizerSettings.optimizer
+    """adamw8bit keeps AdamW's moments in 8 bits: a quarter of their memory (pip install 'oneblock[eightbit]')"""
+    learning_rate: float = 0.0
+    """peak learning rate of AdamW (0: what fits the width)"""
+    weight_decay: float = OptimizerSettings.weight_decay
+    """of AdamW, on matrices"""
+    beta1: float = OptimizerSettings.beta1
+    """decay of AdamW's mean of gradients"""
+    beta2: float = OptimizerSettings.beta2
+    """decay of AdamW's mean of squared gradients"""
+    ema_gamma: float = OptimizerSettings.ema_gamma
+    """exponent of the weight average; 16.97 averages over about 5 % of the training"""
+    clip: float = OptimizerSettings.clip
+    """largest gradient norm"""
+    accumulate: int = OptimizerSettings.accumulate
+    """micro-batches per step"""
+    precision: Literal["fp32", "bf16"] = OptimizerSettings.precision
+    """bf16 runs the network under autocast"""
     seed: int = 0
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    """every random number follows from it"""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @abstractmethod
+    def plan(self, facts: Any, backbone: OwnBackbone | None = None) -> Plan:
+        """The plan of a run on data of which ``facts`` are known (``ImageFacts``, of text ``TextFacts``).
+
+        Args:
+            backbone: a network of the user's own in the place of the task's.
+
+        Raises:
+            ValueError: anything that does not fit together.
+        """
+
+    def ordinary(self) -> Self:
+        """The same network, not told of noise where its task can do without: what end-to-end training trains."""
+        return self
+
+    def settled(self) -> Self:
+        """The recipe with everything in place that one of its fields stands for."""
+        return self
 
     @property
     def dimensions(self) -> tuple[int, int, int]:
@@ -78,19 +175,41 @@ class Recipe:
         depth, width, heads = SIZES[self.size]
         return self.depth or depth, self.width or width, self.heads or heads
 
-    def plan(
-        self, task: str, architecture: dict[str, Plain], law: NoiseLaw, bands: Bands, settings: Mapping[str, Plain]
-    ) -> Plan:
-        """The plan of ``task``; ``settings`` join the recipe's own. ``ValueError`` on anything that does not fit
-        together."""
+    @property
+    def layer_split(self) -> tuple[int, ...]:
+        """Layers of each block, noisiest first."""
         depth, _, _ = self.dimensions
         layers = self.layers or split_layers(depth, self.blocks)
         if sum(layers) != depth:
             raise ValueError(f"layers={layers} adds up to {sum(layers)}, the depth is {depth}; make them agree")
+        return layers
+
+    @property
+    def layer_evaluations(self) -> int:
+        """The budget as a number."""
+        return parse_count(self.budget)
+
+    @property
+    def optimizer_settings(self) -> OptimizerSettings:
+        """How every block's weights are updated."""
+        names = [field.name for field in fields(OptimizerSettings) if field.name != "learning_rate"]
+        rate = self.learning_rate or self.rate_at_width_1 / self.dimensions[1]
+        return OptimizerSettings(learning_rate=rate, **{name: getattr(self, name) for name in names})
+
+    def _plan(
+        self,
+        facts: ImageFacts | TextFacts,
+        architecture: dict[str, Plain],
+        law: NoiseLaw,
+        bands: Bands,
+        settings: Mapping[str, Plain],
+    ) -> Plan:
+        """The plan of the task; ``settings`` join the recipe's own."""
         if self.sync_every < 1:
-            raise ValueError(f"sync_every={self.sync_every} is no number of steps; use 1 or more")
+            raise ValueError(f"sync_every={self.sync_every} is not a number of steps; use 1 or more")
+        layers = self.layer_split
         budget = Budget(
-            layer_evaluations=self.budget,
+            layer_evaluations=self.layer_evaluations,
             batch_size=self.batch_size,
             block_batch_size=self.block_batch_size,
             branch=self.branch,
@@ -98,49 +217,95 @@ class Recipe:
             warmup=self.warmup,
         )
         return Plan(
-            task=task,
+            task=self.task,
             architecture=architecture,
-            layers=tuple(layers),
+            layers=layers,
             noise=law_to_dict(law),
             edges=make_partition(law, len(layers), self.overlap, bands).edges,
             overlap=self.overlap,
             sigma_data=self.sigma_data,
             recipe={
-                "data": self.data,
-                "fingerprint": self.fingerprint,
+                "data": facts.data,
+                "fingerprint": facts.fingerprint,
                 "sync_every": self.sync_every,
                 **settings,
                 **asdict(budget),
-                **asdict(self.optimizer),
+                **asdict(self.optimizer_settings),
             },
             seed=self.seed,
             shared=self.shared,
         )
 
 
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
+def end_to_end(recipe: AnyRecipe) -> AnyRecipe:
+    """The rival of every comparison: the whole network as a single block, not told of noise where that can be."""
+    return replace(recipe.ordinary(), blocks=1, layers=(), branch=0.0)
+
+
+def shallow(recipe: AnyRecipe) -> AnyRecipe:
+    """The control of every comparison: a network of one block's depth, trained end-to-end with the whole budget."""
+    return replace(end_to_end(recipe), depth=max(recipe.settled().layer_split))
+
+
 @dataclass(frozen=True, kw_only=True)
 class PictureRecipe(Recipe):
-    """A recipe of a task on images.
+    """The network of a task on images."""
 
-    Args:
-        image_shape: (channels, height, width) of the images, or of what is denoised of them.
-        num_classes: of their labels.
-        patch: side of a patch in pixels.
-        flip: mirror images at random.
-    """
+    usual_data: ClassVar[str] = "digits"
 
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    patch: int = 4
+    patch: int = 0
+    """pixels along a patch (0: 4, or 2 for images below 16 pixels)"""
     flip: bool = False
+    """mirror images at random"""
 
-    @property
-    def image_size(self) -> int:
-        """Side of the images, which must be square."""
-        _, height, width = self.image_shape
-        if height != width:
-            raise ValueError(f"images are {height} x {width}; use square images (--image-size resizes and crops)")
-        return height
+    def patch_of(self, shape: tuple[int, ...]) -> int:
+        """Pixels along a patch of images (channels, height, width)."""
+        return self.patch or (2 if shape[1] < 16 else 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRecipe(Recipe):
+    """The network of a task on text."""
+
+    usual_data: ClassVar[str] = "books"
+    rate_at_width_1: ClassVar[float] = 0.128
+
+    vocabulary: str = "characters"
+    """characters (a to z and space), bytes, or bpe:SIZE (byte pairs learned from the training text)"""
+    length: int = 128
+    """tokens of a training window"""
+    kv_heads: int = 0
+    """heads of keys and values (0: as many as --heads)"""
+
+
+def square(facts: ImageFacts) -> tuple[int, int]:
+    """Channels and side of images, which must be square."""
+    if len(facts.shape) != 3:
+        raise ValueError(
+            f"samples have shape {facts.shape}; this network takes images (channels, height, width): give a backbone "
+            "of your own for other data"
+        )
+    channels, height, width = facts.shape
+    if height != width:
+        raise ValueError(f"images are {height} x {width}; use square images (--image-size resizes and crops)")
+    return channels, height
+
+
+def parse_count(value: int | str) -> int:
+    """``800000``, ``"800000"``, ``"300k"``, ``"1.2M"``, ``"2G"`` -> a whole number of layer evaluations, 1 or more."""
+    text = str(value)
+    scale = {"k": 10**3, "m": 10**6, "g": 10**9}.get(text[-1:].lower(), 1)
+    number = text[:-1] if scale > 1 else text
+    try:
+        count = round(float(number) * scale)
+    except (ValueError, OverflowError):
+        count = 0
+    if count < 1:
+        raise ValueError(f"budget={value!r} is not a number of layer evaluations; write 800000, 300k or 1.2M")
+    return count
 
 
 Config = TypeVar("Config")
@@ -153,25 +318,7 @@ def network_config(kind: type[Config], plan: Plan) -> Config:
 
 
 def training_bands(plan: Plan) -> dict[int | None, tuple[float, float]]:
-    """The band (lower, upper) that each block of a plan trains on; the seed block (None) has the whole range."""
+    """The band (lower, upper) that each block of a plan trains on; the trunk (None) has the whole range."""
     partition = plan.partition
     bands: dict[int | None, tuple[float, float]] = {None: (partition.law.low, partition.law.high)}
     return bands | {b: partition.training_band(b) for b in range(plan.num_blocks)}
-
-
-def plan_budget(plan: Plan) -> Budget:
-    """The budget that a plan's recipe holds."""
-    return cast(Budget, _pick(Budget, plan))
-
-
-def plan_optimizer(plan: Plan) -> OptimizerSettings:
-    """The optimizer settings that a plan's recipe holds."""
-    return cast(OptimizerSettings, _pick(OptimizerSettings, plan))
-
-
-def _pick(kind: type[Budget] | type[OptimizerSettings], plan: Plan) -> Budget | OptimizerSettings:
-    names = list(kind.__dataclass_fields__)
-    missing = [name for name in names if name not in plan.recipe]
-    if missing:
-        raise ValueError(f"the plan's recipe lacks {', '.join(missing)}; restore plan.json from a copy of the run")
-    return cast(Callable[..., Budget | OptimizerSettings], kind)(**{name: plan.recipe[name] for name in names})

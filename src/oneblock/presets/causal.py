@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, cast
+from typing import ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, Denoiser
 from oneblock.condition import Tokens
-from oneblock.data import Vocabulary
 from oneblock.models.cache import Cache
 from oneblock.models.gpt import GPT, GPTConfig, Streams
 from oneblock.noise import LogNormal
 from oneblock.plan import Plain, Plan
-from oneblock.presets.base import Recipe, network_config
+from oneblock.presets.base import OwnBackbone, TextFacts, TextRecipe, network_config
 from oneblock.presets.classify import LabelInput, LabelLaw, table_law
+from oneblock.presets.masked import num_symbols, own_text_architecture, plan_length
 from oneblock.table import normalised, random_unit, simplex
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.causal import CausalText
@@ -26,65 +26,72 @@ TokenTable = Literal["simplex", "random", "co-occurrence"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CausalRecipe(Recipe):
-    """What a plan for autoregressive text needs.
+class CausalRecipe(TextRecipe):
+    """The GPT of autoregressive text and how its work is spent; with ``prelude`` or ``coda`` above 0 it is a network of
+    recurrent depth (``recurrent_recipe``)."""
 
-    Args:
-        vocabulary: of the tokens; the plan holds it.
-        length: tokens of a training window.
-        kv_heads: heads of keys and values; 0 is ``heads``.
-        streams: where the noisy targets stand (``models.gpt``); ``"none"`` is an ordinary language model.
-        prelude, coda: layers before and after those that ``depth`` counts; with either above 0 it is a recurrent-depth
-            network.
-        table: the rows that stand for the symbols: a simplex, random unit vectors of length ``label_width`` (0: the
-            width of the network), or those of ``table.cooccurrence``, whose values are ``rows``.
-        law, inputs: see ``presets.classify.ClassifyRecipe``.
-        clean: share of every batch without any information in z (``tasks.causal.CausalText``).
-    """
+    task: ClassVar[str] = "text"
 
-    vocabulary: Vocabulary
-    length: int
-    kv_heads: int = 0
     streams: Streams = "one"
+    """noisy targets carried by the token before (one); beside the text, as tokens of their own, for twice the work
+    (two); or left out (none: an ordinary language model)"""
     prelude: int = 0
+    """layers that read the text once, before those that --depth counts (recurrent depth)"""
     coda: int = 0
+    """layers after them"""
     table: TokenTable = "simplex"
-    rows: tuple[float, ...] = ()
+    """the vectors that stand for the symbols; random ones suit large vocabularies, and those of co-occurrence lie close
+    where symbols have the same neighbours in the training text"""
     label_width: int = 0
+    """length of random and co-occurrence vectors (0: the width of the network, at most one for each symbol)"""
     law: LabelLaw = "entropy"
+    """noise levels by how much they leave open of a token, or EDM's log-normal"""
     inputs: LabelInput = "bayes"
+    """what the network is shown of a noisy token: the evidence for each symbol; the same, also added to its logits by
+    Bayes' rule; or the noisy vector, scaled"""
     clean: float = 0.0
+    """share of every batch whose noisy tokens tell nothing: there it is an ordinary language model"""
+
+    def ordinary(self) -> Self:
+        return replace(self, streams="none", inputs="evidence", clean=0.0)
+
+    def plan(self, facts: TextFacts, backbone: OwnBackbone | None = None) -> Plan:
+        depth, width, heads = self.dimensions
+        symbols = facts.vocabulary.size
+        table = _table(self.table, symbols, self.label_width or width, self.seed, facts.rows)
+        config = GPTConfig(
+            vocabulary=symbols,
+            context=self.length,
+            label_width=table.shape[1] if self.inputs == "scaled" else symbols,
+            depth=depth,
+            width=width,
+            heads=heads,
+            kv_heads=self.kv_heads,
+            streams=self.streams,
+            prelude=self.prelude,
+            coda=self.coda,
+        )
+        architecture: dict[str, Plain] = {"name": "gpt", **asdict(config)}
+        passes = 2 if self.streams == "two" else 1
+        if backbone is not None:
+            architecture, passes = own_text_architecture(backbone, facts, self), 1
+        settings: Mapping[str, Plain] = {
+            **cast(Mapping[str, Plain], facts.vocabulary.to_dict()),
+            "table": self.table,
+            "table_width": table.shape[1],
+            "rows": list(facts.rows),
+            "inputs": self.inputs,
+            "clean": self.clean,
+            "passes": passes,
+            "end_layers": self.prelude + passes * self.coda,
+        }
+        law = table_law(table) if self.law == "entropy" else LogNormal()
+        return self._plan(facts, architecture, law, "equal-mass", settings)
 
 
-def causal_plan(recipe: CausalRecipe) -> Plan:
-    """The plan of a run on autoregressive text; ``ValueError`` on anything that does not fit together."""
-    depth, width, heads = recipe.dimensions
-    table = _table(recipe.table, recipe.vocabulary.size, recipe.label_width or width, recipe.seed, recipe.rows)
-    config = GPTConfig(
-        vocabulary=recipe.vocabulary.size,
-        context=recipe.length,
-        label_width=table.shape[1] if recipe.inputs == "scaled" else recipe.vocabulary.size,
-        depth=depth,
-        width=width,
-        heads=heads,
-        kv_heads=recipe.kv_heads,
-        streams=recipe.streams,
-        prelude=recipe.prelude,
-        coda=recipe.coda,
-    )
-    passes = 2 if recipe.streams == "two" else 1
-    settings: Mapping[str, Plain] = {
-        **cast(Mapping[str, Plain], recipe.vocabulary.to_dict()),
-        "table": recipe.table,
-        "table_width": table.shape[1],
-        "rows": list(recipe.rows),
-        "inputs": recipe.inputs,
-        "clean": recipe.clean,
-        "passes": passes,
-        "end_layers": recipe.prelude + passes * recipe.coda,
-    }
-    law = table_law(table) if recipe.law == "entropy" else LogNormal()
-    return recipe.plan("text", {"name": "gpt", **asdict(config)}, law, "equal-mass", settings)
+def recurrent_recipe() -> CausalRecipe:
+    """A network of recurrent depth, which is one block."""
+    return CausalRecipe(depth=4, prelude=1, coda=1, blocks=1, streams="one")
 
 
 def with_symbols(plan: Plan, symbols: int) -> Plan:
@@ -100,11 +107,17 @@ def gpt_config(plan: Plan) -> GPTConfig:
     return network_config(GPTConfig, plan)
 
 
+def plan_streams(plan: Plan) -> Streams:
+    """Where the noisy targets of a plan for autoregressive text stand; a backbone of the user's own is shown them
+    beside the text."""
+    return cast(Streams, plan.architecture.get("streams", "two"))
+
+
 def token_table(plan: Plan) -> Tensor:
     """(v, k): the rows that stand for the symbols of a plan for autoregressive text."""
     kind, width = cast(TokenTable, plan.recipe["table"]), cast(int, plan.recipe["table_width"])
     rows = tuple(cast(list[float], plan.recipe["rows"]))
-    return _table(kind, gpt_config(plan).vocabulary, width, plan.seed, rows)
+    return _table(kind, num_symbols(plan), width, plan.seed, rows)
 
 
 def _table(kind: TokenTable, vocabulary: int, width: int, seed: int, rows: tuple[float, ...]) -> Tensor:
@@ -136,7 +149,7 @@ def _task(plan: Plan, table: Tensor) -> CausalText:
 
 
 def empty_token_table(plan: Plan) -> Tensor:
-    return torch.empty(gpt_config(plan).vocabulary, cast(int, plan.recipe["table_width"]))
+    return torch.empty(num_symbols(plan), cast(int, plan.recipe["table_width"]))
 
 
 class BlockReading:
@@ -148,7 +161,11 @@ class BlockReading:
     """
 
     def __init__(self, block: BlockDenoiser, count: int) -> None:
-        assert isinstance(block.backbone, GPT), "a plan for autoregressive text has a GPT"
+        if not isinstance(block.backbone, GPT):
+            raise ValueError(
+                f"{type(block.backbone).__name__} cannot write: writing needs a cache, which only models.gpt.GPT has; "
+                "evaluate() works with any backbone"
+            )
         self.frame = block.frame
         self.cache = Cache(block.backbone, count)
 
@@ -164,7 +181,7 @@ def block_readings(plan: Plan, denoiser: Denoiser, levels: Sequence[float], coun
 
     Calls of one block share a reading, unless the tokens that it reads carry noise of the call's level.
     """
-    carried = gpt_config(plan).streams == "one"
+    carried = plan_streams(plan) == "one"
     found: dict[int, BlockReading] = {}
     readings = []
     for level in levels:
@@ -177,6 +194,6 @@ def block_readings(plan: Plan, denoiser: Denoiser, levels: Sequence[float], coun
 
 def empty_causal(plan: Plan, count: int, block: int | None) -> Batch:
     """A batch of ``count`` windows without content."""
-    tokens = torch.zeros(count, gpt_config(plan).context, dtype=torch.long)
+    tokens = torch.zeros(count, plan_length(plan), dtype=torch.long)
     z = torch.empty(*tokens.shape, cast(int, plan.recipe["table_width"]))
     return Batch(Noised(z, torch.ones(count), block), tokens, Tokens(tokens.clone()))

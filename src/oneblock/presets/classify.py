@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Literal, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from oneblock.models.vit import NoisyToken, ViTConfig
 from oneblock.noise import LogNormal, Tabulated
 from oneblock.plan import Plain, Plan
 from oneblock.precondition import Evidence, Frame, Logits
-from oneblock.presets.base import PictureRecipe, network_config, training_bands
-from oneblock.presets.image import image_shape
+from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square, training_bands
+from oneblock.presets.image import image_shape, own_architecture
 from oneblock.table import TableKind, normalised, orthonormal, random_unit, simplex
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.classify import Classification, LabelLoss, Weighting, mean_weight
@@ -29,59 +29,125 @@ LabelInput = Literal["evidence", "bayes", "scaled"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyRecipe(PictureRecipe):
-    """What a plan for classification needs besides the data's shape.
+    """The ViT of a classifier and how its work is spent."""
 
-    Args:
-        table: the rows that stand for the classes (``oneblock.table``); ``"prototypes"`` needs ``prototypes``.
-        prototypes: their values, row by row.
-        label_width: length of random and orthonormal rows; 0 is the width of the network.
-        law: noise levels by how much they leave open (``calibrate.entropy_law``), or EDM's log-normal.
-        inputs: the network is shown the evidence of z for each class; the same, and the evidence is also added to its
-            logits (``"bayes"``); or z itself times ``c_in``.
-        noisy_token, modulated: see ``models.vit.ViTConfig``.
-        skip: the classifier reads ``c_skip z + c_out token``.
-        weighting, loss, label_smoothing: see ``tasks.classify.Classification``.
-        crop, operations, magnitude: see ``data.Augmentation``.
-    """
+    task: ClassVar[str] = "classify"
+    rate_at_width_1: ClassVar[float] = 0.128
 
+    settings: Literal["", "cifar100", "tiny-imagenet"] = ""
+    """network, budget, rate and augmentation of the published experiment on these data, for what is not set here"""
+    recipe: Literal["oneblock", "paper"] = "oneblock"
+    """paper: the choices of DiffusionBlocks, whatever the options below say (docs/choose.md)"""
     table: TableKind = "simplex"
-    prototypes: tuple[float, ...] = ()
+    """the vectors that stand for the classes; prototypes are class means of the training images"""
     label_width: int = 0
+    """length of orthonormal and random class vectors (0: the width of the network)"""
     law: LabelLaw = "entropy"
+    """noise levels by how much they leave open of the class, or EDM's log-normal"""
     inputs: LabelInput = "evidence"
+    """what the network is shown of a noisy label: the evidence for each class; the same, also added to its logits by
+    Bayes' rule; or the noisy vector, scaled"""
     noisy_token: NoisyToken = "separate"
+    """the noisy label is a token of its own, takes the class token's place, or is left out (an ordinary ViT)"""
     modulated: bool = False
+    """let the noise level modulate every layer (adaLN) instead of standing in the noisy token"""
     skip: bool = False
+    """the classifier reads c_skip z + c_out token, as the released code of DiffusionBlocks does; needs --inputs scaled
+    and class vectors of the network's width"""
     weighting: Weighting = "none"
+    """of the losses of one batch: none, EDM's, EDM's up to 20, or EDM's with mean 1 in every band"""
     loss: LabelLoss = "cross-entropy"
+    """cross-entropy of the logits, or squared distance to the class vector"""
     label_smoothing: float = 0.0
+    """of the cross-entropy"""
     crop: int = 0
+    """shift training images at random by up to so many pixels"""
     operations: int = 0
+    """random changes of each training image (RandAugment; 2 is usual)"""
     magnitude: int = 9
+    """their strength, 1 to 29"""
+
+    def ordinary(self) -> Self:
+        return replace(self, noisy_token="none", modulated=False, recipe="oneblock")
+
+    def settled(self) -> Self:
+        """The recipe with the published settings and the paper's choices in place, where they are asked for."""
+        found = self
+        if self.settings:
+            usual, published = type(self)(), PAPER_SETTINGS[self.settings]
+            unset = {name: value for name, value in published.items() if getattr(self, name) == getattr(usual, name)}
+            found = replace(self, settings="", **cast(dict[str, Any], unset))
+        return replace(found, recipe="oneblock", **PAPER_CHOICES) if found.recipe == "paper" else found
+
+    @property
+    def dimensions(self) -> tuple[int, int, int]:
+        if self.settings or self.recipe == "paper":
+            return self.settled().dimensions
+        return super().dimensions
+
+    def plan(self, facts: ImageFacts, backbone: OwnBackbone | None = None) -> Plan:
+        recipe = self.settled()
+        if not facts.num_classes:
+            raise ValueError("the data have no labels, which a classifier learns; give data whose items are (x, label)")
+        _, width, _ = recipe.dimensions
+        table = _table(recipe.table, facts.num_classes, recipe.label_width or width, recipe.seed, facts.rows)
+        law = table_law(table) if recipe.law == "entropy" else LogNormal()
+        if backbone is None:
+            architecture = recipe._vit(facts, table)
+        else:
+            architecture = own_architecture(backbone, facts.shape, facts.num_classes, recipe.dimensions[0])
+        settings: dict[str, Plain] = {
+            "table": recipe.table,
+            "table_width": table.shape[1],
+            "prototypes": list(facts.rows),
+            "inputs": recipe.inputs,
+            "weighting": recipe.weighting,
+            "loss": recipe.loss,
+            "label_smoothing": recipe.label_smoothing,
+            "flip": recipe.flip,
+            "crop": recipe.crop,
+            "operations": recipe.operations,
+            "magnitude": recipe.magnitude,
+            "autoencoder": "",
+        }
+        return recipe._plan(facts, architecture, law, "equal-mass", settings)
+
+    def _vit(self, facts: ImageFacts, table: Tensor) -> dict[str, Plain]:
+        depth, width, heads = self.dimensions
+        channels, side = square(facts)
+        config = ViTConfig(
+            image_size=side,
+            channels=channels,
+            num_classes=facts.num_classes,
+            label_width=table.shape[1] if self.inputs == "scaled" else facts.num_classes,
+            depth=depth,
+            width=width,
+            heads=heads,
+            patch=self.patch_of(facts.shape),
+            noisy_token=self.noisy_token,
+            modulated=self.modulated,
+            skip_sigma_data=self.sigma_data if self.skip else 0.0,
+        )
+        return {"name": "vit", **asdict(config)}
 
 
-def paper_recipe(recipe: ClassifyRecipe) -> ClassifyRecipe:
-    """The choices of DiffusionBlocks for classification (Shing et al., Section 3 and Appendix E.1,
-    https://arxiv.org/abs/2506.14202, and the released code where the paper is silent).
-
-    Class vectors are random unit vectors of the network's width and stay as they are; the released code trains them.
-    """
-    return replace(
-        recipe,
-        table="random",
-        label_width=0,
-        law="log-normal",
-        inputs="scaled",
-        modulated=True,
-        skip=True,
-        weighting="edm",
-        loss="cross-entropy",
-        sigma_data=0.5,
-        overlap=0.05,
-        shared="joint",
-        branch=0.0,
-    )
-
+# The choices of DiffusionBlocks for classification (Shing et al., Section 3 and Appendix E.1,
+# https://arxiv.org/abs/2506.14202, and the released code where the paper is silent). Class vectors are random unit
+# vectors of the network's width and stay as they are; the released code trains them.
+PAPER_CHOICES: dict[str, Any] = {
+    "table": "random",
+    "label_width": 0,
+    "law": "log-normal",
+    "inputs": "scaled",
+    "modulated": True,
+    "skip": True,
+    "weighting": "edm",
+    "loss": "cross-entropy",
+    "sigma_data": 0.5,
+    "overlap": 0.05,
+    "shared": "joint",
+    "branch": 0.0,
+}
 
 # What Shing et al. train with in Table 1 (Appendix E.1) and Table 9, https://arxiv.org/abs/2506.14202, as far as it is
 # given; budgets are their epochs of end-to-end training in layer evaluations. Their dropout of 0.1 is left out.
@@ -118,41 +184,6 @@ PAPER_SETTINGS: dict[str, dict[str, int | float | str | bool]] = {
         "magnitude": 9,
     },
 }
-
-
-def classify_plan(recipe: ClassifyRecipe) -> Plan:
-    """The plan of a classification run; ``ValueError`` on anything that does not fit together."""
-    depth, width, heads = recipe.dimensions
-    table = _table(recipe.table, recipe.num_classes, recipe.label_width or width, recipe.seed, recipe.prototypes)
-    law = table_law(table) if recipe.law == "entropy" else LogNormal()
-    config = ViTConfig(
-        image_size=recipe.image_size,
-        channels=recipe.image_shape[0],
-        num_classes=recipe.num_classes,
-        label_width=table.shape[1] if recipe.inputs == "scaled" else recipe.num_classes,
-        depth=depth,
-        width=width,
-        heads=heads,
-        patch=recipe.patch,
-        noisy_token=recipe.noisy_token,
-        modulated=recipe.modulated,
-        skip_sigma_data=recipe.sigma_data if recipe.skip else 0.0,
-    )
-    settings: dict[str, Plain] = {
-        "table": recipe.table,
-        "table_width": table.shape[1],
-        "prototypes": list(recipe.prototypes),
-        "inputs": recipe.inputs,
-        "weighting": recipe.weighting,
-        "loss": recipe.loss,
-        "label_smoothing": recipe.label_smoothing,
-        "flip": recipe.flip,
-        "crop": recipe.crop,
-        "operations": recipe.operations,
-        "magnitude": recipe.magnitude,
-        "autoencoder": "",
-    }
-    return recipe.plan("classify", {"name": "vit", **asdict(config)}, law, "equal-mass", settings)
 
 
 def table_law(table: Tensor) -> Tabulated:

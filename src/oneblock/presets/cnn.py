@@ -6,13 +6,13 @@ from dataclasses import asdict, replace
 
 from oneblock.models.cnn import CNNConfig
 from oneblock.plan import Plan
-from oneblock.presets.base import network_config
-from oneblock.presets.classify import ClassifyRecipe, classify_plan, vit_config
+from oneblock.presets.base import ImageFacts, network_config
+from oneblock.presets.classify import ClassifyRecipe, vit_config
 
 CNN_NAME = "noprop-cnn"
 
 
-def cnn_plan(recipe: ClassifyRecipe, filters: int = 32) -> Plan:
+def cnn_plan(recipe: ClassifyRecipe, facts: ImageFacts, filters: int = 32) -> Plan:
     """The plan of ``recipe`` with a CNN in the place of the ViT: ``depth`` networks u of the recipe's width, one layer
     each (Shing et al., "DiffusionBlocks", Table 6, https://arxiv.org/abs/2506.14202, has three in three blocks).
 
@@ -21,10 +21,11 @@ def cnn_plan(recipe: ClassifyRecipe, filters: int = 32) -> Plan:
             ``patch`` only have to fit.
         filters: see ``models.cnn.CNNConfig``.
     """
-    for name, usual in (("noisy_token", "separate"), ("modulated", False), ("skip", False)):
+    for name in ("noisy_token", "modulated", "skip"):
+        usual = getattr(ClassifyRecipe, name)
         if getattr(recipe, name) != usual:
             raise ValueError(f"{name}={getattr(recipe, name)!r} is a setting of the ViT; with a CNN use {usual!r}")
-    plan = classify_plan(recipe)
+    plan = recipe.plan(facts)
     vit = vit_config(plan)
     config = CNNConfig(
         image_size=vit.image_size,

@@ -3,55 +3,73 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 
-from oneblock.condition import ClassIds
 from oneblock.data import Augment, random_flip
 from oneblock.models.dit import DiTConfig
 from oneblock.noise import LogNormal
 from oneblock.partition import Bands
-from oneblock.plan import Plan
-from oneblock.presets.base import PictureRecipe, network_config
+from oneblock.plan import Plain, Plan
+from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.image import ImageGeneration
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecipe(PictureRecipe):
-    """What a plan for image generation needs besides the data's shape.
+    """The DiT of an image generator and how its work is spent.
 
-    Args:
-        autoencoder: fingerprint of the frozen autoencoder whose latents are denoised; empty for pixels.
-        bands: bands of equal mass, or of equal length in log sigma.
-        label_dropout: share of labels replaced by the null class.
+    With a backbone of one's own, targets may be of any shape: images, vectors, sequences.
     """
 
-    autoencoder: str = ""
+    task: ClassVar[str] = "image"
+    rate_at_width_1: ClassVar[float] = 0.4
+
     bands: Bands = "equal-mass"
+    """how the noise range is cut"""
     label_dropout: float = 0.1
+    """share of labels replaced by the null class, for guidance"""
+    conditional: bool = True
+    """tell the network the class of an image; False for images without labels"""
+
+    def plan(self, facts: ImageFacts, backbone: OwnBackbone | None = None) -> Plan:
+        if self.conditional and not facts.num_classes:
+            raise ValueError(
+                "the data have no labels, and conditional=True tells the network a class; use conditional=False, or "
+                "data whose items are (x, label)"
+            )
+        num_classes = facts.num_classes if self.conditional else 0
+        settings: dict[str, Plain] = {
+            "flip": self.flip,
+            "autoencoder": facts.autoencoder,
+            "label_dropout": self.label_dropout,
+        }
+        if backbone is None:
+            architecture = self._dit(facts, num_classes)
+        else:
+            architecture = own_architecture(backbone, facts.shape, num_classes, self.dimensions[0])
+        return self._plan(facts, architecture, LogNormal(), self.bands, settings)
+
+    def _dit(self, facts: ImageFacts, num_classes: int) -> dict[str, Plain]:
+        depth, width, heads = self.dimensions
+        channels, side = square(facts)
+        config = DiTConfig(
+            image_size=side,
+            channels=channels,
+            num_classes=num_classes,
+            depth=depth,
+            width=width,
+            heads=heads,
+            patch=self.patch_of(facts.shape),
+        )
+        return {"name": "dit", **asdict(config)}
 
 
-def image_plan(recipe: ImageRecipe) -> Plan:
-    """The plan of an image run; ``ValueError`` on anything that does not fit together."""
-    depth, width, heads = recipe.dimensions
-    config = DiTConfig(
-        image_size=recipe.image_size,
-        channels=recipe.image_shape[0],
-        num_classes=recipe.num_classes,
-        depth=depth,
-        width=width,
-        heads=heads,
-        patch=recipe.patch,
-    )
-    return recipe.plan(
-        "image",
-        {"name": "dit", **asdict(config)},
-        LogNormal(),
-        recipe.bands,
-        {"flip": recipe.flip, "autoencoder": recipe.autoencoder, "label_dropout": recipe.label_dropout},
-    )
+def own_architecture(backbone: OwnBackbone, shape: tuple[int, ...], num_classes: int, depth: int) -> dict[str, Plain]:
+    """What a plan says of a user's own network for images."""
+    return {"name": backbone.name, "shape": list(shape), "num_classes": num_classes, "depth": depth}
 
 
 def dit_config(plan: Plan) -> DiTConfig:
@@ -67,8 +85,11 @@ def image_task(plan: Plan) -> ImageGeneration:
     return ImageGeneration(plan.precondition, cast(int, classes), cast(float, dropout))
 
 
-def image_shape(plan: Plan) -> tuple[int, int, int]:
-    """(channels, height, width) of a plan's images, or of what it denoises of them."""
+def image_shape(plan: Plan) -> tuple[int, ...]:
+    """(channels, height, width) of a plan's images, or of what it denoises of them; any shape with a backbone of the
+    user's own."""
+    if "shape" in plan.architecture:
+        return tuple(cast(list[int], plan.architecture["shape"]))
     size = cast(int, plan.architecture["image_size"])
     return cast(int, plan.architecture["channels"]), size, size
 
@@ -81,4 +102,5 @@ def image_augment(plan: Plan) -> Augment | None:
 def empty_images(plan: Plan, count: int, block: int | None) -> Batch:
     """A batch of ``count`` images without content."""
     images, z = (torch.empty(count, *image_shape(plan)) for _ in range(2))
-    return Batch(Noised(z, torch.ones(count), block), images, ClassIds(torch.zeros(count, dtype=torch.long)))
+    condition = image_task(plan).condition(torch.zeros(count, dtype=torch.long))
+    return Batch(Noised(z, torch.ones(count), block), images, condition)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 
@@ -13,7 +13,7 @@ from oneblock.data import Vocabulary, vocabulary_from_dict
 from oneblock.models.encoder import EncoderConfig
 from oneblock.noise import CosineMask, LinearMask
 from oneblock.plan import Plain, Plan
-from oneblock.presets.base import Recipe, network_config, training_bands
+from oneblock.presets.base import OwnBackbone, TextFacts, TextRecipe, network_config, training_bands
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.masked import MaskedText
 
@@ -22,40 +22,44 @@ MaskedWeighting = Literal["bound", "even"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedRecipe(Recipe):
-    """What a plan for masked text needs.
+class MaskedRecipe(TextRecipe):
+    """The encoder of masked text and how its work is spent."""
 
-    Args:
-        vocabulary: of the tokens; the plan holds it.
-        length: tokens of a training window.
-        kv_heads: heads of keys and values; 0 is ``heads``.
-        schedule: of the masked share over time.
-        weighting: of a masked token in training: that of the bound, or the same for all tokens of a band.
-    """
+    task: ClassVar[str] = "masked-text"
 
-    vocabulary: Vocabulary
-    length: int
-    kv_heads: int = 0
     schedule: Schedule = "linear"
+    """how the masked share grows with time"""
     weighting: MaskedWeighting = "bound"
+    """of a masked token in training: as in the likelihood bound, where few masked tokens count for many; or even"""
+
+    def plan(self, facts: TextFacts, backbone: OwnBackbone | None = None) -> Plan:
+        depth, width, heads = self.dimensions
+        config = EncoderConfig(
+            vocabulary=facts.vocabulary.size,
+            context=self.length,
+            depth=depth,
+            width=width,
+            heads=heads,
+            kv_heads=self.kv_heads,
+        )
+        architecture: dict[str, Plain] = {"name": "encoder", **asdict(config)}
+        if backbone is not None:
+            architecture = own_text_architecture(backbone, facts, self)
+        law = LinearMask() if self.schedule == "linear" else CosineMask()
+        settings = dict(cast(Mapping[str, Plain], facts.vocabulary.to_dict()))
+        if self.weighting != "bound":  # plans that were made before there was a choice stay what they are
+            settings["weighting"] = self.weighting
+        return self._plan(facts, architecture, law, "equal-mass", settings)
 
 
-def masked_plan(recipe: MaskedRecipe) -> Plan:
-    """The plan of a run on masked text; ``ValueError`` on anything that does not fit together."""
-    depth, width, heads = recipe.dimensions
-    config = EncoderConfig(
-        vocabulary=recipe.vocabulary.size,
-        context=recipe.length,
-        depth=depth,
-        width=width,
-        heads=heads,
-        kv_heads=recipe.kv_heads,
-    )
-    law = LinearMask() if recipe.schedule == "linear" else CosineMask()
-    settings = dict(cast(Mapping[str, Plain], recipe.vocabulary.to_dict()))
-    if recipe.weighting != "bound":  # plans that were made before there was a choice stay what they are
-        settings["weighting"] = recipe.weighting
-    return recipe.plan("masked-text", {"name": "encoder", **asdict(config)}, law, "equal-mass", settings)
+def own_text_architecture(backbone: OwnBackbone, facts: TextFacts, recipe: TextRecipe) -> dict[str, Plain]:
+    """What a plan says of a user's own network for text."""
+    return {
+        "name": backbone.name,
+        "vocabulary": facts.vocabulary.size,
+        "context": recipe.length,
+        "depth": recipe.dimensions[0],
+    }
 
 
 def encoder_config(plan: Plan) -> EncoderConfig:
@@ -66,6 +70,11 @@ def encoder_config(plan: Plan) -> EncoderConfig:
 def is_text(plan: Plan) -> bool:
     """Whether the samples of a plan are windows of text, whatever is learned of them."""
     return "vocabulary" in plan.recipe
+
+
+def num_symbols(plan: Plan) -> int:
+    """Symbols of the vocabulary of a plan for text."""
+    return cast(int, plan.architecture["vocabulary"])
 
 
 def plan_length(plan: Plan) -> int:
@@ -86,13 +95,13 @@ def masked_task(plan: Plan) -> MaskedText:
     law, shares = plan.partition.law, None
     if plan.recipe.get("weighting") == "even":
         shares = {b: float(law.cdf(torch.tensor(band)).mean()) for b, band in training_bands(plan).items()}
-    return MaskedText(law, encoder_config(plan).vocabulary, shares)
+    return MaskedText(law, num_symbols(plan), shares)
 
 
 def empty_masked_task(plan: Plan) -> MaskedText:
     """The task with shares without content, for counting."""
     shares = dict.fromkeys([None, *range(plan.num_blocks)], 1.0) if plan.recipe.get("weighting") == "even" else None
-    return MaskedText(plan.partition.law, encoder_config(plan).vocabulary, shares)
+    return MaskedText(plan.partition.law, num_symbols(plan), shares)
 
 
 def empty_masked(plan: Plan, count: int, block: int | None) -> Batch:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from importlib import import_module
+from typing import TypeVar, cast
 
 from torch import nn
 
-from oneblock.backbone import BuildBackbone
+from oneblock.backbone import BuildBackbone, check_backbone
+from oneblock.blockwise import Blockwise
 from oneblock.data import Augment
 from oneblock.models.cnn import NoisyCNN
 from oneblock.models.dit import DiT
@@ -18,6 +21,7 @@ from oneblock.models.gpt import GPT
 from oneblock.models.vit import ViT
 from oneblock.plan import Plan
 from oneblock.precondition import Frame, MaskedTokens
+from oneblock.presets.base import OwnBackbone
 from oneblock.presets.causal import (
     causal_task,
     empty_causal,
@@ -38,7 +42,7 @@ from oneblock.presets.classify import (
 )
 from oneblock.presets.cnn import CNN_NAME, cnn_config
 from oneblock.presets.image import dit_config, empty_images, image_augment, image_task
-from oneblock.presets.masked import empty_masked, empty_masked_task, encoder_config, masked_task
+from oneblock.presets.masked import empty_masked, empty_masked_task, encoder_config, masked_task, num_symbols
 from oneblock.tasks.base import Batch, Task
 
 Config = TypeVar("Config")
@@ -56,7 +60,8 @@ class TaskParts:
         task: what is noised and predicted, with which loss.
         frame: what the blocks are shown of noisy targets.
         empty_task, empty_frame: the same without content, for counting; must not look at the values of tensors.
-        empty_batch: so many samples without content, for a block or (None) the seed block.
+        empty_batch: so many samples without content, for a block or (None) the trunk.
+        num_logits: answers of the network at every place of the targets; None where it answers with their own shape.
         augment: how training samples are changed at random; None for not at all.
     """
 
@@ -65,6 +70,7 @@ class TaskParts:
     empty_task: Callable[[Plan], Task]
     empty_frame: Callable[[Plan], Frame]
     empty_batch: Callable[[Plan, int, int | None], Batch]
+    num_logits: Callable[[Plan], int | None]
     augment: Callable[[Plan], Augment | None] = _as_it_is
 
 
@@ -75,6 +81,7 @@ TASKS: dict[str, TaskParts] = {
         empty_task=image_task,
         empty_frame=lambda plan: plan.precondition,
         empty_batch=empty_images,
+        num_logits=lambda plan: None,
         augment=image_augment,
     ),
     "classify": TaskParts(
@@ -83,6 +90,7 @@ TASKS: dict[str, TaskParts] = {
         empty_task=empty_task,
         empty_frame=lambda plan: label_frame(plan, empty_table(plan)),
         empty_batch=empty_labels,
+        num_logits=lambda plan: cast(int, plan.architecture["num_classes"]),
         augment=label_augment,
     ),
     "masked-text": TaskParts(
@@ -91,6 +99,7 @@ TASKS: dict[str, TaskParts] = {
         empty_task=empty_masked_task,
         empty_frame=lambda plan: MaskedTokens(),
         empty_batch=empty_masked,
+        num_logits=num_symbols,
     ),
     "text": TaskParts(
         task=causal_task,
@@ -98,6 +107,7 @@ TASKS: dict[str, TaskParts] = {
         empty_task=empty_causal_task,
         empty_frame=lambda plan: label_frame(plan, empty_token_table(plan)),
         empty_batch=empty_causal,
+        num_logits=num_symbols,
     ),
 }
 
@@ -124,12 +134,72 @@ def task_parts(plan: Plan) -> TaskParts:
     return TASKS[plan.task]
 
 
-def build_backbone(plan: Plan) -> BuildBackbone:
-    """The builder of a plan's backbone: give it a range of layers. An unknown architecture is a ``ValueError``."""
+def build_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBackbone:
+    """The builder of a plan's backbone: give it a range of layers.
+
+    Args:
+        backbone: the user's own, of a plan that names one.
+
+    Raises:
+        ValueError: the architecture is unknown, or the plan needs another backbone than was given.
+    """
     name = plan.architecture.get("name")
+    if backbone is not None and own_backbone(backbone).name != name:
+        raise ValueError(f"the plan was made for backbone {name!r}, this is {own_backbone(backbone).name!r}; give that")
+    if isinstance(name, str) and ":" in name:
+        if backbone is None:
+            raise ValueError(
+                f"the network of this run is the user's own, {name}; give it too (backbone=..., --backbone {name})"
+            )
+        return lambda layers: backbone(layers=layers)  # type: ignore[call-arg]
     if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(f"architecture {name!r} is unknown; this version of oneblock builds: {', '.join(NETWORKS)}")
     return NETWORKS[name](plan)
+
+
+def own_backbone(backbone: Callable[..., nn.Module]) -> OwnBackbone:
+    """How a plan names a user's own network: ``"module:Class"``."""
+    named = getattr(backbone, "func", backbone)  # of a functools.partial
+    return OwnBackbone(f"{named.__module__}:{getattr(named, '__qualname__', type(named).__qualname__)}")
+
+
+def load_backbone(name: str) -> BuildBackbone:
+    """The class or function that ``"module:Class"`` names; the working directory is searched too.
+
+    Raises:
+        ValueError: there is no such thing.
+    """
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise ValueError(f"backbone={name!r} names no class; write module:Class, e.g. mine:Mixer")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"backbone={name!r} cannot be loaded ({error}); write module:Class of a module that lies here"
+        ) from error
+    return cast(BuildBackbone, found)
+
+
+def check_own(plan: Plan, backbone: BuildBackbone) -> None:
+    """Try a user's own network on two samples without content, a layer at a time, before any work.
+
+    Raises:
+        ValueError: what does not keep the contract (``oneblock.backbone.check_backbone``).
+    """
+    parts = task_parts(plan)
+    batch, frame, logits = parts.empty_batch(plan, 2, 0), parts.frame(plan), parts.num_logits(plan)
+    z, sigma = batch.noised.z, batch.noised.sigma
+    expected = tuple(batch.targets.shape) + (() if logits is None else (logits,))
+    build = build_backbone(plan, backbone)
+    check_backbone(build, plan.depth, frame.inputs(z, sigma), frame.noise(sigma), batch.condition, expected)
+
+
+def blockwise(plan: Plan, backbone: BuildBackbone | None = None) -> Blockwise:
+    """Blocks of a plan, ready to be built one by one; ``backbone`` as in ``build_backbone``."""
+    return Blockwise(build_backbone(plan, backbone), plan, task_parts(plan).frame(plan))
 
 
 def plan_task(plan: Plan) -> Task:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, DenoiserLike
-from oneblock.condition import ClassIds, Condition, as_condition
+from oneblock.condition import ClassIds, Condition, Nothing, as_condition
 from oneblock.data import Samples
 from oneblock.precondition import Precondition
 from oneblock.tasks.base import Batch, Loss, Noised, add_noise
@@ -24,7 +24,8 @@ class ImageGeneration:
 
     Args:
         precondition: gives the loss weight; the plan's.
-        num_classes: labels are 0 .. num_classes - 1, and ``num_classes`` is the null class.
+        num_classes: labels are 0 .. num_classes - 1, and ``num_classes`` is the null class; with 0 the denoiser is told
+            nothing.
         label_dropout: probability with which a label becomes the null class in training (guidance needs it).
     """
 
@@ -39,17 +40,21 @@ class ImageGeneration:
     def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
         """A training batch: values (n, ...), images in [-1, 1], with noise at levels ``sigma`` (n,), and their labels
         of which some become the null class. Samples without labels are a ``ValueError``."""
+        noised = self.noised(samples.values, sigma, block, generator)
+        if not self.num_classes:
+            return Batch(noised, samples.values, Nothing(len(samples.values)))
         if samples.labels is None:
             raise ValueError("the data have no labels, which this task tells the denoiser; use data with labels")
-        noised = self.noised(samples.values, sigma, block, generator)
         return Batch(noised, samples.values, self.condition(self.drop_labels(samples.labels, generator)))
 
     def noised(self, y: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Add noise to ``y`` (n, ...) at levels ``sigma`` (n,)."""
         return add_noise(y, sigma, block, generator)
 
-    def condition(self, labels: Tensor) -> ClassIds:
+    def condition(self, labels: Tensor) -> Condition:
         """What a denoiser is told of ``labels`` (n,)."""
+        if not self.num_classes:
+            return Nothing(len(labels))
         return ClassIds(labels, self.null_label)
 
     def drop_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:

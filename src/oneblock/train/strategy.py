@@ -5,10 +5,11 @@ End-to-end training is the plan with a single block; there is no second code pat
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch.distributed as dist
 
@@ -17,7 +18,7 @@ from oneblock.train.checkpoint import job_folder
 from oneblock.train.loop import Idle, Run, train_job
 from oneblock.train.shared import train_together
 from oneblock.train.step import TRUNK as TRUNK
-from oneblock.train.step import JobSpec, StepReport
+from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
 
 Reports = Generator[StepReport, None, None]
 
@@ -55,12 +56,34 @@ class Budget:
             )
 
 
-def job_specs(plan: Plan, budget: Budget) -> list[JobSpec]:
+def plan_budget(plan: Plan) -> Budget:
+    """The budget that a plan's recipe holds."""
+    return _picked(Budget, plan)
+
+
+def plan_optimizer(plan: Plan) -> OptimizerSettings:
+    """The optimizer settings that a plan's recipe holds."""
+    return _picked(OptimizerSettings, plan)
+
+
+Settings = TypeVar("Settings", Budget, OptimizerSettings)
+
+
+def _picked(kind: type[Settings], plan: Plan) -> Settings:
+    names = list(kind.__dataclass_fields__)
+    missing = [name for name in names if name not in plan.recipe]
+    if missing:
+        raise ValueError(f"the plan's recipe lacks {', '.join(missing)}; restore plan.json from a copy of the run")
+    return cast(Callable[..., Settings], kind)(**{name: plan.recipe[name] for name in names})
+
+
+def job_specs(plan: Plan) -> list[JobSpec]:
     """The jobs of a plan in the order one process would train them: the trunk if there is one, then 0 .. B-1.
 
     Raises:
         ValueError: when the budget does not pay for a step of each job, or branching needs equal blocks.
     """
+    budget = plan_budget(plan)
     batch_size = budget.batch_size
     if plan.num_blocks > 1:
         batch_size = budget.block_batch_size or max(1, budget.batch_size // plan.num_blocks)
@@ -114,30 +137,23 @@ def _check_branch(plan: Plan, budget: Budget) -> None:
 
 
 def job_name(plan: Plan, block: int | str) -> str:
-    """The job of ``block``: its number, or ``"trunk"`` (or -1) for the trunk of a branched run.
-
-    Raises:
-        ValueError: the plan has no such block.
-    """
-    if str(block) in (TRUNK, "-1"):
+    """The job of ``block``: 0 (the noisiest) to B - 1, or ``"trunk"`` (-1), of a branched run; ``ValueError`` for a
+    block that the plan does not have."""
+    if str(block) in ("-1", TRUNK):
         return TRUNK
-    try:
-        number = int(block)
-    except ValueError as error:
-        raise ValueError(
-            f"block={block!r} is no block; use 0 to {plan.num_blocks - 1}, or {TRUNK!r} for that of a branched run"
-        ) from error
-    plan.partition.band(number)  # refuses one that the plan does not have
-    return f"block-{number}"
+    if not str(block).isdecimal():
+        raise ValueError(f"block={block!r} does not exist; use 0 (noisiest) to {plan.num_blocks - 1}, or trunk")
+    plan.partition.band(int(block))
+    return f"block-{int(block)}"
 
 
-def one_block(run: Run, budget: Budget, name: str) -> Reports:
+def one_block(run: Run, name: str) -> Reports:
     """Train a single job (``"block-2"``, ``"trunk"``) and nothing else.
 
     Of a plan with ``shared="synced"`` all blocks must be trained at the same time, each in a process that has joined
     the process group of all as rank ``block``.
     """
-    specs = {spec.name: spec for spec in job_specs(run.plan, budget)}
+    specs = {spec.name: spec for spec in job_specs(run.plan)}
     if name not in specs:
         raise ValueError(f"job {name!r} does not exist in this plan; use one of {', '.join(specs)}")
     if name == TRUNK or run.plan.shared == "private":
@@ -151,7 +167,7 @@ def one_block(run: Run, budget: Budget, name: str) -> Reports:
         )
 
 
-def round_robin(run: Run, budget: Budget, stride: int = 100, idle: Idle = "host") -> Reports:
+def round_robin(run: Run, stride: int = 100, idle: Idle = "host") -> Reports:
     """Train all jobs in one process, ``stride`` steps of each block in turn; the trunk first and to its end.
 
     The device holds one block at a time; ``idle`` says where the others wait (``train_job``). Blocks that share trained
@@ -159,7 +175,7 @@ def round_robin(run: Run, budget: Budget, stride: int = 100, idle: Idle = "host"
     """
     if stride < 1:
         raise ValueError(f"stride={stride} lets no block train; use 1 or more")
-    specs = {spec.name: spec for spec in job_specs(run.plan, budget)}
+    specs = {spec.name: spec for spec in job_specs(run.plan)}
     if TRUNK in specs:
         yield from _start(run, specs, TRUNK)
     blocks = [name for name in specs if name != TRUNK]

@@ -1,0 +1,90 @@
+"""Where the jobs of a run stand, read from its directory alone: no network is built and no process is asked."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from oneblock.launch.mirror import listing
+from oneblock.plan import read_plan
+from oneblock.train.checkpoint import checkpoint_step, checkpoints, job_folder
+from oneblock.train.record import METRICS_FILE, Heartbeat, read_heartbeat, read_rows
+from oneblock.train.step import JobSpec
+from oneblock.train.strategy import job_specs
+
+SILENT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStatus:
+    """Where one job stands.
+
+    Args:
+        plan: hash of the run's plan.
+        step: of the last sign of life; ``saved`` is that of the newest checkpoint, where a killed job goes on.
+        seconds_left: at the last speed.
+        seen_seconds_ago: since the last sign of life or the newest checkpoint.
+        state: ``not started``, ``running``, ``silent`` (no sign of life for a minute), ``stopped``, ``failed: ...`` or
+            ``done``.
+    """
+
+    plan: str
+    job: str
+    step: int
+    saved: int
+    num_steps: int
+    loss: float | None
+    steps_per_second: float | None
+    seconds_left: float | None
+    seen_seconds_ago: float | None
+    host: str
+    state: str
+
+
+def status(run_dir: str | Path) -> list[JobStatus]:
+    """Where the jobs of a run stand, in the order in which one process would train them.
+
+    Args:
+        run_dir: directory of the run, or its fsspec address; no checkpoint is fetched.
+    """
+    with listing(str(run_dir)) as directory:
+        plan = read_plan(directory)
+        return [_job_status(directory, spec, plan.hash) for spec in job_specs(plan)]
+
+
+def _job_status(directory: Path, spec: JobSpec, plan: str) -> JobStatus:
+    """The state of one job, from its checkpoints, metrics and heartbeat."""
+    folder = job_folder(directory, spec.name)
+    found = checkpoints(folder)
+    rows = list(read_rows(folder / METRICS_FILE))
+    beat = read_heartbeat(folder)
+    saved = checkpoint_step(found[-1]) if found else spec.first_step
+    # the time of a checkpoint at a remote address is not known and stands at 0
+    signs = [at for at in (path.stat().st_mtime for path in found[-1:]) if at] + ([beat.time] if beat else [])
+    # clocks of two machines differ a little: a sign from the future is one from now
+    seen = max(0.0, time.time() - max(signs)) if signs else None
+    state = _state(beat, saved, spec.last_step, seen) if found or beat else "not started"
+    speed = beat.steps_per_second if beat and state == "running" else None
+    step = max(saved, beat.step) if beat and state != "done" else saved
+    return JobStatus(
+        plan=plan,
+        job=spec.name,
+        step=step,
+        saved=saved,
+        num_steps=spec.last_step,
+        loss=float(rows[-1]["loss"]) if rows else beat.loss if beat else None,
+        steps_per_second=speed,
+        seconds_left=(spec.last_step - step) / speed if speed else None,
+        seen_seconds_ago=seen,
+        host=beat.host if beat else "",
+        state=state,
+    )
+
+
+def _state(beat: Heartbeat | None, saved: int, last_step: int, seen: float | None) -> str:
+    if saved >= last_step:
+        return "done"
+    if beat is not None and beat.state in ("stopped", "failed"):
+        return f"failed: {beat.error}" if beat.state == "failed" else "stopped"
+    return "running" if seen is not None and seen < SILENT_SECONDS else "silent"

@@ -1,0 +1,17 @@
+"""Settings as words of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+
+def changed_words(settings: Any, usual: Any) -> list[str]:
+    """The command line's words for what the fields of a dataclass set otherwise than those of ``usual``."""
+    words: list[str] = []
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if value != getattr(usual, item.name):
+            given = value if isinstance(value, tuple) else () if value is True else (value,)
+            words += [f"--{item.name.replace('_', '-')}", *map(str, given)]
+    return words

@@ -1,0 +1,62 @@
+"""Values of the type that their fields declare: what a recipe is asked for is checked once, at the door."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+def check_fields(settings: Any) -> None:
+    """Refuse a field of a frozen dataclass whose value is not of its type; a list in the place of a tuple becomes one.
+
+    Raises:
+        ValueError: names the field, the value and what is allowed.
+    """
+    for name, hint in _hints(settings.__class__).items():
+        value = getattr(settings, name)
+        if isinstance(value, list) and get_origin(hint) is tuple:
+            value = tuple(value)
+            object.__setattr__(settings, name, value)
+        if not _fits(value, hint):
+            raise ValueError(f"{name}={value!r} is not allowed in {type(settings).__name__}; use {_described(hint)}")
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    found = get_type_hints(kind)
+    return {field.name: found[field.name] for field in fields(kind)}
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in get_args(hint))
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if origin is tuple:
+        kinds = get_args(hint)
+        if not isinstance(value, tuple):
+            return False
+        if kinds[-1] is Ellipsis:
+            return all(_fits(item, kinds[0]) for item in value)
+        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _described(hint: Any) -> str:
+    origin = get_origin(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    if origin in (Union, UnionType):
+        return " or ".join(_described(one) for one in get_args(hint))
+    if origin is tuple:
+        kinds = [_described(kind) for kind in get_args(hint) if kind is not Ellipsis]
+        return "a tuple" if not kinds else f"a tuple, each item {kinds[0]}"
+    words = {int: "a whole number", float: "a number", str: "text", bool: "True or False", type(None): "None"}
+    return words.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,205 @@
+"""Which data a recipe is trained on: from a name, a source or a Dataset to batches and to what a plan must know.
+
+``data`` is everywhere a name (``"digits"``, ``"folder:DIR"``, ``"books"``), a name with settings (``ImageData``,
+``TextData``), a ``Source`` or ``TokenFile``, or a map-style torch Dataset of ``(x, label)`` or ``(x,)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from oneblock.data import (
+    Batches,
+    Codec,
+    DatasetSource,
+    EncodedSource,
+    ImageData,
+    Pixels,
+    Source,
+    TextBatches,
+    TextData,
+    TokenFile,
+    TokenSource,
+    open_source,
+    open_text,
+    open_vocabulary,
+    read_texts,
+    to_float,
+)
+from oneblock.data.dataset import MapStyle
+from oneblock.plan import Plan
+from oneblock.presets.base import ImageFacts, Recipe, TextFacts, TextRecipe
+from oneblock.presets.causal import CausalRecipe
+from oneblock.presets.classify import ClassifyRecipe
+from oneblock.presets.image import image_shape
+from oneblock.presets.masked import is_text, plan_length, plan_vocabulary
+from oneblock.table import cooccurrence, prototypes
+
+Split = Literal["train", "test"]
+
+
+Data = str | ImageData | TextData | Source | TokenFile | MapStyle
+
+
+def open_data(recipe: Recipe, data: Data | None = None) -> tuple[Batches, ImageFacts | TextFacts]:
+    """The training samples of a recipe, and what its plan must know of them; None is what the task usually trains on.
+
+    Raises:
+        ValueError: the data are absent, damaged, or not of the recipe's kind.
+    """
+    data = recipe.usual_data if data is None else data
+    if isinstance(recipe, TextRecipe):
+        file, name = _open_tokens(recipe, data)
+        return TextBatches(TokenSource(file, recipe.length)), _text_facts(recipe, file, name)
+    source, name = _open_images(data)
+    return source, _image_facts(recipe, source, name)
+
+
+def open_images(images: ImageData, split: Split = "train") -> EncodedSource:
+    """One split of named images."""
+    source = open_source(images.data, split, size=images.image_size, channels=images.channels, root=images.data_dir)
+    return EncodedSource(source, open_codec(images.autoencoder))
+
+
+def plan_source(plan: Plan, data: Data | None = None) -> Batches:
+    """The training samples of a plan: of the data that it names, unless ``data`` says where they lie here.
+
+    Raises:
+        ValueError: they are not those that the plan was made for.
+    """
+    if is_text(plan):
+        return text_batches(plan, plan_text(plan, "train", data))
+    source = plan_images(plan, "train", data)
+    check_images(plan, source)
+    return source
+
+
+def plan_images(plan: Plan, split: Split = "train", data: Data | None = None) -> EncodedSource:
+    """A split of the images of a plan, at the plan's size and channels; ``data`` as in ``plan_source``. Of a source or
+    Dataset there is no other split than itself."""
+    if data is None or isinstance(data, str):
+        data = ImageData(data=data or _named(plan))
+    if not isinstance(data, ImageData):
+        return _open_images(data)[0]
+    data = data if data.data else replace(data, data=_named(plan))
+    shape = image_shape(plan)
+    if data.autoencoder is None and len(shape) == 3:
+        data = replace(data, image_size=data.image_size or shape[1], channels=data.channels or shape[0])
+    return open_images(data, split)
+
+
+def plan_text(plan: Plan, split: Literal["train", "valid", "test"], data: Data | None = None) -> TokenFile:
+    """A split of the text of a plan, in the plan's vocabulary; ``data`` names another text or place."""
+    if isinstance(data, TokenFile):
+        return data
+    if data is None or isinstance(data, str):
+        data = TextData(data=data or "")
+    if not isinstance(data, TextData | ImageData):
+        raise ValueError(f"data is a {type(data).__name__}; a plan for text takes a name, TextData or a TokenFile")
+    return open_text(data.data or _named(plan), split, plan_vocabulary(plan), root=data.data_dir)
+
+
+def text_batches(plan: Plan, file: TokenFile) -> TextBatches:
+    """Training windows of a plan; another text than the plan's is refused."""
+    if plan.recipe["fingerprint"] != file.fingerprint():
+        raise ValueError(
+            f"the text of {file.path} has fingerprint {file.fingerprint()}, the plan was made for "
+            f"{plan.recipe['fingerprint']}; use the same text and vocabulary"
+        )
+    return TextBatches(TokenSource(file, plan_length(plan)))
+
+
+def check_images(plan: Plan, images: EncodedSource) -> None:
+    """Refuse training images, or an autoencoder, that are not those of the plan."""
+    check_codec(plan, images.codec)
+    if plan.recipe["fingerprint"] != images.fingerprint():
+        raise ValueError(
+            f"the images of {images.name} have fingerprint {images.fingerprint()}, the plan was made for "
+            f"{plan.recipe['fingerprint']}; use the same files, size and channels"
+        )
+
+
+def check_codec(plan: Plan, codec: Codec) -> None:
+    """Refuse an autoencoder that is not the plan's."""
+    needed, found = plan.recipe["autoencoder"], codec.fingerprint()
+    if needed != found:
+        raise ValueError(
+            f"the plan denoises {_codec_name(needed)}, --autoencoder gives {_codec_name(found)}; give the directory "
+            "of the autoencoder that the run was trained with, or none for pixels"
+        )
+
+
+def open_codec(autoencoder: Path | None) -> Codec:
+    """The codec of a directory that holds a diffusers AutoencoderKL; pixels for None."""
+    if autoencoder is None:
+        return Pixels()
+    from oneblock.convert.from_diffusers import Autoencoder
+
+    return Autoencoder(autoencoder)
+
+
+def _named(plan: Plan) -> str:
+    name = cast(str, plan.recipe["data"])
+    if name.startswith("dataset:"):
+        raise ValueError(f"the data of this run are the user's own ({name}); give them again: data=...")
+    return name
+
+
+def _codec_name(fingerprint: object) -> str:
+    return f"the latents of autoencoder {fingerprint}" if fingerprint else "pixels"
+
+
+def _open_images(data: Any) -> tuple[EncodedSource, str]:
+    """Images, vectors or whatever else has labels, and the name that a plan holds."""
+    if isinstance(data, str):
+        data = ImageData(data=data)
+    if isinstance(data, ImageData):
+        return open_images(data), data.data
+    if isinstance(data, TextData | TokenFile):
+        raise ValueError(f"data is a {type(data).__name__}; this recipe trains on images: give their name or a Dataset")
+    if isinstance(data, EncodedSource):
+        return data, data.name
+    source = data if hasattr(data, "batch") and hasattr(data, "fingerprint") else DatasetSource(data)
+    return EncodedSource(cast(Source, source), Pixels()), source.name
+
+
+def _open_tokens(recipe: TextRecipe, data: Any) -> tuple[TokenFile, str]:
+    if isinstance(data, TokenFile):
+        return data, str(data.path)
+    if isinstance(data, str):
+        data = TextData(data=data)
+    if not isinstance(data, TextData):
+        raise ValueError(
+            f"data is a {type(data).__name__}; this recipe trains on text: give a name (books, file:PATH) or a "
+            "TokenFile"
+        )
+    texts = data
+    vocabulary = open_vocabulary(recipe.vocabulary, lambda: read_texts(texts.data, "train", root=texts.data_dir))
+    return open_text(texts.data, "train", vocabulary, root=texts.data_dir), texts.data
+
+
+def _image_facts(recipe: Recipe, source: EncodedSource, name: str) -> ImageFacts:
+    rows: tuple[float, ...] = ()
+    if isinstance(recipe, ClassifyRecipe) and recipe.settled().table == "prototypes":
+        known = source.first()
+        means = prototypes(to_float(known.images).flatten(1), known.labels, len(source.classes))
+        rows = tuple(means.flatten().tolist())
+    return ImageFacts(
+        shape=source.shape,
+        num_classes=len(source.classes),
+        data=name,
+        fingerprint=source.fingerprint(),
+        autoencoder=source.codec.fingerprint(),
+        rows=rows,
+    )
+
+
+def _text_facts(recipe: TextRecipe, file: TokenFile, name: str) -> TextFacts:
+    rows: tuple[float, ...] = ()
+    if isinstance(recipe, CausalRecipe) and recipe.table == "co-occurrence":
+        size = file.vocabulary.size
+        width = recipe.label_width or min(size, recipe.dimensions[1])
+        rows = tuple(round(value, 6) for value in cooccurrence(file.tokens, size, width).flatten().tolist())
+    return TextFacts(vocabulary=file.vocabulary, data=name, fingerprint=file.fingerprint(), rows=rows)

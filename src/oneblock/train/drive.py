@@ -1,0 +1,145 @@
+"""The driver: trains the jobs of a run to their end, writes metrics and heartbeats, and saves when it is stopped."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oneblock.train.loop import Idle, Run
+from oneblock.train.progress import progress
+from oneblock.train.record import Recorder, Row
+from oneblock.train.step import StepReport
+from oneblock.train.strategy import job_specs, one_block, round_robin
+
+Reports = Generator[StepReport, None, None]
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """How a training is watched; none of it changes what is learned.
+
+    Args:
+        bars: show progress where standard error is a terminal.
+        label: stands before the names of jobs there.
+        row: called with every row of metrics.
+        sent: called with a job's name after each of its steps, and once more, with True, when it ends, stops or fails.
+        tensorboard: also write TensorBoard events.
+        warn: told what is wrong but no reason to stop, e.g. a damaged checkpoint that was passed over.
+    """
+
+    bars: bool = True
+    label: str = ""
+    row: Callable[[Row], None] | None = None
+    sent: Callable[[str, bool], None] | None = None
+    tensorboard: bool = False
+    warn: Callable[[str], None] = _warn
+
+
+BARS = Watch()
+"""Bars on a terminal, and nothing else."""
+
+
+def drive(run: Run, job: str | None = None, *, stride: int = 100, idle: Idle = "host", watch: Watch = BARS) -> float:
+    """Train one job, or all in turn, to the end; the seconds that it took. Metrics and heartbeats go to the run's
+    directory.
+
+    Args:
+        job: its name; None trains all, ``stride`` steps of each in turn.
+        stride, idle: see ``train.strategy.round_robin``.
+    """
+    totals = {spec.name: (spec.first_step, spec.last_step) for spec in job_specs(run.plan)}
+    reports = one_block(run, job) if job else round_robin(run, stride, idle)
+    return watched(reports, run.directory, totals, watch, silent=not run.ranks.first)
+
+
+def watched(
+    reports: Reports, directory: Path, totals: Mapping[str, tuple[int, int]], watch: Watch, silent: bool = False
+) -> float:
+    """Go through ``reports`` to their end; the seconds that it took.
+
+    Args:
+        directory: gets metrics and heartbeats.
+        totals: first and last step of each job.
+        silent: another process writes and shows for all.
+    """
+    began = time.perf_counter()
+    if silent:
+        with _interruptible(reports):
+            for _ in reports:
+                pass
+        return time.perf_counter() - began
+    writer = _Writer(directory) if watch.tensorboard else None
+    with _recorded(directory, watch) as record, _interruptible(reports):
+        for report in progress(reports, totals, watch.label) if watch.bars else reports:
+            row = record(report)
+            if row is not None and writer is not None:
+                writer.add(row)
+            if row is not None and watch.row is not None:
+                watch.row(row)
+    return time.perf_counter() - began
+
+
+@contextmanager
+def _recorded(directory: Path, watch: Watch) -> Iterator[Callable[[StepReport], Row | None]]:
+    """A function that records a report; afterwards the heartbeats tell how it ended."""
+    recorder = Recorder(directory)
+    jobs: set[str] = set()
+
+    def record(report: StepReport) -> Row | None:
+        jobs.add(report.job)
+        row = recorder.add(report)
+        if watch.sent is not None:
+            watch.sent(report.job, False)
+        return row
+
+    try:
+        yield record
+    except BaseException as error:
+        recorder.close(error)
+        raise
+    finally:
+        if watch.sent is not None:
+            for job in jobs:
+                watch.sent(job, True)
+
+
+@contextmanager
+def _interruptible(reports: Reports) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run between two steps, with a checkpoint."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    handles = threading.current_thread() is threading.main_thread()  # no other thread may
+    previous = signal.signal(signal.SIGTERM, stop) if handles else None
+    try:
+        yield
+    finally:
+        if handles:
+            signal.signal(signal.SIGTERM, previous)
+        reports.close()
+
+
+class _Writer:
+    def __init__(self, directory: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("--tensorboard needs tensorboard; pip install 'oneblock[report]'") from error
+        self._writer: Any = SummaryWriter(str(directory / "tensorboard"))
+
+    def add(self, row: Row) -> None:
+        for name in ("loss", "plain", "grad_norm", "learning_rate"):
+            self._writer.add_scalar(f"{row['job']}/{name}", float(row[name]), row["step"])
+        self._writer.flush()

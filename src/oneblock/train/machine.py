@@ -1,0 +1,47 @@
+"""Where and how a training runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where and how it runs; none of it changes what is learned beyond rounding."""
+
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps"""
+    threads: int = 0
+    """CPU threads (0: torch's choice)"""
+    checkpointing: bool = False
+    """recompute activations in the backward pass: less memory, more time"""
+    compile: bool = False
+    """pass the network, and the step of --optimizer adamw8bit, through torch.compile"""
+    save_every: int = 500
+    """steps between checkpoints of a block"""
+    keep: int = 2
+    """checkpoints kept per block"""
+
+    def torch_device(self) -> torch.device:
+        """The device, tried out; sets the number of CPU threads."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        return open_device(self.device)
+
+
+HERE = Machine()
+"""This machine's CPU, with the usual settings."""
+
+
+def open_device(name: str | torch.device) -> torch.device:
+    """The device of that name; ``ValueError`` where this machine has none such."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device={str(name)!r} is not available ({error}); use cpu or a device of this machine"
+        ) from error
+    return device

@@ -1,0 +1,66 @@
+"""Every example runs, on data that are made here."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from commands import SENTENCES
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_is_short_and_each_is_run_here() -> None:
+    lengths = {path.stem: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
+    assert max(lengths.values()) < 60, lengths
+    here = Path(__file__).read_text()
+    assert not [name for name in lengths if f'load("{name}")' not in here]
+
+
+def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    load("images").main(str(tmp_path), budget="3k")
+    assert "images: uint8 (3, 1, 8, 8)" in capsys.readouterr().out
+    assert (tmp_path / "model" / "block-2.safetensors").is_file()
+
+
+def test_classify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    load("classify").main(str(tmp_path), budget="3k")
+    assert capsys.readouterr().out.count("accuracy") == 2
+
+
+def test_masked_text(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    load("masked_text").main(text, str(tmp_path / "run"), budget="600")
+    assert "bits per byte at most" in capsys.readouterr().out
+
+
+def test_causal_text(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    load("causal_text").main(text, str(tmp_path / "run"), budget="600")
+    out = capsys.readouterr().out
+    assert "bits per byte after every call" in out
+    assert "\nthe " in out
+
+
+def test_recurrent_text(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    load("recurrent_text").main(text, str(tmp_path / "run"), budget="600")
+    assert "4 calls:" in capsys.readouterr().out
+
+
+def test_a_network_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load("own_network").main(str(tmp_path / "run"), budget="40k")
+    means = [float(m) for m in capsys.readouterr().out.split("[")[1].split("]")[0].split(",")]
+    assert means == sorted(means), "dark, grey and bright classes come out in their order"
+
+
+def test_a_loop_of_ones_own() -> None:
+    losses = load("own_loop").main(steps=60)
+    assert max(losses) < 0.9, "each block is better than answering with the mean, whose loss is about 1"

@@ -21,6 +21,7 @@ from oneblock.presets import (
     training_flops,
     training_peak,
 )
+from oneblock.sample.calls import Calls
 from oneblock.sample.labels import classify
 from oneblock.train.checkpoint import latest
 from oneblock.train.loop import Run, restore
@@ -80,7 +81,7 @@ def test_blocks_learn_apart_and_answer_together(tmp_path: Path) -> None:
     assert all(latest(tmp_path / spec.name, plan.hash) for spec in specs)
     levels = [plan.partition.band(block)[1] for block in range(3)]
     denoiser = Denoiser(plan.partition, load)
-    answer = classify(denoiser, label_table(plan), Frames(to_float(FRESH.images)), levels)
+    answer = classify(denoiser, label_table(plan), Frames(to_float(FRESH.images)), Calls(levels=tuple(levels)))
     found = (answer.probabilities[-1].argmax(-1) == FRESH.labels).float().mean()
     assert float(found) > 0.6
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from oneblock.launch.merge import merge
     from oneblock.launch.start import launch
     from oneblock.launch.status import status
+    from oneblock.model import CausalModel, ClassifyModel, ImageModel, MaskedModel, Model
     from oneblock.noise import LogNormal, LogUniform, NoiseLaw
     from oneblock.partition import Partition, make_partition, split_layers
     from oneblock.plan import Plan, read_plan, write_plan
@@ -46,6 +47,7 @@ _NAMES = {
     "launch.merge": ("merge",),
     "launch.start": ("launch",),
     "launch.status": ("status",),
+    "model": ("CausalModel", "ClassifyModel", "ImageModel", "MaskedModel", "Model"),
     "noise": ("LogNormal", "LogUniform", "NoiseLaw"),
     "partition": ("Partition", "make_partition", "split_layers"),
     "plan": ("Plan", "read_plan", "write_plan"),
@@ -65,19 +67,24 @@ __all__ = [
     "Backbone",
     "BlockDenoiser",
     "Blockwise",
+    "CausalModel",
     "CausalRecipe",
     "ClassIds",
     "ClassifierFree",
+    "ClassifyModel",
     "ClassifyRecipe",
     "Condition",
     "Denoiser",
     "Frames",
     "ImageData",
+    "ImageModel",
     "ImageRecipe",
     "LogNormal",
     "LogUniform",
     "Machine",
+    "MaskedModel",
     "MaskedRecipe",
+    "Model",
     "NoiseLaw",
     "Nothing",
     "Partition",

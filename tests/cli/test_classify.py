@@ -9,14 +9,18 @@ import torch
 from commands import TINY, WORK
 
 from oneblock.cli.__main__ import main
-from oneblock.cli.class_options import ClassifyOptions
 from oneblock.cli.compare_classify import CLASS_ARMS
-from oneblock.cli.labels import scores
+from oneblock.evaluate.labels import label_scores
+from oneblock.presets import ClassifyRecipe, ImageFacts
 from oneblock.train.checkpoint import checkpoints
 
 pytest.importorskip("sklearn")
 Ok = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]
+
+
+def facts(shape: tuple[int, int, int], num_classes: int) -> ImageFacts:
+    return ImageFacts(shape=shape, num_classes=num_classes)
 
 
 def test_train_status_merge_evaluate(tmp_path: Path, ok: Ok) -> None:
@@ -60,7 +64,7 @@ def test_end_to_end_is_an_ordinary_network(tmp_path: Path, ok: Ok) -> None:
 def test_ordinary_blocks_are_averaged(tmp_path: Path, ok: Ok) -> None:
     ok("train", "classify", "--out", tmp_path, *TINY, *WORK, "--noisy-token", "none")
     (found,) = ok("evaluate", tmp_path, "--json")
-    (averaged,) = ok("evaluate", tmp_path, "--pool", "probabilities", "--json")
+    (averaged,) = ok("evaluate", tmp_path, "--pool", "mean", "--json")
     (other,) = ok("evaluate", tmp_path, "--pool", "evidence", "--json")
     assert found == averaged
     assert found["nll"] != other["nll"]
@@ -102,18 +106,18 @@ def test_plan_counts_every_way_of_training(ok: Ok) -> None:
 
 
 def test_published_settings_hold_where_nothing_else_is_said() -> None:
-    plan = ClassifyOptions(settings="cifar100", blocks=2).plan_for((3, 32, 32), 100)
+    plan = ClassifyRecipe(settings="cifar100", blocks=2).plan(facts((3, 32, 32), 100))
     assert plan.layers == (6, 6)
     assert (plan.architecture["width"], plan.architecture["patch"]) == (128, 4)
     assert (plan.recipe["learning_rate"], plan.recipe["operations"]) == (5e-4, 2)
     assert plan.recipe["layer_evaluations"] == 500 * 50_000 * 12
-    larger = ClassifyOptions(settings="tiny-imagenet", recipe="paper").plan_for((3, 64, 64), 200)
+    larger = ClassifyRecipe(settings="tiny-imagenet", recipe="paper").plan(facts((3, 64, 64), 200))
     assert (larger.layers, larger.recipe["weighting"], larger.shared) == ((6, 6), "edm", "joint")
 
 
 def test_a_narrower_network_learns_faster() -> None:
     rates = [
-        ClassifyOptions(width=width, heads=2).plan_for((1, 8, 8), 3).recipe["learning_rate"] for width in (64, 128)
+        ClassifyRecipe(width=width, heads=2).plan(facts((1, 8, 8), 3)).recipe["learning_rate"] for width in (64, 128)
     ]
     assert rates[0] == 2 * rates[1]  # type: ignore[operator]
 
@@ -141,13 +145,13 @@ def test_wrong_options(tmp_path: Path, refused: Refused, words: list[str], messa
 
 def test_scores_stay_finite_when_a_sure_answer_is_wrong() -> None:
     sure = torch.eye(3)[None, [0, 1, 1]]
-    found = scores(sure, torch.tensor([0, 1, 2]))
+    found = label_scores(sure, torch.tensor([0, 1, 2]))
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["nll"] == pytest.approx(126 * math.log(2) / 3, rel=1e-6)  # the smallest float32 is 2^-126
 
 
 def test_verbs_refuse_the_other_task(tmp_path: Path, ok: Ok, refused: Refused) -> None:
     ok("train", "classify", "--out", tmp_path / "run", *TINY, *WORK)
-    assert "task='classify': this plan is not for images" in refused("sample", tmp_path / "run")
+    assert "is a run of task 'classify', which oneblock sample does not serve" in refused("sample", tmp_path / "run")
     assert "calls=-1 is no number of calls" in refused("evaluate", tmp_path / "run", "--calls", "-1")
     assert "only noisy paths differ" in refused("evaluate", tmp_path / "run", "--draws", "3")

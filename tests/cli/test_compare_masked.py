@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from commands import TINY
+from oneblock.cli.text_options import TextOptions
 from torch import Tensor
 
 from oneblock.cli.__main__ import main
 from oneblock.cli.compare_masked import MASKED_ARMS, CompareMaskedText, arm_plans
 from oneblock.cli.comparison import Cell
-from oneblock.cli.text_options import TextOptions
 from oneblock.condition import Condition
 from oneblock.data import TokenFile
 from oneblock.partition import make_partition

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from commands import TINY
+from oneblock.cli.text_options import CausalOptions, TextOptions
 
 from oneblock.cli.compare_text import CompareRecurrentText, CompareText
 from oneblock.cli.comparison import Cell
-from oneblock.cli.text_options import CausalOptions, TextOptions
 from oneblock.plan import Plan
 from oneblock.presets import gpt_config, plan_budget
 from oneblock.train.record import METRICS_FILE, read_rows

@@ -10,11 +10,11 @@ from commands import SENTENCES, TINY, WORK
 from torch import Tensor
 
 from oneblock.cli.__main__ import main
-from oneblock.cli.text import evaluate_text
-from oneblock.cli.text_options import MaskedOptions
 from oneblock.condition import Condition
 from oneblock.data import Characters
+from oneblock.evaluate.masked import evaluate_masked
 from oneblock.partition import make_partition
+from oneblock.presets import MaskedRecipe, TextFacts
 from oneblock.train.checkpoint import checkpoints
 
 Ok = Callable[..., list[dict[str, Any]]]
@@ -35,7 +35,7 @@ def test_train_status_merge_evaluate_sample(
     assert scores[0] == scores[1]
     assert len(scores[0]["nats_per_band"]) == 2
     assert scores[0]["nats_per_token"] == pytest.approx(sum(scores[0]["nats_per_band"]))
-    assert scores[0]["tokens_per_character"] == 1.0
+    assert scores[0]["tokens_per_byte"] == 1.0
     (finer,) = ok("evaluate", run, "--report-bands", "5", *words)
     assert len(finer["nats_per_band"]) == 5
     assert finer["nats_per_token"] == pytest.approx(scores[0]["nats_per_token"], rel=0.2)
@@ -47,16 +47,16 @@ def test_train_status_merge_evaluate_sample(
 
 def test_the_noisiest_band_comes_first() -> None:
     """A denoiser that knows nothing above time 2/3 and everything below, on a text of one letter."""
-    plan = MaskedOptions(depth=4, width=16, heads=2, blocks=2, length=200).plan_for(Characters())
+    plan = MaskedRecipe(depth=4, width=16, heads=2, blocks=2, length=200).plan(TextFacts(vocabulary=Characters()))
     tokens = torch.full((50, 200), 1)
 
     def denoiser(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         sure = torch.where(torch.arange(27) == 1, 0.0, -1e9).expand(*z.shape, 27)
         return torch.where(sigma[:, None, None] > 2 / 3, 0.0, sure)
 
-    row = evaluate_text(plan, denoiser, tokens, make_partition(plan.partition.law, 3), 2, torch.device("cpu"))
+    row = evaluate_masked(denoiser, plan, tokens, bands=make_partition(plan.partition.law, 3), times=2)
     assert row["nats_per_band"] == pytest.approx([math.log(27) / 3, 0.0, 0.0], rel=0.01)
-    assert row["bits_per_character"] == pytest.approx(math.log2(27) / 3, rel=0.01)
+    assert row["bits_per_byte"] == pytest.approx(math.log2(27) / 3, rel=0.01)
 
 
 def test_blocks_trained_by_their_own_jobs_are_those_of_one_process(tmp_path: Path, text: str, ok: Ok) -> None:
@@ -78,8 +78,8 @@ def test_byte_pairs_stand_in_the_plan_and_are_scored_per_byte(tmp_path: Path, te
     assert len(plan["recipe"]["merges"]) == 8
     assert (plan["architecture"]["vocabulary"], plan["layers"]) == (264, [4])
     (row,) = ok("evaluate", tmp_path / "run", "--windows", "4", "--json")
-    assert row["tokens_per_character"] < 1.0
-    assert row["bits_per_character"] < row["nats_per_token"] / 0.693
+    assert row["tokens_per_byte"] < 1.0
+    assert row["bits_per_byte"] < row["nats_per_token"] / 0.693
 
 
 def test_bad_input_is_refused(tmp_path: Path, text: str, ok: Ok, refused: Refused) -> None:

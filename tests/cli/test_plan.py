@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import tyro
 from commands import TINY
-
 from oneblock.cli.image_options import ImageOptions
 from oneblock.cli.options import changed_words, parse_bytes
-from oneblock.cli.plan import Cost, PlanImages, PlanMaskedText
 from oneblock.cli.text_options import MaskedOptions, num_symbols
+
+from oneblock.cli.plan import Cost, PlanImages, PlanMaskedText
 from oneblock.data import Bytes
 from oneblock.presets import training_flops, training_peak
 

@@ -10,18 +10,22 @@ import torch
 from commands import SENTENCES, TINY, WORK
 
 from oneblock.cli.__main__ import main
-from oneblock.cli.causal_text import bits_row, plan_calls, token_nats
-from oneblock.cli.plan import PlanRecurrentText, PlanText
-from oneblock.cli.text_options import CallOptions, CausalOptions, ordinary, recurrent_options
 from oneblock.data import Bytes, Characters
-from oneblock.presets import blockwise, token_table, training_flops, training_peak
+from oneblock.evaluate.causal import bits_row, plan_calls, token_nats
+from oneblock.plan import Plan
+from oneblock.presets import CausalRecipe, TextFacts, blockwise, cost, recurrent_recipe, token_table, training_flops
+from oneblock.sample.calls import Answers
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.shards import open_denoiser, open_plan
 
 Ok = Callable[..., list[dict[str, Any]]]
 Refused = Callable[..., str]
 LENGTH = ("--length", "16")
-MODEL = CausalOptions(size="nano", depth=4, width=16, heads=2, blocks=2, batch_size=16, length=16)
+MODEL = CausalRecipe(size="nano", depth=4, width=16, heads=2, blocks=2, batch_size=16, length=16)
+
+
+def planned(recipe: CausalRecipe) -> Plan:
+    return recipe.plan(TextFacts(vocabulary=Characters()))
 
 
 @pytest.mark.parametrize("streams", ["two", "one", "none"])
@@ -39,7 +43,7 @@ def test_train_status_merge_evaluate_sample(tmp_path: Path, text: str, ok: Ok, s
     scores = [ok("evaluate", model, *words)[0] for model in (run, run / "model")]
     assert scores[0] == scores[1]
     assert len(scores[0]["bits_after_calls"]) == 2
-    assert scores[0]["bits_after_calls"][-1] == scores[0]["bits_per_character"]
+    assert scores[0]["bits_after_calls"][-1] == scores[0]["bits_per_byte"]
     rows = ok("sample", run, "--count", "2", "--prompt", "the cat", "--tokens", "5", "--json")
     assert all(row["text"].startswith("the cat") and len(row["text"]) == 12 for row in rows)
 
@@ -73,9 +77,9 @@ def test_recurrent_depth_is_one_block_that_is_called_often(tmp_path: Path, text:
     plan = json.loads((run / "plan.json").read_text())
     assert (plan["layers"], plan["architecture"]["prelude"], plan["architecture"]["coda"]) == ([4], 1, 1)
     assert [s["step"] for s in ok("status", run, "--json")] == [4]  # 6 layers x 16 texts a step
-    rows = [ok("evaluate", run, "--windows", "8", "--token-calls", str(calls), "--json")[0] for calls in (1, 5)]
+    rows = [ok("evaluate", run, "--windows", "8", "--calls", str(calls), "--json")[0] for calls in (1, 5)]
     assert [len(row["bits_after_calls"]) for row in rows] == [1, 5]
-    (row,) = ok("sample", run, "--count", "1", "--token-calls", "3", "--json")
+    (row,) = ok("sample", run, "--count", "1", "--calls", "3", "--json")
     assert len(row["text"]) == 16
 
 
@@ -88,7 +92,7 @@ def test_a_table_of_cooccurrence_stands_in_the_plan(tmp_path: Path, text: str, o
     assert table.shape == (27, 5) and len(plan.recipe["rows"]) == 27 * 5  # type: ignore[arg-type]
     torch.testing.assert_close(table.norm(dim=-1), torch.ones(27))
     (row,) = ok("evaluate", run, "--windows", "4", "--json")
-    assert 0 < row["bits_per_character"] < 10
+    assert 0 < row["bits_per_byte"] < 10
 
 
 def test_bits_are_those_of_the_answers(tmp_path: Path, text: str, ok: Ok) -> None:
@@ -114,11 +118,11 @@ def test_bits_are_those_of_the_answers(tmp_path: Path, text: str, ok: Ok) -> Non
         run,
         "--windows",
         "8",
-        "--token-path",
+        "--path",
         "redraw",
-        "--token-pool",
+        "--pool",
         "mean",
-        "--token-draws",
+        "--draws",
         "3",
         "--json",
     )
@@ -134,11 +138,7 @@ def test_more_draws_shorten_the_code(tmp_path: Path, text: str, ok: Ok) -> None:
     denoiser = open_denoiser(run, blockwise(plan), torch.device("cpu"))
     tokens = torch.stack([Characters().encode(SENTENCES)[i : i + 16] for i in range(8)])
     lengths = [
-        float(
-            token_nats(plan, denoiser, tokens, CallOptions(token_path="redraw", token_pool="last", token_draws=draws))[
-                -1
-            ].mean()
-        )
+        float(token_nats(denoiser, plan, tokens, Answers(path="redraw", pool="last", draws=draws))[-1].mean())
         for draws in (1, 16)
     ]
     assert lengths[1] < lengths[0] - 0.01
@@ -171,36 +171,37 @@ def test_rows_of_bytes_count_bytes() -> None:
     nats = torch.full((2, 3, 4), 2.0)
     tokens = Bytes().encode("abcdefghijkl").view(3, 4)
     row = bits_row(nats, tokens, Bytes())
-    assert row["bits_per_character"] == pytest.approx(2.0 / 0.6931472)
-    assert (row["error"], row["tokens_per_character"]) == pytest.approx((0.0, 1.0), abs=1e-9)
+    assert row["bits_per_byte"] == pytest.approx(2.0 / 0.6931472)
+    assert (row["error"], row["tokens_per_byte"]) == pytest.approx((0.0, 1.0), abs=1e-9)
     assert row["tokens"] == 12
 
 
 def test_levels_are_the_upper_edges_or_equal_steps_of_mass() -> None:
-    plan = MODEL.plan_for(Characters())
-    assert plan_calls(plan, CallOptions()).levels == plan.edges[:-1]
-    law, four = plan.partition.law, plan_calls(plan, CallOptions(token_calls=4)).levels
+    plan = planned(MODEL)
+    assert plan_calls(plan, Answers()).levels == plan.edges[:-1]
+    law, four = plan.partition.law, plan_calls(plan, Answers(calls=4)).levels
     torch.testing.assert_close(law.cdf(torch.tensor(four)).float(), torch.tensor([1.0, 0.75, 0.5, 0.25]))
-    ensemble = ordinary(CausalOptions(size="nano", blocks=3)).plan_for(Characters())
-    assert plan_calls(ensemble, CallOptions(token_calls=9)).pool == "mean"
-    assert len(plan_calls(ensemble, CallOptions()).levels) == 3
-    with pytest.raises(ValueError, match="token_calls=-1, token_draws=1: use 0 or more calls and 1 or more draws"):
-        plan_calls(plan, CallOptions(token_calls=-1))
+    ensemble = planned(CausalRecipe(size="nano", blocks=3).ordinary())
+    assert plan_calls(ensemble, Answers(calls=9)).pool == "mean"
+    assert len(plan_calls(ensemble, Answers()).levels) == 3
+
+
+@pytest.mark.parametrize("wrong", [{"calls": -1}, {"draws": 0}])
+def test_no_call_and_no_draw_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="use 1 or more"):
+        Answers(**wrong)  # type: ignore[arg-type]
 
 
 def test_what_planning_counts() -> None:
-    ordinary_plan = PlanText(model=MODEL).plan(1)
-    assert ordinary_plan.architecture["streams"] == "none"
-    two_streams = replace(MODEL, streams="two")
-    blocks = PlanText(model=two_streams).plan(2)
-    assert blocks.architecture == two_streams.plan_for(Characters()).architecture
-    assert training_flops(PlanText(model=MODEL).plan(2)).layer == training_flops(ordinary_plan).layer
+    ordinary = planned(replace(MODEL.ordinary(), blocks=1))
+    assert ordinary.architecture["streams"] == "none"
+    blocks = planned(replace(MODEL, streams="two"))
+    assert training_flops(planned(MODEL)).layer == training_flops(ordinary).layer
     # a layer works on twice the tokens, and attention does three times the work
-    assert 2.0 < training_flops(blocks).layer / training_flops(ordinary_plan).layer < 3.0
-    many = PlanText(model=MODEL, vocabulary="bpe:300").plan(2)
-    assert (many.architecture["vocabulary"], many.recipe["table_width"]) == (300, 300)
-    assert training_peak(many).by_kind["Buffer"] == 300 * 300 * 4 + 64 * 4
-    (recurrent,) = PlanRecurrentText(model=recurrent_options()).plans()
+    assert 2.0 < training_flops(blocks).layer / training_flops(ordinary).layer < 3.0
+    many = {row.name: row.peak for row in cost(replace(MODEL, vocabulary="bpe:300")).rows}
+    assert many["own block, 2 blocks"].by_kind["Buffer"] == 300 * 300 * 4 + 64 * 4
+    recurrent = planned(recurrent_recipe())
     assert (recurrent.num_blocks, recurrent.sample_evaluations(4)) == (1, 6)
 
 
@@ -216,4 +217,4 @@ def test_bad_input_is_refused(tmp_path: Path, text: str, ok: Ok, refused: Refuse
     assert "has no symbol of the vocabulary" in refused("sample", run, "--prompt", "!!!")
     assert "count=0 writes nothing" in refused("sample", run, "--count", "0")
     assert "temperature=-1.0" in refused("sample", run, "--temperature", "-1")
-    assert "token_draws=0" in refused("evaluate", run, "--token-draws", "0")
+    assert "draws=0 gives no answer; use 1 or more" in refused("evaluate", run, "--draws", "0")

@@ -9,7 +9,8 @@ from oneblock.condition import Condition, Tokens, told
 from oneblock.models.cache import Cache
 from oneblock.models.gpt import GPT, GPTConfig, Streams
 from oneblock.precondition import Evidence
-from oneblock.sample.causal import Calls, TextPath, predict, write
+from oneblock.sample.calls import Calls, Path
+from oneblock.sample.causal import predict, write
 from oneblock.table import simplex
 
 V, N, T = 4, 3, 5
@@ -154,7 +155,7 @@ def test_what_is_written_is_what_the_whole_text_predicts(streams: Streams, pool:
 
 
 @pytest.mark.parametrize("path", ["none", "mean", "euler", "redraw"])
-def test_temperature_and_top_p_act(path: TextPath) -> None:
+def test_temperature_and_top_p_act(path: Path) -> None:
     denoiser = randomised("two")
     texts = {t: written(denoiser, Calls(levels=LEVELS, path=path), temperature=t, seed=1) for t in (0.0, 1.0, 50.0)}
     assert not torch.equal(texts[0.0], texts[50.0])

@@ -2,13 +2,16 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from oneblock.blockwise import DenoiserLike
 from oneblock.condition import Condition, Frames, Nothing, told
+from oneblock.sample.calls import Calls
 from oneblock.sample.labels import Answer, classify
 from oneblock.table import random_unit, simplex
 
@@ -52,13 +55,25 @@ class Script:
         return self.answers[len(self.asked) - 1]
 
 
+def ask(
+    denoiser: DenoiserLike,
+    table: Tensor,
+    condition: Condition,
+    levels: Sequence[float],
+    path: Any = "mean",
+    pool: Any = "last",
+    **options: Any,
+) -> Answer:
+    return classify(denoiser, table, condition, Calls(levels=tuple(levels), path=path, pool=pool), **options)
+
+
 def softmax(*logits: float) -> list[float]:
     return [math.exp(v) / sum(map(math.exp, logits)) for v in logits]
 
 
 def test_noisy_paths_end_at_classes_as_often_as_these_are_likely() -> None:
     levels = torch.logspace(math.log10(30.0), -1.5, 60).tolist()
-    answer = classify(Oracle(), TABLE, images(*([0] * 4000 + [1] * 4000)), levels, path="euler", seed=1)
+    answer = ask(Oracle(), TABLE, images(*([0] * 4000 + [1] * 4000)), levels, path="euler", seed=1)
     last = answer.probabilities[-1]
     assert (last.amax(-1) > 0.99).double().mean().item() > 0.97
     for i, part in enumerate(last.split(4000)):
@@ -66,9 +81,21 @@ def test_noisy_paths_end_at_classes_as_often_as_these_are_likely() -> None:
         assert shares.tolist() == pytest.approx(PRIOR[i].tolist(), abs=0.025)
 
 
+def test_a_path_of_drawn_rows_ends_at_classes_as_often_as_these_are_likely() -> None:
+    answer = ask(Oracle(), TABLE, images(*([0] * 4000)), (30.0, 2.0, 0.05), path="redraw", seed=1)
+    shares = answer.probabilities[-1].argmax(-1).bincount(minlength=3) / 4000
+    assert shares.tolist() == pytest.approx(PRIOR[0].tolist(), abs=0.025)
+
+
+def test_a_path_may_hand_nothing_over() -> None:
+    oracle = Oracle()
+    ask(oracle, TABLE, images(0, 1), LEVELS, path="none")
+    assert all(z.equal(TABLE.mean(0).expand(2, 3)) for z, _, _ in oracle.asked) and len(oracle.asked) == 3
+
+
 def test_the_path_starts_from_noise_and_goes_by_eulers_step() -> None:
     oracle = Oracle()
-    classify(oracle, TABLE, images(0, 1), LEVELS, path="euler", seed=5)
+    ask(oracle, TABLE, images(0, 1), LEVELS, path="euler", seed=5)
     z = 20.0 * torch.randn(1, 2, 3, generator=torch.Generator().manual_seed(5))[0].double()
     for i, (level, after) in enumerate(((20.0, 0.8), (0.8, 0.5), (0.5, None))):
         seen, sigma, _ = oracle.asked[i]
@@ -103,7 +130,7 @@ def test_the_mean_path_of_two_classes_by_hand() -> None:
         half = a + z / sigma[:, None] ** 2
         return torch.cat([half, -half], 1)
 
-    answer = classify(denoiser, table, Nothing(1), (10.0, 2.0, 0.5))
+    answer = ask(denoiser, table, Nothing(1), (10.0, 2.0, 0.5))
     first = math.tanh(a)
     second = math.tanh(a + first / 4)
     third = math.tanh(a + second / 0.25)
@@ -114,7 +141,7 @@ def test_the_mean_path_of_two_classes_by_hand() -> None:
 
 def test_the_mean_path_starts_at_the_mean_of_the_rows() -> None:
     table, script = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]], dtype=torch.float64), Script([[0.0, 0.0, 0.0]])
-    classify(script, table, images(0), [5.0])
+    ask(script, table, images(0), [5.0])
     assert script.asked[0][0][0].tolist() == pytest.approx([0.6, 1.6 / 3])
 
 
@@ -123,9 +150,9 @@ TWO = ([[1.0, 0.0, -1.0]], [[-0.5, 0.5, 0.0]])
 
 def test_the_last_call_or_the_mean_of_all() -> None:
     first, second = softmax(1.0, 0.0, -1.0), softmax(-0.5, 0.5, 0.0)
-    last = classify(Script(*TWO), TABLE, images(0), (2.0, 1.0)).probabilities[:, 0]
+    last = ask(Script(*TWO), TABLE, images(0), (2.0, 1.0)).probabilities[:, 0]
     assert last.tolist() == [pytest.approx(first), pytest.approx(second)]
-    mean = classify(Script(*TWO), TABLE, images(0), (2.0, 1.0), pool="probabilities").probabilities[:, 0]
+    mean = ask(Script(*TWO), TABLE, images(0), (2.0, 1.0), pool="mean").probabilities[:, 0]
     assert mean.tolist() == [
         pytest.approx(first),
         pytest.approx([(a + b) / 2 for a, b in zip(first, second, strict=True)]),
@@ -133,7 +160,7 @@ def test_the_last_call_or_the_mean_of_all() -> None:
 
 
 def test_evidence_is_taken_out_by_hand() -> None:
-    answer = classify(Script(*TWO), TABLE, images(0), (2.0, 1.0), pool="evidence").probabilities[:, 0]
+    answer = ask(Script(*TWO), TABLE, images(0), (2.0, 1.0), pool="evidence").probabilities[:, 0]
     # the first call sees z = 0: no evidence; the second sees the row expected after the first, at level 1
     first = softmax(1.0, 0.0, -1.0)
     z = [sum(first[k] * TABLE[k, d].item() for k in range(3)) for d in range(3)]
@@ -146,13 +173,13 @@ def test_evidence_is_taken_out_by_hand() -> None:
 @pytest.mark.parametrize("table", [TABLE, random_unit(3, 5, seed=0).double()])
 @pytest.mark.parametrize("path", ["euler", "mean"])
 def test_without_evidence_the_oracle_says_what_it_thinks_of_the_image(table: Tensor, path: Any) -> None:
-    answer = classify(Oracle(table), table, images(0, 1, 2, 3), LEVELS, path=path, pool="evidence")
+    answer = ask(Oracle(table), table, images(0, 1, 2, 3), LEVELS, path=path, pool="evidence")
     torch.testing.assert_close(answer.probabilities, PRIOR.expand(3, 4, 3))
 
 
 def test_noisy_paths_are_averaged() -> None:
     oracle = Oracle()
-    answer = classify(oracle, TABLE, images(0, 1), LEVELS, path="euler", draws=3)
+    answer = ask(oracle, TABLE, images(0, 1), LEVELS, path="euler", draws=3)
     assert [len(z) for z, _, _ in oracle.asked] == [6, 6, 6]
     for i, (z, sigma, kinds) in enumerate(oracle.asked):
         assert kinds.tolist() == [0, 1] * 3
@@ -163,7 +190,7 @@ def test_noisy_paths_are_averaged() -> None:
 
 def test_answers_follow_from_the_seed() -> None:
     one, again, other = (
-        classify(Oracle(), TABLE, images(0, 1), LEVELS, path="euler", seed=seed).probabilities for seed in (0, 0, 1)
+        ask(Oracle(), TABLE, images(0, 1), LEVELS, path="euler", seed=seed).probabilities for seed in (0, 0, 1)
     )
     assert one.equal(again)
     assert not torch.allclose(one[1], other[1])
@@ -172,11 +199,11 @@ def test_answers_follow_from_the_seed() -> None:
 def early(confident: float, **options: Any) -> tuple[Answer, list[Counter[int]]]:
     """The answer for images of all kinds, and how often each kind was asked about in each call."""
     oracle = Oracle()
-    answer = classify(oracle, TABLE, images(0, 1, 2, 3), LEVELS, confident=confident, **options)
+    answer = ask(oracle, TABLE, images(0, 1, 2, 3), LEVELS, confident=confident, **options)
     return answer, [Counter(kinds.tolist()) for _, _, kinds in oracle.asked]
 
 
-@pytest.mark.parametrize("pool", ["last", "probabilities", "evidence"])
+@pytest.mark.parametrize("pool", ["last", "mean", "evidence"])
 def test_who_is_sure_is_asked_no_more(pool: Any) -> None:
     answer, asked = early(0.75, pool=pool)
     whole, _ = early(1.0, pool=pool)
@@ -211,9 +238,7 @@ def test_when_all_are_sure_nobody_is_asked() -> None:
 
 
 def test_by_default_no_call_is_left_out() -> None:
-    answer = classify(
-        Script([[100.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]), TABLE, images(0), (2.0, 1.0), pool="probabilities"
-    )
+    answer = ask(Script([[100.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]), TABLE, images(0), (2.0, 1.0), pool="mean")
     assert answer.probabilities[0, 0, 0] == 1.0
     assert answer.calls.tolist() == [2]
     assert answer.probabilities[1, 0].tolist() == pytest.approx([2 / 3, 1 / 6, 1 / 6])
@@ -226,9 +251,9 @@ def test_by_default_no_call_is_left_out() -> None:
         ({"levels": [1.0, 1.0]}, r"levels=\(1.0, 1.0\) do not descend"),
         ({"levels": [0.5, 1.0]}, r"levels=\(0.5, 1.0\) do not descend"),
         ({"draws": 0, "path": "euler"}, "draws=0 with path='euler'"),
-        ({"draws": 2}, "draws=2 with path='mean': only noisy paths differ; use draws=1 or path='euler'"),
+        ({"draws": 2}, "draws=2 with path='mean': only noisy paths differ; use draws=1 or path='euler' or 'redraw'"),
     ],
 )
 def test_wrong_questions_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        classify(Oracle(), TABLE, images(0), **{"levels": LEVELS, **options})
+        ask(Oracle(), TABLE, images(0), **{"levels": LEVELS, **options})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from oneblock.condition import Condition, Nothing
 from oneblock.sample import SAMPLERS, churn, euler, heun, karras_grid
-from oneblock.sample.ode import Churn
+from oneblock.sample.ode import Churn, Noise
 
 S = 0.7  # standard deviation of each Gaussian
 NONE = Nothing(9)
@@ -42,6 +42,10 @@ def grid(steps: int, end: float = 0.1) -> Tensor:
 
 
 START = torch.linspace(-6, 6, 9, dtype=torch.float64).view(-1, 1)
+
+
+def drawn(generator: torch.Generator) -> Noise:
+    return lambda z: torch.randn(z.shape, generator=generator, dtype=z.dtype)
 
 
 @pytest.mark.parametrize("denoiser", [gaussian, mixture])
@@ -79,7 +83,7 @@ def test_calls_are_counted_and_levels_stay_on_the_grid(name: str) -> None:
         return mixture(z, sigma, condition)
 
     steps = karras_grid(0.01, 5.0, 6)
-    out = SAMPLERS[name].run(spy, START, steps, NONE, torch.Generator().manual_seed(0))
+    out = SAMPLERS[name].run(spy, START, steps, NONE, drawn(torch.Generator().manual_seed(0)))
     assert len(levels) == SAMPLERS[name].calls(6)
     assert max(levels) <= 5.0
     if name != "churn":
@@ -99,7 +103,7 @@ def test_the_last_step_gives_the_denoiser_itself() -> None:
 def test_churn_keeps_the_distribution(noise: float) -> None:
     generator = torch.Generator().manual_seed(0)
     z = 0.3 + math.sqrt(S**2 + 25.0) * torch.randn(20_000, 1, generator=generator, dtype=torch.float64)
-    out = replace(churn, s_churn=noise)(gaussian, z, karras_grid(0.005, 5.0, 60), NONE, generator)
+    out = replace(churn, s_churn=noise)(gaussian, z, karras_grid(0.005, 5.0, 60), NONE, drawn(generator))
     assert out.mean().item() == pytest.approx(0.3, abs=0.02)
     assert out.std().item() == pytest.approx(S, rel=0.02)
     ordinary = heun(gaussian, z, karras_grid(0.005, 5.0, 60), NONE)
@@ -107,7 +111,7 @@ def test_churn_keeps_the_distribution(noise: float) -> None:
 
 
 def test_churn_is_reproducible() -> None:
-    once, again = (churn(mixture, START, grid(9), NONE, torch.Generator().manual_seed(3)) for _ in range(2))
+    once, again = (churn(mixture, START, grid(9), NONE, drawn(torch.Generator().manual_seed(3))) for _ in range(2))
     assert once.equal(again)
 
 

@@ -9,12 +9,12 @@ import difflib
 import os
 import sys
 from importlib import import_module
-from typing import Any
 
 from oneblock.cli.completion import SHELLS, script
 from oneblock.version import VERSION
 
-# Words on the command line -> module and the frozen dataclass that holds the verb's options and its `run`.
+# Words on the command line -> module and the frozen dataclass that holds the verb's options and its `run`; one for each
+# task where a verb opens a model.
 VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("plan", "images"): ("plan", "PlanImages", "what training will cost: bytes and operations, before it starts"),
     ("plan", "classify"): ("plan", "PlanClassify", "the same for a classifier"),
@@ -28,8 +28,8 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("train", "recurrent-text"): ("train", "TrainRecurrentText", "train a language model of recurrent depth"),
     ("job",): ("job", "Job", "train one block of a planned run, on any machine"),
     ("launch",): ("launch", "Launch", "start the jobs of a planned run: processes, torchrun or Slurm"),
-    ("sample",): ("sample", "Sample", "generate images or text with a run or a merged model"),
-    ("evaluate",): ("evaluate", "Evaluate", "scores of a model on held-out data"),
+    ("sample",): ("sample", "SAMPLE", "generate images or text with a run or a merged model"),
+    ("evaluate",): ("evaluate", "EVALUATE", "scores of a model on held-out data"),
     ("status",): ("status", "Status", "where the jobs of a run stand"),
     ("merge",): ("merge", "Merge", "make one model of a run's blocks"),
     ("compare", "images"): ("compare", "CompareImages", "train blockwise and its rivals with the same work"),
@@ -109,27 +109,20 @@ def _completion(words: list[str]) -> int:
     return 0
 
 
-def parsing() -> tuple[Any, ...]:
-    """How tyro reads the options of a verb."""
-    import tyro
-
-    return tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff
-
-
 def _run(verb: str, module: str, name: str, words: list[str]) -> int:
     try:
-        import tyro
+        import_module("tyro")
     except ImportError:
         print("oneblock: the command line needs tyro and rich; pip install 'oneblock[cli]'", file=sys.stderr)
         return 2
+    from oneblock.cli.words import parse
     from oneblock.launch.local import BUSY
     from oneblock.train.learner import NonFiniteError
     from oneblock.train.loop import BusyError
 
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
-    options = tyro.cli(command, prog=f"oneblock {verb}", args=words, config=parsing())
     try:
-        options.run()
+        parse(command, verb, words).run()
     except BusyError as error:
         print(f"oneblock: {error}", file=sys.stderr)
         return BUSY

@@ -3,112 +3,112 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
-from tyro.conf import Positional
 
-from oneblock.blockwise import DenoiserLike
 from oneblock.cli import console
-from oneblock.cli.options import MachineOptions, SamplingOptions, check_codec, open_codec
-from oneblock.cli.picture import image_grid
-from oneblock.cli.text_options import CallOptions, TextSamplingOptions
-from oneblock.cli.writing import write_texts
-from oneblock.data import Codec, to_uint8
-from oneblock.guidance import ClassifierFree
-from oneblock.plan import Plan
-from oneblock.presets import blockwise, image_shape, image_task, is_text
-from oneblock.sample import SAMPLERS, equal_mass_grid, karras_grid
-from oneblock.sample.generate import generate
-from oneblock.train.shards import open_denoiser, open_plan
+from oneblock.cli.opening import Opening
+from oneblock.evaluate.images import Sampling
+from oneblock.evaluate.writing import CausalWriting, MaskedWriting, Writing
+from oneblock.model import CausalModel, ImageModel, MaskedModel
+from oneblock.presets.image import image_task
+from oneblock.report.picture import image_grid
+from oneblock.sample.calls import Asking
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Generate images or text with a run or a merged model.
+class SampleImages(Opening):
+    """Generate images with a run or a merged model: a PNG grid, one row per class, and the images as safetensors.
 
-    Images: a PNG grid, one row per class, and the images as safetensors. Text: on standard output.
+    Of targets that are no images the safetensors alone.
     """
 
-    model: Positional[Path]
-    """directory of a run or of a merged model"""
     out: Path = Path("samples.png")
     """the picture; the images go beside it as .safetensors (uint8)"""
     per_class: int = 10
-    """images per class"""
+    """images per class; of a model without classes, images"""
     classes: tuple[int, ...] = ()
     """which classes (all if none is named)"""
     autoencoder: Path | None = None
     """directory of the AutoencoderKL that the model was trained with, if it denoises latents"""
-    json: bool = False
-    """print one JSON object instead of text"""
-    sampling: SamplingOptions = field(default_factory=SamplingOptions)
-    writing: TextSamplingOptions = field(default_factory=TextSamplingOptions)
-    answers: CallOptions = field(default_factory=CallOptions)
-    machine: MachineOptions = field(default_factory=MachineOptions)
+    sampling: Sampling = field(default_factory=Sampling)
 
     def run(self) -> None:
-        plan = open_plan(self.model)
-        if is_text(plan):
-            self._text(plan)
-            return
-        task = image_task(plan)
-        codec = open_codec(self.autoencoder)
-        check_codec(plan, codec)
-        device = self.machine.torch_device()
-        classes = self.classes or tuple(range(task.num_classes))
-        wrong = [c for c in classes if not 0 <= c < task.num_classes]
-        if wrong:
-            raise ValueError(f"classes={wrong} do not exist; use 0 to {task.num_classes - 1}")
         if self.per_class < 1:
             raise ValueError(f"per_class={self.per_class} makes no image; use 1 or more")
-        denoiser = open_denoiser(self.model, blockwise(plan), device, self.sampling.resident)
-        labels = torch.tensor(classes).repeat_interleave(self.per_class).to(device)
-        images, seconds = sample_images(plan, denoiser, labels, self.sampling, codec)
-        image_grid(images, self.out, self.per_class)
-        save_file({"images": images, "labels": labels.cpu()}, self.out.with_suffix(".safetensors"))
-        calls = SAMPLERS[self.sampling.sampler].calls(self.sampling.steps)
-        cost = calls * max(plan.layers) * (1 if self.sampling.guidance == 1 else 2)
-        done = {
-            "picture": str(self.out),
-            "images": len(images),
-            "seconds": round(seconds, 2),
-            "layer_evaluations": cost,
-        }
+        model = self.open(ImageModel)
+        num_classes = image_task(model.plan).num_classes
+        classes = self.classes or tuple(range(num_classes))
+        labels = torch.tensor(classes).repeat_interleave(self.per_class) if classes else None
+        began = time.perf_counter()
+        images = model.sample(
+            labels,
+            count=self.per_class if labels is None else None,
+            autoencoder=self.autoencoder,
+            **asdict(self.sampling),
+        )
+        seconds = time.perf_counter() - began
+        picture, tensors = self.out, self.out.with_suffix(".safetensors")
+        if images.dtype == torch.uint8:
+            image_grid(images, picture, self.per_class)
+        tensors.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"images": images, **({} if labels is None else {"labels": labels})}, tensors)
+        cost = self.sampling.layer_evaluations(model.plan)
+        shown = str(picture if images.dtype == torch.uint8 else tensors)
         if self.json:
-            console.emit(done)
+            console.emit(
+                {"picture": shown, "images": len(images), "seconds": round(seconds, 2), "layer_evaluations": cost}
+            )
         else:
-            console.say(f"{len(images)} images in {seconds:.1f} s ({cost} layer evaluations each at most): {self.out}")
+            console.say(f"{len(images)} images in {seconds:.1f} s ({cost} layer evaluations each at most): {shown}")
 
-    def _text(self, plan: Plan) -> None:
-        device = self.machine.torch_device()
-        denoiser = open_denoiser(self.model, blockwise(plan), device, self.sampling.resident)
-        seed = self.sampling.sample_seed
-        for pieces in write_texts(plan, denoiser, self.writing, self.answers, seed, device):
+
+@dataclass(frozen=True, kw_only=True)
+class SampleMaskedText(Opening):
+    """Write text with a model of masked text, on standard output."""
+
+    count: int = Writing.count
+    """sequences"""
+    sample_seed: int = 0
+    """of everything drawn"""
+    writing: MaskedWriting = field(default_factory=MaskedWriting)
+
+    def run(self) -> None:
+        model = self.open(MaskedModel)
+        for text in model.sample(self.count, sample_seed=self.sample_seed, **asdict(self.writing)):
+            if self.json:
+                console.emit({"text": text})
+            else:
+                print(text, end="\n\n", flush=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleText(Opening):
+    """Write text with an autoregressive model, on standard output, as it is written."""
+
+    count: int = Writing.count
+    """sequences"""
+    sample_seed: int = 0
+    """of everything drawn; the next sequence takes the next seed"""
+    writing: CausalWriting = field(default_factory=CausalWriting)
+    asking: Asking = field(default_factory=Asking)
+
+    def run(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count={self.count} writes nothing; use 1 or more")
+        model = self.open(CausalModel)
+        for i in range(self.count):
+            pieces = model.stream(sample_seed=self.sample_seed + i, **asdict(self.writing), **asdict(self.asking))
             if self.json:
                 console.emit({"text": "".join(pieces)})
-            else:
-                for piece in pieces:
-                    print(piece, end="", flush=True)
-                print("\n")
+                continue
+            for piece in pieces:
+                print(piece, end="", flush=True)
+            print("\n")
 
 
-def sample_images(
-    plan: Plan, denoiser: DenoiserLike, labels: Tensor, options: SamplingOptions, codec: Codec
-) -> tuple[Tensor, float]:
-    """Images (n, c, h, w), uint8, for ``labels`` (n,), and the seconds that generating them took."""
-    law = plan.partition.law
-    if options.grid == "equal-mass":
-        grid = equal_mass_grid(plan.partition, options.steps)
-    else:
-        grid = karras_grid(law.low, law.high, options.steps)
-    guided = ClassifierFree(denoiser, options.guidance, options.guidance_interval)
-    sampler = SAMPLERS[options.sampler]
-    began = time.perf_counter()
-    batch = len(labels) if options.resident == 1 else 500
-    told = image_task(plan).condition(labels)
-    samples = generate(guided, sampler, grid, told, image_shape(plan), options.sample_seed, min(batch, 2000))
-    return to_uint8(codec.decode(samples.float().cpu())), time.perf_counter() - began
+SAMPLE: dict[str, type[Opening]] = {"image": SampleImages, "masked-text": SampleMaskedText, "text": SampleText}
+"""The options of ``oneblock sample`` by task."""

@@ -1,6 +1,8 @@
-"""Generation of many samples in batches, reproducible one by one."""
+"""Generation of many samples, each of which follows from its own noise and condition."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,6 +10,12 @@ from torch import Tensor
 from oneblock.blockwise import DenoiserLike
 from oneblock.condition import Condition
 from oneblock.sample.ode import Sampler
+
+CHUNK = 500
+"""Samples whose noise one generator draws, always as a whole."""
+TOGETHER = 4 * CHUNK
+"""Samples that go through the levels together: where blocks are loaded one after the other, each is loaded once for all
+of them."""
 
 
 @torch.no_grad()
@@ -18,18 +26,50 @@ def generate(
     conditions: Condition,
     shape: tuple[int, ...],
     seed: int,
-    batch_size: int = 500,
+    batch_size: int = CHUNK,
 ) -> Tensor:
     """Samples (n, *shape) for ``conditions`` of n samples from pure noise at level ``grid[0]``.
 
-    The noise of batch i follows from (seed, i), so more samples leave the first ones as they are. They are made on the
-    device of the conditions; where these hold no tensor, on that of the grid.
+    The noise of sample i follows from (seed, i) alone, so that neither more samples nor another ``batch_size`` change
+    a sample, beyond rounding. They are made on the device of the conditions; where these hold no tensor, on that of the
+    grid.
+
+    Args:
+        batch_size: samples of one call of the denoiser.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} is no batch; use 1 or more")
     device = next((t.device for t in conditions.tensors()), grid.device)
+    in_parts = _InParts(denoiser, batch_size)
     samples = []
-    for i, start in enumerate(range(0, len(conditions), batch_size)):
-        part = conditions.take(slice(start, start + batch_size))
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + i)
-        z = torch.randn(batch_size, *shape, generator=generator)[: len(part)] * float(grid[0])
-        samples.append(sampler.run(denoiser, z.to(device), grid, part, generator))
+    for start in range(0, len(conditions), TOGETHER):
+        part = conditions.take(slice(start, start + TOGETHER))
+        noise = _Chunks(seed, start // CHUNK, len(part))
+        z = noise(torch.empty(len(part), *shape, device=device)) * float(grid[0])
+        samples.append(sampler.run(in_parts, z, grid, part, noise))
     return torch.cat(samples)
+
+
+@dataclass(frozen=True)
+class _InParts:
+    """A denoiser that is asked about at most ``batch_size`` samples at a time."""
+
+    denoiser: DenoiserLike
+    batch_size: int
+
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        parts = [slice(start, start + self.batch_size) for start in range(0, len(z), self.batch_size)]
+        return torch.cat([self.denoiser(z[part], sigma[part], condition.take(part)) for part in parts])
+
+
+class _Chunks:
+    """Noise of ``count`` samples from the chunk ``first`` on: that of chunk i follows from (seed, i)."""
+
+    def __init__(self, seed: int, first: int, count: int) -> None:
+        chunks = range(first, first + -(-count // CHUNK))
+        self._generators = [torch.Generator().manual_seed(seed * 1_000_003 + i) for i in chunks]
+
+    def __call__(self, like: Tensor) -> Tensor:
+        shape = (CHUNK, *like.shape[1:])
+        drawn = [torch.randn(shape, generator=generator, dtype=like.dtype) for generator in self._generators]
+        return torch.cat(drawn)[: len(like)].to(like.device)

@@ -1,6 +1,6 @@
 """Solvers of the probability-flow equation ``dz/dsigma = (z - D(z, sigma)) / sigma`` (EDM, Equations 1 and 3).
 
-Each sampler is a function ``(denoiser, z, grid, condition, generator) -> z``; ``z`` enters at noise level ``grid[0]``
+Each sampler is a function ``(denoiser, z, grid, condition, noise) -> z``; ``z`` enters at noise level ``grid[0]``
 and leaves at ``grid[-1]``. Levels descend, so every step moves towards D. ``SAMPLERS`` declares the order of each; the
 tests measure it against an exact denoiser.
 """
@@ -18,7 +18,9 @@ from torch import Tensor
 from oneblock.blockwise import DenoiserLike
 from oneblock.condition import Condition
 
-SampleFunction = Callable[[DenoiserLike, Tensor, Tensor, Condition, torch.Generator | None], Tensor]
+Noise = Callable[[Tensor], Tensor]
+"""Gives standard normal noise of the shape, type and device of a tensor."""
+SampleFunction = Callable[[DenoiserLike, Tensor, Tensor, Condition, Noise | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,7 @@ def _denoise(denoiser: DenoiserLike, z: Tensor, sigma: float, condition: Conditi
     return denoiser(z, torch.full((z.shape[0],), sigma, dtype=z.dtype, device=z.device), condition)
 
 
-def euler(
-    denoiser: DenoiserLike, z: Tensor, grid: Tensor, condition: Condition, generator: torch.Generator | None = None
-) -> Tensor:
+def euler(denoiser: DenoiserLike, z: Tensor, grid: Tensor, condition: Condition, noise: Noise | None = None) -> Tensor:
     """``z' = a z + (1 - a) D(z, sigma)``, ``a = sigma' / sigma``: DiffusionBlocks, Equation 5 with its sign mended."""
     levels = _levels(grid)
     for sigma, after in pairwise(levels):
@@ -62,9 +62,7 @@ def _heun_step(denoiser: DenoiserLike, z: Tensor, sigma: float, after: float, co
     return z + (after - sigma) * (slope + slope_ahead) / 2
 
 
-def heun(
-    denoiser: DenoiserLike, z: Tensor, grid: Tensor, condition: Condition, generator: torch.Generator | None = None
-) -> Tensor:
+def heun(denoiser: DenoiserLike, z: Tensor, grid: Tensor, condition: Condition, noise: Noise | None = None) -> Tensor:
     """Second-order Heun (EDM, Algorithm 1): two calls a step, one in the step to 0."""
     levels = _levels(grid)
     for sigma, after in pairwise(levels):
@@ -73,7 +71,7 @@ def heun(
 
 
 def dpm_solver_2m(
-    denoiser: DenoiserLike, z: Tensor, grid: Tensor, condition: Condition, generator: torch.Generator | None = None
+    denoiser: DenoiserLike, z: Tensor, grid: Tensor, condition: Condition, noise: Noise | None = None
 ) -> Tensor:
     """DPM-Solver++(2M): one call a step, second order from the previous call.
 
@@ -114,14 +112,14 @@ class Churn:
         z: Tensor,
         grid: Tensor,
         condition: Condition,
-        generator: torch.Generator | None = None,
+        noise: Noise | None = None,
     ) -> Tensor:
         levels = _levels(grid)
         gamma = min(self.s_churn / (len(levels) - 1), math.sqrt(2) - 1)
         for sigma, after in pairwise(levels):
             raised = min(sigma * (1 + gamma), levels[0]) if self.s_min <= sigma <= self.s_max else sigma
-            noise = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=z.device)
-            z = z + math.sqrt(max(raised**2 - sigma**2, 0.0)) * self.s_noise * noise
+            fresh = torch.randn_like(z) if noise is None else noise(z)
+            z = z + math.sqrt(max(raised**2 - sigma**2, 0.0)) * self.s_noise * fresh
             z = _heun_step(denoiser, z, raised, after, condition)
         return z
 

@@ -93,9 +93,9 @@ class Bound:
     total: float
     error: float
 
-    def bits(self, tokens_per_character: float = 1.0) -> tuple[float, float]:
-        """Bound and error in bits per character."""
-        scale = tokens_per_character / math.log(2)
+    def bits(self, tokens_per_byte: float = 1.0) -> tuple[float, float]:
+        """Bound and error in bits per byte."""
+        scale = tokens_per_byte / math.log(2)
         return self.total * scale, self.error * scale
 
 

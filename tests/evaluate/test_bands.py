@@ -7,11 +7,11 @@ from torch import Tensor
 
 from oneblock.condition import ClassIds, Condition, told
 from oneblock.data import to_float
+from oneblock.evaluate.bands import band_losses
 from oneblock.noise import LogNormal
 from oneblock.partition import make_partition
 from oneblock.precondition import Precondition
 from oneblock.tasks.image import ImageGeneration
-from oneblock.train.evaluate import band_losses
 
 TASK = ImageGeneration(Precondition(0.5), num_classes=3)
 BANDS = make_partition(LogNormal(), 3, overlap=0.1)

@@ -1,0 +1,104 @@
+"""From the words of a command line to the frozen dataclass that holds a verb's options."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import tyro
+
+from oneblock.train.shards import open_plan
+
+CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+
+
+def parse(command: type[Any] | Mapping[str, type[Any]], verb: str, words: Sequence[str]) -> Any:
+    """The options of ``oneblock VERB WORDS``.
+
+    Args:
+        command: their class; or, of a verb that opens a model, the class for each task.
+
+    Raises:
+        ValueError: there is no run where the words say, or an option that its task does not have.
+        SystemExit: tyro's way out, after help or a wrong value.
+    """
+    if isinstance(command, Mapping):
+        command = _of_task(command, verb, words)
+        words = ["--help"] if _asks(words) else words  # tyro's help leaves out a positional that it has seen
+    return tyro.cli(command, prog=f"oneblock {verb}", args=list(words), config=CONFIG)
+
+
+def _of_task(commands: Mapping[str, type[Any]], verb: str, words: Sequence[str]) -> type[Any]:
+    """The class for the task of the run that ``words`` name."""
+    options = {task: _options(command) for task, command in commands.items()}
+    directory = _directory(words, {name: hint for of_task in options.values() for name, hint in of_task.items()})
+    if directory is None:
+        if _asks(words):
+            _help(commands, verb)
+        raise ValueError(f"{verb} needs the directory of a run or of a merged model: oneblock {verb} DIR")
+    task = open_plan(Path(directory)).task
+    if task not in commands:
+        raise ValueError(
+            f"{directory} is a run of task {task!r}, which oneblock {verb} does not serve; it serves "
+            f"{', '.join(commands)}"
+        )
+    for name in filter(None, map(_name, words)):
+        others = [other for other, of_task in options.items() if name in of_task]
+        if name not in options[task] and others:
+            raise ValueError(f"--{name} is an option of {', '.join(others)}; this run is of task {task}")
+    return commands[task]
+
+
+def _asks(words: Sequence[str]) -> bool:
+    return bool({"-h", "--help"} & set(words))
+
+
+def _options(command: Any) -> dict[str, Any]:
+    """The options of a class, with their types; those of dataclasses inside it too."""
+    found: dict[str, Any] = {}
+    hints = get_type_hints(command)
+    for field in fields(command):
+        hint = hints[field.name]
+        if is_dataclass(hint):
+            found |= _options(hint)
+        else:
+            found[field.name.replace("_", "-")] = hint
+    return found
+
+
+def _name(word: str) -> str | None:
+    """The option that a word names: ``--sample-seed`` and ``--sample_seed=3`` are sample-seed."""
+    return word[2:].partition("=")[0].replace("_", "-") if word.startswith("--") else None
+
+
+def _directory(words: Sequence[str], options: Mapping[str, Any]) -> str | None:
+    """The first word that is neither an option nor the value of one."""
+    taken = 0
+    for word in words:
+        name = _name(word)
+        if name is not None:
+            hint = options.get(name)
+            many = get_origin(hint) is tuple
+            count = len(get_args(hint)) if many and Ellipsis not in get_args(hint) else len(words) if many else 1
+            taken = 0 if hint is bool or "=" in word or name == "help" else count
+        elif word.startswith("-") and not taken:
+            continue
+        elif taken:
+            taken -= 1
+        else:
+            return word
+    return None
+
+
+def _help(commands: Mapping[str, type[Any]], verb: str) -> None:
+    """Show the options of every task, and end."""
+    for task, command in commands.items():
+        print(f"\noneblock {verb} of a run of task {task}\n")
+        try:
+            tyro.cli(command, prog=f"oneblock {verb}", args=["--help"], config=CONFIG)
+        except SystemExit:
+            pass
+    sys.exit(0)

@@ -1,0 +1,1 @@
+"""Scores as data: functions of (denoiser, plan, data)."""

@@ -1,0 +1,96 @@
+"""Autoregressive text: bits per byte after every call, and text as it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oneblock.blockwise import Denoiser, DenoiserLike
+from oneblock.data import Vocabulary
+from oneblock.evaluate.device import device_of
+from oneblock.evaluate.writing import WRITING, Writing, tokens_per_byte
+from oneblock.plan import Plan
+from oneblock.presets.causal import block_readings, plan_streams, token_table
+from oneblock.presets.masked import plan_length, plan_vocabulary
+from oneblock.sample.calls import ANSWERS, Answers, Asking, Calls
+from oneblock.sample.causal import predict, write
+from oneblock.tasks.causal import code_length, log_likelihood
+
+BATCH = 64
+UNFINISHED = "\ufffd"
+"""What a vocabulary writes for bytes that are not yet a character."""
+
+
+def plan_calls(plan: Plan, answers: Asking = ANSWERS) -> Calls:
+    """How the blocks of a plan are called: each once, at the upper edge of its band, unless ``answers`` say otherwise.
+
+    Networks that are not told of noise are an ensemble: each is called once and the probabilities are averaged,
+    whatever ``answers`` say; unless Bayes' rule adds what the noisy token tells to their answers.
+    """
+    if plan_streams(plan) == "none" and plan.recipe["inputs"] != "bayes":
+        return Calls(levels=plan.edges[:-1], pool="mean")
+    pool = "evidence" if answers.pool == "auto" else answers.pool
+    return Calls(levels=answers.levels(plan), path=answers.path, pool=pool)
+
+
+def token_nats(denoiser: DenoiserLike, plan: Plan, tokens: Tensor, answers: Answers = ANSWERS) -> Tensor:
+    """Code lengths (calls, n, t) in nats of the tokens of texts (n, t) after every call."""
+    calls, table = plan_calls(plan, answers), token_table(plan)
+    carried = plan_streams(plan) == "one"
+    found = []
+    for part in tokens.to(device_of(denoiser)).split(BATCH):
+        draws = []
+        for seed in range(answers.noise_seed, answers.noise_seed + answers.draws):
+            steps = predict(denoiser, table, part, calls, carried, seed)
+            draws.append(torch.stack([log_likelihood(p, part) for p in steps]))
+        found.append(code_length(torch.stack(draws)))
+    return torch.cat(found, dim=1)
+
+
+def bits_row(nats: Tensor, tokens: Tensor, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What is reported of code lengths (calls, n, t) of texts (n, t): bits per byte, with the standard error over the
+    texts."""
+    per_byte = tokens_per_byte(tokens, vocabulary)
+    bits = nats.double().mean(2) / torch.tensor(2.0, dtype=torch.float64).log() * per_byte
+    return {
+        "bits_per_byte": float(bits[-1].mean()),
+        "error": float(bits[-1].std() / len(tokens) ** 0.5),
+        "bits_after_calls": bits.mean(1).tolist(),
+        "nats_per_token": float(nats[-1].mean()),
+        "tokens": tokens.numel(),
+        "tokens_per_byte": per_byte,
+    }
+
+
+def evaluate_causal(denoiser: DenoiserLike, plan: Plan, tokens: Tensor, answers: Answers = ANSWERS) -> dict[str, Any]:
+    """Bits per byte of held-out windows ``tokens`` (n, t) after every call; with noise an upper bound
+    (``tasks.causal.code_length``).
+
+    The first tokens of a window have little before them, as in training.
+    """
+    return bits_row(token_nats(denoiser, plan, tokens, answers), tokens, plan_vocabulary(plan))
+
+
+def write_causal(
+    denoiser: Denoiser, plan: Plan, writing: Writing = WRITING, answers: Asking | Calls = ANSWERS, seed: int = 0
+) -> Iterator[str]:
+    """One text in pieces as they are written, its prompt first; what is not yet a character waits for the next
+    token."""
+    calls = answers if isinstance(answers, Calls) else plan_calls(plan, answers)
+    vocabulary = plan_vocabulary(plan)
+    given, count = writing.to_write(vocabulary, plan_length(plan))
+    readings = block_readings(plan, denoiser, calls.levels, 1)
+    tokens = given.tolist()
+    done = vocabulary.decode(given) if len(given) else ""
+    yield done
+    prompt = given[None].to(device_of(denoiser))
+    steps = write(readings, token_table(plan), prompt, count, calls, writing.temperature, writing.top_p, seed)
+    for i, step in enumerate(steps):
+        tokens.append(int(step[0]))
+        text = vocabulary.decode(torch.tensor(tokens))
+        if not text.endswith(UNFINISHED) or i == count - 1:
+            yield text[len(done) :]
+            done = text

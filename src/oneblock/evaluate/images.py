@@ -1,0 +1,192 @@
+"""Image generators: samples, held-out loss per band, and the quality of generated images."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from oneblock.blockwise import DenoiserLike
+from oneblock.data import Codec, DatasetSource, EncodedSource, Pixels, to_float, to_uint8
+from oneblock.evaluate.bands import band_losses
+from oneblock.evaluate.device import device_of
+from oneblock.guidance import ClassifierFree
+from oneblock.metrics import default_extractor, extractor_for, image_quality
+from oneblock.metrics.quality import real_fid
+from oneblock.partition import Partition
+from oneblock.plan import Plan
+from oneblock.presets.image import image_shape, image_task
+from oneblock.sample import SAMPLERS, equal_mass_grid, karras_grid
+from oneblock.sample.generate import CHUNK, generate
+
+MOST_IMAGES = 10_000
+"""Held-out images that losses are taken on, and training images that generated ones are compared with."""
+NUM_SAMPLES = 2000
+"""Images that are generated for scores."""
+PIXELS = Pixels()
+
+SamplerName = Literal["euler", "heun", "dpm++2m", "churn"]
+GridName = Literal["equal-mass", "karras"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How images are generated."""
+
+    sampler: SamplerName = "euler"
+    """solver"""
+    steps: int = 24
+    """steps; with --grid equal-mass a multiple of the number of blocks"""
+    grid: GridName = "karras"
+    """where the steps lie: as EDM places them, or the same number of steps for every block"""
+    guidance: float = 1.0
+    """classifier-free guidance scale; 1 is none"""
+    guidance_interval: tuple[float, float] = (0.0, 80.0)
+    """noise levels between which guidance acts"""
+    sample_seed: int = 0
+    """of the starting noise"""
+
+    def levels(self, plan: Plan) -> Tensor:
+        """The noise levels (steps + 1,), descending to 0."""
+        if self.grid == "equal-mass":
+            return equal_mass_grid(plan.partition, self.steps)
+        law = plan.partition.law
+        return karras_grid(law.low, law.high, self.steps)
+
+    def layer_evaluations(self, plan: Plan) -> int:
+        """Work of one sample at most: every call goes through the deepest block, with guidance twice."""
+        return SAMPLERS[self.sampler].calls(self.steps) * max(plan.layers) * (1 if self.guidance == 1 else 2)
+
+
+def makes_images(plan: Plan, codec: Codec = PIXELS) -> bool:
+    """Whether what a plan generates can be seen: images of one or three channels, or latents behind their codec."""
+    shape = image_shape(plan)
+    return bool(codec.fingerprint()) or (len(shape) == 3 and shape[0] in (1, 3))
+
+
+def sample_images(
+    denoiser: DenoiserLike,
+    plan: Plan,
+    labels: Tensor | None,
+    sampling: Sampling = Sampling(),
+    codec: Codec = PIXELS,
+    *,
+    count: int | None = None,
+    batch_size: int = CHUNK,
+) -> Tensor:
+    """Images uint8 (n, c, h, w); of targets that are no images (``makes_images``) float32 (n, *shape), as they are.
+
+    Sample i follows from its label and (``sampling.sample_seed``, i) alone, up to rounding.
+
+    Args:
+        labels: int64 (n,); None for a plan without classes.
+        codec: what the plan's data went through.
+        count: n, where there are no labels.
+        batch_size: samples of one call of the denoiser.
+
+    Raises:
+        ValueError: labels that the plan does not have, or none where it has classes.
+    """
+    if labels is None:
+        labels = _no_labels(plan, count)
+    else:
+        _check_labels(plan, labels)
+    device = device_of(denoiser)
+    told = image_task(plan).condition(labels.to(device))
+    guided = ClassifierFree(denoiser, sampling.guidance, sampling.guidance_interval)
+    sampler = SAMPLERS[sampling.sampler]
+    samples = generate(
+        guided, sampler, sampling.levels(plan).to(device), told, image_shape(plan), sampling.sample_seed, batch_size
+    )
+    decoded = codec.decode(samples.float().cpu())
+    return to_uint8(decoded) if makes_images(plan, codec) else decoded
+
+
+def evaluate_images(
+    denoiser: DenoiserLike,
+    plan: Plan,
+    train: EncodedSource,
+    test: EncodedSource,
+    *,
+    bands: Partition | None = None,
+    num_samples: int = NUM_SAMPLES,
+    extractor: str = "",
+    sampling: Sampling = Sampling(),
+    fid_weights: Path | None = None,
+) -> dict[str, Any]:
+    """All scores of an image generator.
+
+    Held-out denoising loss per band, and the quality of ``num_samples`` generated images (``metrics.quality``) beside
+    that of held-out ones. With no samples, and of targets that are no images, the losses alone.
+
+    Args:
+        train, test: images of both splits.
+        bands: those that losses are reported on (None: the plan's own).
+        extractor: name of the features that images are compared on (empty: what fits the plan's data).
+        fid_weights: file of torch-fidelity's Inception weights, for the published FID on the training images.
+
+    Raises:
+        ValueError: the data have other classes than the plan.
+    """
+    task = image_task(plan)
+    if task.num_classes and len(test.classes) != task.num_classes:
+        raise ValueError(
+            f"the data have {len(test.classes)} classes, the plan has {task.num_classes}; use the same data"
+        )
+    bands = bands or plan.partition
+    device = device_of(denoiser)
+    targets, labels = _targets(test)
+    if labels is None or not task.num_classes:
+        labels = torch.zeros(len(targets), dtype=torch.int64)
+    losses = band_losses(denoiser, task, bands, targets.to(device), labels.to(device))
+    scores: dict[str, Any] = {"band_losses": losses, "loss": sum(losses) / len(losses)}
+    if not num_samples or not makes_images(plan, test.codec):
+        return scores
+    held_out, known = test.first(MOST_IMAGES), train.first(MOST_IMAGES)
+    asked = torch.arange(num_samples) % task.num_classes if task.num_classes else None
+    began = time.perf_counter()
+    images = sample_images(denoiser, plan, asked, sampling, test.codec, count=num_samples)
+    seconds = time.perf_counter() - began
+    features = extractor_for(extractor or default_extractor(cast(str, plan.recipe["data"])))
+    quality = image_quality(known.images, held_out.images[:num_samples], images, features, asked)
+    fid = {"fid": real_fid(known.images, images, fid_weights)} if fid_weights else {}
+    return {
+        **scores,
+        **quality.as_row(),
+        **fid,
+        "sampling_seconds": seconds,
+        "images_per_second": num_samples / seconds,
+    }
+
+
+def _targets(source: EncodedSource) -> tuple[Tensor, Tensor | None]:
+    """What losses are taken on: clean targets (n, ...), and their labels (n,) if they have any."""
+    if isinstance(source.images, DatasetSource):
+        values, labels = source.images.take(torch.arange(min(MOST_IMAGES, len(source.images))))
+        return source.codec.encode(values), labels
+    held_out = source.first(MOST_IMAGES)
+    return source.codec.encode(to_float(held_out.images)), held_out.labels
+
+
+def _no_labels(plan: Plan, count: int | None) -> Tensor:
+    task = image_task(plan)
+    if task.num_classes:
+        raise ValueError(f"labels=None, and the plan has {task.num_classes} classes; give the class of each sample")
+    if count is None or count < 1:
+        raise ValueError(f"count={count} makes no sample; use 1 or more")
+    return torch.zeros(count, dtype=torch.int64)
+
+
+def _check_labels(plan: Plan, labels: Tensor) -> None:
+    classes = image_task(plan).num_classes
+    if not classes:
+        raise ValueError("labels are given, and the plan has no classes; use labels=None and count=...")
+    if labels.ndim != 1 or not len(labels):
+        raise ValueError(f"labels have shape {tuple(labels.shape)}; give one class for each sample, (n,)")
+    wrong = sorted({label for label in labels.tolist() if not 0 <= label < classes})
+    if wrong:
+        raise ValueError(f"classes={wrong} do not exist; use 0 to {classes - 1}")

@@ -1,0 +1,84 @@
+"""Classifiers: how often they are right after every call, and how well they know it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oneblock.blockwise import DenoiserLike
+from oneblock.condition import Frames
+from oneblock.data import ImageSet, to_float
+from oneblock.evaluate.device import device_of
+from oneblock.metrics import accuracy, expected_calibration_error, negative_log_likelihood
+from oneblock.plan import Plan
+from oneblock.presets.classify import classify_task, label_table
+from oneblock.sample.calls import ANSWERS, Answers, Asking, Calls
+from oneblock.sample.labels import Answer, classify
+
+BATCH = 1000
+
+
+def label_calls(plan: Plan, answers: Asking = ANSWERS) -> Calls:
+    """How the blocks of a plan are called. Networks that do not look at the noisy label are an ensemble, whose
+    probabilities are averaged unless ``answers`` say otherwise."""
+    pool = answers.pool
+    if pool == "auto":
+        pool = "mean" if plan.architecture.get("noisy_token") == "none" else "evidence"
+    return Calls(levels=answers.levels(plan), path=answers.path, pool=pool)
+
+
+def classify_images(
+    denoiser: DenoiserLike, plan: Plan, images: Tensor, answers: Answers = ANSWERS, confident: float = 1.0
+) -> Answer:
+    """Classify ``images``, uint8 or float in [-1, 1], (n, c, h, w), some at a time.
+
+    Args:
+        confident: an image takes no further call once a class has this probability; 1 takes all calls.
+    """
+    pixels = (to_float(images) if images.dtype == torch.uint8 else images).to(device_of(denoiser))
+    table, calls = label_table(plan).to(pixels), label_calls(plan, answers)
+    parts = [
+        classify(denoiser, table, Frames(part), calls, answers.draws, confident, seed=answers.noise_seed + i)
+        for i, part in enumerate(pixels.split(BATCH))
+    ]
+    return Answer(torch.cat([p.probabilities for p in parts], 1), torch.cat([p.calls for p in parts]))
+
+
+def evaluate_labels(
+    denoiser: DenoiserLike, plan: Plan, test: ImageSet, answers: Answers = ANSWERS, confident: float = 1.0
+) -> dict[str, Any]:
+    """Scores on held-out images: accuracy after every call, calibration, likelihood, calls and layers per image.
+
+    Raises:
+        ValueError: the images have other classes than the plan.
+    """
+    task = classify_task(plan)
+    if test.num_classes != task.num_classes:
+        raise ValueError(
+            f"the data have {test.num_classes} classes, the plan has {task.num_classes}; use the same data"
+        )
+    answer = classify_images(denoiser, plan, test.images, answers, confident)
+    layers = [len(plan.layer_range(int(b))) for b in plan.partition.block_at(torch.tensor(answers.levels(plan)))]
+    spent = torch.tensor([0, *layers]).cumsum(0)[answer.calls.cpu()].double().mean()
+    return {
+        **label_scores(answer.probabilities.cpu(), test.labels),
+        "calls": float(answer.calls.double().mean()),
+        "layers_per_image": float(spent) * answers.draws,
+    }
+
+
+def label_scores(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Accuracy after every call of ``probabilities`` (calls, n, k) for ``labels`` (n,), and calibration of the last
+    answer.
+
+    A probability that was rounded to 0 counts as the smallest of its type, 87 nats in float32: scores stay finite.
+    """
+    last = probabilities[-1].clamp_min(torch.finfo(probabilities.dtype).tiny)
+    return {
+        "accuracies": [accuracy(p, labels) for p in probabilities],
+        "accuracy": accuracy(last, labels),
+        "ece": expected_calibration_error(last, labels),
+        "nll": negative_log_likelihood(last, labels),
+    }

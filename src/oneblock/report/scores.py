@@ -1,0 +1,52 @@
+"""The scores of one model as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oneblock.partition import Partition
+from oneblock.report.table import Table
+
+QUALITY = ("distinct_1", "distinct_2", "distinct_4", "repetition_4", "unigram_entropy", "bits_per_character")
+
+
+def image_tables(row: Mapping[str, Any], bands: Partition) -> list[Table]:
+    """Of ``evaluate.images.evaluate_images``: losses by band, and the quality of generated images if there is any."""
+    edges = bands.edges
+    losses = [(f"{edges[b + 1]:.4g} to {edges[b]:.4g}", f"{loss:.4f}") for b, loss in enumerate(row["band_losses"])]
+    shown = [
+        (name, f"{value:.4g}" if isinstance(value, float) else str(value))
+        for name, value in row.items()
+        if name != "band_losses"
+    ]
+    title = "generated images" if "extractor" in row else "all bands"
+    return [
+        Table("held-out loss", ("band of sigma", "loss"), losses),
+        Table(title, ("score", "value"), shown),
+    ]
+
+
+def label_table(row: Mapping[str, Any]) -> Table:
+    """Of ``evaluate.labels.evaluate_labels``."""
+    after = [(f"accuracy after call {i}", f"{value:.4f}") for i, value in enumerate(row["accuracies"], 1)]
+    others = [(name, f"{row[name]:.4f}") for name in ("ece", "nll", "calls", "layers_per_image")]
+    return Table("held-out images", ("score", "value"), [*after, *others])
+
+
+def text_table(row: Mapping[str, Any]) -> Table:
+    """Of ``evaluate.text.evaluate_text``: of masked text by band, of autoregressive text by call."""
+    shown = [(name, row[name]) for name in ("bits_per_byte", "error", "nats_per_token")]
+    bands = [(f"nats of band {b}", nats) for b, nats in enumerate(row.get("nats_per_band", ()))]
+    calls = [(f"bits after call {i}", bits) for i, bits in enumerate(row.get("bits_after_calls", ()), 1)]
+    lines = [(name, f"{value:.4f}") for name, value in [*shown, *bands, *calls]]
+    return Table(f"held-out text, {row['tokens']:,} tokens", ("score", "value"), lines)
+
+
+def quality_table(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, list[str]]:
+    """Of ``evaluate.text.written_quality``: a table, and what must be said beside it."""
+    lines = [(str(row["texts"]), *(f"{row[name]:.4f}" for name in QUALITY)) for row in rows]
+    title = f"{rows[0]['num_texts']} texts, by {rows[0]['unit']}; bits per character under {rows[0]['scorer']}"
+    last = rows[-1]
+    notes = [f"MAUVE {last['mauve']['value']:.4f} on {last['mauve']['features']}"] if "mauve" in last else []
+    return Table(title, ("texts", *QUALITY), lines), [*notes, *([last["note"]] if last["note"] else [])]

@@ -122,20 +122,25 @@ def _run(verb: str, module: str, name: str, words: list[str]) -> int:
 
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
     try:
-        parse(command, verb, words).run()
+        options = parse(command, verb, words)
+    except (ValueError, *WRONG_PATH) as error:
+        return _failed(error, 2)
+    try:
+        options.run()
     except BusyError as error:
-        print(f"oneblock: {error}", file=sys.stderr)
-        return BUSY
+        return _failed(error, BUSY)
     except (ValueError, ImportError, *WRONG_PATH) as error:
-        print(f"oneblock: {error}", file=sys.stderr)
-        return 2
+        return _failed(error, 2)
     except (OSError, NonFiniteError) as error:
-        print(f"oneblock: {error}", file=sys.stderr)
-        return 1
+        return _failed(error, 1)
     except KeyboardInterrupt:
-        print("oneblock: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        return _failed("stopped; the same command goes on from the last checkpoint", 130)
     return 0
+
+
+def _failed(error: Exception | str, code: int) -> int:
+    print(f"oneblock: {error}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

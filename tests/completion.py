@@ -1,7 +1,9 @@
 """The options that commands really have. ``python tests/completion.py`` writes them for completion to read."""
 
 import json
+import warnings
 from importlib import import_module
+from typing import Any
 
 import tyro
 
@@ -16,11 +18,17 @@ def options_of(verb: tuple[str, ...]) -> dict[str, list[str] | None]:
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
     found: dict[str, list[str] | None] = {}
     for kind in command.values() if isinstance(command, dict) else [command]:
-        for action in tyro.extras.get_parser(kind, config=CONFIG)._actions:
+        for action in _parser(kind)._actions:
             for option in action.option_strings:
                 if option.startswith("--") and option != "--help":
                     found[option] = None if action.nargs == 0 else list(map(str, action.choices or ()))
     return found
+
+
+def _parser(command: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # nothing else of tyro gives the options as data
+        return tyro.extras.get_parser(command, config=CONFIG)
 
 
 if __name__ == "__main__":

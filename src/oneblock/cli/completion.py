@@ -37,7 +37,7 @@ $options
 complete -o bashdefault -o default -F _oneblock oneblock""")
 
 ZSH = """\
-autoload -U compinit && compinit
+(( $+functions[compdef] )) || { autoload -U compinit && compinit }
 autoload -U bashcompinit && bashcompinit
 """
 

@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 import oneblock as ob
 from oneblock.condition import Condition
 from oneblock.data import TextData
+from oneblock.model import CausalModel, ClassifyModel, ImageModel, MaskedModel
 from oneblock.train.checkpoint import CheckpointError
 
 pytest.importorskip("sklearn")
@@ -45,13 +46,13 @@ def images(tmp_path: Path) -> Path:
 
 def test_a_model_is_sampled_evaluated_and_saved(images: Path, tmp_path: Path, ok: Ok) -> None:
     model = ob.Model.open(str(images))
-    assert isinstance(model, ob.ImageModel)
+    assert isinstance(model, ImageModel)
     found = model.sample([0, 1, 2], steps=24)
     assert (found.dtype, found.shape) == (torch.uint8, (3, 1, 8, 8))
     scores = model.evaluate("digits", num_samples=60, steps=2)
     assert plain(scores) == plain(model.evaluate(num_samples=60, steps=2)), "the plan's own data are the same"
     model.save(tmp_path / "model")
-    merged = ob.ImageModel.open(tmp_path / "model", resident=1)
+    merged = ImageModel.open(tmp_path / "model", resident=1)
     assert merged.sample([0, 1, 2], steps=24).equal(found)
     assert plain(merged.evaluate(num_samples=60, steps=2)) == plain(scores)
     merged.save(tmp_path / "copy")
@@ -64,17 +65,17 @@ def test_a_model_is_sampled_evaluated_and_saved(images: Path, tmp_path: Path, ok
 def test_the_command_line_gives_the_same_images(images: Path, tmp_path: Path, ok: Ok) -> None:
     ok("sample", images, "--out", tmp_path / "x.png", "--per-class", "2", "--classes", "3", "7", "--json")
     found = load_file(tmp_path / "x.safetensors")
-    assert ob.ImageModel.open(images).sample([3, 3, 7, 7]).equal(found["images"])
+    assert ImageModel.open(images).sample([3, 3, 7, 7]).equal(found["images"])
 
 
 def test_all_classes_in_turn_where_none_is_named(images: Path) -> None:
-    model = ob.ImageModel.open(images)
+    model = ImageModel.open(images)
     assert model.sample(steps=2).equal(model.sample(range(10), steps=2))
     assert model.sample(count=12, steps=2).equal(model.sample([*range(10), 0, 1], steps=2))
 
 
 def test_losses_alone(images: Path) -> None:
-    scores = ob.ImageModel.open(images).evaluate(num_samples=0, report_bands=3)
+    scores = ImageModel.open(images).evaluate(num_samples=0, report_bands=3)
     assert scores.keys() == {"band_losses", "loss"}
     assert scores["loss"] == pytest.approx(sum(scores["band_losses"]) / 3)
 
@@ -108,7 +109,7 @@ def test_what_is_not_finished_is_not_saved(tmp_path: Path) -> None:
 
 
 def test_wrong_wishes_are_refused(images: Path, tmp_path: Path) -> None:
-    model = ob.ImageModel.open(images)
+    model = ImageModel.open(images)
     for wish, message in (
         (lambda: model.sample([10]), r"classes=\[10\] do not exist; use 0 to 9"),
         (lambda: model.sample(torch.zeros(2, 2)), r"labels have shape \(2, 2\); give one class for each sample"),
@@ -117,7 +118,7 @@ def test_wrong_wishes_are_refused(images: Path, tmp_path: Path) -> None:
         (lambda: ob.Model.open(tmp_path), "is neither a run nor a merged model"),
         (lambda: ob.Model.open(images, device="tpu"), "device='tpu' is not available"),
         (lambda: ob.Model.open(images, backbone=Own), "the plan was made for backbone 'dit'"),
-        (lambda: ob.MaskedModel.open(images), "is a run of task 'image'; open it with ImageModel or Model"),
+        (lambda: MaskedModel.open(images), "is a run of task 'image'; open it with ImageModel or Model"),
     ):
         with pytest.raises(ValueError, match=message):
             wish()
@@ -137,7 +138,7 @@ def test_images_of_other_training_data_are_refused(images: Path, tmp_path: Path)
 def test_a_classifier(tmp_path: Path, ok: Ok) -> None:
     ob.train(ob.ClassifyRecipe(**SMALL), data="digits", out=tmp_path)
     model = ob.Model.open(tmp_path)
-    assert isinstance(model, ob.ClassifyModel)
+    assert isinstance(model, ClassifyModel)
     assert model.evaluate() == ok("evaluate", tmp_path, "--json")[0]
     pixels = torch.randint(256, (5, 1, 8, 8), dtype=torch.uint8)
     answer = model.classify(pixels)
@@ -155,7 +156,7 @@ def test_a_classifier(tmp_path: Path, ok: Ok) -> None:
 def test_a_model_of_masked_text(tmp_path: Path, text: str, ok: Ok) -> None:
     ob.train(ob.MaskedRecipe(**TEXT), data=text, out=tmp_path / "run")
     model = ob.Model.open(tmp_path / "run")
-    assert isinstance(model, ob.MaskedModel)
+    assert isinstance(model, MaskedModel)
     words = ("--windows", "8", "--times", "2", "--texts", "2", "--prompt", "the ", "--json")
     scores = model.evaluate(windows=8, times=2, texts=2, prompt="the ")
     assert scores == ok("evaluate", tmp_path / "run", *words)[0]
@@ -168,7 +169,7 @@ def test_a_model_of_masked_text(tmp_path: Path, text: str, ok: Ok) -> None:
 def test_a_model_of_autoregressive_text(tmp_path: Path, text: str, ok: Ok) -> None:
     ob.train(ob.CausalRecipe(**TEXT), data=text, out=tmp_path / "run")
     model = ob.Model.open(tmp_path / "run")
-    assert isinstance(model, ob.CausalModel)
+    assert isinstance(model, CausalModel)
     scores = model.evaluate(windows=8, calls=3, path="redraw", draws=2)
     words = ("--windows", "8", "--calls", "3", "--path", "redraw", "--draws", "2", "--json")
     assert scores == ok("evaluate", tmp_path / "run", *words)[0]
@@ -199,7 +200,7 @@ def test_a_network_of_the_users_own(tmp_path: Path, ok: Ok) -> None:
     ob.train(ob.ImageRecipe(**SMALL), backbone=Own, data="digits", out=tmp_path / "run")
     with pytest.raises(ValueError, match="the network of this run is the user's own, own:Own; give it too"):
         ob.Model.open(tmp_path / "run").sample([0])
-    model = ob.ImageModel.open(tmp_path / "run", backbone=Own)
+    model = ImageModel.open(tmp_path / "run", backbone=Own)
     assert model.sample([0, 1], steps=3).shape == (2, 1, 8, 8)
     words = ("--backbone", "own:Own", "--per-class", "1", "--classes", "0", "1", "--steps", "3", "--json")
     ok("sample", tmp_path / "run", "--out", tmp_path / "x.png", *words)
@@ -239,7 +240,7 @@ def test_targets_that_are_no_images(tmp_path: Path, ok: Ok) -> None:
         depth=2, width=16, blocks=2, budget="60k", batch_size=32, learning_rate=3e-3, conditional=False
     )
     ob.train(recipe, backbone=Plane, data=points, out=tmp_path / "run")
-    model = ob.ImageModel.open(tmp_path / "run", backbone=Plane)
+    model = ImageModel.open(tmp_path / "run", backbone=Plane)
     found = model.sample(count=300)
     assert (found.dtype, found.shape) == (torch.float32, (300, 2))
     assert float(found.norm(dim=1).sub(1).abs().mean()) < 0.3
@@ -258,4 +259,4 @@ def test_targets_that_are_no_images(tmp_path: Path, ok: Ok) -> None:
 def test_the_vocabulary_goes_with_the_plan(tmp_path: Path, text: str) -> None:
     ob.train(ob.CausalRecipe(**TEXT), data=text, out=tmp_path / "run")
     with pytest.raises(ValueError, match="no symbol of the vocabulary"):
-        ob.CausalModel.open(tmp_path / "run").sample(1, prompt="!!!")
+        CausalModel.open(tmp_path / "run").sample(1, prompt="!!!")

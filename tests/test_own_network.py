@@ -41,7 +41,9 @@ def test_a_user_trains_survives_a_kill_and_samples(tmp_path: Path) -> None:
     steps = {job.job: (job.saved, job.num_steps) for job in status(killed)}
     assert any(saved < last for saved, last in steps.values()), "it was killed in the middle"
     machine = ob.Machine(threads=1)
-    ob.train(own_cifar.RECIPE, backbone=own_cifar.Mixer, data=own_cifar.Cifar(), out=killed, machine=machine, watch=QUIET)
+    ob.train(
+        own_cifar.RECIPE, backbone=own_cifar.Mixer, data=own_cifar.Cifar(), out=killed, machine=machine, watch=QUIET
+    )
     assert newest(killed) == newest(whole)
     model = ob.Model.open(killed, backbone=own_cifar.Mixer)
     images = model.sample([0, 9] * 4, steps=8)

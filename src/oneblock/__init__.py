@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from oneblock.blockwise import BlockDenoiser, Blockwise, Denoiser
     from oneblock.condition import ClassIds, Condition, Frames, Nothing, Tokens
     from oneblock.data.names import ImageData, TextData
+    from oneblock.experiment.compare import compare
     from oneblock.guidance import ClassifierFree
     from oneblock.job import run_job
     from oneblock.launch.merge import merge
@@ -42,6 +43,7 @@ _NAMES = {
     "blockwise": ("BlockDenoiser", "Blockwise", "Denoiser"),
     "condition": ("ClassIds", "Condition", "Frames", "Nothing", "Tokens"),
     "data.names": ("ImageData", "TextData"),
+    "experiment.compare": ("compare",),
     "guidance": ("ClassifierFree",),
     "job": ("run_job",),
     "launch.merge": ("merge",),
@@ -93,6 +95,7 @@ __all__ = [
     "TextData",
     "Tokens",
     "check_backbone",
+    "compare",
     "cost",
     "denoising_loss",
     "launch",

@@ -8,8 +8,6 @@ import pytest
 import torch
 from commands import TINY, WORK
 
-from oneblock.cli.__main__ import main
-from oneblock.cli.compare_classify import CLASS_ARMS
 from oneblock.evaluate.labels import label_scores
 from oneblock.presets import ClassifyRecipe, ImageFacts
 from oneblock.train.checkpoint import checkpoints
@@ -70,33 +68,6 @@ def test_ordinary_blocks_are_averaged(tmp_path: Path, ok: Ok) -> None:
     assert found["nll"] != other["nll"]
 
 
-def test_compare_scores_every_arm_at_equal_work_and_goes_on(tmp_path: Path, ok: Ok) -> None:
-    words = ("compare", "classify", "--out", tmp_path, "--seeds", "1", "--json", *TINY, *WORK, "--budget", "640")
-    (first,) = ok(*words)
-    arms = {row["arm"]: row for row in first["runs"]}
-    assert set(arms) == set(CLASS_ARMS)
-    assert all(0.75 * 640 < row["layer_evaluations"] <= 1.05 * 640 for row in arms.values())  # whole steps
-    assert arms["shallow"]["layers"] == [2]
-    assert arms["ensemble"]["layers"] == arms["paper"]["layers"] == [2, 2]
-    assert arms["end-to-end"]["layers_per_image"] == arms["ensemble"]["layers_per_image"] == 4
-    assert arms["blockwise"]["peak_bytes"] < arms["end-to-end"]["peak_bytes"]
-    stages = {arm: len(row["accuracies"]) for arm, row in arms.items()}
-    assert stages["blockwise"] == stages["greedy"] == stages["noprop-blocks"] == 2
-    assert (stages["end-to-end"], stages["contrastive-ff"], stages["noprop-dt"]) == (1, 4, 10)
-    (second,) = ok(*words)
-    assert second["runs"] == first["runs"]
-
-
-def test_compare_draws_accuracy_against_work(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("compare", "classify", "--out", tmp_path, "--seeds", "1", "--budgets", "128,256", *TINY, *WORK)
-    arms = ("--arms", "shallow", "blockwise")
-    (found,) = ok(*words, *arms, "--json")
-    assert {Path(path).name for path in found["pictures"]} == {"accuracy.png", "training.png", "budgets.png"}
-    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in found["pictures"])
-    assert main([str(word) for word in (*words, *arms)]) == 0
-    assert "blockwise against shallow: right more often in" in capsys.readouterr().out
-
-
 def test_plan_counts_every_way_of_training(ok: Ok) -> None:
     words = ("--image-size", "8", "--channels", "1", "--fit", "1GiB", "--noisy-token", "class", "--json", *TINY)
     (row,) = ok("plan", "classify", *words, "--batch-size", "16", "--budget", "256")
@@ -132,7 +103,6 @@ def test_prototypes_are_class_means_and_part_of_the_plan(tmp_path: Path, ok: Ok)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["compare", "classify", "--branch", "0"], "arm 'branched' needs --branch above 0"),
         (["train", "classify", "--blocks", "3"], "num_blocks=3 does not divide depth=4"),
         (["train", "classify", "--label-smoothing", "1.5"], "label_smoothing=1.5 is no fraction"),
         (["train", "classify", "--operations", "-1"], "operations=-1 is not possible"),

@@ -1,4 +1,3 @@
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -102,34 +101,6 @@ def test_end_to_end_is_a_plan_of_one_block(tmp_path: Path, ok: Ok) -> None:
     assert (state["job"], state["num_steps"]) == ("block-0", 4)
 
 
-def test_compare_scores_every_arm_at_equal_work_and_goes_on(tmp_path: Path, ok: Ok) -> None:
-    words = (
-        "compare", "images", "--out", tmp_path, "--seeds", "1", "--budgets", "256,512", "--num-samples", "60",
-        "--steps", "2", "--report-bands", "2", "--json", *TINY, *WORK,
-    )  # fmt: skip
-    (first,) = ok(*words)
-    arms = {(row["arm"], row["layer_evaluations"]): row for row in first["runs"]}
-    assert set(arms) == {(a, w) for a in ("end-to-end", "shallow", "blockwise", "branched") for w in (256, 512)}
-    assert arms["shallow", 256]["layers"] == [2]
-    assert arms["branched", 256]["layers"] == [2, 2]
-    assert arms["shallow", 256]["peak_bytes"] == arms["blockwise", 256]["peak_bytes"]
-    assert arms["blockwise", 256]["peak_bytes"] < arms["end-to-end", 256]["peak_bytes"]
-    names = {Path(path).name for path in first["pictures"]}
-    assert {"training.png", "loss.png", "frechet.png", "samples.png"} <= names
-    assert all(Path(path).is_file() for path in first["pictures"])
-    (second,) = ok(*words)
-    assert second["runs"] == first["runs"]
-
-
-def test_demo_makes_a_model_and_a_picture(tmp_path: Path, ok: Ok) -> None:
-    (row,) = ok("demo", "--out", tmp_path, "--budget", "3k", "--num-samples", "60", "--threads", "1", "--json")
-    assert [run["arm"] for run in row["runs"]] == ["end-to-end", "branched"]
-    assert Path(row["picture"]).read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in Path(row["model"]).glob("*.safetensors")) == [
-        f"block-{b}.safetensors" for b in range(3)
-    ]
-
-
 def test_a_stream_trains_and_is_scored_without_being_held(
     tmp_path: Path, ok: Ok, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,30 +119,6 @@ def test_a_stream_trains_and_is_scored_without_being_held(
         "evaluate", tmp_path, *data, "--num-samples", "60", "--steps", "2", "--extractor", "digits-cnn", "--json"
     )
     assert len(row["band_losses"]) == 2
-
-
-def test_json_is_strict(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from oneblock.cli.__main__ import main
-
-    words = [
-        "compare",
-        "images",
-        "--out",
-        str(tmp_path / "c"),
-        "--arms",
-        "shallow",
-        "--seeds",
-        "1",
-        "--json",
-        "--steps",
-        "2",
-    ]
-    assert main([*words, "--num-samples", "60", *TINY, *WORK]) == 0
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    json.loads(capsys.readouterr().out, parse_constant=refuse)
 
 
 def test_tables_are_printed_without_json(trained: Path, capsys: pytest.CaptureFixture[str], ok: Ok) -> None:

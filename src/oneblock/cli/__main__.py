@@ -33,10 +33,10 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("status",): ("status", "Status", "where the jobs of a run stand"),
     ("merge",): ("merge", "Merge", "make one model of a run's blocks"),
     ("compare", "images"): ("compare", "CompareImages", "train blockwise and its rivals with the same work"),
-    ("compare", "classify"): ("compare_classify", "CompareClassify", "the same for classifiers"),
-    ("compare", "masked-text"): ("compare_masked", "CompareMaskedText", "the same for masked diffusion of text"),
-    ("compare", "text"): ("compare_text", "CompareText", "the same for autoregressive language models"),
-    ("compare", "recurrent-text"): ("compare_text", "CompareRecurrentText", "the same for those of recurrent depth"),
+    ("compare", "classify"): ("compare", "CompareClassify", "the same for classifiers"),
+    ("compare", "masked-text"): ("compare", "CompareMaskedText", "the same for masked diffusion of text"),
+    ("compare", "text"): ("compare", "CompareText", "the same for autoregressive language models"),
+    ("compare", "recurrent-text"): ("compare", "CompareRecurrentText", "the same for those of recurrent depth"),
     ("demo",): ("demo", "Demo", "a small comparison from start to end"),
 }
 

@@ -1,117 +1,180 @@
-"""``oneblock compare images``."""
+"""``oneblock compare images``, ``classify``, ``masked-text``, ``text`` and ``recurrent-text``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-import torch
+import tyro
 
-from oneblock.cli import scores
-from oneblock.cli.comparison import Cell, Comparison, Row, cell_model, record, recorded, train_cell
-from oneblock.cli.evaluate import evaluate_model
-from oneblock.cli.image_options import ImageOptions
-from oneblock.cli.options import DataOptions, SamplingOptions
-from oneblock.cli.picture import image_grid
-from oneblock.cli.sample import sample_images
-from oneblock.data import EncodedSource
-from oneblock.metrics import default_extractor
-from oneblock.partition import make_partition
-from oneblock.plan import Plan
-from oneblock.presets import image_task
-from oneblock.train.shards import open_denoiser
+from oneblock.cli import console
+from oneblock.data import ImageData, TextData
+from oneblock.experiment.causal import CausalExperiment
+from oneblock.experiment.classify import ClassifyExperiment
+from oneblock.experiment.compare import compare
+from oneblock.experiment.grid import Experiment
+from oneblock.experiment.images import ImageExperiment
+from oneblock.experiment.masked import MaskedExperiment
+from oneblock.experiment.recurrent import RecurrentExperiment
+from oneblock.presets.base import Recipe
+from oneblock.presets.causal import CausalRecipe
+from oneblock.presets.classify import ClassifyRecipe
+from oneblock.presets.image import ImageRecipe
+from oneblock.presets.masked import MaskedRecipe
+from oneblock.report.comparison import draw, report
+from oneblock.train.machine import Machine
 
-Arm = Literal["end-to-end", "shallow", "blockwise", "branched"]
-ARMS: tuple[Arm, ...] = ("end-to-end", "shallow", "blockwise", "branched")
+if TYPE_CHECKING:
+    ImageArm: TypeAlias = str
+    ClassifyArm: TypeAlias = str
+    MaskedArm: TypeAlias = str
+    CausalArm: TypeAlias = str
+    RecurrentArm: TypeAlias = str
+else:  # what may be chosen, for help, for completion and for tyro's refusal
+    ImageArm = Literal[tuple(ImageExperiment().arms)]
+    ClassifyArm = Literal[tuple(ClassifyExperiment().arms)]
+    MaskedArm = Literal[tuple(MaskedExperiment().arms)]
+    CausalArm = Literal[tuple(CausalExperiment().arms)]
+    RecurrentArm = Literal[tuple(RecurrentExperiment().arms)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareImages(Comparison[EncodedSource]):
+class Compare:
+    """What the verbs that compare have in common."""
+
+    arms: tuple[str, ...]
+    """which arms to train"""
+    data: ImageData | TextData
+    model: Recipe
+    scoring: Any
+
+    out: Path
+    """directory of the comparison"""
+    seeds: int = 3
+    """runs per arm, with seeds --seed, --seed + 1, ..."""
+    budgets: str = ""
+    """several budgets with commas, e.g. 200k,800k: shows where the arms' curves cross (default: --budget alone)"""
+    workers: int = 1
+    """runs at the same time, each in a process of its own with its share of the CPU threads"""
+    json: bool = False
+    """print one JSON object instead of tables"""
+    machine: Machine = field(default_factory=Machine)
+
+    def run(self) -> None:
+        experiment: Experiment[Any, Any] = self.scoring
+        found = compare(
+            experiment,
+            out=self.out,
+            data=self.data,
+            recipe=self.model,
+            arms=self.arms,
+            budgets=[budget.strip() for budget in self.budgets.split(",") if budget.strip()],
+            seeds=self.seeds,
+            workers=self.workers,
+            machine=self.machine,
+            watch=replace(console.watch(self.json), row=None),
+            told=console.teller(self.json),
+        )
+        pictures = draw(found)
+        if self.json:
+            console.emit({"runs": found.rows, "summary": found.summaries, "pictures": [str(path) for path in pictures]})
+            return
+        console.report(report(found))
+        for path in pictures:
+            console.say(f"picture: {path}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareImages(Compare):
     """Train blockwise and its rivals with the same work and show what each one gives.
 
     Arms: `end-to-end` is the whole network as one block; `shallow` is a network of one block's depth, trained
-    end-to-end with the whole budget; `blockwise` trains each block alone; `branched` does so from a common seed block
+    end-to-end with the whole budget; `blockwise` trains each block alone; `branched` does so from a common trunk
     (--branch). All arms keep the learning rate constant for the same share of their steps. A comparison that was
     stopped goes on with the same command.
     """
 
-    arms: tuple[Arm, ...] = ARMS
+    arms: tuple[ImageArm, ...] = tuple(ImageExperiment().arms)
     """which arms to train"""
-    num_samples: int = 4000
-    """generated images per run"""
-    report_bands: int = 3
-    """bands to report held-out losses on, the same for every arm"""
-    extractor: str = ""
-    """digits-cnn, fashion-mnist-cnn or efficientnet-lite0 (default: what fits the data)"""
-    data: DataOptions = field(default_factory=DataOptions)
-    model: ImageOptions = field(default_factory=lambda: ImageOptions(branch=0.5))
-    sampling: SamplingOptions = field(default_factory=SamplingOptions)
-
-    def open(self) -> EncodedSource:
-        return self.data.open("train")
-
-    def plans(self, cell: Cell, data: EncodedSource) -> list[Plan]:
-        return [arm_plan(self, cell, data)]
-
-    def summaries(self, rows: Sequence[Row]) -> list[Row]:
-        return scores.summaries(rows)
-
-    def report(self, rows: Sequence[Row]) -> None:
-        scores.report(rows)
-
-    def draw(self, rows: Sequence[Row]) -> list[Path]:
-        return scores.draw(self.out, rows)
-
-    def row(self, cell: Cell) -> Row:
-        return run_cell(self, cell)
-
-    def line(self, row: Row) -> str:
-        return f"loss {row['loss']:.4f}, Frechet {row['frechet']:.2f}"
+    data: ImageData = field(default_factory=ImageData)
+    model: ImageRecipe = field(default_factory=lambda: ImageExperiment().usual)
+    scoring: Annotated[ImageExperiment, tyro.conf.arg(name="")] = field(default_factory=ImageExperiment)
 
 
-def arm_plan(options: CompareImages, cell: Cell, images: EncodedSource) -> Plan:
-    """The plan of one run."""
-    model = cell_model(options.model, cell)
-    if cell.arm == "end-to-end":
-        model = replace(model, blocks=1, layers=())
-    elif cell.arm == "shallow":
-        depth = max(model.plan(options.data.data, images).layers)
-        model = replace(model, blocks=1, layers=(), depth=depth)
-    return model.plan(options.data.data, images)
+@dataclass(frozen=True, kw_only=True)
+class CompareClassify(Compare):
+    """Train blockwise classifiers and their rivals with the same work and show what each one gives.
+
+    Arms: `end-to-end` is an ordinary ViT; `shallow` one of a block's depth, with the whole budget; `ensemble` as many
+    shallow ones as there are blocks, which share the budget, their probabilities averaged; `blockwise` trains each
+    block alone to denoise labels; `branched` does so from a common trunk (--branch); `paper` is the recipe of
+    DiffusionBlocks. `greedy` trains the blocks of an ordinary ViT in order, `contrastive-ff` each layer by
+    Forward-Forward; `noprop-dt`, `noprop-ct` and `noprop-blocks` train NoProp's network, by its two methods and as
+    three blocks, and `cnn` one of its networks as an ordinary classifier; a layer evaluation there is one whole CNN on
+    one image. All arms keep the learning rate constant for the same share of their steps. Images are cut into 4 x 4
+    patches unless --patch is given. A comparison that was stopped goes on with the same command.
+    """
+
+    arms: tuple[ClassifyArm, ...] = tuple(ClassifyExperiment().arms)
+    """which arms to train"""
+    data: ImageData = field(default_factory=ImageData)
+    model: ClassifyRecipe = field(default_factory=lambda: ClassifyExperiment().usual)
+    scoring: Annotated[ClassifyExperiment, tyro.conf.arg(name="")] = field(default_factory=ClassifyExperiment)
 
 
-def run_cell(options: CompareImages, cell: Cell) -> Row:
-    """Train, score and record one run; a recorded result of the same plan and scoring is returned as it is."""
-    train_images, test_images = options.open(), options.data.open("test")
-    plan = arm_plan(options, cell, train_images)
-    directory = options.out / cell.name
-    extractor = options.extractor or default_extractor(options.data.data)
-    asked = {
-        "plan": plan.hash,
-        "num_samples": options.num_samples,
-        "report_bands": options.report_bands,
-        "extractor": extractor,
-        "sampling": asdict(options.sampling),
-    }
-    known = recorded(directory, asked)
-    if known is not None:
-        return known
-    (run,), row = train_cell(options, cell, [plan], train_images)
-    found = evaluate_model(
-        plan,
-        directory,
-        train_images,
-        test_images,
-        make_partition(plan.partition.law, options.report_bands),
-        options.num_samples,
-        extractor,
-        options.sampling,
-        run.device,
-    )
-    labels = torch.arange(image_task(plan).num_classes, device=run.device).repeat_interleave(8)
-    denoiser = open_denoiser(directory, run.blockwise, run.device)
-    shown, _ = sample_images(plan, denoiser, labels, options.sampling, train_images.codec)
-    image_grid(shown, directory / "samples.png", 8)
-    return record(directory, {**row, **asked, **found})
+@dataclass(frozen=True, kw_only=True)
+class CompareMaskedText(Compare):
+    """Train masked diffusion of text blockwise and otherwise with the same work and show what each one gives.
+
+    Arms: `end-to-end` is the whole network as one block, `mdlm` the same trained on the bound's weights whatever
+    --weighting says; `shallow` has a block's depth and the whole budget; `ensemble` is as many shallow ones as there
+    are blocks, which share the budget, their probabilities averaged; `blockwise` trains each block alone on its band of
+    masked shares; `two-blocks` does so with two blocks, whatever --blocks says; `branched` from a common trunk
+    (--branch). A step of `shallow` and of the trunk takes --blocks times the texts, so that all arms make about as
+    many steps (docs/log.md). All keep the learning rate constant for the same share of them, and are scored on the same
+    windows, times and masks. A comparison that was stopped goes on with the same command.
+    """
+
+    arms: tuple[MaskedArm, ...] = tuple(MaskedExperiment().arms)
+    """which arms to train"""
+    data: TextData = field(default_factory=TextData)
+    model: MaskedRecipe = field(default_factory=lambda: MaskedExperiment().usual)
+    scoring: Annotated[MaskedExperiment, tyro.conf.arg(name="")] = field(default_factory=MaskedExperiment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareText(Compare):
+    """Train autoregressive language models blockwise and otherwise with the same work and show what each one gives.
+
+    Arms: `end-to-end` is an ordinary GPT; `shallow` one of a block's depth, with the whole budget; `ensemble` as many
+    shallow ones as there are blocks, which share the budget, their probabilities averaged; `branched-ensemble` the same
+    from a common trunk (--branch); `blockwise` trains each block alone to denoise the next token, carried by the
+    token before it; `branched` does so from a common trunk; `two-streams` is blockwise with noisy tokens beside
+    the text, at twice the work for each text; `n-gram` counts six characters in a row and trains nothing. All arms keep
+    the learning rate constant for the same share of their steps. A comparison that was stopped goes on with the same
+    command.
+    """
+
+    arms: tuple[CausalArm, ...] = tuple(CausalExperiment().arms)
+    """which arms to train"""
+    data: TextData = field(default_factory=TextData)
+    model: CausalRecipe = field(default_factory=lambda: CausalExperiment().usual)
+    scoring: Annotated[CausalExperiment, tyro.conf.arg(name="")] = field(default_factory=CausalExperiment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRecurrentText(Compare):
+    """Train networks of recurrent depth with one pass a step and by backpropagation through time.
+
+    Arms: `single-pass` trains the network as a denoiser of the next token and calls it --calls times;
+    `feed-forward` is an ordinary GPT of the same layers; `truncated-bptt` calls its middle layers a random number of
+    times (mean --iterations), with gradients through the last --back, and may spend --bptt-share times the work. A
+    comparison that was stopped goes on with the same command.
+    """
+
+    arms: tuple[RecurrentArm, ...] = tuple(RecurrentExperiment().arms)
+    """which arms to train"""
+    data: TextData = field(default_factory=TextData)
+    model: CausalRecipe = field(default_factory=lambda: RecurrentExperiment().usual)
+    scoring: Annotated[RecurrentExperiment, tyro.conf.arg(name="")] = field(default_factory=RecurrentExperiment)

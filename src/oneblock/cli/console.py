@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import rich.table
 from rich.console import Console
 from rich.markup import escape
 
-from oneblock.report.table import Table
+from oneblock.report.table import Report, Table
 from oneblock.train.drive import Watch
 
 
@@ -19,6 +20,11 @@ def say(message: str, quiet: bool = False) -> None:
     """A line for people, on standard error so that standard output stays machine-readable."""
     if not quiet:
         print(message, file=sys.stderr)
+
+
+def teller(quiet: bool) -> Callable[[str], None]:
+    """``say``, for whoever tells how far it is."""
+    return partial(say, quiet=quiet)
 
 
 def emit(values: Mapping[str, Any]) -> None:
@@ -34,6 +40,14 @@ def table(shown: Table) -> None:
     for row in shown.rows:
         made.add_row(*map(escape, row))
     Console(width=None if sys.stdout.isatty() else 140).print(made)
+
+
+def report(shown: Report) -> None:
+    """Tables and lines on standard output."""
+    for one in shown.tables:
+        table(one)
+    for line in shown.lines:
+        print(line)
 
 
 def watch(json: bool, tensorboard: bool = False, label: str = "") -> Watch:

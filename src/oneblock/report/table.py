@@ -17,3 +17,11 @@ class Table:
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What there is to say of a comparison: tables, then lines."""
+
+    tables: Sequence[Table]
+    lines: Sequence[str]

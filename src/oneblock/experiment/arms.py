@@ -1,0 +1,29 @@
+"""Ways to train that several tasks compare, as changes of a recipe; ``end_to_end`` and ``shallow`` stand in
+``presets.base``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from oneblock.experiment.grid import AnyRecipe
+
+
+def blocks_alone(recipe: AnyRecipe) -> AnyRecipe:
+    """Every block trained alone, from the start."""
+    return replace(recipe, branch=0.0)
+
+
+def branched(recipe: AnyRecipe) -> AnyRecipe:
+    """Every block trained alone, from a common trunk."""
+    return recipe
+
+
+def ensemble(recipe: AnyRecipe) -> AnyRecipe:
+    """Shallow networks that know nothing of noise, as many as there are blocks, which share the work; their
+    probabilities are averaged."""
+    return replace(recipe.ordinary(), branch=0.0)
+
+
+def branched_ensemble(recipe: AnyRecipe) -> AnyRecipe:
+    """The same from a common trunk."""
+    return recipe.ordinary()

@@ -1,0 +1,172 @@
+"""Autoregressive language models: blockwise and its rivals."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import ClassVar
+
+import torch
+
+from oneblock.evaluate.causal import evaluate_causal, plan_calls, write_causal
+from oneblock.evaluate.text import n_grams
+from oneblock.evaluate.writing import Writing
+from oneblock.experiment.arms import blocks_alone, branched, branched_ensemble, ensemble
+from oneblock.experiment.data import Texts, open_texts
+from oneblock.experiment.grid import Arm, Case, Cell
+from oneblock.experiment.summary import COSTS, Row, Scores
+from oneblock.plan import Plan
+from oneblock.presets.base import end_to_end, shallow
+from oneblock.presets.causal import CausalRecipe
+from oneblock.presets.data import Data
+from oneblock.presets.masked import plan_length
+from oneblock.sample.calls import Answers
+from oneblock.train.loop import Run
+from oneblock.train.machine import Machine
+from oneblock.train.shards import open_denoiser
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalExperiment:
+    """Autoregressive language models, scored by their bits per byte on the same windows of held-out text."""
+
+    task: ClassVar[str] = "text"
+
+    windows: int = 512
+    """windows of held-out text that every run is scored on"""
+    answers: Answers = field(default_factory=Answers)
+    writing: Writing = field(default_factory=lambda: Writing(count=2))
+
+    @property
+    def usual(self) -> CausalRecipe:
+        return CausalRecipe(size="nano", budget="100k", batch_size=4, block_batch_size=4, branch=0.8)
+
+    @property
+    def arms(self) -> Mapping[str, Arm[CausalRecipe, CausalExperiment]]:
+        return ARMS
+
+    @property
+    def scores(self) -> Scores:
+        return SCORES
+
+    def open(self, recipe: CausalRecipe, data: Data | None, held_out: Data | None) -> Texts:
+        return open_texts(recipe, data, held_out, self.windows)
+
+    def fitted(self, recipe: CausalRecipe, known: Texts) -> CausalRecipe:
+        return recipe
+
+    def check(self, plans: Sequence[Plan], known: Texts) -> None:
+        check_texts(plans[0], known, self.answers, self.writing)
+
+    def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
+        return asked_of_texts(plans, self.windows, self.answers, self.writing)
+
+    def score(self, case: Case[Texts], runs: Sequence[Run]) -> Row:
+        return score_texts(case, runs[0], self.answers, self.writing)
+
+    def line(self, row: Row) -> str:
+        return f"{row['bits_per_byte']:.4f} bits per byte"
+
+
+def check_texts(plan: Plan, known: Texts, answers: Answers, writing: Writing) -> None:
+    """Refuse what a plan cannot be asked, or cannot write."""
+    plan_calls(plan, answers)
+    writing.to_write(known.facts.vocabulary, plan_length(plan))
+
+
+def asked_of_texts(plans: Sequence[Plan], windows: int, answers: Answers, writing: Writing) -> Row:
+    """What a result was made with."""
+    return {
+        "plans": [plan.hash for plan in plans],
+        "windows": windows,
+        "answers": asdict(answers),
+        "writing": asdict(writing),
+    }
+
+
+def score_texts(case: Case[Texts], run: Run, answers: Answers, writing: Writing) -> Row:
+    """Bits per byte after every call, and texts."""
+    denoiser = open_denoiser(run.directory, run.blockwise, run.device)
+    found = evaluate_causal(denoiser, run.plan, case.known.test, answers)
+    calls = plan_calls(run.plan, answers)
+    return {
+        **found,
+        **written(case.cell, writing, lambda seed: "".join(write_causal(denoiser, run.plan, writing, calls, seed))),
+    }
+
+
+def written(cell: Cell, writing: Writing, write: Callable[[int], str]) -> Row:
+    """The texts of a run, each from a seed of its own, and how fast they came."""
+    began = time.perf_counter()
+    texts = [write(seed) for seed in range(cell.seed * writing.count, (cell.seed + 1) * writing.count)]
+    return {"characters_per_second": sum(map(len, texts)) / (time.perf_counter() - began), "samples": texts}
+
+
+def untrained_row(cell: Cell) -> Row:
+    """What every row has, of a run that no plan trains."""
+    return {
+        "arm": cell.arm,
+        "seed": cell.seed,
+        "layers": [],
+        "parameters": None,
+        "layer_evaluations": 0,
+        "train_seconds": None,
+        "peak_bytes": None,
+        "peak_bytes_checkpointing": None,
+        "characters_per_second": None,
+        "samples": [],
+    }
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A ``Contender``: n-grams of the training text, which are counted and not trained."""
+
+    def check(self, machine: Machine) -> None:
+        """Text can always be counted."""
+
+    def row(self, case: Case[Texts]) -> Row:
+        known = case.known
+        began = time.perf_counter()
+        scorer = n_grams(known.file)
+        seconds = time.perf_counter() - began
+        texts = [known.facts.vocabulary.decode(row) for row in known.test]
+        nats = torch.tensor([found.nats / len(text.encode()) for found, text in zip(scorer(texts), texts, strict=True)])
+        bits = nats.double() / math.log(2)
+        return {
+            **untrained_row(case.cell),
+            "train_seconds": seconds,
+            "bits_per_byte": float(bits.mean()),
+            "error": float(bits.std() / len(bits) ** 0.5),
+            "bits_after_calls": [float(bits.mean())],
+        }
+
+
+def counted(experiment: CausalExperiment, plan: Plan) -> Counted:
+    return Counted()
+
+
+def two_streams(recipe: CausalRecipe) -> CausalRecipe:
+    """Every block trained alone, with noisy tokens beside the text."""
+    return replace(blocks_alone(recipe), streams="two")
+
+
+ARMS: dict[str, Arm[CausalRecipe, CausalExperiment]] = {
+    "end-to-end": Arm(recipes=end_to_end),
+    "shallow": Arm(recipes=shallow),
+    "ensemble": Arm(recipes=ensemble),
+    "branched-ensemble": Arm(recipes=branched_ensemble, branched=True),
+    "blockwise": Arm(recipes=blocks_alone),
+    "branched": Arm(recipes=branched, branched=True),
+    "two-streams": Arm(recipes=two_streams),
+    "n-gram": Arm(recipes=ensemble, rival=counted),
+}
+SCORES = Scores(
+    judged={"bits_per_byte": "lower"},
+    spread=("bits_per_byte", "error", "characters_per_second", *COSTS),
+    listed="bits_after_calls",
+    ours=("blockwise", "branched", "two-streams"),
+    rivals=("end-to-end", "shallow", "ensemble", "branched-ensemble"),
+)

@@ -1,0 +1,102 @@
+"""Comparisons: blocks and their rivals, trained with the same work and scored the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from oneblock.experiment.causal import CausalExperiment
+from oneblock.experiment.classify import ClassifyExperiment
+from oneblock.experiment.grid import Comparison, Experiment, Grid, cells
+from oneblock.experiment.images import ImageExperiment
+from oneblock.experiment.masked import MaskedExperiment
+from oneblock.experiment.recurrent import RecurrentExperiment
+from oneblock.experiment.summary import Row
+from oneblock.presets.base import Recipe
+from oneblock.presets.data import Data
+from oneblock.train.drive import BARS, Watch
+from oneblock.train.machine import HERE, Machine
+
+TaskName = Literal["images", "classify", "masked-text", "text", "recurrent-text"]
+EXPERIMENTS: dict[str, Callable[[], Experiment[Any, Any]]] = {
+    "images": ImageExperiment,
+    "classify": ClassifyExperiment,
+    "masked-text": MaskedExperiment,
+    "text": CausalExperiment,
+    "recurrent-text": RecurrentExperiment,
+}
+
+
+def compare(
+    experiment: TaskName | Experiment[Any, Any],
+    *,
+    out: str | Path,
+    data: Data | None = None,
+    held_out: Data | None = None,
+    recipe: Recipe | None = None,
+    arms: Sequence[str] = (),
+    budgets: Sequence[int | str] = (),
+    seeds: int = 3,
+    workers: int = 1,
+    machine: Machine = HERE,
+    watch: Watch = BARS,
+    told: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Train and score every run of arms x budgets x seeds that has no result yet. The same call goes on where it was
+    stopped.
+
+    Args:
+        experiment: a task with its usual scoring, or an experiment with another: ``ImageExperiment(num_samples=500)``.
+        out: directory of the comparison, in which every run has one of its own.
+        data: a name, a source or a Dataset (``presets.data``); None is what the task usually trains on.
+        held_out: of the same kind, to be scored on; None is the test split of data that have a name.
+        recipe: network, budget, batches and branch; None is the usual one of the experiment.
+        arms: which ways to train; all of the experiment if none is named.
+        budgets: several show where the arms' curves cross; ``recipe.budget`` if none is named.
+        seeds: runs per arm and budget, with ``recipe.seed``, the next, ...
+        workers: runs at the same time, each in a process of its own with its share of the CPU threads.
+        watch: of training, with a single worker.
+        told: called with a line about every run that is finished.
+
+    Raises:
+        ValueError: anything that does not fit together, before any work.
+        NonFiniteError: a loss was not finite.
+    """
+    found = _experiment(experiment)
+    recipe = found.usual if recipe is None else recipe
+    if not isinstance(recipe, type(found.usual)):
+        raise ValueError(
+            f"recipe is a {type(recipe).__name__}; comparing {found.task} takes a {type(found.usual).__name__}"
+        )
+    if seeds < 1 or workers < 1:
+        raise ValueError(f"seeds={seeds}, workers={workers}: use at least one of each")
+    unknown = [arm for arm in arms if arm not in found.arms]
+    if unknown:
+        raise ValueError(f"arm {unknown[0]!r} does not exist; use some of {', '.join(found.arms)}")
+    runs = cells(recipe, tuple(arms) or tuple(found.arms), tuple(budgets) or (recipe.budget,), seeds)
+    grid = Grid(
+        experiment=found,
+        recipe=recipe,
+        data=data,
+        held_out=held_out,
+        out=Path(out),
+        cells=runs,
+        machine=machine,
+        watch=watch,
+    )
+    done: dict[Any, Row] = {}
+    for cell, row in grid.run(workers):
+        done[cell] = row
+        if told is not None:
+            told(f"{len(done)}/{len(runs)} {cell.name}: {found.line(row)}")
+    rows = [{**done[cell], "budget": cell.budget, "run": cell.name} for cell in runs]
+    return Comparison(task=found.task, out=Path(out), rows=rows, scores=found.scores)
+
+
+def _experiment(experiment: str | Experiment[Any, Any]) -> Experiment[Any, Any]:
+    if not isinstance(experiment, str):
+        return experiment
+    if experiment not in EXPERIMENTS:
+        raise ValueError(f"experiment={experiment!r} is unknown; use one of {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[experiment]()

@@ -1,0 +1,333 @@
+"""A grid of runs: arms x budgets x seeds on one data set, all scored the same way, one row of results for each.
+
+A comparison that was stopped goes on where it stood, and a result that was recorded for the same plan and the same
+scoring is taken as it is. Everything that can be refused is refused before any work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from threading import Thread
+from typing import Any, Generic, Protocol, TypeVar
+
+from oneblock.data import Batches
+from oneblock.experiment.results import copied, record, recorded
+from oneblock.experiment.summary import Row, Scores, summaries
+from oneblock.plan import Plan
+from oneblock.presets.base import Recipe, parse_count
+from oneblock.presets.cost import training_peak
+from oneblock.presets.data import Data
+from oneblock.presets.run import start_run
+from oneblock.sample.calls import Answers
+from oneblock.train.checkpoint import checkpoints
+from oneblock.train.drive import BARS, Watch, drive
+from oneblock.train.loop import Run
+from oneblock.train.machine import HERE, Machine
+from oneblock.train.strategy import job_specs
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+Known = TypeVar("Known", bound="AtHand")
+Asking = TypeVar("Asking")
+
+
+class AtHand(Protocol):
+    """The data of an experiment, as far as every task has them."""
+
+    @property
+    def train(self) -> Batches:
+        """The training samples."""
+
+    @property
+    def facts(self) -> Any:
+        """What a plan must know of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of a comparison."""
+
+    arm: str
+    budget: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-{self.budget}-seed{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case(Generic[Known]):
+    """What training and scoring one run needs.
+
+    Args:
+        plans: of its networks: a single one, or one for each of an ensemble, which differ in their seeds.
+        directory: of the run.
+    """
+
+    cell: Cell
+    plans: Sequence[Plan]
+    known: Known
+    directory: Path
+    machine: Machine
+    watch: Watch
+
+
+class Contender(Protocol[Known]):
+    """A network that is trained in another way than blocks are: a rival with a procedure of its own."""
+
+    def check(self, machine: Machine) -> None:
+        """Refuse before any work what cannot be trained."""
+
+    def row(self, case: Case[Known]) -> Row:
+        """Train and score it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm(Generic[AnyRecipe, Asking]):
+    """One way to train.
+
+    Args:
+        recipes: from the recipe of the comparison to this arm's: one, or one for each network of an ensemble. The
+            budget, the seed and ``hold`` are those of the run already.
+        branched: it needs a trunk, so it is refused where ``branch`` is 0.
+        plan: the plan of a recipe on data of which so much is known; None for the recipe's own.
+        answers: how its blocks are asked, where they cannot be asked as the comparison says.
+        rival: how it is built from the experiment and its plan, where it has a procedure of its own.
+    """
+
+    recipes: Callable[[AnyRecipe], AnyRecipe | Sequence[AnyRecipe]]
+    branched: bool = False
+    plan: Callable[[AnyRecipe, Any], Plan] | None = None
+    answers: Answers | None = None
+    rival: Callable[[Asking, Plan], Contender[Any]] | None = None
+
+    def plans(self, recipe: AnyRecipe, facts: Any) -> list[Plan]:
+        """The plans of its networks on data of which ``facts`` are known."""
+        found = self.recipes(recipe)
+        several: Sequence[AnyRecipe] = (found,) if isinstance(found, Recipe) else found
+        return [one.plan(facts) if self.plan is None else self.plan(one, facts) for one in several]
+
+
+class Experiment(Protocol[AnyRecipe, Known]):
+    """What is compared on the data of one task, and how: fields of a frozen dataclass say how runs are scored."""
+
+    @property
+    def task(self) -> str:
+        """Its name: the word after ``oneblock compare``."""
+
+    @property
+    def usual(self) -> AnyRecipe:
+        """The recipe that is compared unless the user has another: budget, batches and branch of the task."""
+
+    @property
+    def arms(self) -> Mapping[str, Arm[AnyRecipe, Any]]:
+        """All ways to train, by name."""
+
+    @property
+    def scores(self) -> Scores:
+        """What runs are judged by."""
+
+    def open(self, recipe: AnyRecipe, data: Data | None, held_out: Data | None) -> Known:
+        """The data, for training and for scoring (``compare``)."""
+
+    def fitted(self, recipe: AnyRecipe, known: Known) -> AnyRecipe:
+        """The recipe with what the data decide in a comparison."""
+
+    def check(self, plans: Sequence[Plan], known: Known) -> None:
+        """Refuse before any work what cannot be scored."""
+
+    def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
+        """What a recorded result must have been made with."""
+
+    def score(self, case: Case[Known], runs: Sequence[Run]) -> Row:
+        """The scores of trained networks, as plain values."""
+
+    def line(self, row: Row) -> str:
+        """The scores of a run in a few words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Results as data.
+
+    Args:
+        rows: one for each run, in the order of budgets, seeds and arms (``experiment.summary``).
+    """
+
+    task: str
+    out: Path
+    rows: list[Row]
+    scores: Scores
+
+    @property
+    def summaries(self) -> list[Row]:
+        """Means and spreads over the seeds; one row per arm and budget."""
+        return summaries(self.rows, self.scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid(Generic[AnyRecipe, Known]):
+    """The runs of a comparison (``compare``)."""
+
+    experiment: Experiment[AnyRecipe, Known]
+    recipe: AnyRecipe
+    data: Data | None
+    held_out: Data | None
+    out: Path
+    machine: Machine = HERE
+    watch: Watch = BARS
+    cells: Sequence[Cell] = field(default=())
+
+    def open(self) -> Known:
+        """The data."""
+        return self.experiment.open(self.recipe, self.data, self.held_out)
+
+    def plans(self, cell: Cell, known: Known) -> list[Plan]:
+        """The plans of one run. All arms hold the learning rate for the share of their steps that the branched one
+        spends on its trunk."""
+        recipe = self.recipe
+        recipe = replace(recipe, budget=cell.budget, seed=cell.seed, hold=recipe.hold or recipe.branch)
+        return self.experiment.arms[cell.arm].plans(self.experiment.fitted(recipe, known), known.facts)
+
+    def contender(self, cell: Cell, plans: Sequence[Plan]) -> Contender[Known] | None:
+        """The rival of a run; None if its plans say how it is trained."""
+        rival = self.experiment.arms[cell.arm].rival
+        return None if rival is None else rival(self.experiment, plans[0])
+
+    def check(self, known: Known) -> dict[Cell, list[Plan]]:
+        """Refuse bad settings before any work; the plans of every run."""
+        for arm in dict.fromkeys(cell.arm for cell in self.cells):
+            if self.experiment.arms[arm].branched and not self.recipe.branch:
+                raise ValueError(f"arm {arm!r} needs --branch above 0, e.g. 0.5; or leave it out of --arms")
+        found: dict[Cell, list[Plan]] = {}
+        for cell in self.cells:
+            found[cell] = self.plans(cell, known)
+            for plan in found[cell]:
+                job_specs(plan)
+            self.experiment.check(found[cell], known)
+            contender = self.contender(cell, found[cell])
+            if contender is not None:
+                contender.check(self.machine)
+        return found
+
+    def row(self, cell: Cell, plans: Sequence[Plan], known: Known) -> Row:
+        """Train, score and record one run, unless that has been done."""
+        asked, directory = self.experiment.asked(cell.arm, plans), self.out / cell.name
+        found = recorded(directory, asked)
+        if found is not None:
+            return found
+        watch = replace(self.watch, label=cell.name)
+        case = Case(cell=cell, plans=plans, known=known, directory=directory, machine=self.machine, watch=watch)
+        contender = self.contender(cell, plans)
+        if contender is not None:
+            return record(directory, {**contender.row(case), **asked})
+        runs, row = train_plans(case)
+        return record(directory, {**row, **asked, **self.experiment.score(case, runs)})
+
+    def twins(self, plans: Mapping[Cell, Sequence[Plan]]) -> dict[Cell, Cell]:
+        """Runs that another one answers for: two arms of the same plans and scoring are the same run."""
+        first: dict[str, Cell] = {}
+        found: dict[Cell, Cell] = {}
+        for cell, several in plans.items():
+            if self.contender(cell, several) is None:
+                key = repr(([plan.hash for plan in several], self.experiment.asked(cell.arm, several)))
+                if key in first:
+                    found[cell] = first[key]
+                first.setdefault(key, cell)
+        return found
+
+    def run(self, workers: int) -> Iterator[tuple[Cell, Row]]:
+        """Every run as it is finished."""
+        known = self.open()
+        plans = self.check(known)
+        twins = self.twins(plans)
+        alone = {cell: several for cell, several in plans.items() if cell not in twins}
+        if workers == 1:
+            rows: Iterator[tuple[Cell, Row]] = (
+                (cell, self.row(cell, several, known)) for cell, several in alone.items()
+            )
+        else:
+            rows = self._run_apart(alone, workers)
+        for cell, row in rows:
+            yield cell, row
+            for twin in (twin for twin, first in twins.items() if first == cell):
+                yield twin, self._copied(twin, cell, plans[twin], row)
+
+    def _copied(self, twin: Cell, first: Cell, plans: Sequence[Plan], row: Row) -> Row:
+        directory = self.out / twin.name
+        found = recorded(directory, self.experiment.asked(twin.arm, plans))
+        if found is not None:
+            return found
+        copied(self.out / first.name, directory)
+        return record(directory, {**row, "arm": twin.arm})
+
+    def _run_apart(self, plans: Mapping[Cell, Sequence[Plan]], workers: int) -> Iterator[tuple[Cell, Row]]:
+        """Runs at the same time, each in a process with its share of the CPU threads."""
+        threads = self.machine.threads or max(1, (os.cpu_count() or 1) // workers)
+        quiet = replace(self, watch=Watch(bars=False), machine=replace(self.machine, threads=threads))
+        with ProcessPoolExecutor(workers, get_context("spawn"), _enter, (quiet,)) as pool:
+            pending = {pool.submit(_row, cell, several): cell for cell, several in plans.items()}
+            try:
+                for future in as_completed(pending):
+                    yield pending[future], future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+_ENTERED: list[tuple[Grid[Any, Any], Any]] = []
+"""In a worker process: the grid that it works for, and its data."""
+
+
+def _enter(grid: Grid[Any, Any]) -> None:
+    """A worker opens the data once. One whose parent was killed would train on unseen: it ends too."""
+    parent = parent_process()
+    assert parent is not None, "only a worker process has a parent"
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+    _ENTERED.append((grid, grid.open()))
+
+
+def _row(cell: Cell, plans: Sequence[Plan]) -> Row:
+    grid, known = _ENTERED[0]
+    return grid.row(cell, plans, known)
+
+
+def cells(recipe: Recipe, arms: Sequence[str], budgets: Sequence[int | str], seeds: int) -> list[Cell]:
+    """All runs, in the order of budgets, seeds (``recipe.seed``, the next, ...) and arms."""
+    for budget in budgets:
+        parse_count(budget)
+    numbers = range(recipe.seed, recipe.seed + seeds)
+    return [Cell(arm=arm, budget=str(budget), seed=seed) for budget in budgets for seed in numbers for arm in arms]
+
+
+def train_plans(case: Case[Any]) -> tuple[list[Run], Row]:
+    """Train the networks of a run, those of an ensemble each in a directory of its own; what scoring needs, and what
+    every row says of a run."""
+    plans, cell = case.plans, case.cell
+    places = [case.directory / f"network-{i}" for i in range(len(plans))] if len(plans) > 1 else [case.directory]
+    jobs = [job for plan in plans for job in job_specs(plan)]
+    fresh = not any(checkpoints(place / job.name) for place in places for job in jobs)
+    start = [(plan, place) for plan, place in zip(plans, places, strict=True)]
+    runs = [start_run(plan, place, case.known.train, case.machine, warn=case.watch.warn) for plan, place in start]
+    seconds = sum(drive(run, watch=case.watch) for run in runs)
+    blocks = [run.blockwise.denoiser(b) for run in runs for b in range(run.plan.num_blocks)]
+    return runs, {
+        "arm": cell.arm,
+        "seed": cell.seed,
+        "layers": [layers for plan in plans for layers in plan.layers],
+        "parameters": sum(p.numel() for block in blocks for p in block.backbone.parameters()),
+        "layer_evaluations": sum(job.evaluations for job in jobs),
+        "train_seconds": seconds if fresh else None,
+        "peak_bytes": training_peak(plans[0], case.machine.checkpointing).total,
+        "peak_bytes_checkpointing": training_peak(plans[0], True).total,
+    }

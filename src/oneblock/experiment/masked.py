@@ -1,0 +1,132 @@
+"""Masked diffusion of text: blockwise and its rivals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import ClassVar
+
+from oneblock.evaluate.masked import evaluate_masked, write_masked
+from oneblock.evaluate.writing import Writing
+from oneblock.experiment.arms import blocks_alone
+from oneblock.experiment.data import Texts, open_texts
+from oneblock.experiment.grid import Arm, Case
+from oneblock.experiment.summary import COSTS, Row, Scores
+from oneblock.guidance import Ensemble
+from oneblock.partition import make_partition
+from oneblock.plan import Plan
+from oneblock.presets.base import end_to_end, shallow
+from oneblock.presets.data import Data
+from oneblock.presets.masked import MaskedRecipe, plan_length
+from oneblock.train.loop import Run
+from oneblock.train.shards import open_denoiser
+
+SHOWN = 2
+"""Samples of a run that its row holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedExperiment:
+    """Masked diffusion of text, scored by a bound on its bits per byte on the same windows, times and masks."""
+
+    task: ClassVar[str] = "masked-text"
+
+    windows: int = 512
+    """windows of held-out text that every run is scored on"""
+    times: int = 4
+    """masked shares of every reported band for each of them"""
+    report_bands: int = 3
+    """bands to report the bound of, the same for every arm"""
+    writing: Writing = field(default_factory=Writing)
+
+    @property
+    def usual(self) -> MaskedRecipe:
+        return MaskedRecipe(size="nano", budget="100k", batch_size=4, block_batch_size=4, branch=0.5, weighting="even")
+
+    @property
+    def arms(self) -> Mapping[str, Arm[MaskedRecipe, MaskedExperiment]]:
+        return ARMS
+
+    @property
+    def scores(self) -> Scores:
+        return SCORES
+
+    def open(self, recipe: MaskedRecipe, data: Data | None, held_out: Data | None) -> Texts:
+        if min(self.times, self.report_bands, self.writing.reveals) < 1:
+            raise ValueError(
+                f"times={self.times}, report_bands={self.report_bands}, reveals={self.writing.reveals}: use at least "
+                "one of each"
+            )
+        return open_texts(recipe, data, held_out, self.windows)
+
+    def fitted(self, recipe: MaskedRecipe, known: Texts) -> MaskedRecipe:
+        return recipe
+
+    def check(self, plans: Sequence[Plan], known: Texts) -> None:
+        self.writing.prompts(known.facts.vocabulary, plan_length(plans[0]))
+
+    def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
+        return {
+            "plans": [plan.hash for plan in plans],
+            "windows": self.windows,
+            "times": self.times,
+            "report_bands": self.report_bands,
+            "writing": asdict(self.writing),
+        }
+
+    def score(self, case: Case[Texts], runs: Sequence[Run]) -> Row:
+        networks = [open_denoiser(run.directory, run.blockwise, run.device) for run in runs]
+        denoiser = networks[0] if len(networks) == 1 else Ensemble(networks)
+        plan = case.plans[0]
+        bands = make_partition(plan.partition.law, self.report_bands)
+        bound = evaluate_masked(denoiser, plan, case.known.test, bands=bands, times=self.times)
+        began = time.perf_counter()
+        texts = write_masked(denoiser, plan, self.writing, case.cell.seed)
+        speed = sum(map(len, texts)) / (time.perf_counter() - began)
+        return {**bound, "characters_per_second": speed, "samples": texts[:SHOWN]}
+
+    def line(self, row: Row) -> str:
+        return f"{row['bits_per_byte']:.4f} bits per byte"
+
+
+def mdlm(recipe: MaskedRecipe) -> MaskedRecipe:
+    """The whole network as one block, on the weights of the likelihood bound."""
+    return replace(end_to_end(recipe), weighting="bound")
+
+
+def two_blocks(recipe: MaskedRecipe) -> MaskedRecipe:
+    """Two blocks, each trained alone, whatever the recipe says."""
+    return replace(blocks_alone(recipe), blocks=2, layers=())
+
+
+def as_many_steps(recipe: MaskedRecipe) -> MaskedRecipe:
+    """Larger steps over the whole noise range, by the number of blocks, so that all arms make about as many steps
+    (docs/log.md)."""
+    return replace(recipe, batch_size=recipe.batch_size * len(recipe.layer_split))
+
+
+def shallow_ensemble(recipe: MaskedRecipe) -> list[MaskedRecipe]:
+    """As many shallow networks as there are blocks, which share the budget; runs of different seeds have none in
+    common."""
+    count = len(recipe.layer_split)
+    share = replace(shallow(recipe), budget=recipe.layer_evaluations // count)
+    return [replace(share, seed=recipe.seed * count + i) for i in range(count)]
+
+
+ARMS: dict[str, Arm[MaskedRecipe, MaskedExperiment]] = {
+    "mdlm": Arm(recipes=mdlm),
+    "end-to-end": Arm(recipes=end_to_end),
+    "shallow": Arm(recipes=lambda recipe: shallow(as_many_steps(recipe))),
+    "ensemble": Arm(recipes=shallow_ensemble),
+    "blockwise": Arm(recipes=blocks_alone),
+    "two-blocks": Arm(recipes=two_blocks),
+    "branched": Arm(recipes=as_many_steps, branched=True),
+}
+SCORES = Scores(
+    judged={"bits_per_byte": "lower"},
+    spread=("bits_per_byte", "error", "characters_per_second", *COSTS),
+    listed="nats_per_band",
+    ours=("blockwise", "two-blocks", "branched"),
+    rivals=("mdlm", "end-to-end", "shallow", "ensemble"),
+)

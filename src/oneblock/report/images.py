@@ -1,0 +1,60 @@
+"""A comparison of image generators as tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from oneblock.experiment.images import SAMPLES_FILE, SAMPLES_PER_CLASS
+from oneblock.experiment.summary import Row, Scores, summaries
+from oneblock.report.picture import curves, image_grid
+from oneblock.report.spread import arm_curves, cost_table, crossings, plus_minus, several_budgets, wins
+from oneblock.report.table import Report, Table
+from oneblock.report.training import training_picture
+
+WINS = {"loss": "lower loss", "frechet": "lower Frechet distance"}
+LABELS = {"loss": "held-out loss", "frechet": "Frechet distance"}
+
+
+def report(rows: Sequence[Row], scores: Scores) -> Report:
+    """Means and spreads, and who wins how often."""
+    shown = summaries(rows, scores)
+    columns = ("arm", "layer evals", "loss", "loss per band, noisiest first", "Frechet", "floor", "recall")
+    quality = [
+        (
+            row["arm"],
+            f"{row['layer_evaluations']:,}",
+            plus_minus(row["loss"], 4),
+            " / ".join(plus_minus(band, 3) for band in row["band_losses"]),
+            plus_minus(row["frechet"], 2),
+            plus_minus(row["frechet_floor"], 2),
+            plus_minus(row["recall"], 3),
+        )
+        for row in shown
+    ]
+    title = f"quality, held out (seeds: {shown[0]['seeds']}, features: {rows[0]['extractor']})"
+    tables = [Table(title, columns, quality), cost_table(shown, {"images/s": "images_per_second"})]
+    return Report(tables, [*wins(rows, scores, WINS), *crossings(shown, scores)])
+
+
+def draw(out: Path, rows: Sequence[Row], scores: Scores) -> list[Path]:
+    """Loss during training and samples of the first seed and, with several budgets, scores against work."""
+    pictures = training_picture(out, rows, "training loss (mean over bands)")
+    for row in rows:
+        picture = _samples(out / row["run"])
+        pictures += [picture] if row["seed"] == rows[0]["seed"] else []
+    if several_budgets(rows):
+        for key, label in LABELS.items():
+            lines = arm_curves(summaries(rows, scores), key)
+            pictures.append(curves(lines, out / f"{key}.png", "layer evaluations", label, logarithmic=True))
+    return pictures
+
+
+def _samples(directory: Path) -> Path:
+    """The picture of a run's samples; of earlier versions there is nothing but the picture."""
+    picture, samples = directory / "samples.png", directory / SAMPLES_FILE
+    if samples.is_file():
+        image_grid(load_file(samples)["images"], picture, SAMPLES_PER_CLASS)
+    return picture

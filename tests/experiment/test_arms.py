@@ -1,0 +1,167 @@
+"""The arms are what they are called."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oneblock.data import ImageData, TextData
+from oneblock.experiment.causal import CausalExperiment
+from oneblock.experiment.classify import ClassifyExperiment
+from oneblock.experiment.grid import Experiment, Grid, cells
+from oneblock.experiment.images import ImageExperiment
+from oneblock.experiment.masked import MaskedExperiment
+from oneblock.experiment.recurrent import RecurrentExperiment
+from oneblock.plan import Plan
+from oneblock.presets import gpt_config
+from oneblock.train.strategy import job_specs, plan_budget
+
+SMALL: dict[str, Any] = {"depth": 4, "width": 16, "heads": 2}
+
+
+def plans(
+    experiment: Experiment[Any, Any], data: ImageData | TextData, seed: int = 0, **changes: Any
+) -> dict[str, list[Plan]]:
+    """The plans of every arm at a budget of 1000."""
+    recipe = replace(experiment.usual, **{**SMALL, "seed": seed, **changes})
+    runs = cells(recipe, tuple(experiment.arms), ["1k"], 1)
+    grid = Grid(experiment=experiment, recipe=recipe, data=data, held_out=None, out=Path("nowhere"), cells=runs)
+    return {cell.arm: several for cell, several in grid.check(grid.open()).items()}
+
+
+def branches(found: dict[str, list[Plan]]) -> dict[str, float]:
+    return {arm: plan_budget(several[0]).branch for arm, several in found.items() if plan_budget(several[0]).branch}
+
+
+def test_images() -> None:
+    pytest.importorskip("sklearn")
+    found = plans(ImageExperiment(), ImageData(), seed=5, blocks=2, batch_size=8)
+    assert {arm: [plan.layers for plan in several] for arm, several in found.items()} == {
+        "end-to-end": [(4,)],
+        "shallow": [(2,)],
+        "blockwise": [(2, 2)],
+        "branched": [(2, 2)],
+    }
+    assert branches(found) == {"branched": 0.5}
+    assert {plan_budget(plan).hold for several in found.values() for plan in several} == {0.5}
+    assert {plan.seed for several in found.values() for plan in several} == {5}
+
+
+def test_a_rate_that_is_held_by_hand_stays() -> None:
+    pytest.importorskip("sklearn")
+    found = plans(ImageExperiment(), ImageData(), blocks=2, batch_size=8, hold=0.25)
+    assert {plan_budget(plan).hold for several in found.values() for plan in several} == {0.25}
+
+
+def test_uneven_blocks_have_a_rival_as_deep_as_the_deepest() -> None:
+    pytest.importorskip("sklearn")
+    recipe = replace(ImageExperiment().usual, **{**SMALL, "layers": (1, 3), "branch": 0.0, "batch_size": 8})
+    grid = Grid(
+        experiment=ImageExperiment(),
+        recipe=recipe,
+        data=None,
+        held_out=None,
+        out=Path("nowhere"),
+        cells=cells(recipe, ("shallow", "end-to-end"), ["1k"], 1),
+    )
+    assert [several[0].layers for several in grid.check(grid.open()).values()] == [(3,), (4,)]
+
+
+def test_classifiers() -> None:
+    pytest.importorskip("sklearn")
+    found = plans(ClassifyExperiment(), ImageData(), blocks=2, batch_size=8, block_batch_size=8)
+    networks = {arm: (plan.layers, plan.architecture["name"]) for arm, (plan,) in found.items()}
+    assert networks == {
+        **dict.fromkeys(("ensemble", "blockwise", "branched", "paper"), ((2, 2), "vit")),
+        **dict.fromkeys(("greedy", "contrastive-ff", "noprop-dt", "noprop-ct", "cnn"), ((2, 2), "vit")),
+        "end-to-end": ((4,), "vit"),
+        "shallow": ((2,), "vit"),
+        "noprop-blocks": ((1, 1), "noprop-cnn"),
+    }
+    told = {arm for arm, (plan,) in found.items() if plan.architecture.get("noisy_token", "separate") != "none"}
+    assert told == {"blockwise", "branched", "paper", "noprop-blocks"}
+    assert {arm for arm, (plan,) in found.items() if plan.recipe["weighting"] == "edm"} == {"paper"}
+    assert branches(found) == {"branched": 0.5}
+    assert {plan.architecture["patch"] for (plan,) in found.values() if "patch" in plan.architecture} == {2}
+
+
+def test_rivals_of_classifiers_are_called_like_their_arms() -> None:
+    pytest.importorskip("sklearn")
+    experiment = ClassifyExperiment(noprop_steps=7)
+    found = plans(experiment, ImageData(), blocks=2, batch_size=8, block_batch_size=8)
+    rivals = {arm: one.rival(experiment, found[arm][0]) for arm, one in experiment.arms.items() if one.rival}
+    assert {arm: contender.rival.name for arm, contender in rivals.items()} == {arm: arm for arm in rivals}
+    layers = {arm: contender.rival.evaluation_layers for arm, contender in rivals.items()}
+    assert layers == {"greedy": 4, "contrastive-ff": 4, "noprop-dt": 10, "noprop-ct": 7, "cnn": 1}
+
+
+@pytest.fixture
+def four(text: str) -> dict[str, list[Plan]]:
+    return masked_plans(text, 3)
+
+
+def masked_plans(text: str, seed: int) -> dict[str, list[Plan]]:
+    return plans(MaskedExperiment(), TextData(data=text), seed, blocks=4, length=16, batch_size=8)
+
+
+def test_masked_text(four: dict[str, list[Plan]]) -> None:
+    assert {arm: [plan.layers for plan in several] for arm, several in four.items()} == {
+        "mdlm": [(4,)],
+        "end-to-end": [(4,)],
+        "shallow": [(1,)],
+        "ensemble": [(1,)] * 4,
+        "blockwise": [(1, 1, 1, 1)],
+        "two-blocks": [(2, 2)],
+        "branched": [(1, 1, 1, 1)],
+    }
+    budgets = {arm: [plan_budget(plan) for plan in several] for arm, several in four.items()}
+    work = {arm: sum(one.layer_evaluations for one in several) for arm, several in budgets.items()}
+    assert work == dict.fromkeys(four, 1000)
+    assert branches(four) == {"branched": 0.5}
+    weightings = {arm: {plan.recipe.get("weighting") for plan in several} for arm, several in four.items()}
+    assert weightings == {arm: {None if arm == "mdlm" else "even"} for arm in four}
+    assert {arm: {one.batch_size for one in several} for arm, several in budgets.items()} == {
+        **{arm: {8} for arm in ("mdlm", "end-to-end", "ensemble", "blockwise", "two-blocks")},
+        **{arm: {32} for arm in ("shallow", "branched")},
+    }
+    assert {one.block_batch_size for several in budgets.values() for one in several} == {4}
+    assert {one.hold for several in budgets.values() for one in several} == {0.5}
+    assert {plan.seed for arm, several in four.items() if arm != "ensemble" for plan in several} == {3}
+
+
+def test_ensembles_of_different_runs_share_no_network(text: str) -> None:
+    seeds = [plan.seed for seed in range(3) for plan in masked_plans(text, seed)["ensemble"]]
+    assert len(set(seeds)) == 12
+
+
+def test_autoregressive_text(text: str) -> None:
+    several = plans(CausalExperiment(), TextData(data=text), seed=3, blocks=2, length=16, branch=0.5)
+    found = {arm: plan for arm, (plan,) in several.items()}
+    assert {arm: (plan.layers, gpt_config(plan).streams) for arm, plan in found.items()} == {
+        "end-to-end": ((4,), "none"),
+        "shallow": ((2,), "none"),
+        "ensemble": ((2, 2), "none"),
+        "branched-ensemble": ((2, 2), "none"),
+        "blockwise": ((2, 2), "one"),
+        "branched": ((2, 2), "one"),
+        "two-streams": ((2, 2), "two"),
+        "n-gram": ((2, 2), "none"),
+    }
+    assert branches(several) == {"branched": 0.5, "branched-ensemble": 0.5}
+    shown = {arm for arm, plan in found.items() if plan.recipe["inputs"] == "bayes"}
+    assert shown == {"blockwise", "branched", "two-streams"}
+    assert {plan_budget(plan).hold for plan in found.values()} == {0.5}
+    spent = {arm: sum(job.evaluations for job in job_specs(plan)) for arm, plan in found.items()}
+    assert all(abs(work - 1000) <= 32 for work in spent.values()), spent
+
+
+def test_recurrent_text(text: str) -> None:
+    experiment = RecurrentExperiment(iterations=4, back=2)
+    several = plans(experiment, TextData(data=text), depth=2, length=16)
+    found = {arm: gpt_config(plan) for arm, (plan,) in several.items()}
+    assert {arm: (one.streams, one.depth, one.prelude, one.coda) for arm, one in found.items()} == {
+        "single-pass": ("one", 2, 1, 1),
+        "feed-forward": ("none", 2, 1, 1),
+        "truncated-bptt": ("none", 2, 1, 1),
+    }

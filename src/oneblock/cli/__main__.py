@@ -122,7 +122,12 @@ def _run(verb: str, module: str, name: str, words: list[str]) -> int:
 
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
     try:
-        parse(command, verb, words).run()
+        options = parse(command, verb, words)
+    except (ValueError, *WRONG_PATH) as error:
+        print(f"oneblock: {error}", file=sys.stderr)
+        return 2
+    try:
+        options.run()
     except BusyError as error:
         print(f"oneblock: {error}", file=sys.stderr)
         return BUSY

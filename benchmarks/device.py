@@ -35,15 +35,14 @@ from oneblock.presets import (
     gpt_config,
     image_plan,
     image_shape,
-    plan_budget,
-    plan_optimizer,
     plan_task,
     training_peak,
 )
 from oneblock.sample import SAMPLERS, karras_grid
 from oneblock.sample.generate import generate
-from oneblock.train.step import OptimizerSettings, TrainState, train_step
-from oneblock.train.strategy import job_specs
+from oneblock.train.block import BlockLearner, block_learner, train_step
+from oneblock.train.step import OptimizerSettings
+from oneblock.train.strategy import job_specs, plan_optimizer
 
 Row = dict[str, Any]
 WARM_UP = 3
@@ -85,22 +84,22 @@ def wait(device: torch.device) -> None:
 
 def train(plan: Plan, way: Way, samples: Tensor, steps: int, device: torch.device) -> Row:
     """A step of the plan's last block (all are alike) on ``samples``."""
-    specs = job_specs(plan, plan_budget(plan))
+    specs = job_specs(plan)
     generator = torch.Generator().manual_seed(0)
 
-    def state(block: int) -> TrainState:
+    def learner(block: int) -> BlockLearner:
         denoiser = blockwise(plan).denoiser(block, way.checkpointing).to(device)
-        return TrainState(specs[block], denoiser, plan_optimizer(plan))
+        return block_learner(specs[block], denoiser, plan_optimizer(plan))
 
     spec, task = specs[-1], plan_task(plan)
     sigma = plan.partition.levels(*spec.band, len(samples), generator)
     labelled = Samples(samples, torch.zeros(len(samples), dtype=torch.long))
     batch = task.draw(labelled, sigma, spec.block, generator).to(device)
-    waiting = [state(block) for block in range(plan.num_blocks - 1)] if way.resident else []
-    for other in waiting:
-        train_step(other, task, batch)  # so that it has an optimizer's moments
-    trained = state(plan.num_blocks - 1)
-    row = measured(lambda: train_step(trained, task, batch), steps, device)
+    waiting = [learner(block) for block in range(plan.num_blocks - 1)] if way.resident else []
+    for job, other in zip(specs, waiting, strict=False):
+        train_step(job, other, task, batch)  # so that it has an optimizer's moments
+    trained = learner(plan.num_blocks - 1)
+    row = measured(lambda: train_step(spec, trained, task, batch), steps, device)
     planned = training_peak(plan, way.checkpointing)
     planned = all_resident(plan, planned) if way.resident else planned
     items = samples.numel() if plan.task == "text" else len(samples)

@@ -50,7 +50,7 @@ def main() -> int:
         calm, stormy = Path(folder) / "calm", Path(folder) / "stormy"
         began = time.perf_counter()
         process = start(calm, options.budget)
-        while not (calm / "seed" / "lock").exists():
+        while not (calm / "trunk" / "lock").exists():
             time.sleep(0.01)
         starting = time.perf_counter() - began
         if process.wait():

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from oneblock.data import ImageSet, MemorySource, synthetic_images, to_float
 from oneblock.models.vit import ViTConfig
-from oneblock.rivals import Rival, RivalReport, RivalSettings
+from oneblock.rivals import Classifier, RivalSettings, train_rival
+from oneblock.train.step import OptimizerSettings, StepReport
 
 IMAGES: ImageSet = synthetic_images(96, 8, 1, 3, seed=0)
 SOURCE = MemorySource(IMAGES)
@@ -26,15 +27,18 @@ VIT = ViTConfig(
 
 
 def settings_of(budget: int, **changes: Any) -> RivalSettings:
-    values: dict[str, Any] = {"batch_size": 16, "learning_rate": 0.01, "ema_gamma": 4.0, **changes}
-    return RivalSettings(budget=budget, **values)
+    """``changes`` are of the settings, or of those of the optimizer in them."""
+    names = OptimizerSettings.__dataclass_fields__
+    optimizer = {"learning_rate": 0.01, "ema_gamma": 4.0, **{n: v for n, v in changes.items() if n in names}}
+    others = {"batch_size": 16, **{n: v for n, v in changes.items() if n not in names}}
+    return RivalSettings(budget=budget, optimizer=OptimizerSettings(**optimizer), **others)
 
 
-def train(rival: Rival, settings: RivalSettings) -> list[RivalReport]:
-    return list(rival.steps(SOURCE, settings))
+def train(rival: Classifier, settings: RivalSettings) -> list[StepReport]:
+    return list(train_rival(rival, SOURCE, settings))
 
 
-def accuracies(rival: Rival) -> list[float]:
+def accuracies(rival: Classifier) -> list[float]:
     """Of every stage, on images that were not trained on; chance is 1/3."""
     found = rival.probabilities(to_float(FRESH.images))
     assert found.shape[1:] == (90, 3)

@@ -30,7 +30,8 @@ from oneblock.presets import (
 )
 from oneblock.presets.classify import vit_config
 from oneblock.table import orthonormal, random_unit, simplex
-from oneblock.train.step import OptimizerSettings, TrainState, train_step
+from oneblock.train.block import BlockLearner, block_learner, train_step
+from oneblock.train.step import JobSpec, OptimizerSettings
 from oneblock.train.strategy import job_specs, plan_budget, plan_optimizer
 
 
@@ -191,20 +192,20 @@ def test_what_goes_into_a_classification_plan_comes_out() -> None:
     assert frames["bayes"].table.equal(simplex(3))  # type: ignore[attr-defined]
 
 
-def batch_state(plan: Plan, block: int) -> tuple[TrainState, Any]:
+def job_and_batch(plan: Plan, block: int) -> tuple[JobSpec, BlockLearner, Any]:
     spec = replace(job_specs(plan)[block], batch_size=2)
-    state = TrainState(spec, blockwise(plan).denoiser(block), plan_optimizer(plan))
+    learner = block_learner(spec, blockwise(plan).denoiser(block), plan_optimizer(plan))
     generator = torch.Generator().manual_seed(0)
     sigma = plan.partition.levels(*spec.band, 2, generator)
     samples = Samples(to_float(IMAGES.images[:2]), IMAGES.labels[:2])
-    return state, plan_task(plan).draw(samples, sigma, block, generator)
+    return spec, learner, plan_task(plan).draw(samples, sigma, block, generator)
 
 
 @pytest.mark.parametrize("changes", CHOICES)
 def test_every_choice_trains(changes: dict[str, Any]) -> None:
     """The head begins at zero, so the first answer is an even guess, or Bayes' rule with one."""
     plan = tiny_classify_plan(**changes)
-    state, batch = batch_state(plan, 1)
+    spec, learner, batch = job_and_batch(plan, 1)
     task, rows = classify_task(plan), label_table(plan)
     z, sigma = batch.noised.z, batch.noised.sigma
     guess = torch.zeros(2, 3)
@@ -216,13 +217,13 @@ def test_every_choice_trains(changes: dict[str, Any]) -> None:
     else:
         expected = -p[torch.arange(2), batch.targets].log()
         assert changes.get("inputs") == "bayes" or expected.tolist() == pytest.approx(even)
-    first = train_step(state, task, batch)
+    first = train_step(spec, learner, task, batch)
     assert first.plain == pytest.approx(expected.mean().item(), rel=1e-4)
     assert first.grad_norm > 0
     assert first.layer_evaluations == 2 * plan.layers[1]
-    plain = [train_step(state, task, batch).plain for _ in range(2)]
+    plain = [train_step(spec, learner, task, batch).plain for _ in range(2)]
     assert plain[-1] < first.plain, "two steps on the same two images help"
-    moved = [name for name, p in state.weights.items() if not p.equal(state.averages[name])]
+    moved = [name for name, p in learner.weights.items() if not p.equal(learner.averages[name])]
     assert any(name.startswith(f"layers.{plan.depth - 1}.") for name in moved)
 
 

@@ -19,9 +19,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from oneblock.cli.__main__ import main
 from oneblock.launch.mirror import Mirror
 from oneblock.report.status import duration
+from oneblock.train.block import BlockLearner, train_step
 from oneblock.train.checkpoint import checkpoints, load_checkpoint
+from oneblock.train.learner import NonFiniteError
 from oneblock.train.record import Heartbeat, Recorder, read_heartbeat
-from oneblock.train.step import NonFiniteError, StepReport, TrainState, train_step
+from oneblock.train.step import JobSpec, StepReport
 
 pytest.importorskip("sklearn")
 Image = pytest.importorskip("PIL.Image")
@@ -63,7 +65,7 @@ def test_jobs_of_a_plan_are_the_blocks_of_a_run(planned: Path, tmp_path: Path, o
     assert (planned / "block-0" / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_seed_job_comes_before_its_blocks(tmp_path: Path, ok: Ok, refused: Refused) -> None:
+def test_the_trunk_comes_before_its_blocks(tmp_path: Path, ok: Ok, refused: Refused) -> None:
     run = tmp_path / "run"
     ok(*TRAIN, run, "--branch", "0.5", *PLAN_ONLY)
     assert "train that block first" in refused("job", run, "--block", "1")
@@ -75,7 +77,7 @@ def test_a_seed_job_comes_before_its_blocks(tmp_path: Path, ok: Ok, refused: Ref
 
 def test_what_a_job_refuses(planned: Path, tmp_path: Path, refused: Refused) -> None:
     assert "block=2 does not exist; use 0 (noisiest) to 1" in refused("job", planned, "--block", "2")
-    assert "job 'seed' does not exist in this plan; use one of block-0" in refused("job", planned, "--block", "-1")
+    assert "job 'trunk' does not exist in this plan; use one of block-0" in refused("job", planned, "--block", "-1")
     assert "--block" in refused("job", planned)
     said = refused("job", tmp_path, "--block", "0")
     assert f"{tmp_path} has no plan.json; give the directory of a run (its --out)" in said
@@ -166,10 +168,10 @@ def test_a_job_that_fails_says_so_in_its_heartbeat(
 def test_a_failure_is_seen_at_the_address_too(
     planned: Path, tmp_path: Path, refused: Refused, ok: Ok, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail_at_three(state: TrainState, *words: Any) -> StepReport:
-        if state.step == 2:
+    def fail_at_three(spec: JobSpec, learner: BlockLearner, *words: Any) -> StepReport:
+        if learner.step == 2:
             raise NonFiniteError("loss is nan")
-        return train_step(state, *words)
+        return train_step(spec, learner, *words)
 
     files = MemoryFileSystem()
     files.store.clear()
@@ -315,10 +317,10 @@ def test_a_dry_run_prints_a_command_for_each_block(planned: Path, capsys: pytest
     assert [path.name for path in planned.iterdir()] == ["plan.json"]
 
 
-def test_a_branched_run_has_its_seed_first(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_branched_run_has_its_trunk_first(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> None:
     ok(*TRAIN, tmp_path, "--branch", "0.5", *PLAN_ONLY)
     printed = lines(capsys, tmp_path, "--threads", "1")
-    assert [words[words.index("--block") + 1] for words in printed] == ["-1", "0", "1"]
+    assert [words[words.index("--block") + 1] for words in printed] == ["trunk", "0", "1"]
 
 
 def test_launched_blocks_are_those_trained_in_turn(
@@ -335,14 +337,14 @@ def test_launched_blocks_are_those_trained_in_turn(
     assert [state["state"] for state in ok("status", planned, "--json")] == ["done", "done"]
 
 
-def test_blocks_do_not_start_without_their_seed(
+def test_blocks_do_not_start_without_their_trunk(
     tmp_path: Path, ok: Ok, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ok(*TRAIN, tmp_path / "run", "--branch", "0.5", *PLAN_ONLY)
     monkeypatch.setattr("oneblock.launch.command.sys.executable", "/bin/false")
     said = refused("launch", tmp_path / "run", "--retries", "0", code=1)
-    assert f"seed could not be trained; see {tmp_path}/run/seed/log.txt, then launch again" in said
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["plan.json", "seed"]
+    assert f"trunk could not be trained; see {tmp_path}/run/trunk/log.txt, then launch again" in said
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["plan.json", "trunk"]
 
 
 def test_all_jobs_that_were_lost_are_named(planned: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def folder(root: Path, modes: dict[str, list[str]]) -> Path:
         (["--layers", "1", "2"], r"layers=(1, 2) adds up to 3, the depth is 4; make them agree"),
         (["--strategy", "one-block", "--block", "2"], "block=2 does not exist; use 0 (noisiest) to 1"),
         (["--strategy", "one-block"], "--strategy one-block needs --block, from 0 to 1"),
-        (["--strategy", "one-block", "--block", "-1"], "job 'seed' does not exist in this plan; use one of block-0"),
+        (["--strategy", "one-block", "--block", "-1"], "job 'trunk' does not exist in this plan; use one of block-0"),
         (["--block", "1"], "block=1 goes with --strategy one-block, not round-robin"),
         (["--overlap", "1.5"], "overlap=1.5 is outside [0, 1]; the paper uses 0 to 0.1"),
         (["--budget", "31"], "budget=31 does not pay for one step of every block; use at least 64"),

@@ -65,7 +65,7 @@ def test_blocks_trained_by_their_own_jobs_are_those_of_one_process(tmp_path: Pat
     ok("train", "text", "--out", tmp_path / "many", *words, "--strategy", "plan-only")
     for block in (-1, 1, 0):
         ok("job", tmp_path / "many", "--block", str(block), "--threads", "1")
-    for name in ("seed", "block-0", "block-1"):
+    for name in ("trunk", "block-0", "block-1"):
         one, many = (checkpoints(tmp_path / run / name)[-1].read_bytes() for run in ("one", "many"))
         assert one == many
 

@@ -23,7 +23,7 @@ COMPARISONS = {
     "masked-text": f"{TWO} {TEXT} --budget 128 --times 2 --reveals 2 --count 2",
     "text": f"{TWO} {TEXT} --budget 128 --branch 0.5 --count 1 --tokens 8",
     "recurrent-text": (
-        f"{NET} {BATCH} {TEXT} --depth 1 --budget 96 --iterations 4 --back 2 --token-calls 3 --count 1 --tokens 8"
+        f"{NET} {BATCH} {TEXT} --depth 1 --budget 96 --iterations 4 --back 2 --calls 3 --count 1 --tokens 8"
     ),
 }
 COSTS = {

@@ -6,7 +6,7 @@ import pytest
 from oneblock.launch.command import job_command
 
 
-@pytest.mark.parametrize(("job", "block"), [("block-0", "0"), ("block-12", "12"), ("seed", "-1")])
+@pytest.mark.parametrize(("job", "block"), [("block-0", "0"), ("block-12", "12"), ("trunk", "trunk")])
 def test_a_job_is_a_command_with_a_run_and_a_block(job: str, block: str) -> None:
     made = job_command(job, "runs/a")
     assert made.job == job

@@ -96,11 +96,11 @@ def test_what_is_pushed_is_pulled_elsewhere(address: str, tmp_path: Path) -> Non
 
 def test_only_the_asked_jobs_are_pulled(address: str, tmp_path: Path) -> None:
     here, there = Mirror(address, tmp_path / "here"), Mirror(address, tmp_path / "there")
-    for job in ("block-0", "block-1", "seed"):
+    for job in ("block-0", "block-1", "trunk"):
         save(here.local, 1, job)
         here.push(job)
-    there.pull("block-1", "seed", "block-7")
-    assert sorted(path.name for path in there.local.iterdir()) == ["block-1", PLAN_FILE, "seed"]
+    there.pull("block-1", "trunk", "block-7")
+    assert sorted(path.name for path in there.local.iterdir()) == ["block-1", PLAN_FILE, "trunk"]
 
 
 def test_old_checkpoints_vanish_only_after_the_new_one_is_there(

@@ -72,12 +72,12 @@ def test_each_element_of_the_array_has_the_command_of_its_block(tmp_path: Path, 
         assert submission._timeout_countdown > 1000, "many time limits make one training"
 
 
-def test_blocks_wait_for_the_seed(tmp_path: Path, scripts: Scripts) -> None:
-    ids = submit([commands("seed"), commands("block-0", "block-1")], tmp_path / "slurm", {"timeout_min": 5})
-    assert ids == {"seed": "100", "block-0": "101_0", "block-1": "101_1"}
-    seed, blocks = map(options, scripts())
-    assert "array" not in seed
-    assert "dependency" not in seed
+def test_blocks_wait_for_the_trunk(tmp_path: Path, scripts: Scripts) -> None:
+    ids = submit([commands("trunk"), commands("block-0", "block-1")], tmp_path / "slurm", {"timeout_min": 5})
+    assert ids == {"trunk": "100", "block-0": "101_0", "block-1": "101_1"}
+    trunk, blocks = map(options, scripts())
+    assert "array" not in trunk
+    assert "dependency" not in trunk
     assert blocks["array"] == "0-1%2"
     assert blocks["dependency"] == "afterok:100"
 

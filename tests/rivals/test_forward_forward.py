@@ -9,10 +9,11 @@ from torch import Tensor
 from oneblock.condition import Frames
 from oneblock.data import random_flip, to_float
 from oneblock.models.vit import ViT
-from oneblock.rivals import ContrastiveFF, training_peak
-from oneblock.rivals.base import draw, seeded, train_on
+from oneblock.rivals import ContrastiveFF, train_rival, training_peak
+from oneblock.rivals.base import draw, seeded
 from oneblock.rivals.blocks import hidden
 from oneblock.rivals.forward_forward import contrastive_losses
+from oneblock.train.learner import learn
 
 PIXELS = to_float(FRESH.images[:8])
 COST = 16 * 4  # of one pass through all layers
@@ -62,13 +63,15 @@ def test_layers_are_local() -> None:
     batch = draw(SOURCE, settings, "layers", 0, None)
     fresh = [weights_of(learner.module) for learner in learners]
     x = batch.images
-    for i, losses in enumerate(rival._local_losses(learners, batch)):
+    for i, lesson in enumerate(rival._layer_lessons(learners, batch)):
         again = seeded(lambda i=i: ViT(VIT, range(i, i + 1)), settings.derive_seed("init", i))  # type: ignore[misc]
         h = again.stem(torch.zeros(16, 3), torch.zeros(16), Frames(x))[0] if i == 0 else x
         x = again.layers[str(i)](h, None).detach()
         expected = contrastive_losses(x.mean(1), batch.labels, 0.15, 4e-3 - 1e-3 * i)
-        torch.testing.assert_close(losses, expected)
-        train_on(losses, learners[i])
+        torch.testing.assert_close(lesson.losses(), expected)
+        torch.testing.assert_close(lesson.losses(), expected)  # an update may ask more than once
+        assert lesson.learners == [learners[i]]
+        learn(lesson.learners, [lesson.loss], 16)
         for j, learner in enumerate(learners):
             assert same(fresh[j], weights_of(learner.module)) is (j > i)
             assert all(p.grad is None for p in learner.module.parameters())
@@ -88,21 +91,22 @@ def test_two_views_are_two_draws_of_the_same_images() -> None:
 def test_layer_evaluations_are_the_budget(views: int) -> None:
     budget = 20 * COST * views + 7
     augment = random_flip if views == 2 else None
-    reports = list(ContrastiveFF(VIT).steps(SOURCE, settings_of(budget), augment))
+    reports = list(train_rival(ContrastiveFF(VIT), SOURCE, settings_of(budget), augment=augment))
     assert abs(sum(report.layer_evaluations for report in reports) - budget) <= COST * views // 2
-    assert {(report.part, report.layer_evaluations) for report in reports} == {
+    assert {(report.job, report.layer_evaluations) for report in reports} == {
         ("layers", views * COST),
         ("classifiers", COST),
     }
-    assert sum(report.part == "classifiers" for report in reports) == 2 * views
-    assert [report.step for report in reports] == list(range(1, reports[0].num_steps + 1))
+    assert sum(report.job == "classifiers" for report in reports) == 2 * views
+    lengths = {report.job: report.num_steps for report in reports}
+    assert [report.step for report in reports] == [i + 1 for n in lengths.values() for i in range(n)]
 
 
 def test_classifiers_leave_the_layers_alone() -> None:
     rival = ContrastiveFF(VIT, classifier_share=0.5)
     kept: list[dict[str, Tensor]] = []
-    for report in rival.steps(SOURCE, settings_of(COST * 8)):
-        if report.part == "classifiers":
+    for report in train_rival(rival, SOURCE, settings_of(COST * 8)):
+        if report.job == "classifiers":
             kept = kept or [weights_of(layer) for layer in rival.layers]
             assert all(map(same, kept, map(weights_of, rival.layers)))
     assert len(kept) == 4
@@ -114,7 +118,7 @@ def test_classifiers_leave_the_layers_alone() -> None:
 
 def test_ff_learns() -> None:
     rival = ContrastiveFF(VIT, classifier_share=0.4)
-    list(rival.steps(SOURCE, settings_of(COST * 80)))
+    train(rival, settings_of(COST * 80))
     found = accuracies(rival)
     assert found[-1] > 0.6
     assert len(found) == rival.evaluation_layers == 4

@@ -10,13 +10,14 @@ from oneblock.condition import Frames
 from oneblock.data import to_float
 from oneblock.models.vit import ViT
 from oneblock.precondition import Logits, Precondition
-from oneblock.rivals import Greedy
+from oneblock.rivals import Greedy, train_rival
 from oneblock.rivals.base import seeded
 from oneblock.rivals.blocks import logits, through
 from oneblock.table import simplex
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.classify import Classification
-from oneblock.train.step import JobSpec, OptimizerSettings, TrainState, train_step
+from oneblock.train.block import block_learner, train_step
+from oneblock.train.step import JobSpec, OptimizerSettings
 
 PIXELS = to_float(IMAGES.images[:8])
 
@@ -25,7 +26,7 @@ def test_the_first_stage_is_a_shallow_classifier_trained_alone() -> None:
     """Bit for bit what the library's own training step makes of the same batches."""
     settings = settings_of(16 * (2 + 4) * 5, seed=3)
     rival = Greedy(VIT, 2)
-    reports = [report for report in train(rival, settings) if report.part == "block-0"]
+    reports = [report for report in train(rival, settings) if report.job == "block-0"]
     shallow = seeded(lambda: ViT(replace(VIT, depth=2)), settings.derive_seed("init", 0))
     spec = JobSpec(
         name="shallow",
@@ -40,22 +41,22 @@ def test_the_first_stage_is_a_shallow_classifier_trained_alone() -> None:
         hold=0,
     )
     optimizer = OptimizerSettings(learning_rate=0.01, ema_gamma=4.0)
-    state = TrainState(spec, BlockDenoiser(shallow, Logits(Precondition())), optimizer)
+    learner = block_learner(spec, BlockDenoiser(shallow, Logits(Precondition())), optimizer)
     task = Classification(simplex(3), Precondition())
     for step in range(5):
         images, labels = SOURCE.batch(step, 16, settings.derive_seed("data", "block-0"))
         batch = Batch(Noised(torch.zeros(16, 3), torch.ones(16), 0), labels, Frames(images))
-        report = train_step(state, task, batch)
+        report = train_step(spec, learner, task, batch)
         assert report.loss == reports[step].loss
         assert report.layer_evaluations == reports[step].layer_evaluations
     assert len(reports) == 5
-    assert same(state.averages, weights_of(rival.blocks[0]))
+    assert same(learner.averages, weights_of(rival.blocks[0]))
 
 
 def test_a_later_block_learns_from_the_output_of_those_before() -> None:
     """Cross-entropy by hand, with a head that is not zero as heads are at the start."""
     settings, rival = settings_of(1), Greedy(VIT, 4)
-    rival.blocks = [rival._learner(b, settings, 1).module for b in range(2)]
+    rival.blocks = [rival._learner(b, settings, 1).module for b in range(3)]  # the last is not one before
     learner = rival._learner(2, settings, 1)
     torch.nn.init.normal_(learner.module.head.out.weight)
     images, labels = SOURCE.batch(0, 16, 0)
@@ -64,7 +65,7 @@ def test_a_later_block_learns_from_the_output_of_those_before() -> None:
         h = layer(h, None)
     head = learner.module.head
     expected = F.cross_entropy(head.out(head.norm(h[:, 0])), labels, reduction="none")
-    losses = rival._losses(learner, images, labels)
+    losses = rival._losses(2, learner, images, labels)
     torch.testing.assert_close(losses, expected)
     losses.sum().backward()
     assert not any(p.grad is not None for block in rival.blocks for p in block.parameters())
@@ -75,9 +76,9 @@ def test_earlier_blocks_stay_as_they_are() -> None:
     settings = settings_of(16 * (1 + 2 + 3 + 4) * 3)
     rival = Greedy(VIT, 4)
     at_end_of = {}
-    for report in rival.steps(SOURCE, settings):
+    for report in train_rival(rival, SOURCE, settings):
         blocks = [weights_of(block) for block in rival.blocks]
-        at_end_of[report.part] = blocks
+        at_end_of[report.job] = blocks
     assert [len(blocks) for blocks in at_end_of.values()] == [0, 1, 2, 3]
     for earlier, later in ((1, 2), (2, 3), (1, 3)):
         assert all(map(same, at_end_of[f"block-{earlier}"], at_end_of[f"block-{later}"]))
@@ -101,10 +102,11 @@ def test_layer_evaluations_are_the_budget(blocks: int, cost: int) -> None:
     budget = 16 * cost * 3 + 7
     reports = train(Greedy(VIT, blocks), settings_of(budget))
     assert abs(sum(report.layer_evaluations for report in reports) - budget) <= 16 * cost // 2
-    parts = [report.part for report in reports]
+    parts = [report.job for report in reports]
     assert {parts.count(f"block-{b}") for b in range(blocks)} == {3}
-    assert [report.step for report in reports] == list(range(1, 3 * blocks + 1))
-    assert {report.num_steps for report in reports} == {3 * blocks}
+    assert [report.step for report in reports] == [1, 2, 3] * blocks
+    assert {report.num_steps for report in reports} == {3}
+    assert reports[-1].work == 3 * reports[-1].layer_evaluations
 
 
 def test_learns() -> None:
@@ -126,5 +128,5 @@ def test_errors() -> None:
         Greedy(VIT, 3)
     with pytest.raises(ValueError, match=r"noisy_token='separate', modulated=True, .* use noisy_token='none'"):
         Greedy(replace(VIT, noisy_token="separate", modulated=True), 2)
-    with pytest.raises(ValueError, match=r"greedy has trained 0 of 2 parts; go through steps\(\) to its end first"):
+    with pytest.raises(ValueError, match=r"greedy has trained 0 of 2 parts; go through train_rival\(\) to its end"):
         Greedy(VIT, 2).probabilities(PIXELS)

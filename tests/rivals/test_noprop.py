@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from oneblock.condition import Frames
 from oneblock.data import to_float
 from oneblock.models.cnn import CNNConfig, NoisyCNN
-from oneblock.rivals import NoPropCT, NoPropDT, training_peak
-from oneblock.rivals.base import Learner, draw
+from oneblock.rivals import NoPropCT, NoPropDT, train_rival, training_peak
+from oneblock.rivals.base import draw
 from oneblock.rivals.labels import (
-    Recipe,
+    NoPropParts,
     coefficients,
     cosine_alpha_bar,
     cosine_snr_slope,
@@ -93,14 +93,13 @@ def test_the_loss_by_hand(t: int) -> None:
     """Equation 8 at one t of T = 3, every number from plain formulas; errors of sign or index would show."""
     rival = NoPropDT(CNN, table=random_unit(3, 3, seed=1), eta=0.3, offset=0.1)
     torch.manual_seed(0)
-    network, linear = NoisyCNN(rival.recipe.config, range(t - 1, t)), nn.Linear(3, 3)
+    network, linear = NoisyCNN(rival.parts.config, range(t - 1, t)), nn.Linear(3, 3)
     nn.init.normal_(network.head.out.weight)
     settings = settings_of(1)
     batch = draw(SOURCE, settings, f"step-{t}", 0, None)
     inputs = rival._inputs(t, batch)
-    found = rival.recipe.losses(
-        Learner("network", network, settings, 1), Learner("classifier", linear, settings, 1), batch.labels, inputs
-    )
+    learner, classifier = settings.learner("network", network, 1), settings.learner("classifier", linear, 1)
+    found = rival.parts.losses(learner, classifier, batch.labels, inputs)
     signal = [math.cos(math.pi / 2 * (1 - i / 3 + 0.1) / 1.1) ** 2 for i in range(4)]
     ratio = [s / (1 - s) for s in signal]
     assert ratio[0] < 1e-30 < ratio[1] < ratio[2] < ratio[3]
@@ -130,10 +129,10 @@ def test_the_loss_adds_three_terms() -> None:
 def test_training_a_network_leaves_the_others_alone() -> None:
     rival = NoPropDT(CNN)
     kept: dict[int, Any] = {}
-    for report in rival.steps(SOURCE, settings_of(16 * 3 * 4)):
+    for report in train_rival(rival, SOURCE, settings_of(16 * 3 * 4)):
         for i, network in enumerate(rival.networks):
             assert same(kept.setdefault(i, weights_of(network)), weights_of(network))
-        assert len(rival.networks) == int(report.part.removeprefix("step-")) - 1
+        assert len(rival.networks) == int(report.job.removeprefix("step-")) - 1
     assert len(kept) == 2
 
 
@@ -142,14 +141,15 @@ def test_a_network_does_not_depend_on_the_others() -> None:
     rival = NoPropDT(CNN)
     settings = settings_of(16 * 3 * 4)
     train(rival, settings)
-    learner = Learner("step-3", rival.recipe.network(range(2, 3), settings.derive_seed("init", 3)), settings, 4)
+    network = rival.parts.network(range(2, 3), settings.derive_seed("init", 3))
+    learner = settings.learner("step-3", network, 4)
     for step in range(4):
         batch = draw(SOURCE, settings, "step-3", step, None)
         x = rival._inputs(3, batch)
-        error = learner.module(x.z, x.time, Frames(x.images)).softmax(-1) - rival.recipe.table[batch.labels]
+        error = learner.module(x.z, x.time, Frames(x.images)).softmax(-1) - rival.parts.table[batch.labels]
         (error.square().sum(-1) * x.weight).mean().backward()
         learner.clip()
-        learner.update()
+        learner.apply()
     learner.freeze()
     for name, p in weights_of(rival.networks[2]).items():
         torch.testing.assert_close(p, weights_of(learner.module)[name])
@@ -188,8 +188,8 @@ def test_layer_evaluations_are_the_budget() -> None:
     rival = NoPropDT(CNN)
     reports = train(rival, settings_of(budget))
     assert abs(sum(report.layer_evaluations for report in reports) - budget) <= 16 * 3 // 2
-    assert [report.part for report in reports] == [f"step-{t}" for t in (1, 2, 3) for _ in range(5)]
-    assert (reports[-1].step, reports[-1].num_steps) == (15, 15)
+    assert [report.job for report in reports] == [f"step-{t}" for t in (1, 2, 3) for _ in range(5)]
+    assert [(report.step, report.num_steps) for report in reports] == [(i, 5) for i in range(1, 6)] * 3
     assert rival.evaluation_layers == 3
 
 
@@ -213,7 +213,7 @@ def test_the_peak_is_that_of_one_network() -> None:
     few, many = NoPropDT(CNN), NoPropDT(replace(CNN, depth=10))
     found = training_peak(many, settings_of(1))
     assert found == training_peak(few, settings_of(1)) == training_peak(few, settings_of(1), real=True)
-    size = sum(p.numel() for p in NoisyCNN(few.recipe.config, range(1)).parameters())
+    size = sum(p.numel() for p in NoisyCNN(few.parts.config, range(1)).parameters())
     assert found.by_kind["Parameter"] == 4 * (size + 12)
 
 
@@ -249,52 +249,52 @@ def test_ct_inputs_by_hand() -> None:
         assert float(found.time[i]) == pytest.approx(t)
 
 
-def recipe_of(offset: float) -> Recipe:
-    return Recipe(CT, torch.eye(3).double(), 1.0, offset, 0)
+def parts_of(offset: float) -> NoPropParts:
+    return NoPropParts(CT, torch.eye(3).double(), 1.0, offset, 0)
 
 
-def exact(recipe: Recipe) -> Any:
+def exact(parts: NoPropParts) -> Any:
     """The best answer there is without images: ``p(y | z_t)`` of equally likely classes."""
 
     def answer(z: Tensor, time: Tensor) -> Tensor:
-        alpha_bar = recipe.alpha_bar(time)
-        return (alpha_bar.sqrt() / (1 - alpha_bar) * z @ recipe.table.mT).softmax(-1)
+        alpha_bar = parts.alpha_bar(time)
+        return (alpha_bar.sqrt() / (1 - alpha_bar) * z @ parts.table.mT).softmax(-1)
 
     return answer
 
 
 def test_the_flow_solves_its_equation() -> None:
     """Against small steps of ``dz/dt`` as it is printed, taken at their middles, where it is regular."""
-    recipe = recipe_of(0.5)
+    parts = parts_of(0.5)
     start = torch.randn(5, 3, dtype=torch.float64)
-    answers, found = follow(exact(recipe), start, recipe.table, recipe, 200, "heun")
+    answers, found = follow(exact(parts), start, parts.table, parts, 200, "heun")
     assert len(answers) == 200
     z, count = start.clone(), 2000
     for i in range(count):
         t = torch.tensor((i + 0.5) / count, dtype=torch.float64)
-        signal = float(recipe.alpha_bar(t))
+        signal = float(parts.alpha_bar(t))
         slope = math.pi / 1.5 * math.sqrt(signal * (1 - signal))
-        u = exact(recipe)(z, t) @ recipe.table
+        u = exact(parts)(z, t) @ parts.table
         z = z + slope / (2 * (1 - signal)) * (u / math.sqrt(signal) - z) / count
     torch.testing.assert_close(found, z, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
 def test_the_measured_order_is_the_declared_one(solver: Solver, order: int) -> None:
-    recipe = recipe_of(0.5)
+    parts = parts_of(0.5)
     start = torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    _, best = follow(exact(recipe), start, recipe.table, recipe, 1024, "heun")
-    errors = [float((follow(exact(recipe), start, recipe.table, recipe, n, solver)[1] - best).norm()) for n in (32, 64)]
+    _, best = follow(exact(parts), start, parts.table, parts, 1024, "heun")
+    errors = [float((follow(exact(parts), start, parts.table, parts, n, solver)[1] - best).norm()) for n in (32, 64)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25)
 
 
 def test_the_flow_keeps_the_law() -> None:
     """Noise becomes class vectors with the last noise on them, each class as often as the others."""
-    recipe = recipe_of(0.008)
+    parts = parts_of(0.008)
     start = torch.randn(3000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    _, z = follow(exact(recipe), start, recipe.table, recipe, 200, "heun")
+    _, z = follow(exact(parts), start, parts.table, parts, 200, "heun")
     label = z.argmax(-1)
-    torch.testing.assert_close(z, recipe.table[label], atol=0.1, rtol=0)
+    torch.testing.assert_close(z, parts.table[label], atol=0.1, rtol=0)
     torch.testing.assert_close(label.bincount() / 3000, torch.full((3,), 1 / 3), atol=0.03, rtol=0)
 
 

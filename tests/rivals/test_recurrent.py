@@ -11,7 +11,7 @@ from oneblock.data import Samples
 from oneblock.models.cache import RecurrentCache
 from oneblock.models.gpt import GPTConfig
 from oneblock.models.recurrent import RecurrentDepth
-from oneblock.rivals import TruncatedBPTT, training_peak
+from oneblock.rivals import TruncatedBPTT, train_rival, training_peak
 from oneblock.rivals.recurrent import draw_iterations
 
 V, T = 5, 6
@@ -116,9 +116,10 @@ def test_iterations_have_the_law_of_the_paper() -> None:
 def test_it_learns_spends_its_budget_and_repeats_itself() -> None:
     settings = settings_of(16 * 40 * (2 + 2 * 5), learning_rate=0.02)
     rivals = [TruncatedBPTT(CONFIG, iterations=4, back=2) for _ in range(2)]
-    reports = [list(rival.steps(Cycles(), settings)) for rival in rivals]
+    reports = [list(train_rival(rival, Cycles(), settings)) for rival in rivals]
     assert reports[0] == reports[1]
     spent = sum(report.layer_evaluations for report in reports[0])
+    assert reports[0][-1].work == spent
     assert spent == 16 * sum(2 + 2 * r for r in rivals[0].schedule(settings))
     assert spent == pytest.approx(settings.budget, rel=0.05)
     models = [rival.model for rival in rivals]

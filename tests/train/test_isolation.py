@@ -8,12 +8,13 @@ import pytest
 import torch
 from tiny import tiny_classify_plan, tiny_plan, tiny_run
 
-from oneblock.presets import blockwise, plan_budget, plan_optimizer
+from oneblock.presets import blockwise
+from oneblock.train.block import BlockLearner, block_learner
 from oneblock.train.checkpoint import checkpoints
-from oneblock.train.step import TrainState, update
-from oneblock.train.strategy import job_specs, one_block, round_robin
+from oneblock.train.learner import Learner
+from oneblock.train.strategy import job_specs, one_block, plan_optimizer, round_robin
 
-JOBS = ("seed", "block-0", "block-1")
+JOBS = ("trunk", "block-0", "block-1")
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -26,15 +27,14 @@ def last_files(directory: Path) -> dict[str, bytes]:
 
 def train_alone(directory: Path, branch: float, job: str) -> None:
     run = tiny_run(directory, tiny_plan(branch=branch))
-    list(one_block(run, plan_budget(run.plan), job))
+    list(one_block(run, job))
 
 
 def test_a_step_on_one_block_leaves_the_other_blocks_files_alone(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, save_every=1)
-    budget = plan_budget(run.plan)
-    list(one_block(run, budget, "block-0"))
+    list(one_block(run, "block-0"))
     before = files(tmp_path / "block-0")
-    reports = one_block(run, budget, "block-1")
+    reports = one_block(run, "block-1")
     next(reports)
     reports.close()
     assert files(tmp_path / "block-0") == before
@@ -49,7 +49,7 @@ def test_a_classifiers_block_needs_nothing_of_another_and_leaves_it_alone(tmp_pa
     run = tiny_run(tmp_path / "alone", plan)
     build = run.blockwise.build
     run.blockwise.build = lambda layers: asked.append(layers) or build(layers)  # type: ignore[func-returns-value]
-    list(one_block(run, plan_budget(plan), "block-0"))
+    list(one_block(run, "block-0"))
     assert asked == [range(0, 2)]
     assert [path.name for path in (tmp_path / "alone").iterdir() if path.is_dir()] == ["block-0"]
     assert all(p.grad is None for p in other.parameters())
@@ -59,7 +59,7 @@ def test_a_classifiers_block_needs_nothing_of_another_and_leaves_it_alone(tmp_pa
         assert all(t.equal(before[name]) for name, t in now.items())
 
     together = tiny_run(tmp_path / "together", plan)
-    list(round_robin(together, plan_budget(plan), 1))
+    list(round_robin(together, 1))
     assert files(tmp_path / "together" / "block-0") == files(tmp_path / "alone" / "block-0")
     assert files(tmp_path / "alone" / "block-0")
 
@@ -69,14 +69,14 @@ def test_in_turn_one_by_one_and_in_separate_processes_give_the_same_bytes(tmp_pa
     jobs = JOBS if branch else JOBS[1:]
     for stride in (1, 100):
         run = tiny_run(tmp_path / f"stride-{stride}", tiny_plan(branch=branch))
-        list(round_robin(run, plan_budget(run.plan), stride))
+        list(round_robin(run, stride))
     for job in (jobs[0], *reversed(jobs[1:])):
         torch.manual_seed(hash(job))  # the global generator must not matter
         torch.rand(3)
         train_alone(tmp_path / "alone", branch, job)
     context = multiprocessing.get_context("spawn")
     separate = [context.Process(target=train_alone, args=(tmp_path / "apart", branch, job)) for job in jobs]
-    if branch:  # the seed block's job comes before those that copy it
+    if branch:  # the trunk comes before those that copy it
         separate[0].start()
         separate.pop(0).join()
     for process in separate:
@@ -86,7 +86,7 @@ def test_in_turn_one_by_one_and_in_separate_processes_give_the_same_bytes(tmp_pa
     ways = ["stride-100", "alone", "apart"]
     for idle in ("device", "disk"):
         run = tiny_run(tmp_path / idle, tiny_plan(branch=branch))
-        list(round_robin(run, plan_budget(run.plan), 2, idle))
+        list(round_robin(run, 2, idle))
         ways.append(idle)
     expected = last_files(tmp_path / "stride-1")
     assert len(expected) == len(jobs)
@@ -97,23 +97,22 @@ def test_in_turn_one_by_one_and_in_separate_processes_give_the_same_bytes(tmp_pa
 def test_another_seed_gives_other_bytes(tmp_path: Path) -> None:
     for seed in (0, 1):
         run = tiny_run(tmp_path / str(seed), tiny_plan(seed=seed))
-        list(one_block(run, plan_budget(run.plan), "block-0"))
+        list(one_block(run, "block-0"))
     assert files(tmp_path / "0") != files(tmp_path / "1")
 
 
-def test_blocks_start_as_copies_of_the_seed_block(tmp_path: Path) -> None:
+def test_blocks_start_as_copies_of_the_trunk(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     run = tiny_run(tmp_path, tiny_plan(branch=0.5))
-    budget = plan_budget(run.plan)
-    list(one_block(run, budget, "seed"))
-    reports = one_block(run, budget, "block-1")
+    list(one_block(run, "trunk"))
+    reports = one_block(run, "block-1")
     first = next(reports)
-    assert first.step == 7  # counts on from the seed block's 6 steps
+    assert first.step == 7  # counts on from the trunk's 6 steps
     reports.close()
-    seed = load_file(checkpoints(tmp_path / "seed")[-1])
+    trunk = load_file(checkpoints(tmp_path / "trunk")[-1])
     block = load_file(checkpoints(tmp_path / "block-1")[-1])
-    for name, tensor in seed.items():
+    for name, tensor in trunk.items():
         mine = block[name.replace("layers.0.", "layers.2.").replace("layers.1.", "layers.3.")]
         if name.startswith("exp_avg_sq"):  # one step of AdamW with beta2 0.99 after the copy
             assert bool((mine >= 0.99 * tensor * (1 - 1e-5)).all())
@@ -133,7 +132,7 @@ def test_blocks_idle_on_disk_leave_nothing_in_memory(tmp_path: Path) -> None:
     most = {}
     for idle in ("device", "disk"):
         run = tiny_run(tmp_path / idle)
-        reports = round_robin(run, plan_budget(run.plan), 2, idle)
+        reports = round_robin(run, 2, idle)
         most[idle] = max(alive(shape) - before for _ in reports)
     one_block = 2 * 4  # two layers; weights, average and two moments
     assert most == {"device": 2 * one_block, "disk": one_block}
@@ -143,15 +142,15 @@ def test_blocks_idle_on_the_host_leave_the_device_before_the_next_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moves: list[tuple[str, int]] = []
-    real = TrainState.to
+    real = Learner.to
 
-    def to(state: TrainState, device: torch.device) -> None:
-        moves.append((state.spec.name, state.step))
-        real(state, device)
+    def to(learner: BlockLearner, device: torch.device) -> None:
+        moves.append((learner.course.name, learner.step))
+        real(learner, device)
 
-    monkeypatch.setattr(TrainState, "to", to)
+    monkeypatch.setattr(Learner, "to", to)
     run = tiny_run(tmp_path, save_every=100)
-    reports = round_robin(run, plan_budget(run.plan), 2, "host")
+    reports = round_robin(run, 2, "host")
     for _ in range(5):
         next(reports)
     # block 0 left after its turn and is back for its next; block 1 left in between
@@ -160,17 +159,17 @@ def test_blocks_idle_on_the_host_leave_the_device_before_the_next_comes(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second kind of device")
-def test_moving_a_state_keeps_everything_the_next_step_needs() -> None:
+def test_moving_a_learner_keeps_everything_the_next_step_needs() -> None:
     plan = tiny_plan()
-    spec = job_specs(plan, plan_budget(plan))[1]
-    state = TrainState(spec, blockwise(plan).denoiser(1).to("cuda"), plan_optimizer(plan))
-    for p in state.weights.values():
+    spec = job_specs(plan)[1]
+    learner = block_learner(spec, blockwise(plan).denoiser(1).to("cuda"), plan_optimizer(plan))
+    for p in learner.weights.values():
         p.grad = torch.ones_like(p)
-    update(state, 0.1)
-    before = {name: t.cpu() for name, t in state.tensors().items()}
-    state.to(torch.device("cpu"))
-    assert {t.device.type for t in (*state.tensors().values(), *state.denoiser.buffers())} == {"cpu"}
-    state.to(torch.device("cuda"))
-    assert {t.device.type for t in (*state.tensors().values(), *state.denoiser.buffers())} == {"cuda"}
-    assert all(before[name].equal(t.cpu()) for name, t in state.tensors().items())
-    assert all(p in state.optimizer.state for p in state.denoiser.parameters())
+    learner.apply()
+    before = {name: t.cpu() for name, t in learner.tensors().items()}
+    learner.to(torch.device("cpu"))
+    assert {t.device.type for t in (*learner.tensors().values(), *learner.module.buffers())} == {"cpu"}
+    learner.to(torch.device("cuda"))
+    assert {t.device.type for t in (*learner.tensors().values(), *learner.module.buffers())} == {"cuda"}
+    assert all(before[name].equal(t.cpu()) for name, t in learner.tensors().items())
+    assert all(p in learner.optimizer.state for p in learner.module.parameters())

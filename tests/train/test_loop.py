@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 from tiny import tiny_plan, tiny_run
 
-from oneblock.presets import plan_budget
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.checkpoint import CheckpointError, checkpoints
 from oneblock.train.loop import BusyError, train_job
@@ -14,31 +13,29 @@ from oneblock.train.strategy import job_specs, one_block, round_robin
 
 def test_two_processes_never_train_one_job(tmp_path: Path) -> None:
     run = tiny_run(tmp_path)
-    budget = plan_budget(run.plan)
-    first = one_block(run, budget, "block-0")
+    first = one_block(run, "block-0")
     next(first)
     with pytest.raises(BusyError, match="block-0 is being trained by another process; wait for it or stop it"):
-        next(one_block(run, budget, "block-0"))
-    next(one_block(run, budget, "block-1"))  # another block is free
+        next(one_block(run, "block-0"))
+    next(one_block(run, "block-1"))  # another block is free
     first.close()
-    assert next(one_block(run, budget, "block-0")).step == 2
+    assert next(one_block(run, "block-0")).step == 2
 
 
 def test_checkpoints_come_at_the_interval_and_at_the_end(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, save_every=2, keep=2)
-    list(one_block(run, plan_budget(run.plan), "block-0"))
+    list(one_block(run, "block-0"))
     assert [path.stem for path in checkpoints(tmp_path / "block-0")] == ["step-000000004", "step-000000006"]
-    assert list(one_block(run, plan_budget(run.plan), "block-0")) == []  # a finished job has nothing to do
+    assert list(one_block(run, "block-0")) == []  # a finished job has nothing to do
 
 
 def test_a_damaged_newest_checkpoint_costs_only_its_steps(tmp_path: Path) -> None:
     warnings: list[str] = []
     run = tiny_run(tmp_path / "a", save_every=2, warn=warnings.append)
-    budget = plan_budget(run.plan)
-    list(one_block(run, budget, "block-0"))
+    list(one_block(run, "block-0"))
     good = checkpoints(tmp_path / "a" / "block-0")[-1].read_bytes()
     checkpoints(tmp_path / "a" / "block-0")[-1].write_bytes(good[:100])
-    assert [r.step for r in one_block(run, budget, "block-0")] == [5, 6]
+    assert [r.step for r in one_block(run, "block-0")] == [5, 6]
     assert len(warnings) == 1
     assert "is damaged" in warnings[0]
     assert checkpoints(tmp_path / "a" / "block-0")[-1].read_bytes() == good
@@ -46,22 +43,21 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(tmp_path: Path) -> Non
 
 def test_files_of_another_plan_in_the_directory_are_refused(tmp_path: Path) -> None:
     run, other = tiny_run(tmp_path / "a"), tiny_run(tmp_path / "b", tiny_plan(seed=1))
-    list(one_block(run, plan_budget(run.plan), "block-0"))
+    list(one_block(run, "block-0"))
     (tmp_path / "a" / "block-0").rename(tmp_path / "b" / "block-0")
     with pytest.raises(CheckpointError, match="belongs to plan"):
-        next(one_block(other, plan_budget(other.plan), "block-0"))
+        next(one_block(other, "block-0"))
 
 
-def test_a_block_waits_for_its_seed(tmp_path: Path) -> None:
+def test_a_block_waits_for_its_trunk(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, tiny_plan(branch=0.5))
-    budget = plan_budget(run.plan)
     with pytest.raises(ValueError, match="is not trained to its end; train that block first"):
-        next(one_block(run, budget, "block-0"))
-    seed = one_block(run, budget, "seed")
-    next(seed)
-    seed.close()
+        next(one_block(run, "block-0"))
+    trunk = one_block(run, "trunk")
+    next(trunk)
+    trunk.close()
     with pytest.raises(ValueError, match="is not trained to its end; train that block first"):
-        next(one_block(run, budget, "block-1"))
+        next(one_block(run, "block-1"))
 
 
 def test_draws_of_a_step_stay_in_the_training_band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,8 +70,8 @@ def test_draws_of_a_step_stay_in_the_training_band(tmp_path: Path, monkeypatch: 
         return loss(self, denoiser, noised, targets, condition)
 
     monkeypatch.setattr(type(run.task), "loss", spy)
-    list(round_robin(run, plan_budget(run.plan)))
-    for spec in job_specs(run.plan, plan_budget(run.plan)):
+    list(round_robin(run))
+    for spec in job_specs(run.plan):
         lower, upper = spec.band
         assert all(lower * 0.999 <= sigma <= upper * 1.001 for sigma in seen[spec.block])
     edge = run.plan.edges[1]
@@ -93,7 +89,7 @@ def test_every_step_of_every_job_has_random_numbers_of_its_own(tmp_path: Path, m
         return draw(task, samples, sigma, block, generator)
 
     monkeypatch.setattr(ImageGeneration, "draw", spy)
-    list(round_robin(run, plan_budget(run.plan)))
+    list(round_robin(run))
     assert len(seeds) == 6 + 3 + 3
     assert len(set(seeds)) == len(seeds)
 
@@ -101,7 +97,7 @@ def test_every_step_of_every_job_has_random_numbers_of_its_own(tmp_path: Path, m
 def test_rows_are_complete_and_not_written_twice(tmp_path: Path) -> None:
     for stop in (3, 99):
         run = tiny_run(tmp_path, save_every=2)
-        recorder, reports = Recorder(tmp_path, every=1), one_block(run, plan_budget(run.plan), "block-1")
+        recorder, reports = Recorder(tmp_path, every=1), one_block(run, "block-1")
         for _, report in zip(range(stop), reports, strict=False):
             recorder.add(report)
         reports.close()
@@ -121,6 +117,6 @@ def test_a_row_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
 
 def test_the_loop_is_lazy(tmp_path: Path) -> None:
     run = tiny_run(tmp_path)
-    spec = job_specs(run.plan, plan_budget(run.plan))[0]
+    spec = job_specs(run.plan)[0]
     train_job(run, spec)
     assert not (tmp_path / "block-0").exists()

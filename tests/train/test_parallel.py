@@ -14,7 +14,6 @@ from tiny import tiny_plan, tiny_run
 from torch import Tensor
 
 from oneblock.plan import Plan
-from oneblock.presets import plan_budget
 from oneblock.train.checkpoint import checkpoints, load_checkpoint
 from oneblock.train.loop import train_job
 from oneblock.train.parallel import ALONE, Kind, Ranks, process_group
@@ -36,7 +35,7 @@ KINDS: tuple[Kind, ...] = ("ddp", "fsdp")
 def train(folder: Path, plan: Plan, ranks: Ranks = ALONE, block: int = 1, steps: int | None = None) -> list[StepReport]:
     """Train a block, at most ``steps`` steps, from its newest checkpoint."""
     run = tiny_run(folder, plan, ranks=ranks, save_every=3)
-    spec = job_specs(plan, plan_budget(plan))[block]
+    spec = job_specs(plan)[block]
     return list(islice(train_job(run, spec), steps))
 
 

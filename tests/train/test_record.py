@@ -46,7 +46,7 @@ def directory(tmp_path: Path) -> Path:
 def report(step: int, job: str = "block-1", **changes: Any) -> StepReport:
     usual = SimpleNamespace(
         job=job, block=1, first_step=0, step=step, num_steps=100, loss=1.0 / step, plain=0.5, grad_norm=0.1,
-        learning_rate=1e-3, layer_evaluations=32,
+        learning_rate=1e-3, layer_evaluations=32, work=32 * step,
     )  # fmt: skip
     return StepReport(**{**vars(usual), **changes})
 

@@ -8,7 +8,7 @@ from tiny import tiny_plan, tiny_run
 
 from oneblock.condition import ClassIds
 from oneblock.plan import read_plan
-from oneblock.presets import blockwise, plan_budget
+from oneblock.presets import blockwise
 from oneblock.train.checkpoint import CheckpointError, checkpoints, load_checkpoint
 from oneblock.train.shards import CONFIG_FILE, INDEX_FILE, merge, open_denoiser, open_plan
 from oneblock.train.strategy import one_block, round_robin
@@ -20,7 +20,7 @@ LAST = 6
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     ready = tiny_run(tmp_path / "run")
-    list(round_robin(ready, plan_budget(ready.plan)))
+    list(round_robin(ready))
     return tmp_path / "run"
 
 
@@ -68,7 +68,7 @@ def test_merging_again_is_fine_over_another_model_is_not(run: Path, tmp_path: Pa
     merge(run, model, LAST)
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
     other = tiny_run(tmp_path / "other", tiny_plan(seed=1))
-    list(round_robin(other, plan_budget(other.plan)))
+    list(round_robin(other))
     with pytest.raises(ValueError, match="holds a model of another plan; use another directory"):
         merge(tmp_path / "other", model, LAST)
 
@@ -84,10 +84,10 @@ def test_all_that_is_wrong_is_named_and_nothing_written(run: Path, tmp_path: Pat
 
 def test_an_unfinished_block_is_named(tmp_path: Path) -> None:
     ready = tiny_run(tmp_path / "run", save_every=2)
-    reports = one_block(ready, plan_budget(ready.plan), "block-0")
+    reports = one_block(ready, "block-0")
     next(reports)
     reports.close()
-    list(one_block(ready, plan_budget(ready.plan), "block-1"))
+    list(one_block(ready, "block-1"))
     with pytest.raises(CheckpointError, match=r"block 0 stands at step 1 of 6 \(resume it\)$"):
         merge(tmp_path / "run", tmp_path / "model", LAST)
 

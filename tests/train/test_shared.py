@@ -9,7 +9,6 @@ from tiny import tiny_plan, tiny_run
 from torch import Tensor
 
 from oneblock.plan import Plan
-from oneblock.presets import plan_budget
 from oneblock.train.checkpoint import CheckpointError, checkpoints, load_checkpoint
 from oneblock.train.parallel import group_of_blocks
 from oneblock.train.strategy import one_block, round_robin
@@ -21,7 +20,7 @@ LAST = 6
 
 def train(folder: Path, plan: Plan, steps: int | None = None) -> None:
     """Train both blocks in this process; with ``steps`` until the report of that number."""
-    reports = round_robin(tiny_run(folder, plan, save_every=1, keep=9), plan_budget(plan))
+    reports = round_robin(tiny_run(folder, plan, save_every=1, keep=9))
     list(islice(reports, steps))
 
 
@@ -103,7 +102,7 @@ def test_checkpoints_without_a_common_step_are_refused(tmp_path: Path) -> None:
 def test_a_block_that_shares_cannot_be_trained_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for plan, way in ((JOINT, "train all in one process$"), (SYNCED, "or all at once with oneblock launch")):
         with pytest.raises(ValueError, match=rf"block-1 shares stem and head .*shared='{plan.shared}'.*{way}"):
-            list(one_block(tiny_run(tmp_path / plan.shared, plan), plan_budget(plan), "block-1"))
+            list(one_block(tiny_run(tmp_path / plan.shared, plan), "block-1"))
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(ValueError, match="must meet: set MASTER_ADDR and MASTER_PORT"):
         with group_of_blocks(0, 2, torch.device("cpu")):
@@ -116,7 +115,7 @@ def work(block: int, folder: Path, port: int) -> None:
     with group_of_blocks(block, 2, torch.device("cpu")):
         for steps in (3, None):  # stopped once; the blocks are apart, so what is not saved is lost
             run = tiny_run(folder, SYNCED, save_every=2, keep=2)
-            list(islice(one_block(run, plan_budget(SYNCED), f"block-{block}"), steps))
+            list(islice(one_block(run, f"block-{block}"), steps))
 
 
 def test_synced_blocks_in_processes_of_their_own_equal_those_in_one(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import pytest
 from tiny import tiny_plan, tiny_run
 
 from oneblock.plan import Plan
-from oneblock.presets import plan_budget
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.step import JobSpec
 from oneblock.train.strategy import Budget, job_specs, one_block, round_robin
@@ -13,12 +12,11 @@ from oneblock.train.strategy import Budget, job_specs, one_block, round_robin
 
 def specs(**changes: Any) -> list[JobSpec]:
     plan = tiny_plan(**changes)
-    return job_specs(plan, plan_budget(plan))
+    return job_specs(plan)
 
 
 def work(plan: Plan) -> int:
-    budget = plan_budget(plan)
-    return sum((s.last_step - s.first_step) * len(s.layers) * s.batch_size for s in job_specs(plan, budget))
+    return sum((s.last_step - s.first_step) * len(s.layers) * s.batch_size for s in job_specs(plan))
 
 
 @pytest.mark.parametrize(
@@ -48,15 +46,16 @@ def test_whole_plain_and_branched_jobs_by_hand() -> None:
     assert (whole.name, whole.first_step, whole.last_step, list(whole.layers)) == ("block-0", 0, 40, [0, 1, 2, 3])
     plain = specs(budget=budget)
     assert [(s.name, s.first_step, s.last_step) for s in plain] == [("block-0", 0, 40), ("block-1", 0, 40)]
-    seed, *blocks = specs(budget=budget, branch=0.5)
-    # the seed block has half of the layers: half of the work is as many steps as the whole network would make in all
-    assert (seed.name, seed.block, seed.first_step, seed.last_step, list(seed.layers)) == ("seed", None, 0, 40, [0, 1])
+    trunk, *blocks = specs(budget=budget, branch=0.5)
+    # the trunk has half of the layers: half of the work is as many steps as the whole network would make in all
+    assert (trunk.name, trunk.block, list(trunk.layers)) == ("trunk", None, [0, 1])
+    assert (trunk.first_step, trunk.last_step) == (0, 40)
     assert [(s.name, s.first_step, s.last_step) for s in blocks] == [("block-0", 40, 60), ("block-1", 40, 60)]
 
 
 def test_a_smaller_batch_of_the_blocks_pays_for_more_steps() -> None:
-    seed, *blocks = specs(budget=40 * 8 * 4, branch=0.5, block_batch_size=4)
-    assert (seed.batch_size, seed.last_step) == (8, 40)
+    trunk, *blocks = specs(budget=40 * 8 * 4, branch=0.5, block_batch_size=4)
+    assert (trunk.batch_size, trunk.last_step) == (8, 40)
     assert [(s.batch_size, s.first_step, s.last_step) for s in blocks] == [(4, 40, 80), (4, 40, 80)]
     shared = specs(budget=40 * 8 * 4, block_batch_size=0)  # without a number of its own, a block's share of the batch
     assert [(s.batch_size, s.last_step) for s in shared] == [(4, 80), (4, 80)]
@@ -67,8 +66,8 @@ def test_a_smaller_batch_of_the_blocks_pays_for_more_steps() -> None:
 
 def test_bands_of_the_jobs() -> None:
     plan = tiny_plan(branch=0.5, overlap=0.1)
-    seed, first, second = job_specs(plan, plan_budget(plan))
-    assert seed.band == (0.002, 80.0)
+    trunk, first, second = job_specs(plan)
+    assert trunk.band == (0.002, 80.0)
     assert first.band == plan.partition.training_band(0)
     assert second.band == plan.partition.training_band(1)
     assert first.band[0] < second.band[1]  # they overlap
@@ -101,25 +100,25 @@ def test_wrong_budgets_are_refused(changes: dict[str, Any], message: str) -> Non
 
 def test_a_job_by_its_name(tmp_path: Path) -> None:
     run = tiny_run(tmp_path)
-    reports = list(one_block(run, plan_budget(run.plan), "block-1"))
+    reports = list(one_block(run, "block-1"))
     assert {r.job for r in reports} == {"block-1"}
     assert [r.step for r in reports] == list(range(1, 7))
     assert all(r.layer_evaluations == 8 * 2 for r in reports)
     assert not (tmp_path / "block-0").exists()
-    with pytest.raises(ValueError, match="job 'seed' does not exist in this plan; use one of block-0, block-1"):
-        list(one_block(run, plan_budget(run.plan), "seed"))
+    with pytest.raises(ValueError, match="job 'trunk' does not exist in this plan; use one of block-0, block-1"):
+        list(one_block(run, "trunk"))
 
 
-def test_turns_of_a_stride_each_after_the_seed_block(tmp_path: Path) -> None:
+def test_turns_of_a_stride_each_after_the_trunk(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, tiny_plan(branch=0.5, budget=8 * 8 * 4))
-    order = [r.job for r in round_robin(run, plan_budget(run.plan), stride=3)]
-    assert order == ["seed"] * 8 + ["block-0"] * 3 + ["block-1"] * 3 + ["block-0"] + ["block-1"]
-    assert all(len(checkpoints(tmp_path / job)) == 1 for job in ("seed", "block-0", "block-1"))
+    order = [r.job for r in round_robin(run, stride=3)]
+    assert order == ["trunk"] * 8 + ["block-0"] * 3 + ["block-1"] * 3 + ["block-0"] + ["block-1"]
+    assert all(len(checkpoints(tmp_path / job)) == 1 for job in ("trunk", "block-0", "block-1"))
 
 
 def test_closing_a_round_saves_every_block(tmp_path: Path) -> None:
     run = tiny_run(tmp_path)
-    reports = round_robin(run, plan_budget(run.plan), stride=2)
+    reports = round_robin(run, stride=2)
     for _ in range(5):  # block 0 twice, block 1 twice, block 0
         next(reports)
     reports.close()

@@ -117,8 +117,8 @@ def _run(verb: str, module: str, name: str, words: list[str]) -> int:
         return 2
     from oneblock.cli.words import parse
     from oneblock.launch.local import BUSY
+    from oneblock.train.learner import NonFiniteError
     from oneblock.train.loop import BusyError
-    from oneblock.train.step import NonFiniteError
 
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
     try:

@@ -124,7 +124,7 @@ def untrained_row(cell: Cell) -> Row:
 class Counted:
     """A ``Contender``: n-grams of the training text, which are counted and not trained."""
 
-    def check(self, machine: Machine) -> None:
+    def check(self, known: Texts, machine: Machine) -> None:
         """Text can always be counted."""
 
     def row(self, case: Case[Texts]) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import ClassVar
@@ -15,7 +14,7 @@ from oneblock.evaluate.labels import BATCH, evaluate_labels, label_scores
 from oneblock.experiment.arms import blocks_alone, branched, ensemble
 from oneblock.experiment.data import Pictures, open_pictures
 from oneblock.experiment.grid import Arm, Case
-from oneblock.experiment.rivals import rival_settings
+from oneblock.experiment.rivals import rival_settings, train_contender
 from oneblock.experiment.summary import COSTS, Row, Scores
 from oneblock.models.cnn import CNNConfig
 from oneblock.plan import Plan
@@ -24,7 +23,7 @@ from oneblock.presets.classify import ClassifyRecipe, vit_config
 from oneblock.presets.cnn import cnn_plan
 from oneblock.presets.data import Data
 from oneblock.presets.tasks import plan_augment
-from oneblock.rivals import Rival
+from oneblock.rivals import Classifier
 from oneblock.sample.calls import Answers
 from oneblock.train.loop import Run
 from oneblock.train.machine import Machine
@@ -96,20 +95,15 @@ class LabelRival:
     """A ``Contender``: a classifier that is trained in its own way, with the budget, batch and rates of a plan."""
 
     plan: Plan
-    rival: Rival
+    rival: Classifier
 
-    def check(self, machine: Machine) -> None:
-        rival_settings(self.plan, machine)
+    def check(self, known: Pictures, machine: Machine) -> None:
+        self.rival.stages(known.train, rival_settings(self.plan, machine), plan_augment(self.plan) is not None)
 
     def row(self, case: Case[Pictures]) -> Row:
-        known, machine = case.known, case.machine
-        machine.torch_device()
-        settings = rival_settings(self.plan, machine)
-        case.directory.mkdir(parents=True, exist_ok=True)
-        began = time.perf_counter()
-        steps = self.rival.steps(known.train, settings, plan_augment(self.plan))
-        work = sum(report.layer_evaluations for report in steps)
-        seconds = time.perf_counter() - began
+        known, settings = case.known, rival_settings(self.plan, case.machine)
+        case.machine.torch_device()
+        trained = train_contender(case, self.plan, self.rival, known.train, settings)
         test = known.test.first()
         answers = torch.cat([self.rival.probabilities(part) for part in to_float(test.images).split(BATCH)], dim=1)
         return {
@@ -117,8 +111,7 @@ class LabelRival:
             "seed": case.cell.seed,
             "layers": [],
             "parameters": None,
-            "layer_evaluations": work,
-            "train_seconds": seconds,
+            **trained,
             "peak_bytes": rivals.training_peak(self.rival, settings).total,
             "peak_bytes_checkpointing": None,
             **label_scores(answers.cpu(), test.labels),

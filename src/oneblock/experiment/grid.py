@@ -25,7 +25,7 @@ from oneblock.presets.cost import training_peak
 from oneblock.presets.data import Data
 from oneblock.presets.run import start_run
 from oneblock.sample.calls import Answers
-from oneblock.train.checkpoint import checkpoints
+from oneblock.train.checkpoint import checkpoints, job_folder
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.loop import Run
 from oneblock.train.machine import HERE, Machine
@@ -81,7 +81,7 @@ class Case(Generic[Known]):
 class Contender(Protocol[Known]):
     """A network that is trained in another way than blocks are: a rival with a procedure of its own."""
 
-    def check(self, machine: Machine) -> None:
+    def check(self, known: Known, machine: Machine) -> None:
         """Refuse before any work what cannot be trained."""
 
     def row(self, case: Case[Known]) -> Row:
@@ -213,7 +213,7 @@ class Grid(Generic[AnyRecipe, Known]):
             self.experiment.check(found[cell], known)
             contender = self.contender(cell, found[cell])
             if contender is not None:
-                contender.check(self.machine)
+                contender.check(known, self.machine)
         return found
 
     def row(self, cell: Cell, plans: Sequence[Plan], known: Known) -> Row:
@@ -316,7 +316,7 @@ def train_plans(case: Case[Any]) -> tuple[list[Run], Row]:
     plans, cell = case.plans, case.cell
     places = [case.directory / f"network-{i}" for i in range(len(plans))] if len(plans) > 1 else [case.directory]
     jobs = [job for plan in plans for job in job_specs(plan)]
-    fresh = not any(checkpoints(place / job.name) for place in places for job in jobs)
+    fresh = not any(checkpoints(job_folder(place, job.name)) for place in places for job in jobs)
     start = [(plan, place) for plan, place in zip(plans, places, strict=True)]
     runs = [start_run(plan, place, case.known.train, case.machine, warn=case.watch.warn) for plan, place in start]
     seconds = sum(drive(run, watch=case.watch) for run in runs)

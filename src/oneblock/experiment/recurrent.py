@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -19,7 +18,7 @@ from oneblock.experiment.causal import SCORES as TEXT_SCORES
 from oneblock.experiment.causal import asked_of_texts, check_texts, score_texts, untrained_row, written
 from oneblock.experiment.data import Texts, open_texts
 from oneblock.experiment.grid import Arm, Case
-from oneblock.experiment.rivals import rival_settings
+from oneblock.experiment.rivals import rival_settings, train_contender
 from oneblock.experiment.summary import Row, Scores
 from oneblock.plan import Plan
 from oneblock.presets.causal import CausalRecipe, gpt_config, recurrent_recipe
@@ -99,8 +98,8 @@ class ThroughTime:
     plan: Plan
     rival: TruncatedBPTT
 
-    def check(self, machine: Machine) -> None:
-        self.rival.schedule(self._settings(machine))
+    def check(self, known: Texts, machine: Machine) -> None:
+        self.rival.stages(known.train, self._settings(machine))
 
     def _settings(self, machine: Machine) -> RivalSettings:
         usual, experiment = rival_settings(self.plan, machine), self.experiment
@@ -110,9 +109,7 @@ class ThroughTime:
     def row(self, case: Case[Texts]) -> Row:
         device, known, rival = case.machine.torch_device(), case.known, self.rival
         settings, length = self._settings(case.machine), plan_length(self.plan)
-        began = time.perf_counter()
-        work = sum(report.layer_evaluations for report in rival.steps(known.train, settings))
-        seconds = time.perf_counter() - began
+        trained = train_contender(case, self.plan, rival, known.train, settings)
         assert rival.model is not None, "trained"
         vocabulary = known.facts.vocabulary
         nats = torch.cat([self._lengths(part.to(device)) for part in known.test.split(BATCH)], 1)
@@ -120,8 +117,7 @@ class ThroughTime:
             **untrained_row(case.cell),
             **written(case.cell, self.experiment.writing, lambda seed: self._text(vocabulary, length, device, seed)),
             "parameters": sum(p.numel() for p in rival.model.parameters()),
-            "layer_evaluations": work,
-            "train_seconds": seconds,
+            **trained,
             "peak_bytes": rivals.training_peak(rival, settings).total,
             **bits_row(nats, known.test, vocabulary),
             "listed_at": self._shown,

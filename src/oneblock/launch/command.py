@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from oneblock.train.strategy import SEED
-
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
@@ -26,12 +24,12 @@ def job_command(job: str, run_dir: str, options: Sequence[str] = (), processes: 
     """The command that trains ``job`` of the run at ``run_dir``.
 
     Args:
-        job: ``"block-b"`` or ``"seed"``.
+        job: ``"block-b"`` or ``"trunk"``.
         options: more words of ``oneblock job``.
         processes: how many torchrun starts for the block on one machine; 0 is one process without torchrun.
     """
     # standalone: a rendezvous of its own for every block, on a free port
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)) if processes else ()
-    block = "-1" if job == SEED else job.removeprefix("block-")
+    block = job.removeprefix("block-")  # or the trunk, by its name
     words = (sys.executable, *torchrun, "-m", "oneblock.cli", "job", run_dir, "--block", block, *options)
     return Command(job=job, words=words)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from oneblock.launch.command import Command
-from oneblock.train.checkpoint import checkpoints
+from oneblock.train.checkpoint import checkpoints, job_folder
 
 MISTAKE = 2
 """Exit code of a command that was asked wrongly: the same command will fail again."""
@@ -92,7 +92,7 @@ def run_commands(
 
 def log_file(directory: Path, job: str) -> Path:
     """What a job of the run in ``directory`` prints."""
-    return directory / job / "log.txt"
+    return job_folder(directory, job) / "log.txt"
 
 
 def _look_after(
@@ -118,7 +118,7 @@ def _look_after(
         one.start_at = time.monotonic() + BUSY_PATIENCE * patience
         return None if known else tell(kind="busy", code=code)
     one.busy = False
-    newest = "".join(path.name for path in checkpoints(directory / job)[-1:])
+    newest = "".join(path.name for path in checkpoints(job_folder(directory, job))[-1:])
     one.failures = 1 if newest != one.newest else one.failures + 1
     one.newest = newest
     if code == MISTAKE or one.failures > retries:

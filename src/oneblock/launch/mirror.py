@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from oneblock.plan import PLAN_FILE, Plan, write_plan
-from oneblock.train.checkpoint import checkpoints
+from oneblock.train.checkpoint import checkpoints, folder_name, job_folder
 from oneblock.train.record import HEARTBEAT_FILE, METRICS_FILE
 
 SMALL = (HEARTBEAT_FILE, METRICS_FILE)
@@ -57,9 +57,10 @@ class Mirror:
         """Fetch the plan and all files of ``jobs``; what only the copy holds is left alone. Returns the copy."""
         self._fetch(PLAN_FILE)
         for job in jobs:
-            for name in self._names(job):
+            folder = folder_name(job, lambda name: self._files.isdir(f"{self._root}/{name}"))
+            for name in self._names(folder):
                 if not name.endswith(".partial"):
-                    self._fetch(f"{job}/{name}")
+                    self._fetch(f"{folder}/{name}")
         return self.local
 
     def push(self, job: str) -> None:
@@ -67,15 +68,16 @@ class Mirror:
 
         Newer ones are another process's, which has taken the job over from one that was thought dead.
         """
-        self._send(job)
-        kept = [path.name for path in checkpoints(self.local / job)]
-        for name in self._names(job):
+        folder = job_folder(self.local, job)
+        self._send(folder)
+        kept = [path.name for path in checkpoints(folder)]
+        for name in self._names(folder.name):
             if kept and name.startswith("step-") and name < kept[0]:
-                self._files.rm(f"{self._root}/{job}/{name}")
+                self._files.rm(f"{self._root}/{folder.name}/{name}")
 
     def push_if_due(self, job: str, last: bool = False) -> None:
         """``push``, when a checkpoint is new, the last push is long ago, or nothing more will come (``last``)."""
-        newest = checkpoints(self.local / job)[-1:]
+        newest = checkpoints(job_folder(self.local, job))[-1:]
         new = any(self._sent.get(path) != _version(path) for path in newest)
         if last or new or time.perf_counter() - self._sent_at > self.every_seconds:
             self.push(job)
@@ -127,13 +129,12 @@ class Mirror:
         partial.replace(target)
         self._sent[target] = _version(target)  # it is already there
 
-    def _send(self, job: str) -> None:
-        folder = self.local / job
-        self._files.makedirs(f"{self._root}/{job}", exist_ok=True)
+    def _send(self, folder: Path) -> None:
+        self._files.makedirs(f"{self._root}/{folder.name}", exist_ok=True)
         for path in sorted([*checkpoints(folder), *(folder / name for name in SMALL if (folder / name).is_file())]):
             version = _version(path)
             if self._sent.get(path) != version:
-                self._files.put_file(str(path), f"{self._root}/{job}/{path.name}")
+                self._files.put_file(str(path), f"{self._root}/{folder.name}/{path.name}")
                 self._sent[path] = version
         self._sent_at = time.perf_counter()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from oneblock.launch.mirror import listing
 from oneblock.plan import read_plan
-from oneblock.train.checkpoint import checkpoint_step, checkpoints
+from oneblock.train.checkpoint import checkpoint_step, checkpoints, job_folder
 from oneblock.train.record import METRICS_FILE, Heartbeat, read_heartbeat, read_rows
 from oneblock.train.step import JobSpec
 from oneblock.train.strategy import job_specs
@@ -55,7 +55,7 @@ def status(run_dir: str | Path) -> list[JobStatus]:
 
 def _job_status(directory: Path, spec: JobSpec, plan: str) -> JobStatus:
     """The state of one job, from its checkpoints, metrics and heartbeat."""
-    folder = directory / spec.name
+    folder = job_folder(directory, spec.name)
     found = checkpoints(folder)
     rows = list(read_rows(folder / METRICS_FILE))
     beat = read_heartbeat(folder)

@@ -28,11 +28,6 @@ class RecurrentDepth(nn.Module):
         self.adapter = nn.Linear(2 * config.width, config.width, bias=False)
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
 
-    def layers_of(self, iterations: int) -> int:
-        """Layer evaluations of one sample, forward."""
-        config = self.gpt.config
-        return config.prelude + iterations * config.depth + config.coda
-
     def forward(self, tokens: Tensor, iterations: int, back: int, generator: torch.Generator) -> Tensor:
         """Tokens (n, t) -> logits (n, t, v) of the token at every place, after ``iterations``; gradients go through the
         last ``back`` of them, and through the prelude."""

@@ -14,7 +14,6 @@ from .cost import (
     cost,
     costliest_job,
     dry_run,
-    train_state,
     training_flops,
     training_peak,
 )
@@ -74,7 +73,6 @@ __all__ = [
     "start_run",
     "token_table",
     "train",
-    "train_state",
     "training_flops",
     "training_peak",
 ]

@@ -19,7 +19,9 @@ from oneblock.plan import Plan
 from oneblock.presets.base import ImageFacts, Recipe, TextFacts, TextRecipe, end_to_end
 from oneblock.presets.causal import CausalRecipe, with_symbols
 from oneblock.presets.tasks import build_backbone, task_parts
-from oneblock.train.step import JobSpec, TrainState, backward, update
+from oneblock.train.block import BlockLearner, block_learner, block_losses
+from oneblock.train.learner import rehearse
+from oneblock.train.step import JobSpec
 from oneblock.train.strategy import job_specs, plan_optimizer
 
 
@@ -63,16 +65,15 @@ def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False) -> DryRun:
     """One training step of ``job`` on empty samples, for ``memory.peak_bytes`` and ``memory.step_flops``."""
     parts = task_parts(plan)
     task, batch = parts.empty_task(plan), parts.empty_batch(plan, job.batch_size, job.block)
-    state = train_state(plan, job, checkpointing)
+    learner = untrained_learner(plan, job, checkpointing)
 
     def step() -> None:
-        backward(state, task, batch)
-        update(state, learning_rate=0.0)
+        rehearse([learner], block_losses(learner, task, batch), job.batch_size)
 
     return DryRun(
-        state.denoiser,
-        state.optimizer,
-        (batch.targets, batch.noised.z, *batch.condition.tensors(), batch.noised.sigma, *state.averages.values()),
+        learner.module,
+        learner.optimizer,
+        (batch.targets, batch.noised.z, *batch.condition.tensors(), batch.noised.sigma, *learner.averages.values()),
         step,
     )
 
@@ -102,23 +103,23 @@ def training_flops(plan: Plan, checkpointing: bool = False) -> SampleFlops:
     return SampleFlops(ends=2 * one - two, layer=two - one)
 
 
-def train_state(plan: Plan, job: JobSpec, checkpointing: bool = False) -> TrainState:
-    """What ``job`` trains, with weights that are not those of a run."""
+def untrained_learner(plan: Plan, job: JobSpec, checkpointing: bool = False) -> BlockLearner:
+    """The learner of ``job``, with weights that are not those of a run."""
     backbone = build_backbone(plan)(job.layers)
     denoiser = BlockDenoiser(backbone, task_parts(plan).empty_frame(plan), checkpointing)
-    return TrainState(job, denoiser, plan_optimizer(plan))
+    return block_learner(job, denoiser, plan_optimizer(plan))
 
 
 def _idle_bytes(plan: Plan, num_layers: int) -> dict[str, int]:
     """Bytes by kind of a block that has trained and waits."""
     with fake_tensors():
-        state = train_state(plan, replace(costliest_job(plan), layers=range(num_layers)))
-        make_state(state.optimizer)
+        learner = untrained_learner(plan, replace(costliest_job(plan), layers=range(num_layers)))
+        make_state(learner.optimizer)
         kinds: dict[str, list[torch.Tensor]] = {
-            "Parameter": list(state.weights.values()),
-            "Buffer": list(state.denoiser.buffers()),
-            "Optstate": [t for p in state.weights.values() for t in state_tensors(state.optimizer, p).values()],
-            "Other": list(state.averages.values()),
+            "Parameter": list(learner.weights.values()),
+            "Buffer": list(learner.module.buffers()),
+            "Optstate": [t for p in learner.weights.values() for t in state_tensors(learner.optimizer, p).values()],
+            "Other": list(learner.averages.values()),
         }
         return {kind: sum(t.numel() * t.element_size() for t in tensors) for kind, tensors in kinds.items()}
 

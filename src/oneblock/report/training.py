@@ -9,9 +9,8 @@ from statistics import mean
 from oneblock.experiment.summary import Row
 from oneblock.report.picture import curves
 from oneblock.train import record
-
-TRUNK_FOLDERS = ("trunk", "seed")
-"""Of the block that a branched run trains first; runs of earlier versions have the second."""
+from oneblock.train.checkpoint import job_folder
+from oneblock.train.step import TRUNK
 
 
 def training_picture(out: Path, rows: Sequence[Row], label: str, key: str = "loss") -> list[Path]:
@@ -28,7 +27,7 @@ def training_curve(directory: Path, key: str = "loss") -> list[tuple[float, floa
     Args:
         key: which loss of a row, ``"loss"`` or without weights ``"plain"``.
     """
-    trunk = [row for folder in TRUNK_FOLDERS for row in record.read_rows(directory / folder / record.METRICS_FILE)]
+    trunk = record.read_rows(job_folder(directory, TRUNK) / record.METRICS_FILE)
     points = [(float(row["layer_evaluations"]), float(row[key])) for row in trunk]
     at: dict[float, list[record.Row]] = {}
     for path in sorted(directory.rglob(f"block-*/{record.METRICS_FILE}")):

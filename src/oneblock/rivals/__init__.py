@@ -1,22 +1,26 @@
 """Rivals: other ways to train, to compare with."""
 
-from .base import Learner, Rival, RivalReport, RivalSettings, training_peak
+from .base import Classifier, Lesson, Rival, RivalSettings, Stage
 from .forward_forward import ContrastiveFF
 from .greedy import Greedy
 from .noprop import NoPropCT, NoPropDT
+from .peak import training_peak
 from .plain import PlainCNN
 from .recurrent import TruncatedBPTT
+from .train import train_rival
 
 __all__ = [
+    "Classifier",
     "ContrastiveFF",
     "Greedy",
-    "Learner",
+    "Lesson",
     "NoPropCT",
     "NoPropDT",
     "PlainCNN",
     "Rival",
-    "RivalReport",
     "RivalSettings",
+    "Stage",
     "TruncatedBPTT",
+    "train_rival",
     "training_peak",
 ]

@@ -1,9 +1,10 @@
-"""What every rival gives to a comparison, and the update that all of them share.
+"""What a rival is: its stages, in order, with the learners and the losses of each.
 
 A rival is another way to train: a classifier of images without a backward pass through the whole network, or a network
-of recurrent depth by backpropagation through time. Work is counted as everywhere here, in layer evaluations: one layer
-on one sample, forward. A pass through frozen layers that only makes the inputs of the trained ones counts too; heads
-and stems do not.
+of recurrent depth by backpropagation through time. It says what is trained and when; ``rivals.train`` does the rest, on
+the engine of the library (``train.learner``). Work is counted as everywhere here, in layer evaluations: one layer on
+one sample, forward. A pass through frozen layers that only makes the inputs of the trained ones counts too; heads and
+stems do not.
 
 Every random number follows from (settings.seed, its use, part, step), so that two runs of one seed are equal bit for
 bit. The trained weights are the averages of ``optim.ema``: later parts are trained on them, and they are evaluated.
@@ -11,35 +12,34 @@ bit. The trained weights are the averages of ``optim.ema``: later parts are trai
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from oneblock.data import Augment, Batches, Source
-from oneblock.memory import DryRun, PeakBytes, peak_bytes
-from oneblock.optim.adamw import make_adamw, make_state, set_learning_rate
-from oneblock.optim.ema import ema_beta, ema_update
-from oneblock.optim.schedule import learning_rate_factor
+from oneblock.memory import DryRun
 from oneblock.plan import derive_seed
-from oneblock.train.step import NonFiniteError, OptimizerSettings
+from oneblock.tasks.base import Loss
+from oneblock.train.learner import Learner
+from oneblock.train.step import Course, OptimizerSettings
 from oneblock.train.strategy import Budget
 
-Part = TypeVar("Part", bound=nn.Module)
+Module = TypeVar("Module", bound=nn.Module)
+Trained = TypeVar("Trained", bound=Sequence[Learner[Any]])
+Data = TypeVar("Data", bound=Batches, contravariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RivalSettings:
-    """What all rivals of a comparison have in common; see ``train.step.OptimizerSettings`` and
-    ``train.strategy.Budget``.
+    """What all rivals of a comparison have in common.
 
     Args:
         budget: layer evaluations of the whole training.
-        batch_size: samples per step.
-        learning_rate, weight_decay, beta1, beta2, clip, ema_gamma, precision: of every part that is trained.
+        batch_size: samples per step; they are taken whole, without micro-batches.
+        optimizer: of every part that is trained.
         warmup, hold: fractions of a part's steps.
         seed: of initial weights, order of the data, augmentation and noise.
         device: where everything is trained.
@@ -47,16 +47,10 @@ class RivalSettings:
 
     budget: int
     batch_size: int
-    learning_rate: float = OptimizerSettings.learning_rate
-    weight_decay: float = OptimizerSettings.weight_decay
-    beta1: float = OptimizerSettings.beta1
-    beta2: float = OptimizerSettings.beta2
-    clip: float = OptimizerSettings.clip
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     warmup: float = Budget.warmup
     hold: float = Budget.hold
     seed: int = 0
-    ema_gamma: float = OptimizerSettings.ema_gamma
-    precision: Literal["fp32", "bf16"] = OptimizerSettings.precision
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -65,154 +59,104 @@ class RivalSettings:
                 raise ValueError(f"{name}={getattr(self, name)} is not a fraction; use 0 up to (not including) 1")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} is no batch; use 1 or more")
+        if self.optimizer.accumulate != 1:
+            raise ValueError(f"accumulate={self.optimizer.accumulate}: rivals take their batches whole; use 1")
 
     def derive_seed(self, *parts: int | str) -> int:
         """A 63-bit seed from ``seed`` and any names and numbers: an independent stream for each use, part and step."""
         return derive_seed(self.seed, *parts)
 
-    def autocast(self) -> torch.autocast:
-        """The context of a forward pass in ``precision``."""
-        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bf16")
+    def learner(self, name: str, module: Module, num_steps: int) -> Learner[Module]:
+        """``module`` in training on the device, with a schedule that is stretched over ``num_steps``."""
+        if any(p.device != torch.device(self.device) for p in module.parameters()):
+            module.to(self.device)  # which fake tensors that are there already do not allow
+        course = Course(
+            name=name,
+            first_step=0,
+            last_step=num_steps,
+            warmup=max(1, round(self.warmup * num_steps)),
+            hold=round(self.hold * num_steps),
+        )
+        return Learner(course, module, self.optimizer)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A training batch on its device: images (n, c, h, w), labels (n,), the generator of what else is random, and the
+    step of its part."""
+
+    images: Tensor
+    labels: Tensor
+    generator: torch.Generator
+    step: int = 0
+
+
+class Lesson(NamedTuple):
+    """Losses (n,), one for each sample, with the weights as they are at the call; and those whom they train."""
+
+    learners: Sequence[Learner[Any]]
+    losses: Callable[[], Tensor]
+
+    def loss(self) -> Loss:
+        losses = self.losses()
+        return Loss(losses, losses)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RivalReport:
-    """What one step did: ``step`` (1-based) of ``num_steps`` of the whole training, the mean ``loss`` of its batch, and
-    this step's layer evaluations."""
+class Stage(Generic[Trained]):
+    """One part of a rival's training.
+
+    Args:
+        part: its name in reports; also of its directory and of its random streams.
+        costs: layer evaluations of each of its steps.
+        learners: builds those that it trains; one that goes on from the stage before is the same object.
+        lessons: the lessons of a step, in order; each has been learned when the next is asked for.
+        end: takes over what was trained, and freezes what is not trained any further.
+        views: of each image, where images are changed at random.
+    """
 
     part: str
-    step: int
-    num_steps: int
-    loss: float
-    layer_evaluations: int
+    costs: Sequence[int]
+    learners: Callable[[], Trained]
+    lessons: Callable[[Trained, Sampled], Iterable[Lesson]]
+    end: Callable[[Trained], None]
+    views: int = 1
 
 
-class Countable(Protocol):
-    """What has training steps whose memory can be counted."""
-
-    def dry_runs(self, settings: RivalSettings) -> Sequence[Callable[[], DryRun]]:
-        """One training step of each kind on empty samples, for ``memory.peak_bytes``."""
-
-
-class Rival(Countable, Protocol):
-    """A way to train a classifier of images."""
+class Rival(Protocol[Data]):
+    """A way to train a network."""
 
     @property
     def name(self) -> str:
         """Of the method, for tables."""
 
+    def describe(self) -> Mapping[str, object]:
+        """All that its training depends on besides settings and data, as values for JSON."""
+
+    def stages(self, source: Data, settings: RivalSettings, augmented: bool = False) -> Sequence[Stage[Any]]:
+        """Its training from scratch, in order; nothing is built yet.
+
+        Args:
+            augmented: training images are changed at random.
+
+        Raises:
+            ValueError: the data do not fit the network, or the budget does not pay for a step of every part.
+        """
+
+    def dry_runs(self, settings: RivalSettings) -> Sequence[Callable[[], DryRun]]:
+        """One training step of each kind on empty samples, for ``memory.peak_bytes``."""
+
+
+class Classifier(Rival[Source], Protocol):
+    """A way to train a classifier of images."""
+
     @property
     def evaluation_layers(self) -> int:
         """Layer evaluations of one prediction, all stages together."""
 
-    def steps(self, source: Source, settings: RivalSettings, augment: Augment | None = None) -> Iterator[RivalReport]:
-        """Train from scratch; yields after every step.
-
-        Raises:
-            ValueError: the data do not fit the network, or the budget does not pay for a step of every part.
-            NonFiniteError: before the update.
-        """
-
     def probabilities(self, images: Tensor) -> Tensor:
         """Class probabilities (stages, n, k) of ``images`` (n, c, h, w) after every stage (a block, a layer, a
         denoising step); the last is the answer. A rival that is not trained to its end is a ``ValueError``."""
-
-
-def training_peak(rival: Countable, settings: RivalSettings, real: bool = False) -> PeakBytes:
-    """Peak bytes of the costliest training step of ``rival``, counted without running it (``memory.peak_bytes``)."""
-    here = replace(settings, device="cpu")
-    return max((peak_bytes(setup, real) for setup in rival.dry_runs(here)), key=lambda peak: peak.total)
-
-
-class Learner(Generic[Part]):
-    """One part in training: its weights, their average, and AdamW's moments.
-
-    Args:
-        part: its name in reports and errors.
-        module: trained as a whole; goes to ``settings.device``.
-        num_steps: updates that the schedule of the learning rate is stretched over.
-    """
-
-    def __init__(self, part: str, module: Part, settings: RivalSettings, num_steps: int) -> None:
-        self.part = part
-        if any(p.device != torch.device(settings.device) for p in module.parameters()):
-            module.to(settings.device)  # which fake tensors that are there already do not allow
-        self.module = module.train()
-        self.settings = settings
-        self.num_steps = num_steps
-        self.step = 0
-        self.weights: dict[str, Tensor] = dict(module.named_parameters())
-        self.averages = {name: p.detach().clone() for name, p in self.weights.items()}
-        self.optimizer = make_adamw(
-            self.weights.values(),
-            learning_rate=settings.learning_rate,
-            beta1=settings.beta1,
-            beta2=settings.beta2,
-            weight_decay=settings.weight_decay,
-        )
-
-    def clip(self) -> Tensor:
-        """Clip the gradients at hand; their norm before."""
-        return torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.settings.clip)
-
-    def update(self) -> None:
-        """One AdamW step with the gradients at hand, then the weight average."""
-        settings, total = self.settings, self.num_steps
-        warmup = max(1, round(settings.warmup * total))
-        factor = learning_rate_factor(self.step, total, warmup, round(settings.hold * total))
-        set_learning_rate(self.optimizer, settings.learning_rate * factor)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        ema_update(self.averages, self.weights, ema_beta(self.step, settings.ema_gamma))
-
-    @torch.no_grad()
-    def freeze(self) -> None:
-        """Training is over: the averages become the weights, without gradients from here on."""
-        for name, p in self.weights.items():
-            p.copy_(self.averages[name])
-        self.module.requires_grad_(False).eval()
-
-
-def backward(losses: Tensor, *learners: Learner[Any]) -> Tensor:
-    """Gradients of the mean of ``losses`` (n,), clipped for each learner apart; the norms before clipping."""
-    (losses.sum() / len(losses)).backward()
-    return torch.stack([learner.clip() for learner in learners])
-
-
-def update_on(losses: Tensor, *learners: Learner[Any]) -> None:
-    """Update ``learners`` on ``losses`` (n,), whatever the numbers are: for ``dry_run``."""
-    backward(losses, *learners)
-    for learner in learners:
-        learner.update()
-
-
-def train_on(losses: Tensor, *learners: Learner[Any]) -> float:
-    """Update ``learners`` on ``losses`` (n,), one per sample; their mean.
-
-    Raises:
-        NonFiniteError: before the update.
-    """
-    norms = backward(losses, *learners)
-    loss, sizes = float(losses.detach().sum() / len(losses)), norms.tolist()
-    if not all(map(math.isfinite, (loss, *sizes))):
-        first = learners[0]
-        raise NonFiniteError(
-            f"{first.part}: loss {loss}, gradient norms {sizes} at step {first.step}; lower the learning rate "
-            f"({first.settings.learning_rate}) or look at the data"
-        )
-    for learner in learners:
-        learner.update()
-    return loss
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """A training batch on its device: images (n, c, h, w), labels (n,), and the generator of what else is random."""
-
-    images: Tensor
-    labels: Tensor
-    generator: torch.Generator
 
 
 def draw(
@@ -229,26 +173,7 @@ def draw(
     if augment is not None:
         images = torch.cat([augment(images, generator) for _ in range(views)])
         labels = labels.repeat(views)
-    return Sampled(images.to(settings.device), labels.to(settings.device), generator)
-
-
-def empty_batch(settings: RivalSettings, channels: int, image_size: int) -> tuple[Tensor, Tensor]:
-    """Images and labels of one step, without content."""
-    images = torch.empty(settings.batch_size, channels, image_size, image_size, device=settings.device)
-    return images, torch.zeros(settings.batch_size, dtype=torch.long, device=settings.device)
-
-
-def dry_run(
-    learners: Sequence[Learner[Any]], held: Iterable[Tensor], step: Callable[[], None], frozen: Iterable[nn.Module] = ()
-) -> DryRun:
-    """What ``memory.peak_bytes`` counts of a ``step`` of ``learners``, with ``frozen`` modules and other tensors at
-    hand. Moments of all but the first learner count as other tensors."""
-    others = [*held, *(t for learner in learners for t in learner.averages.values())]
-    for learner in learners[1:]:
-        make_state(learner.optimizer)
-        others += [t for state in learner.optimizer.state.values() for t in state.values()]
-    modules = nn.ModuleList([*frozen, *(learner.module for learner in learners)])
-    return DryRun(modules, learners[0].optimizer, tuple(others), step)
+    return Sampled(images.to(settings.device), labels.to(settings.device), generator, step)
 
 
 def affordable_steps(budget: int, cost: int) -> int:
@@ -274,10 +199,10 @@ def check_source(source: Source, channels: int, image_size: int, num_classes: in
 def check_trained(name: str, done: int, parts: int) -> None:
     """Refuse to predict before training has ended."""
     if done < parts:
-        raise ValueError(f"{name} has trained {done} of {parts} parts; go through steps() to its end first")
+        raise ValueError(f"{name} has trained {done} of {parts} parts; go through train_rival() to its end first")
 
 
-def seeded(build: Callable[[], Part], seed: int) -> Part:
+def seeded(build: Callable[[], Module], seed: int) -> Module:
     """What ``build`` makes when the default generator starts from ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -15,33 +15,31 @@ all trained from the same forward passes, of which the last is the method's answ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oneblock.data import Augment, Source
+from oneblock.data import Source
 from oneblock.memory import DryRun
 from oneblock.models.vit import ViT, ViTConfig
 from oneblock.rivals.base import (
-    Learner,
-    RivalReport,
+    Lesson,
     RivalSettings,
     Sampled,
+    Stage,
     affordable_steps,
     check_source,
     check_trained,
-    draw,
-    dry_run,
-    empty_batch,
     seeded,
-    train_on,
-    update_on,
 )
 from oneblock.rivals.blocks import check_plain, hidden, vit_block
+from oneblock.rivals.peak import dry_run, empty_batch
+from oneblock.train.learner import Learner
 
 
 def contrastive_losses(features: Tensor, labels: Tensor, temperature: float, margin: float = 0.0) -> Tensor:
@@ -68,7 +66,7 @@ def contrastive_losses(features: Tensor, labels: Tensor, temperature: float, mar
 
 
 class ContrastiveFF:
-    """A ``Rival``: contrastive Forward-Forward on the layers of an ordinary ViT, then linear classifiers.
+    """A ``Classifier``: contrastive Forward-Forward on the layers of an ordinary ViT, then linear classifiers.
 
     A step of the first stage costs ``batch_size`` times the depth for each view (two with ``augment``, else one), and
     of the second ``batch_size`` times the depth. All layers are on the device with their moments; activations and
@@ -107,34 +105,37 @@ class ContrastiveFF:
     def evaluation_layers(self) -> int:
         return self.config.depth
 
-    def steps(self, source: Source, settings: RivalSettings, augment: Augment | None = None) -> Iterator[RivalReport]:
+    def describe(self) -> Mapping[str, object]:
+        return {
+            "config": asdict(self.config),
+            "temperature": self.temperature,
+            "margins": self.margins,
+            "classifier_share": self.classifier_share,
+        }
+
+    def stages(self, source: Source, settings: RivalSettings, augmented: bool = False) -> Sequence[Stage[Any]]:
         config = self.config
         check_source(source, config.channels, config.image_size, config.num_classes)
-        views = 1 if augment is None else 2
+        views = 2 if augmented else 1
         cost = settings.batch_size * config.depth
         last = affordable_steps(round(self.classifier_share * settings.budget), cost)
         first = affordable_steps(settings.budget - last * cost, views * cost)
-        self.layers, self.classifiers = [], []
-
-        learners = self._learners(settings, first)
-        for step in range(first):
-            batch = draw(source, settings, "layers", step, augment, views)
-            local = zip(self._local_losses(learners, batch), learners, strict=True)
-            losses = [train_on(loss, learner) for loss, learner in local]
-            yield _report("layers", step, first + last, losses, views * cost)
-        for learner in learners:
-            learner.freeze()
-        self.layers = [learner.module for learner in learners]
-
-        classifiers = self._classifiers(settings, last)
-        for step in range(last):
-            batch = draw(source, settings, "classifiers", step, augment)
-            each = zip(self._classifier_losses(classifiers, batch), classifiers, strict=True)
-            losses = [train_on(loss, classifier) for loss, classifier in each]
-            yield _report("classifiers", first + step, first + last, losses, cost)
-        for classifier in classifiers:
-            classifier.freeze()
-        self.classifiers = [classifier.module for classifier in classifiers]
+        layers = Stage(
+            part="layers",
+            costs=(views * cost,) * first,
+            learners=lambda: self._learners(settings, first),
+            lessons=self._layer_lessons,
+            end=self._take_layers,
+            views=views,
+        )
+        classifiers = Stage(
+            part="classifiers",
+            costs=(cost,) * last,
+            learners=lambda: self._classifiers(settings, last),
+            lessons=self._classifier_lessons,
+            end=self._take_classifiers,
+        )
+        return [layers, classifiers]
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
@@ -152,17 +153,24 @@ class ContrastiveFF:
         for i in range(self.config.depth):
             layer = vit_block(self.config, range(i, i + 1), settings.derive_seed("init", i))
             layer.add_module("head", nn.Identity())
-            learners.append(Learner(f"layer-{i}", layer, settings, num_steps))
+            learners.append(settings.learner(f"layer-{i}", layer, num_steps))
         return learners
 
-    def _local_losses(self, learners: list[Learner[ViT]], batch: Sampled) -> Iterator[Tensor]:
-        """The losses of each layer, (n,) for n images of the batch, in order; the layer may make its update before the
-        next one is asked for, which is given what this one made before."""
-        x = batch.images
-        for learner, margin in zip(learners, self.margins, strict=True):
-            with learner.settings.autocast():
-                x, _ = hidden(learner.module, x.detach())
-            yield contrastive_losses(x.float().mean(1), batch.labels, self.temperature, margin)
+    def _layer_lessons(self, learners: Sequence[Learner[ViT]], batch: Sampled) -> Iterator[Lesson]:
+        """The lesson of each layer, in order; the next one is given what this one made before its update."""
+        inputs = {0: batch.images}
+
+        def losses(i: int) -> Tensor:
+            with learners[i].autocast():
+                inputs[i + 1], _ = hidden(learners[i].module, inputs[i].detach())
+            return contrastive_losses(inputs[i + 1].float().mean(1), batch.labels, self.temperature, self.margins[i])
+
+        for i, learner in enumerate(learners):
+            yield Lesson([learner], partial(losses, i))
+            del inputs[i]  # activations are those of one layer
+
+    def _take_layers(self, learners: Sequence[Learner[ViT]]) -> None:
+        self.layers, self.classifiers = [learner.freeze() for learner in learners], []
 
     def _classifiers(self, settings: RivalSettings, num_steps: int) -> list[Learner[nn.Sequential]]:
         """For each layer a norm and a linear map."""
@@ -171,15 +179,22 @@ class ContrastiveFF:
         for i in range(self.config.depth):
             seed = settings.derive_seed("init", "classifier", i)
             pair = seeded(lambda: nn.Sequential(nn.LayerNorm(d), nn.Linear(d, k)), seed)
-            learners.append(Learner(f"classifier-{i}", pair, settings, num_steps))
+            learners.append(settings.learner(f"classifier-{i}", pair, num_steps))
         return learners
 
-    def _classifier_losses(self, classifiers: list[Learner[nn.Sequential]], batch: Sampled) -> Iterator[Tensor]:
-        """Cross-entropies (n,) of each classifier."""
-        with classifiers[0].settings.autocast():
+    def _classifier_lessons(self, classifiers: Sequence[Learner[nn.Sequential]], batch: Sampled) -> Iterator[Lesson]:
+        """Cross-entropies of each classifier."""
+        with classifiers[0].autocast():
             features = self._features(batch.images)
+
+        def losses(classifier: Learner[nn.Sequential], f: Tensor) -> Tensor:
+            return F.cross_entropy(classifier.module(f), batch.labels, reduction="none")
+
         for classifier, f in zip(classifiers, features, strict=True):
-            yield F.cross_entropy(classifier.module(f), batch.labels, reduction="none")
+            yield Lesson([classifier], partial(losses, classifier, f))
+
+    def _take_classifiers(self, classifiers: Sequence[Learner[nn.Sequential]]) -> None:
+        self.classifiers = [classifier.freeze() for classifier in classifiers]
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> list[Tensor]:
@@ -193,30 +208,13 @@ class ContrastiveFF:
     def _dry_layers(self, settings: RivalSettings) -> DryRun:
         learners, one = self._learners(settings, 1), self._empty(settings)
         batch = replace(one, images=one.images.repeat(2, 1, 1, 1), labels=one.labels.repeat(2))
-
-        def step() -> None:
-            for losses, learner in zip(self._local_losses(learners, batch), learners, strict=True):
-                update_on(losses, learner)
-
-        return dry_run(learners, (batch.images, batch.labels), step)
+        return dry_run(learners, (batch.images, batch.labels), lambda: self._layer_lessons(learners, batch))
 
     def _dry_classifiers(self, settings: RivalSettings) -> DryRun:
         rival, batch = ContrastiveFF(self.config), self._empty(settings)
-        for learner in self._learners(settings, 1):
-            learner.freeze()
-            rival.layers.append(learner.module)
-        classifiers = self._classifiers(settings, 1)
-
-        def step() -> None:
-            for losses, classifier in zip(rival._classifier_losses(classifiers, batch), classifiers, strict=True):
-                update_on(losses, classifier)
-
-        return dry_run(classifiers, (batch.images, batch.labels), step, rival.layers)
+        rival._take_layers(self._learners(settings, 1))
+        classifiers, held = self._classifiers(settings, 1), (batch.images, batch.labels)
+        return dry_run(classifiers, held, lambda: rival._classifier_lessons(classifiers, batch), rival.layers)
 
     def _empty(self, settings: RivalSettings) -> Sampled:
         return Sampled(*empty_batch(settings, self.config.channels, self.config.image_size), torch.Generator())
-
-
-def _report(part: str, step: int, num_steps: int, losses: list[float], cost: int) -> RivalReport:
-    loss = sum(losses) / len(losses)
-    return RivalReport(part=part, step=step + 1, num_steps=num_steps, loss=loss, layer_evaluations=cost)

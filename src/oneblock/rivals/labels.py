@@ -14,7 +14,8 @@ A network answers with logits; its prediction is the row that they expect, ``sof
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,9 @@ from torch import Tensor, nn
 from oneblock.condition import Frames
 from oneblock.memory import DryRun
 from oneblock.models.cnn import CNNConfig, NoisyCNN
-from oneblock.rivals.base import Learner, RivalSettings, dry_run, empty_batch, seeded, update_on
+from oneblock.rivals.base import Lesson, RivalSettings, seeded
+from oneblock.rivals.peak import dry_run, empty_batch
+from oneblock.train.learner import Learner
 
 OFFSET = 0.008
 """The ``s`` of the cosine, Nichol and Dhariwal's; larger is noisier at the end."""
@@ -102,7 +105,7 @@ def noised(rows: Tensor, alpha_bar: Tensor, generator: torch.Generator) -> Tenso
 
 
 @dataclass(frozen=True)
-class Recipe:
+class NoPropParts:
     """What both kinds of NoProp are built from.
 
     Args:
@@ -142,12 +145,25 @@ class Recipe:
         """The linear map from z_T to logits."""
         k, d = self.table.shape
         linear = seeded(lambda: nn.Linear(d, k), settings.derive_seed("init", "classifier"))
-        return Learner("classifier", linear, settings, num_steps)
+        return settings.learner("classifier", linear, num_steps)
+
+    def describe(self) -> dict[str, object]:
+        """All that training depends on."""
+        return {
+            "config": asdict(self.config),
+            "table": self.table.tolist(),
+            "eta": self.eta,
+            "offset": self.offset,
+        }
+
+    def lesson(self, learner: Learner[NoisyCNN], classifier: Learner[nn.Linear], labels: Tensor, x: Inputs) -> Lesson:
+        """One loss for a network and the classifier."""
+        return Lesson((learner, classifier), partial(self.losses, learner, classifier, labels, x))
 
     def losses(self, learner: Learner[NoisyCNN], classifier: Learner[nn.Linear], labels: Tensor, x: Inputs) -> Tensor:
         """``noprop_loss`` (n,) of a network and the classifier."""
         table = self.table.to(x.images.device)
-        with learner.settings.autocast():
+        with learner.autocast():
             prediction = predict(learner.module, x.z, x.time, x.images) @ table
             answer = classifier.module(x.end).float()
         return noprop_loss(answer, labels, prediction, table[labels], x.weight, self.alpha_bar(self.times(1))[0])
@@ -163,17 +179,14 @@ class Recipe:
 
     def dry_run(self, settings: RivalSettings, layers: range) -> DryRun:
         """One step of the network ``layers`` and of the classifier."""
-        recipe = replace(self, table=torch.zeros(self.table.shape, device=settings.device))
-        learner = Learner("network", recipe.network(layers, 0), settings, 1)
-        classifier = recipe.classifier(settings, 1)
+        parts = replace(self, table=torch.zeros(self.table.shape, device=settings.device))
+        learner = settings.learner("network", parts.network(layers, 0), 1)
+        classifier = parts.classifier(settings, 1)
         images, labels = empty_batch(settings, self.config.channels, self.config.image_size)
         z, end = (images.new_empty(len(images), self.table.shape[1]) for _ in range(2))
         x = Inputs(images, z, images.new_ones(len(images)), end, images.new_ones(len(images)))
-
-        def step() -> None:
-            update_on(recipe.losses(learner, classifier, labels, x), learner, classifier)
-
-        return dry_run([learner, classifier], (*x, labels, recipe.table), step)
+        held = (*x, labels, parts.table)
+        return dry_run([learner, classifier], held, lambda: [parts.lesson(learner, classifier, labels, x)])
 
 
 class Inputs(NamedTuple):

@@ -12,42 +12,35 @@ Kullback-Leibler term of the loss is a constant. The optimizer, learning rates a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Literal, get_args
+from functools import cache, partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from oneblock.data import Augment, Source
+from oneblock.data import Source
 from oneblock.memory import DryRun
 from oneblock.models.cnn import CNNConfig, NoisyCNN
-from oneblock.rivals.base import (
-    Learner,
-    RivalReport,
-    RivalSettings,
-    Sampled,
-    affordable_steps,
-    check_source,
-    check_trained,
-    draw,
-    train_on,
-)
-from oneblock.rivals.labels import OFFSET, Inputs, Recipe, coefficients, cosine_snr_slope, noised, predict, snr
+from oneblock.rivals.base import RivalSettings, Sampled, Stage, affordable_steps, check_source, check_trained
+from oneblock.rivals.labels import OFFSET, Inputs, NoPropParts, coefficients, cosine_snr_slope, noised, predict, snr
+from oneblock.train.learner import Learner
 
 Solver = Literal["euler", "heun"]
+Pair = tuple[Learner[NoisyCNN], Learner[nn.Linear]]
+"""A network and the classifier."""
 
 
 class NoPropDT:
-    """A ``Rival``: NoProp-DT, with ``config.depth`` networks u_1 .. u_T (10 in the paper).
+    """A ``Classifier``: NoProp-DT, with ``config.depth`` networks u_1 .. u_T (10 in the paper).
 
     Each is trained in its turn, for the same number of steps, on Equation 8 at its own t; the classifier at z_T goes on
     training with all of them. One step costs ``batch_size`` layer evaluations, as a layer of the CNN is a whole network
     (``models.cnn``), and a prediction T: ``z_t = a_t u_t(z_(t-1), x) + b_t z_(t-1) + sqrt(c_t) noise`` (Equations 3 and
     4). Stage t is what network t answers, and the last stage what the classifier says of z_T.
 
-    Args: see ``Recipe``.
+    Args: see ``NoPropParts``.
     """
 
     name = "noprop-dt"
@@ -61,14 +54,14 @@ class NoPropDT:
         noise_seed: int = 0,
     ) -> None:
         rows = torch.eye(config.num_classes) if table is None else table
-        self.recipe = Recipe(replace(config, levels=False), rows, eta, offset, noise_seed)
+        self.parts = NoPropParts(replace(config, levels=False), rows, eta, offset, noise_seed)
         self.networks: list[NoisyCNN] = []
         self.classifier: nn.Linear | None = None
 
     @property
     def num_steps(self) -> int:
         """T."""
-        return self.recipe.config.depth
+        return self.parts.config.depth
 
     @property
     def evaluation_layers(self) -> int:
@@ -77,43 +70,27 @@ class NoPropDT:
     @property
     def weights(self) -> Tensor:
         """(T,): ``T eta (SNR(t) - SNR(t - 1)) / 2`` (Equation 8)."""
-        ratio = snr(self.recipe.alpha_bar(self.recipe.times(self.num_steps)))
-        return 0.5 * self.num_steps * self.recipe.eta * ratio.diff()
+        ratio = snr(self.parts.alpha_bar(self.parts.times(self.num_steps)))
+        return 0.5 * self.num_steps * self.parts.eta * ratio.diff()
 
-    def steps(self, source: Source, settings: RivalSettings, augment: Augment | None = None) -> Iterator[RivalReport]:
-        recipe, config, parts = self.recipe, self.recipe.config, self.num_steps
+    def describe(self) -> Mapping[str, object]:
+        return self.parts.describe()
+
+    def stages(self, source: Source, settings: RivalSettings, augmented: bool = False) -> Sequence[Stage[Any]]:
+        config = self.parts.config
         check_source(source, config.channels, config.image_size, config.num_classes)
-        num_steps = affordable_steps(settings.budget, settings.batch_size * parts)
-        self.networks, self.classifier = [], None
-        classifier = recipe.classifier(settings, parts * num_steps)
-        for t in range(1, parts + 1):
-            network = recipe.network(range(t - 1, t), settings.derive_seed("init", t))
-            learner = Learner(f"step-{t}", network, settings, num_steps)
-            for step in range(num_steps):
-                batch = draw(source, settings, learner.part, step, augment)
-                x = self._inputs(t, batch)
-                yield RivalReport(
-                    part=learner.part,
-                    step=(t - 1) * num_steps + step + 1,
-                    num_steps=parts * num_steps,
-                    loss=train_on(recipe.losses(learner, classifier, batch.labels, x), learner, classifier),
-                    layer_evaluations=settings.batch_size,
-                )
-            learner.freeze()
-            self.networks.append(network.cpu())  # no other network needs it
-        classifier.freeze()
-        for network in self.networks:
-            network.to(settings.device)
-        self.classifier = classifier.module
+        num_steps = affordable_steps(settings.budget, settings.batch_size * self.num_steps)
+        classifier = cache(lambda: self.parts.classifier(settings, self.num_steps * num_steps))
+        return [self._stage(t, settings, num_steps, classifier) for t in range(1, self.num_steps + 1)]
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
         check_trained(self.name, len(self.networks) + (self.classifier is not None), self.num_steps + 1)
         assert self.classifier is not None
         images = images.to(self.classifier.weight.device)
-        table, nothing = self.recipe.table.to(images), images.new_zeros(len(images))
-        alpha_bar = self.recipe.alpha_bar(self.recipe.times(self.num_steps))
-        z, generator = self.recipe.start(images)
+        table, nothing = self.parts.table.to(images), images.new_zeros(len(images))
+        alpha_bar = self.parts.alpha_bar(self.parts.times(self.num_steps))
+        z, generator = self.parts.start(images)
         stages = []
         for network, a, b, c in zip(self.networks, *coefficients(alpha_bar), strict=True):
             stages.append(predict(network, z, nothing, images))
@@ -123,20 +100,44 @@ class NoPropDT:
 
     def dry_runs(self, settings: RivalSettings) -> Sequence[Callable[[], DryRun]]:
         """The step of a network, the others being elsewhere; all are alike."""
-        return [partial(self.recipe.dry_run, settings, range(1))]
+        return [partial(self.parts.dry_run, settings, range(1))]
+
+    def _stage(
+        self, t: int, settings: RivalSettings, num_steps: int, classifier: Callable[[], Learner[nn.Linear]]
+    ) -> Stage[Pair]:
+        def learners() -> Pair:
+            network = self.parts.network(range(t - 1, t), settings.derive_seed("init", t))
+            return settings.learner(f"step-{t}", network, num_steps), classifier()
+
+        def end(pair: Pair) -> None:
+            network = pair[0].freeze()
+            self.networks[t - 1 :] = [network.cpu()]  # no other network needs it
+            self.classifier = None
+            if t == self.num_steps:
+                self.classifier = pair[1].freeze()
+                for one in self.networks:
+                    one.to(settings.device)
+
+        return Stage(
+            part=f"step-{t}",
+            costs=(settings.batch_size,) * num_steps,
+            learners=learners,
+            lessons=lambda pair, batch: [self.parts.lesson(*pair, batch.labels, self._inputs(t, batch))],
+            end=end,
+        )
 
     def _inputs(self, t: int, batch: Sampled) -> Inputs:
         """Of step ``t``, 1 .. T: z_(t-1) and z_T are drawn apart."""
-        recipe, n = self.recipe, len(batch.labels)
-        rows = recipe.table.to(batch.labels.device)[batch.labels]
-        alpha_bar = recipe.alpha_bar(recipe.times(self.num_steps))
+        parts, n = self.parts, len(batch.labels)
+        rows = parts.table.to(batch.labels.device)[batch.labels]
+        alpha_bar = parts.alpha_bar(parts.times(self.num_steps))
         z = noised(rows, alpha_bar[t - 1], batch.generator)
         weight = rows.new_full((n,), float(self.weights[t - 1]))
-        return Inputs(batch.images, z, rows.new_zeros(n), recipe.end(batch.labels, batch.generator), weight)
+        return Inputs(batch.images, z, rows.new_zeros(n), parts.end(batch.labels, batch.generator), weight)
 
 
 class NoPropCT:
-    """A ``Rival``: NoProp-CT, one network that is told the time.
+    """A ``Classifier``: NoProp-CT, one network that is told the time.
 
     Its squared error is weighted by ``eta SNR'(t) / 2`` at times t drawn from [0, 1], as Equation 8 is in the limit of
     many steps. One step costs ``batch_size`` layer evaluations, and a prediction ``num_steps`` with ``"euler"``,
@@ -146,7 +147,7 @@ class NoPropCT:
     Args:
         config: of the network; its ``depth`` is 1.
         num_steps, solver: of ``follow``; 1000 steps in the paper.
-        table, eta, offset, noise_seed: see ``Recipe``.
+        table, eta, offset, noise_seed: see ``NoPropParts``.
     """
 
     name = "noprop-ct"
@@ -168,7 +169,7 @@ class NoPropCT:
         if solver not in get_args(Solver):
             raise ValueError(f"solver={solver!r} is unknown; use one of {', '.join(get_args(Solver))}")
         rows = torch.eye(config.num_classes) if table is None else table
-        self.recipe = Recipe(replace(config, levels=True), rows, eta, offset, noise_seed)
+        self.parts = NoPropParts(replace(config, levels=True), rows, eta, offset, noise_seed)
         self.num_steps = num_steps
         self.solver = solver
         self.network: NoisyCNN | None = None
@@ -178,26 +179,29 @@ class NoPropCT:
     def evaluation_layers(self) -> int:
         return self.num_steps * (2 if self.solver == "heun" else 1)
 
-    def steps(self, source: Source, settings: RivalSettings, augment: Augment | None = None) -> Iterator[RivalReport]:
-        recipe, config = self.recipe, self.recipe.config
+    def describe(self) -> Mapping[str, object]:
+        return self.parts.describe()
+
+    def stages(self, source: Source, settings: RivalSettings, augmented: bool = False) -> Sequence[Stage[Any]]:
+        parts, config = self.parts, self.parts.config
         check_source(source, config.channels, config.image_size, config.num_classes)
         num_steps = affordable_steps(settings.budget, settings.batch_size)
-        self.network = self.classifier = None
-        classifier = recipe.classifier(settings, num_steps)
-        learner = Learner("network", recipe.network(range(1), settings.derive_seed("init", 0)), settings, num_steps)
-        for step in range(num_steps):
-            batch = draw(source, settings, learner.part, step, augment)
-            losses = recipe.losses(learner, classifier, batch.labels, self._inputs(batch))
-            yield RivalReport(
-                part=learner.part,
-                step=step + 1,
-                num_steps=num_steps,
-                loss=train_on(losses, learner, classifier),
-                layer_evaluations=settings.batch_size,
-            )
-        for one in (learner, classifier):
-            one.freeze()
-        self.network, self.classifier = learner.module, classifier.module
+
+        def learners() -> Pair:
+            network = parts.network(range(1), settings.derive_seed("init", 0))
+            return settings.learner("network", network, num_steps), parts.classifier(settings, num_steps)
+
+        def end(pair: Pair) -> None:
+            self.network, self.classifier = pair[0].freeze(), pair[1].freeze()
+
+        stage = Stage(
+            part="network",
+            costs=(settings.batch_size,) * num_steps,
+            learners=learners,
+            lessons=lambda pair, batch: [parts.lesson(*pair, batch.labels, self._inputs(batch))],
+            end=end,
+        )
+        return [stage]
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
@@ -205,30 +209,35 @@ class NoPropCT:
         network, classifier = self.network, self.classifier
         assert network is not None and classifier is not None
         images = images.to(classifier.weight.device)
-        table = self.recipe.table.to(images)
+        table = self.parts.table.to(images)
 
         def answer(z: Tensor, time: Tensor) -> Tensor:
             return predict(network, z, time.to(z).expand(len(z)), images)
 
-        z, _ = self.recipe.start(images)
-        stages, z = follow(answer, z, table, self.recipe, self.num_steps, self.solver)
+        z, _ = self.parts.start(images)
+        stages, z = follow(answer, z, table, self.parts, self.num_steps, self.solver)
         return torch.stack([*stages[:-1], classifier(z).softmax(-1)])
 
     def dry_runs(self, settings: RivalSettings) -> Sequence[Callable[[], DryRun]]:
-        return [partial(self.recipe.dry_run, settings, range(1))]
+        return [partial(self.parts.dry_run, settings, range(1))]
 
     def _inputs(self, batch: Sampled) -> Inputs:
         """Times, and z at each."""
-        recipe, n = self.recipe, len(batch.labels)
-        rows = recipe.table.to(batch.labels.device)[batch.labels]
+        parts, n = self.parts, len(batch.labels)
+        rows = parts.table.to(batch.labels.device)[batch.labels]
         time = torch.rand(n, generator=batch.generator, dtype=torch.float64)
-        z = noised(rows, recipe.alpha_bar(time)[:, None], batch.generator)
-        weight = 0.5 * recipe.eta * cosine_snr_slope(time, recipe.offset)
-        return Inputs(batch.images, z, time.to(rows), recipe.end(batch.labels, batch.generator), weight.to(rows))
+        z = noised(rows, parts.alpha_bar(time)[:, None], batch.generator)
+        weight = 0.5 * parts.eta * cosine_snr_slope(time, parts.offset)
+        return Inputs(batch.images, z, time.to(rows), parts.end(batch.labels, batch.generator), weight.to(rows))
 
 
 def follow(
-    answer: Callable[[Tensor, Tensor], Tensor], z: Tensor, table: Tensor, recipe: Recipe, num_steps: int, solver: Solver
+    answer: Callable[[Tensor, Tensor], Tensor],
+    z: Tensor,
+    table: Tensor,
+    parts: NoPropParts,
+    num_steps: int,
+    solver: Solver,
 ) -> tuple[list[Tensor], Tensor]:
     """From z_0 (n, d) to z_1 (n, d); also what was answered at the start of every step, class probabilities (n, k).
 
@@ -240,8 +249,8 @@ def follow(
         answer: z (n, d) and a time, a scalar -> class probabilities (n, k).
         solver: ``"euler"`` (order 1, also known as DDIM) or ``"heun"`` (order 2, two answers a step).
     """
-    times = recipe.times(num_steps)
-    alpha_bar = recipe.alpha_bar(times)
+    times = parts.times(num_steps)
+    alpha_bar = parts.alpha_bar(times)
     scale, r = (1.0 - alpha_bar).sqrt().to(z), snr(alpha_bar).sqrt().to(z)
     y, answers = z / scale[0], []
     for i in range(num_steps):

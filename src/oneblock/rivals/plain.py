@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from oneblock.condition import Frames
-from oneblock.data import Augment, Source
+from oneblock.data import Source
 from oneblock.memory import DryRun
 from oneblock.models.cnn import CNNConfig, NoisyCNN
-from oneblock.rivals.base import (
-    Learner,
-    RivalReport,
-    RivalSettings,
-    affordable_steps,
-    check_source,
-    check_trained,
-    draw,
-    dry_run,
-    empty_batch,
-    seeded,
-    train_on,
-    update_on,
-)
+from oneblock.rivals.base import Lesson, RivalSettings, Stage, affordable_steps, check_source, check_trained, seeded
+from oneblock.rivals.peak import dry_run, empty_batch
+from oneblock.train.learner import Learner
 
 
 class PlainCNN:
-    """A ``Rival``: the network u of NoProp with a noisy label of zeros, trained end-to-end by cross-entropy.
+    """A ``Classifier``: the network u of NoProp with a noisy label of zeros, trained end-to-end by cross-entropy.
 
     A step costs ``batch_size``, one whole CNN on every image.
 
@@ -48,22 +38,25 @@ class PlainCNN:
         self.config = replace(config, levels=False)
         self.network: NoisyCNN | None = None
 
-    def steps(self, source: Source, settings: RivalSettings, augment: Augment | None = None) -> Iterator[RivalReport]:
+    def describe(self) -> Mapping[str, object]:
+        return {"config": asdict(self.config)}
+
+    def stages(self, source: Source, settings: RivalSettings, augmented: bool = False) -> Sequence[Stage[Any]]:
         config = self.config
         check_source(source, config.channels, config.image_size, config.num_classes)
         num_steps = affordable_steps(settings.budget, settings.batch_size)
-        learner = self._learner(settings, num_steps)
-        for step in range(num_steps):
-            batch = draw(source, settings, learner.part, step, augment)
-            yield RivalReport(
-                part=learner.part,
-                step=step + 1,
-                num_steps=num_steps,
-                loss=train_on(self._losses(learner, batch.images, batch.labels), learner),
-                layer_evaluations=settings.batch_size,
-            )
-        learner.freeze()
-        self.network = learner.module
+
+        def end(learners: tuple[Learner[NoisyCNN]]) -> None:
+            self.network = learners[0].freeze()
+
+        stage = Stage(
+            part=self.name,
+            costs=(settings.batch_size,) * num_steps,
+            learners=lambda: (self._learner(settings, num_steps),),
+            lessons=lambda learners, batch: self._lessons(*learners, batch.images, batch.labels),
+            end=end,
+        )
+        return [stage]
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
@@ -78,15 +71,14 @@ class PlainCNN:
     def _dry_run(self, settings: RivalSettings) -> DryRun:
         learner = self._learner(settings, 1)
         images, labels = empty_batch(settings, self.config.channels, self.config.image_size)
-
-        def step() -> None:
-            update_on(self._losses(learner, images, labels), learner)
-
-        return dry_run([learner], (images, labels), step)
+        return dry_run([learner], (images, labels), lambda: self._lessons(learner, images, labels))
 
     def _learner(self, settings: RivalSettings, num_steps: int) -> Learner[NoisyCNN]:
         network = seeded(lambda: NoisyCNN(self.config), settings.derive_seed("init", 0))
-        return Learner(self.name, network, settings, num_steps)
+        return settings.learner(self.name, network, num_steps)
+
+    def _lessons(self, learner: Learner[NoisyCNN], images: Tensor, labels: Tensor) -> list[Lesson]:
+        return [Lesson([learner], partial(self._losses, learner, images, labels))]
 
     def _logits(self, network: NoisyCNN, images: Tensor) -> Tensor:
         nothing = images.new_zeros(len(images), self.config.label_width)
@@ -95,5 +87,5 @@ class PlainCNN:
 
     def _losses(self, learner: Learner[NoisyCNN], images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy (n,)."""
-        with learner.settings.autocast():
+        with learner.autocast():
             return F.cross_entropy(self._logits(learner.module, images), labels, reduction="none")

@@ -8,9 +8,10 @@ https://arxiv.org/abs/2502.05171, with m = 32 and 8 steps back).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,19 +22,10 @@ from oneblock.memory import DryRun
 from oneblock.models.cache import RecurrentCache
 from oneblock.models.gpt import GPTConfig
 from oneblock.models.recurrent import RecurrentDepth
-from oneblock.rivals.base import (
-    Learner,
-    RivalReport,
-    RivalSettings,
-    affordable_steps,
-    check_trained,
-    draw,
-    dry_run,
-    seeded,
-    train_on,
-    update_on,
-)
+from oneblock.rivals.base import Lesson, RivalSettings, Stage, affordable_steps, check_trained, seeded
+from oneblock.rivals.peak import dry_run
 from oneblock.sample.masked import pick
+from oneblock.train.learner import Learner
 
 SPREAD = 0.5
 """Standard deviation of ``tau``."""
@@ -47,7 +39,7 @@ def draw_iterations(mean: int, generator: torch.Generator) -> int:
 
 @dataclass
 class TruncatedBPTT:
-    """A language model of recurrent depth.
+    """A ``Rival``: a language model of recurrent depth. A step costs the layers it goes through, forward.
 
     Args:
         config: with ``streams="none"``; its depth is that of the recurrence.
@@ -66,39 +58,37 @@ class TruncatedBPTT:
         if self.iterations < 1 or self.back < 1:
             raise ValueError(f"iterations={self.iterations}, back={self.back}: nothing is trained; use 1 or more")
 
-    def steps(self, source: Batches, settings: RivalSettings) -> Iterator[RivalReport]:
-        """Train from scratch; yields after every step. A step costs the layers it goes through, forward.
+    def describe(self) -> Mapping[str, object]:
+        return {"config": asdict(self.config), "iterations": self.iterations, "back": self.back}
+
+    def stages(self, source: Batches, settings: RivalSettings, augmented: bool = False) -> Sequence[Stage[Any]]:
+        counts = self.schedule(settings)
+
+        def end(learners: tuple[Learner[RecurrentDepth]]) -> None:
+            self.model = learners[0].freeze()
+
+        stage = Stage(
+            part=self.name,
+            costs=[settings.batch_size * self._layers(count) for count in counts],
+            learners=lambda: (self._learner(settings, len(counts)),),
+            lessons=lambda learners, batch: self._lessons(*learners, batch.images, counts[batch.step], batch.generator),
+            end=end,
+        )
+        return [stage]
+
+    def schedule(self, settings: RivalSettings) -> list[int]:
+        """Iterations of every step: as many steps as come closest to the budget.
 
         Raises:
             ValueError: the budget does not pay for an average step.
-            NonFiniteError: before the update.
         """
-        counts = self.schedule(settings)
-        learner = self._learner(settings, len(counts))
-        for step, iterations in enumerate(counts):
-            batch = draw(source, settings, learner.part, step, None)
-            yield RivalReport(
-                part=learner.part,
-                step=step + 1,
-                num_steps=len(counts),
-                loss=train_on(self._losses(learner, batch.images, iterations, batch.generator), learner),
-                layer_evaluations=settings.batch_size * learner.module.layers_of(iterations),
-            )
-        learner.freeze()
-        self.model = learner.module
-
-    def schedule(self, settings: RivalSettings) -> list[int]:
-        """Iterations of every step: as many steps as come closest to the budget."""
-        prelude_and_coda = self.config.prelude + self.config.coda
-        affordable_steps(
-            settings.budget, settings.batch_size * (prelude_and_coda + (self.iterations + 1) * self.config.depth)
-        )
+        affordable_steps(settings.budget, settings.batch_size * self._layers(self.iterations + 1))
         generator = torch.Generator().manual_seed(settings.derive_seed("iterations"))
         counts: list[int] = []
         spent = 0.0
         while True:
             iterations = draw_iterations(self.iterations, generator)
-            cost = settings.batch_size * (prelude_and_coda + iterations * self.config.depth)
+            cost = settings.batch_size * self._layers(iterations)
             if counts and spent + cost / 2 > settings.budget:
                 return counts
             counts.append(iterations)
@@ -146,20 +136,25 @@ class TruncatedBPTT:
         learner = self._learner(settings, 1)
         tokens = torch.zeros(settings.batch_size, self.config.context, dtype=torch.long, device=settings.device)
         generator = torch.Generator()
+        return dry_run([learner], (tokens,), lambda: self._lessons(learner, tokens, self.back, generator))
 
-        def step() -> None:
-            update_on(self._losses(learner, tokens, self.back, generator), learner)
-
-        return dry_run([learner], (tokens,), step)
+    def _layers(self, iterations: int) -> int:
+        """Layer evaluations of one text."""
+        return self.config.prelude + self.config.coda + iterations * self.config.depth
 
     def _learner(self, settings: RivalSettings, num_steps: int) -> Learner[RecurrentDepth]:
         model = seeded(lambda: RecurrentDepth(self.config), settings.derive_seed("init", 0))
-        return Learner(self.name, model, settings, num_steps)
+        return settings.learner(self.name, model, num_steps)
+
+    def _lessons(
+        self, learner: Learner[RecurrentDepth], tokens: Tensor, iterations: int, generator: torch.Generator
+    ) -> list[Lesson]:
+        return [Lesson([learner], partial(self._losses, learner, tokens, iterations, generator))]
 
     def _losses(
         self, learner: Learner[RecurrentDepth], tokens: Tensor, iterations: int, generator: torch.Generator
     ) -> Tensor:
         """Mean cross-entropy (n,) of every text."""
-        with learner.settings.autocast():
+        with learner.autocast():
             logits = learner.module(tokens, iterations, self.back, generator).float()
         return F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens).mean(1)

@@ -17,7 +17,7 @@ from oneblock.precondition import aligned
 @dataclass(frozen=True)
 class Noised:
     """Noisy targets: ``z = y + sigma * eps`` (n, ...), their levels (n,), and the block they were drawn
-    for (None: the seed block of a branched run, which trains on the whole range)."""
+    for (None: the trunk of a branched run, which trains on the whole range)."""
 
     z: Tensor
     sigma: Tensor

@@ -36,7 +36,7 @@ class Classification:
         table: (k, d), the rows that stand for the classes.
         precondition: gives EDM's weight; the plan's.
         weighting: of a sample's loss: ``"none"``; EDM's weight; EDM's weight up to ``CLIP``; or EDM's weight divided by
-            its mean over the band that a block trains on (``mean_weights``, by block, None for the seed block).
+            its mean over the band that a block trains on (``mean_weights``, by block, None for the trunk).
         kind: cross-entropy of the logits, or squared distance of the expected row to the target.
         label_smoothing: of the cross-entropy, in [0, 1).
     """

@@ -36,7 +36,7 @@ class MaskedText:
     Args:
         law: the mask schedule.
         vocabulary: symbols are 0 .. vocabulary - 1, and ``vocabulary`` stands for a masked place.
-        mean_shares: by block (None: the seed block) the mean masked share m of the band that it trains on. With them
+        mean_shares: by block (None: the trunk) the mean masked share m of the band that it trains on. With them
             training weighs every masked token by ``1 / (mean m)``, whatever its sequence's share, instead of ``1 / m``.
     """
 

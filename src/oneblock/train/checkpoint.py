@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from oneblock.train.step import OLD_TRUNK, TRUNK
+
 METADATA_KEY = "oneblock"
 
 
@@ -31,7 +33,7 @@ class StorageError(OSError):
 
 @dataclass(frozen=True)
 class Stamp:
-    """Where a checkpoint belongs: plan hash, job (``"block-0"``, ``"seed"``), steps done, steps in all."""
+    """Where a checkpoint belongs: plan hash, job (``"block-0"``, ``"trunk"``), steps done, steps in all."""
 
     plan: str
     job: str
@@ -65,9 +67,26 @@ class Stored(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def below(self, prefix: str) -> Stored:
+        """Those whose names begin with ``prefix/``, without it."""
+        start = f"{prefix}/"
+        return Stored(
+            self._path, {n.removeprefix(start): stored for n, stored in self._names.items() if n.startswith(start)}
+        )
+
     def renamed(self, rename: Callable[[str], str]) -> Stored:
         """The same tensors under other names."""
         return Stored(self._path, {rename(name): stored for name, stored in self._names.items()})
+
+
+def folder_name(job: str, exists: Callable[[str], bool]) -> str:
+    """The folder of ``job`` in a run's directory: its name, or the former one of the trunk where that ``exists``."""
+    return OLD_TRUNK if job == TRUNK and exists(OLD_TRUNK) else job
+
+
+def job_folder(directory: Path, job: str) -> Path:
+    """Where the files of ``job`` lie in a run's directory."""
+    return directory / folder_name(job, lambda name: (directory / name).is_dir())
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], stamp: Stamp) -> None:
@@ -125,10 +144,14 @@ def _open_intact(path: Path) -> tuple[Stored, Stamp]:
     return tensors, stamp
 
 
+def _present(job: str) -> str:
+    return TRUNK if job == OLD_TRUNK else job
+
+
 def _check_owner(path: Path, stamp: Stamp, plan: str, job: str) -> None:
     if stamp.plan != plan:
         raise CheckpointError(f"{path} belongs to plan {stamp.plan}, this run has plan {plan}; keep their files apart")
-    if stamp.job != job:
+    if _present(stamp.job) != _present(job):
         raise CheckpointError(f"{path} holds {stamp.job}, not {job}; put every file back into its own directory")
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -20,9 +20,10 @@ from oneblock.blockwise import BlockDenoiser, Blockwise
 from oneblock.data import Augment, Batches
 from oneblock.plan import Plan
 from oneblock.tasks.base import Task
-from oneblock.train.checkpoint import Stamp, checkpoint_path, keep_last, latest, save_checkpoint
+from oneblock.train.block import BlockLearner, block_learner, train_step
+from oneblock.train.checkpoint import Stamp, checkpoint_path, job_folder, keep_last, latest, save_checkpoint
 from oneblock.train.parallel import ALONE, Ranks
-from oneblock.train.step import JobSpec, OptimizerSettings, StepReport, TrainState, train_step
+from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
 
 Idle = Literal["device", "host", "disk"]
 
@@ -31,13 +32,55 @@ class BusyError(RuntimeError):
     """Another process trains this job."""
 
 
+class Job(Protocol):
+    """What ``steps`` trains: something with a first and a last step, and files where it goes on after a stop."""
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+
+    @property
+    def last_step(self) -> int: ...
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Held while it trains, so that no other process does."""
+
+    def restore(self) -> None:
+        """Build it as its newest intact checkpoint has it, or as it starts."""
+
+    def advance(self) -> StepReport:
+        """Do the next step."""
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+
+    def close(self) -> None:
+        """It is stopped between two steps: save what can be saved."""
+
+
+def steps(job: Job, save_every: int) -> Generator[StepReport, None, None]:
+    """Train ``job`` to its last step, from where its files say; yields after every step. Closing the generator between
+    steps saves first."""
+    with job.lock():
+        job.restore()
+        try:
+            while job.step < job.last_step:
+                report = job.advance()
+                if job.step % save_every == 0 or job.step == job.last_step:
+                    job.save()
+                yield report
+        except GeneratorExit:
+            job.close()
+            raise
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """All that the jobs of one directory have in common.
 
     Args:
         plan: what must agree; ``directory/plan.json`` holds it.
-        directory: gets ``block-b/`` (and ``seed/``) with checkpoints.
+        directory: gets ``block-b/`` (and ``trunk/``) with checkpoints.
         blockwise: builds blocks.
         task, source, settings: what is learned, from what, and how.
         augment: changes training images at random.
@@ -65,98 +108,136 @@ class Run:
     warn: Callable[[str], None] = lambda message: None
 
 
-def train_job(
-    run: Run, spec: JobSpec, start: Path | None = None, turn: int | None = None, idle: Idle = "host"
-) -> Generator[StepReport, None, None]:
-    """Train the job to its last step, from its newest intact checkpoint; yields after every step.
-
-    Closing the generator between steps saves a checkpoint first, unless several processes train the block: the others
-    may be in the middle of a step, and cannot help to put a checkpoint together.
+class BlockJob:
+    """A ``Job``: one block of a run.
 
     Args:
         start: directory of the job that this one starts as a copy of, when it has no checkpoint of its own.
+    """
+
+    def __init__(self, run: Run, spec: JobSpec, start: Path | None = None) -> None:
+        self.run = run
+        self.spec = spec
+        self.start = start
+        self.last_step = spec.last_step
+        self.folder = job_folder(run.directory, spec.name)
+        self._learner: BlockLearner | None = None
+        self._saved: int | None = None
+
+    @property
+    def learner(self) -> BlockLearner:
+        assert self._learner is not None, f"{self.spec.name} is not in memory"
+        return self._learner
+
+    @property
+    def step(self) -> int:
+        return self.learner.step
+
+    def lock(self) -> AbstractContextManager[None]:
+        return locked(self.folder) if self.run.ranks.first else nullcontext()
+
+    def restore(self, step: int | None = None) -> None:
+        """Its state after ``step`` steps (None: after those of its newest intact checkpoint), or where it starts."""
+        run, spec = self.run, self.spec
+        found = latest(self.folder, run.plan.hash, step)
+        if found is None and self.start is not None:
+            found = latest(self.start, run.plan.hash)
+            if found is None or found[1].step != spec.first_step:
+                raise ValueError(
+                    f"{spec.name} starts from {self.start}, which is not trained to its end; train that block first"
+                )
+            tensors, stamp, problems = found
+            found = tensors.renamed(partial(_in_place, layers=spec.layers)), stamp, problems
+        self._learner = block_learner(spec, self._build(), run.settings, run.ranks, run.device, run.compile)
+        if found is not None:
+            tensors, stamp, problems = found
+            for problem in problems:
+                run.warn(problem)
+            self.learner.load(tensors, stamp.step)
+        if not run.ranks.agree(self.step):
+            raise ValueError(
+                f"the processes of {spec.name} see different checkpoints (this one: step {self.step}); give all of "
+                f"them the same directory {run.directory}"
+            )
+        if run.compile:
+            self.learner.module.compile()
+
+    def advance(self) -> StepReport:
+        """The next step: its batch, its noise, the update."""
+        run, spec, step = self.run, self.spec, self.step
+        generator = torch.Generator().manual_seed(run.plan.derive_seed("noise", spec.stream, step))
+        samples = run.source.batch(step, spec.batch_size, run.plan.derive_seed("data", spec.stream))
+        if run.augment is not None:
+            samples = samples._replace(values=run.augment(samples.values, generator))
+        sigma = run.plan.partition.levels(*spec.band, len(samples.values), generator)
+        # drawn for the whole batch, so that it does not matter how many processes and micro-batches share it
+        batch = run.task.draw(samples, sigma, spec.block, generator)
+        return train_step(spec, self.learner, run.task, batch.split(run.ranks.size)[run.ranks.rank].to(run.device))
+
+    def save(self) -> None:
+        """Write a checkpoint, unless this step has one from here, and delete those that are no longer kept."""
+        if self._saved == self.step:
+            return
+        stamp = Stamp(self.run.plan.hash, self.folder.name, self.step, self.last_step)
+        tensors = self.learner.tensors()
+        if self.run.ranks.first:
+            save_checkpoint(checkpoint_path(self.folder, self.step), tensors, stamp)
+            keep_last(self.folder, self.run.keep, self.step)
+        self._saved = self.step
+
+    def close(self) -> None:
+        # of several processes the others may be in the middle of a step, and cannot help to put a checkpoint together
+        if self._learner is not None and self.run.ranks.size == 1:
+            self.save()
+
+    def leave(self, idle: Idle) -> None:
+        """Make room on the device, between two steps."""
+        if idle == "disk":
+            self.save()
+            self._learner = None  # nothing else holds its tensors
+        elif idle == "host":
+            self.learner.to(torch.device("cpu"))
+
+    def come_back(self) -> None:
+        """Undo ``leave``."""
+        if self._learner is None:
+            self.restore()
+        else:
+            self.learner.to(self.run.device)
+
+    def _build(self) -> BlockDenoiser:
+        # The trunk has the shape of block 0 and, as a job of its own, the same initial weights.
+        denoiser = self.run.blockwise.denoiser(self.spec.block or 0, self.run.checkpointing)
+        # shards are cut layer by layer, so that the device never holds the whole block
+        return denoiser if self.run.ranks.kind == "fsdp" else denoiser.to(self.run.device)
+
+
+def train_job(
+    run: Run, spec: JobSpec, start: Path | None = None, turn: int | None = None, idle: Idle = "host"
+) -> Generator[StepReport, None, None]:
+    """Train a block to its last step, from its newest intact checkpoint; yields after every step.
+
+    Closing the generator between steps saves a checkpoint first, unless several processes train the block.
+
+    Args:
+        start: see ``BlockJob``.
         turn: the job is idle after every ``turn`` steps, from the yield to the next step, while others train.
         idle: where weights, averages and moments are meanwhile: left on the device, moved to host memory, or in the
             checkpoint alone.
     """
-    directory = run.directory / spec.name
-    with lock(directory) if run.ranks.first else nullcontext():
-        state = restore(run, spec, start)
-        saved = False
-        taken = 0
-        try:
-            while state.step < spec.last_step:
-                report = advance(run, state)
-                taken += 1
-                away = idle if turn is not None and taken % turn == 0 else "device"
-                if state.step % run.save_every == 0 or state.step == spec.last_step or away == "disk":
-                    save(run, state)
-                if away == "device":
-                    yield report
-                elif away == "host":
-                    state.to(torch.device("cpu"))
-                    yield report
-                    state.to(run.device)
-                else:
-                    del state  # nothing else holds its tensors
-                    saved = True
-                    yield report
-                    state, saved = restore(run, spec, start), False
-        except GeneratorExit:
-            if not saved and run.ranks.size == 1:
-                save(run, state)
-            raise
-
-
-def advance(run: Run, state: TrainState) -> StepReport:
-    """The next step of a job: its batch, its noise, the update."""
-    spec, step = state.spec, state.step
-    generator = torch.Generator().manual_seed(run.plan.derive_seed("noise", spec.name, step))
-    samples = run.source.batch(step, spec.batch_size, run.plan.derive_seed("data", spec.name))
-    if run.augment is not None:
-        samples = samples._replace(values=run.augment(samples.values, generator))
-    sigma = run.plan.partition.levels(*spec.band, len(samples.values), generator)
-    # drawn for the whole batch, so that it does not matter how many processes and micro-batches share it
-    batch = run.task.draw(samples, sigma, spec.block, generator)
-    return train_step(state, run.task, batch.split(run.ranks.size)[run.ranks.rank].to(run.device))
-
-
-def restore(run: Run, spec: JobSpec, start: Path | None, step: int | None = None) -> TrainState:
-    """The job's state after ``step`` steps (None: after those of its newest intact checkpoint), or where it starts."""
-    found = latest(run.directory / spec.name, run.plan.hash, step)
-    if found is None and start is not None:
-        found = latest(start, run.plan.hash)
-        if found is None or found[1].step != spec.first_step:
-            raise ValueError(
-                f"{spec.name} starts from {start}, which is not trained to its end; train that block first"
-            )
-        tensors, stamp, problems = found
-        found = tensors.renamed(partial(_in_place, layers=spec.layers)), stamp, problems
-    state = TrainState(spec, _build(run, spec), run.settings, run.ranks, run.device, found is None, run.compile)
-    if found is not None:
-        tensors, stamp, problems = found
-        for problem in problems:
-            run.warn(problem)
-        state.load(tensors, stamp.step)
-    if not run.ranks.agree(state.step):
-        raise ValueError(
-            f"the processes of {spec.name} see different checkpoints (this one: step {state.step}); give all of them "
-            f"the same directory {run.directory}"
-        )
-    if run.compile:
-        state.denoiser.compile()
-    return state
-
-
-def _build(run: Run, spec: JobSpec) -> BlockDenoiser:
-    # The seed block has the shape of block 0 and, as a job of its own, the same initial weights.
-    denoiser = run.blockwise.denoiser(spec.block or 0, run.checkpointing)
-    # shards are cut layer by layer, so that the device never holds the whole block
-    return denoiser if run.ranks.kind == "fsdp" else denoiser.to(run.device)
+    job = BlockJob(run, spec, start)
+    with closing(steps(job, run.save_every)) as reports:
+        for taken, report in enumerate(reports, 1):
+            if turn is None or taken % turn or idle == "device":
+                yield report
+            else:
+                job.leave(idle)
+                yield report
+                job.come_back()
 
 
 def _in_place(name: str, layers: range) -> str:
-    """The seed block's layers 0, 1, ... take the places of this block's layers."""
+    """The trunk's layers 0, 1, ... take the places of this block's layers."""
     kind, _, path = name.partition("/")
     head, _, rest = path.partition(".")
     if head == "layers":
@@ -165,18 +246,8 @@ def _in_place(name: str, layers: range) -> str:
     return f"{kind}/{path}"
 
 
-def save(run: Run, state: TrainState) -> None:
-    """Write a checkpoint and delete those that are no longer kept."""
-    directory = run.directory / state.spec.name
-    stamp = Stamp(run.plan.hash, state.spec.name, state.step, state.spec.last_step)
-    tensors = state.tensors()
-    if run.ranks.first:
-        save_checkpoint(checkpoint_path(directory, state.step), tensors, stamp)
-        keep_last(directory, run.keep, state.step)
-
-
 @contextmanager
-def lock(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """At most one process trains a job; the lock falls with the process, however it ends."""
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "lock", "w") as file:

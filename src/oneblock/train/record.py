@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from oneblock.train.checkpoint import job_folder
 from oneblock.train.step import StepReport
 
 HEARTBEAT_FILE = "heartbeat.json"
@@ -46,8 +47,8 @@ class Heartbeat:
 
 
 class Recorder:
-    """Averages step reports over ``every`` steps, appends them to ``directory/<job>/metrics.jsonl``, and keeps
-    ``directory/<job>/heartbeat.json`` fresh.
+    """Averages step reports over ``every`` steps, appends them to ``metrics.jsonl`` in the job's folder, and
+    keeps ``heartbeat.json`` there fresh.
 
     Args:
         directory: of the run.
@@ -66,7 +67,7 @@ class Recorder:
 
     def add(self, report: StepReport) -> Row | None:
         """Take a report; returns the row when one is written."""
-        path = self.directory / report.job / METRICS_FILE
+        path = job_folder(self.directory, report.job) / METRICS_FILE
         if report.job not in self._started:
             self._started.add(report.job)
             forget_after(path, report.step - 1)
@@ -86,7 +87,7 @@ class Recorder:
         }
         for name in ("loss", "plain", "grad_norm"):
             row[name] = sum(getattr(r, name) for r in pending) / len(pending)
-        row["layer_evaluations"] = (report.step - report.first_step) * report.layer_evaluations
+        row["layer_evaluations"] = report.work
         with open(path, "a") as file:
             file.write(json.dumps(row) + "\n")
         pending.clear()
@@ -120,7 +121,7 @@ class Recorder:
             state=state,
             error=error,
         )
-        path = self.directory / report.job / HEARTBEAT_FILE
+        path = job_folder(self.directory, report.job) / HEARTBEAT_FILE
         partial = path.with_name(path.name + ".partial")
         try:
             partial.write_text(json.dumps(asdict(beat)) + "\n")

@@ -19,9 +19,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from oneblock.train.checkpoint import CheckpointError, checkpoint_step, checkpoints, latest
-from oneblock.train.loop import Run, advance, lock, restore, save
-from oneblock.train.step import JobSpec, StepReport, TrainState
+from oneblock.train.block import BlockLearner
+from oneblock.train.checkpoint import CheckpointError, checkpoint_step, checkpoints, job_folder, latest
+from oneblock.train.loop import BlockJob, Run
+from oneblock.train.step import JobSpec, StepReport
 
 
 def train_together(
@@ -42,44 +43,45 @@ def train_together(
     every = cast(int, run.plan.recipe["sync_every"])
     if apart and run.keep < 2:
         raise ValueError(f"keep={run.keep}: blocks that are apart may be one checkpoint apart too; keep 2 or more")
+    jobs = [BlockJob(run, spec, start) for spec in specs]
     with ExitStack() as locks:
-        for spec in specs:
-            locks.enter_context(lock(run.directory / spec.name))
-        states = _restore(run, specs, start, apart)
-        at = states[0].step
+        for job in jobs:
+            locks.enter_context(job.lock())
+        _restore(run, jobs, apart)
+        at = jobs[0].step
         try:
             while at < specs[0].last_step:
-                reports = _round(run, states)
+                reports = _round(run, jobs)
                 at += 1
                 if run.plan.shared == "synced" and at % every == 0:
-                    _average([_shared(state) for state in states], apart)
+                    _average([_shared(job.learner) for job in jobs], apart)
                 if at % run.save_every == 0 or at == specs[0].last_step:
-                    for state in states:
-                        save(run, state)
+                    for job in jobs:
+                        job.save()
                 yield from reports
         except GeneratorExit:
             if not apart:
-                for state in states:
-                    save(run, state)
+                for job in jobs:
+                    job.save()
             raise
 
 
-def _round(run: Run, states: Sequence[TrainState]) -> list[StepReport]:
+def _round(run: Run, jobs: Sequence[BlockJob]) -> list[StepReport]:
     """One step of every block; jointly trained parts go from each to the next, and at the end to all."""
     reports = []
     joint = run.plan.shared == "joint"
-    for i, state in enumerate(states):
+    for i, job in enumerate(jobs):
         if joint and i:
-            _hand_over(states[i - 1], state)
-        reports.append(advance(run, state))
+            _hand_over(jobs[i - 1].learner, job.learner)
+        reports.append(job.advance())
     if joint:
-        for state in states[:-1]:
-            _hand_over(states[-1], state)
+        for job in jobs[:-1]:
+            _hand_over(jobs[-1].learner, job.learner)
     return reports
 
 
 @torch.no_grad()
-def _hand_over(source: TrainState, target: TrainState) -> None:
+def _hand_over(source: BlockLearner, target: BlockLearner) -> None:
     """Copy stem and head, their averages and moments."""
     for name, p in _shared(target).items():
         given = source.weights[name]
@@ -101,32 +103,30 @@ def _average(parts: Sequence[dict[str, Tensor]], apart: bool) -> None:
                 part[name].copy_(mean)
 
 
-def _shared(state: TrainState) -> dict[str, Tensor]:
-    return {name: p for name, p in state.weights.items() if not name.startswith("layers.")}
+def _shared(learner: BlockLearner) -> dict[str, Tensor]:
+    return {name: p for name, p in learner.weights.items() if not name.startswith("layers.")}
 
 
-def _restore(run: Run, specs: Sequence[JobSpec], start: Path | None, apart: bool) -> list[TrainState]:
-    step = _common_step(run, specs, apart)
-    states = []
-    for spec in specs:
-        state = restore(run, spec, start, step)
-        if step is None and start is None:
-            _begin_as_block_0(run, state)
+def _restore(run: Run, jobs: Sequence[BlockJob], apart: bool) -> None:
+    step = _common_step(run, [job.spec for job in jobs], apart)
+    for job in jobs:
+        job.restore(step)
+        learner, first_step = job.learner, job.spec.first_step
+        if step is None and job.start is None:
+            _begin_as_block_0(run, learner)
         if run.plan.shared == "joint":
-            own = state.step - spec.first_step
-            for p in _shared(state).values():
-                if p in state.optimizer.state:  # moved by every block since the blocks began
-                    state.optimizer.state[p]["step"].fill_(spec.first_step + own * len(specs))
-        states.append(state)
-    return states
+            own = learner.step - first_step
+            for p in _shared(learner).values():
+                if p in learner.optimizer.state:  # moved by every block since the blocks began
+                    learner.optimizer.state[p]["step"].fill_(first_step + own * len(jobs))
 
 
 @torch.no_grad()
-def _begin_as_block_0(run: Run, state: TrainState) -> None:
+def _begin_as_block_0(run: Run, learner: BlockLearner) -> None:
     first = dict(run.blockwise.denoiser(0).backbone.named_parameters())
-    for name, p in _shared(state).items():
+    for name, p in _shared(learner).items():
         p.copy_(first[name])
-        state.averages[name].copy_(first[name])
+        learner.averages[name].copy_(first[name])
 
 
 def _common_step(run: Run, specs: Sequence[JobSpec], apart: bool) -> int | None:
@@ -146,7 +146,7 @@ def _common_step(run: Run, specs: Sequence[JobSpec], apart: bool) -> int | None:
 
 
 def _intact_steps(run: Run, spec: JobSpec) -> set[int]:
-    directory = run.directory / spec.name
+    directory = job_folder(run.directory, spec.name)
     latest(directory, run.plan.hash)  # refuses those of another plan
     steps = set()
     for step in map(checkpoint_step, checkpoints(directory)):

@@ -14,11 +14,12 @@ from typing import TypeVar, cast
 import torch.distributed as dist
 
 from oneblock.plan import Plan
+from oneblock.train.checkpoint import job_folder
 from oneblock.train.loop import Idle, Run, train_job
 from oneblock.train.shared import train_together
+from oneblock.train.step import TRUNK as TRUNK
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
 
-SEED = "seed"
 Reports = Generator[StepReport, None, None]
 
 
@@ -28,11 +29,11 @@ class Budget:
 
     Args:
         layer_evaluations: of the whole plan; every block gets the same number of steps.
-        batch_size: samples per step over the whole noise range: of the seed block, and of a plan with one block.
+        batch_size: samples per step over the whole noise range: of the trunk, and of a plan with one block.
         block_batch_size: samples per step of a block that owns a band; 0 is ``batch_size`` divided by the number of
             blocks, so that a band sees as many samples per step as it does in a step over the whole range, and the
             same work pays for more steps (docs/log.md: better than equal batches).
-        branch: fraction of the budget that trains the seed block on the whole noise range; 0 trains none.
+        branch: fraction of the budget that trains the trunk on the whole noise range; 0 trains none.
         hold: fraction of a job's steps at constant learning rate, when ``branch`` is 0.
         warmup: fraction of a job's steps of linear warm-up.
     """
@@ -77,7 +78,7 @@ def _picked(kind: type[Settings], plan: Plan) -> Settings:
 
 
 def job_specs(plan: Plan) -> list[JobSpec]:
-    """The jobs of a plan in the order one process would train them: the seed block if there is one, then 0 .. B-1.
+    """The jobs of a plan in the order one process would train them: the trunk if there is one, then 0 .. B-1.
 
     Raises:
         ValueError: when the budget does not pay for a step of each job, or branching needs equal blocks.
@@ -86,22 +87,22 @@ def job_specs(plan: Plan) -> list[JobSpec]:
     batch_size = budget.batch_size
     if plan.num_blocks > 1:
         batch_size = budget.block_batch_size or max(1, budget.batch_size // plan.num_blocks)
-    seed_steps = 0
+    trunk_steps = 0
     if budget.branch > 0:
         _check_branch(plan, budget)
-        seed_work = plan.sample_evaluations(plan.layers[0]) * budget.batch_size
-        seed_steps = round(budget.branch * budget.layer_evaluations / seed_work)
+        trunk_work = plan.sample_evaluations(plan.layers[0]) * budget.batch_size
+        trunk_steps = round(budget.branch * budget.layer_evaluations / trunk_work)
     sample_evaluations = sum(map(plan.sample_evaluations, plan.layers))
     block_steps = round((1.0 - budget.branch) * budget.layer_evaluations / (sample_evaluations * batch_size))
-    if block_steps < 1 or (budget.branch > 0 and seed_steps < 1):
+    if block_steps < 1 or (budget.branch > 0 and trunk_steps < 1):
         least = sample_evaluations * batch_size
         raise ValueError(
             f"budget={budget.layer_evaluations} does not pay for one step of every block; use at least "
             f"{least} layer evaluations ({sample_evaluations} for a sample x batch {batch_size}), more when branching"
         )
-    total = seed_steps + block_steps
+    total = trunk_steps + block_steps
     warmup = max(1, round(budget.warmup * total))
-    hold = seed_steps if seed_steps else round(budget.hold * total)
+    hold = trunk_steps if trunk_steps else round(budget.hold * total)
     law = plan.partition.law
 
     def spec(name: str, block: int | None, band: tuple[float, float], first: int, last: int) -> JobSpec:
@@ -119,9 +120,11 @@ def job_specs(plan: Plan) -> list[JobSpec]:
             hold=hold,
         )
 
-    seed = [spec(SEED, None, (law.low, law.high), 0, seed_steps)] if seed_steps else []
-    blocks = [spec(f"block-{b}", b, plan.partition.training_band(b), seed_steps, total) for b in range(plan.num_blocks)]
-    return seed + blocks
+    trunk = [spec(TRUNK, None, (law.low, law.high), 0, trunk_steps)] if trunk_steps else []
+    blocks = [
+        spec(f"block-{b}", b, plan.partition.training_band(b), trunk_steps, total) for b in range(plan.num_blocks)
+    ]
+    return trunk + blocks
 
 
 def _check_branch(plan: Plan, budget: Budget) -> None:
@@ -136,8 +139,8 @@ def _check_branch(plan: Plan, budget: Budget) -> None:
 def job_name(plan: Plan, block: int | str) -> str:
     """The job of ``block``: 0 (the noisiest) to B - 1, or ``"trunk"`` (-1), of a branched run; ``ValueError`` for a
     block that the plan does not have."""
-    if str(block) in ("-1", "trunk"):
-        return SEED
+    if str(block) in ("-1", TRUNK):
+        return TRUNK
     if not str(block).isdecimal():
         raise ValueError(f"block={block!r} does not exist; use 0 (noisiest) to {plan.num_blocks - 1}, or trunk")
     plan.partition.band(int(block))
@@ -145,7 +148,7 @@ def job_name(plan: Plan, block: int | str) -> str:
 
 
 def one_block(run: Run, name: str) -> Reports:
-    """Train a single job (``"block-2"``, ``"seed"``) and nothing else.
+    """Train a single job (``"block-2"``, ``"trunk"``) and nothing else.
 
     Of a plan with ``shared="synced"`` all blocks must be trained at the same time, each in a process that has joined
     the process group of all as rank ``block``.
@@ -153,10 +156,10 @@ def one_block(run: Run, name: str) -> Reports:
     specs = {spec.name: spec for spec in job_specs(run.plan)}
     if name not in specs:
         raise ValueError(f"job {name!r} does not exist in this plan; use one of {', '.join(specs)}")
-    if name == SEED or run.plan.shared == "private":
+    if name == TRUNK or run.plan.shared == "private":
         yield from _start(run, specs, name)
     elif run.plan.shared == "synced" and dist.is_initialized():
-        yield from train_together(run, [specs[name]], _seed(run, specs), apart=True)
+        yield from train_together(run, [specs[name]], _trunk(run, specs), apart=True)
     else:
         raise ValueError(
             f"{name} shares stem and head with the other blocks (shared={run.plan.shared!r}); train all in one process"
@@ -165,7 +168,7 @@ def one_block(run: Run, name: str) -> Reports:
 
 
 def round_robin(run: Run, stride: int = 100, idle: Idle = "host") -> Reports:
-    """Train all jobs in one process, ``stride`` steps of each block in turn; the seed block first and to its end.
+    """Train all jobs in one process, ``stride`` steps of each block in turn; the trunk first and to its end.
 
     The device holds one block at a time; ``idle`` says where the others wait (``train_job``). Blocks that share trained
     parts take turns after every step, and all stay on the device.
@@ -173,11 +176,11 @@ def round_robin(run: Run, stride: int = 100, idle: Idle = "host") -> Reports:
     if stride < 1:
         raise ValueError(f"stride={stride} lets no block train; use 1 or more")
     specs = {spec.name: spec for spec in job_specs(run.plan)}
-    if SEED in specs:
-        yield from _start(run, specs, SEED)
-    blocks = [name for name in specs if name != SEED]
+    if TRUNK in specs:
+        yield from _start(run, specs, TRUNK)
+    blocks = [name for name in specs if name != TRUNK]
     if run.plan.shared != "private":
-        yield from train_together(run, [specs[name] for name in blocks], _seed(run, specs))
+        yield from train_together(run, [specs[name] for name in blocks], _trunk(run, specs))
         return
     alone = len(blocks) == 1
     running = [_start(run, specs, name, None if alone else stride, idle) for name in blocks]
@@ -196,8 +199,8 @@ def round_robin(run: Run, stride: int = 100, idle: Idle = "host") -> Reports:
 
 
 def _start(run: Run, specs: dict[str, JobSpec], name: str, turn: int | None = None, idle: Idle = "host") -> Reports:
-    return train_job(run, specs[name], _seed(run, specs) if name != SEED else None, turn, idle)
+    return train_job(run, specs[name], _trunk(run, specs) if name != TRUNK else None, turn, idle)
 
 
-def _seed(run: Run, specs: dict[str, JobSpec]) -> Path | None:
-    return run.directory / SEED if SEED in specs else None
+def _trunk(run: Run, specs: dict[str, JobSpec]) -> Path | None:
+    return job_folder(run.directory, TRUNK) if TRUNK in specs else None

@@ -1,0 +1,80 @@
+"""One block in training: what its learner is, and one step of it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from oneblock.blockwise import BlockDenoiser
+from oneblock.tasks.base import Batch, Loss, Task
+from oneblock.train.learner import Learner, Losses, learn
+from oneblock.train.parallel import ALONE, Ranks
+from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
+
+BlockLearner = Learner[BlockDenoiser]
+
+
+def block_learner(
+    spec: JobSpec,
+    denoiser: BlockDenoiser,
+    settings: OptimizerSettings,
+    ranks: Ranks = ALONE,
+    device: torch.device | None = None,
+    compile: bool = False,
+) -> BlockLearner:
+    """The learner of a block; its weights are those of the backbone.
+
+    Args:
+        ranks: the processes that train the block together; with ``"fsdp"`` this one keeps its shards on ``device``
+            (None: where ``denoiser`` is).
+        compile: see ``Learner``.
+
+    Raises:
+        ValueError: the batch cannot be cut for so many processes, or the moments not for any.
+    """
+    pieces = ranks.size * settings.accumulate
+    if spec.batch_size < pieces:
+        raise ValueError(
+            f"{spec.name}: a batch of {spec.batch_size} cannot be cut for {ranks.size} processes x "
+            f"accumulate={settings.accumulate}; use a batch of {pieces} or more, or fewer parts"
+        )
+    if ranks.kind == "fsdp" and settings.optimizer == "adamw8bit":
+        raise ValueError(
+            f"{spec.name}: optimizer='adamw8bit' cannot be sharded (parallel='fsdp'): values that share a scale "
+            "may lie in two shards; use parallel='ddp' or optimizer='adamw'"
+        )
+    network = ranks.wrap(denoiser, device or next(denoiser.parameters()).device, settings.precision)
+    return Learner(spec, denoiser, settings, trained=denoiser.backbone, network=network, ranks=ranks, compile=compile)
+
+
+def train_step(spec: JobSpec, learner: BlockLearner, task: Task, batch: Batch) -> StepReport:
+    """Train a block on one batch, or on this process's part of one.
+
+    Raises:
+        NonFiniteError: before the update.
+    """
+    learned = learn([learner], block_losses(learner, task, batch), spec.batch_size)
+    return StepReport(
+        job=spec.name,
+        block=spec.block,
+        first_step=spec.first_step,
+        step=learner.step,
+        num_steps=spec.last_step,
+        loss=learned.loss,
+        plain=learned.plain,
+        grad_norm=learned.norms[0],
+        learning_rate=learned.learning_rate,
+        layer_evaluations=spec.step_evaluations,
+        work=(learner.step - spec.first_step) * spec.step_evaluations,
+    )
+
+
+def block_losses(learner: BlockLearner, task: Task, batch: Batch) -> list[Losses]:
+    """The losses of each micro-batch of ``batch``."""
+    return [partial(_losses, learner, task, part) for part in batch.split(learner.settings.accumulate)]
+
+
+def _losses(learner: BlockLearner, task: Task, batch: Batch) -> Loss:
+    with learner.autocast():
+        return task.loss(learner.network, batch.noised, batch.targets, batch.condition)

@@ -13,8 +13,8 @@ from oneblock.cli.words import CONFIG
 
 
 def options_of(verb: tuple[str, ...]) -> dict[str, list[str] | None]:
-    """Of each option the values to choose from; None if it takes none. Of a verb that opens a model,
-    of all tasks."""
+    """Of each option the values to choose from; None if it takes none. Of a verb that opens a model
+    those of all tasks."""
     module, name, _ = VERBS[verb]
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
     found: dict[str, list[str] | None] = {}
@@ -22,8 +22,9 @@ def options_of(verb: tuple[str, ...]) -> dict[str, list[str] | None]:
         for action in _parser(kind)._actions:
             for option in action.option_strings:
                 if option.startswith("--") and option != "--help":
-                    choices = dict.fromkeys([*(found.get(option) or ()), *map(str, action.choices or ())])
-                    found[option] = None if action.nargs == 0 else list(choices)
+                    # sorted: typing forgets the order of some choices
+                    choices = sorted({*(found.get(option) or ()), *map(str, action.choices or ())})
+                    found[option] = None if action.nargs == 0 else choices
     return found
 
 

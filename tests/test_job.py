@@ -46,9 +46,10 @@ def test_jobs_of_an_own_network_are_those_of_one_process(planned: Path, tmp_path
         assert rows[-1]["job"] == done.job
     train(RECIPE, out=tmp_path / "turns", data="digits", backbone=own.Own, machine=ONE_THREAD, watch=QUIET)
     assert files(planned) == files(tmp_path / "turns")
-    assert run_job(planned, -1, backbone=own.Own, watch=QUIET).job == run_job(
-        planned, "trunk", backbone=own.Own, watch=QUIET
-    ).job
+    assert (
+        run_job(planned, -1, backbone=own.Own, watch=QUIET).job
+        == run_job(planned, "trunk", backbone=own.Own, watch=QUIET).job
+    )
 
 
 def test_a_network_of_ones_own_is_asked_for_only_where_it_is_built(planned: Path, refused: Refused) -> None:

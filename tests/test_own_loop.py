@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import oneblock as ob
+from oneblock.backbone import check_backbone
+from oneblock.blockwise import Denoiser
 from oneblock.condition import told
 from oneblock.sample import SAMPLERS, karras_grid
 from oneblock.sample.generate import generate
@@ -66,7 +68,7 @@ def test_blocks_that_are_trained_alone_denoise_together() -> None:
     assert all(last < 0.6 * first for first, last in losses), losses
 
     grid, classes = karras_grid(partition.law.low, partition.law.high, 12), ob.ClassIds(torch.arange(300) % 3)
-    whole = ob.Denoiser(partition, lambda b: blocks[b])
+    whole = Denoiser(partition, lambda b: blocks[b])
     found = generate(whole, SAMPLERS["heun"], grid, classes, (2,), seed=0)
     apart = torch.cdist(found, CENTRES)
     assert (apart.argmin(1) == classes.ids).float().mean() > 0.98
@@ -76,4 +78,4 @@ def test_blocks_that_are_trained_alone_denoise_together() -> None:
 
 def test_the_network_keeps_the_contract() -> None:
     z = torch.zeros(2, 2)
-    ob.check_backbone(Mine, 12, z, torch.zeros(2), ob.ClassIds(torch.arange(2)), expected=z.shape)
+    check_backbone(Mine, 12, z, torch.zeros(2), ob.ClassIds(torch.arange(2)), expected=z.shape)

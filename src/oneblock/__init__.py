@@ -11,22 +11,23 @@ from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
-from oneblock.version import VERSION as __version__
+from oneblock.version import VERSION
 
 if TYPE_CHECKING:
-    from oneblock.backbone import Backbone, check_backbone
-    from oneblock.blockwise import BlockDenoiser, Blockwise, Denoiser
-    from oneblock.condition import ClassIds, Condition, Frames, Nothing, Tokens
+    from oneblock.backbone import Backbone
+    from oneblock.blockwise import BlockDenoiser
+    from oneblock.condition import ClassIds, Condition, Tokens
     from oneblock.data.names import ImageData, TextData
+    from oneblock.experiment.compare import compare
     from oneblock.guidance import ClassifierFree
     from oneblock.job import run_job
     from oneblock.launch.merge import merge
     from oneblock.launch.start import launch
     from oneblock.launch.status import status
-    from oneblock.model import CausalModel, ClassifyModel, ImageModel, MaskedModel, Model
-    from oneblock.noise import LogNormal, LogUniform, NoiseLaw
-    from oneblock.partition import Partition, make_partition, split_layers
-    from oneblock.plan import Plan, read_plan, write_plan
+    from oneblock.model import Model
+    from oneblock.noise import LogNormal
+    from oneblock.partition import Partition, make_partition
+    from oneblock.plan import Plan, read_plan
     from oneblock.precondition import Precondition
     from oneblock.presets.causal import CausalRecipe, recurrent_recipe
     from oneblock.presets.classify import ClassifyRecipe
@@ -37,20 +38,22 @@ if TYPE_CHECKING:
     from oneblock.tasks.image import denoising_loss
     from oneblock.train.machine import Machine
 
+__version__ = VERSION
 _NAMES = {
-    "backbone": ("Backbone", "check_backbone"),
-    "blockwise": ("BlockDenoiser", "Blockwise", "Denoiser"),
-    "condition": ("ClassIds", "Condition", "Frames", "Nothing", "Tokens"),
+    "backbone": ("Backbone",),
+    "blockwise": ("BlockDenoiser",),
+    "condition": ("ClassIds", "Condition", "Tokens"),
     "data.names": ("ImageData", "TextData"),
+    "experiment.compare": ("compare",),
     "guidance": ("ClassifierFree",),
     "job": ("run_job",),
     "launch.merge": ("merge",),
     "launch.start": ("launch",),
     "launch.status": ("status",),
-    "model": ("CausalModel", "ClassifyModel", "ImageModel", "MaskedModel", "Model"),
-    "noise": ("LogNormal", "LogUniform", "NoiseLaw"),
-    "partition": ("Partition", "make_partition", "split_layers"),
-    "plan": ("Plan", "read_plan", "write_plan"),
+    "model": ("Model",),
+    "noise": ("LogNormal",),
+    "partition": ("Partition", "make_partition"),
+    "plan": ("Plan", "read_plan"),
     "precondition": ("Precondition",),
     "presets.causal": ("CausalRecipe", "recurrent_recipe"),
     "presets.classify": ("ClassifyRecipe",),
@@ -66,33 +69,23 @@ _PLACES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
     "Backbone",
     "BlockDenoiser",
-    "Blockwise",
-    "CausalModel",
     "CausalRecipe",
     "ClassIds",
     "ClassifierFree",
-    "ClassifyModel",
     "ClassifyRecipe",
     "Condition",
-    "Denoiser",
-    "Frames",
     "ImageData",
-    "ImageModel",
     "ImageRecipe",
     "LogNormal",
-    "LogUniform",
     "Machine",
-    "MaskedModel",
     "MaskedRecipe",
     "Model",
-    "NoiseLaw",
-    "Nothing",
     "Partition",
     "Plan",
     "Precondition",
     "TextData",
     "Tokens",
-    "check_backbone",
+    "compare",
     "cost",
     "denoising_loss",
     "launch",
@@ -101,10 +94,8 @@ __all__ = [
     "read_plan",
     "recurrent_recipe",
     "run_job",
-    "split_layers",
     "status",
     "train",
-    "write_plan",
 ]
 
 

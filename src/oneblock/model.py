@@ -34,7 +34,7 @@ from oneblock.plan import Plan
 from oneblock.presets.data import Data, check_codec, check_images, open_codec, plan_images, plan_text
 from oneblock.presets.image import image_task
 from oneblock.presets.tasks import blockwise, task_parts
-from oneblock.sample.calls import Answers, Asking, Pool
+from oneblock.sample.calls import Answers, AskedPool, Asking
 from oneblock.sample.calls import Path as CallPath
 from oneblock.sample.labels import Answer
 from oneblock.sample.masked import Reveal
@@ -43,7 +43,6 @@ from oneblock.train.shards import CONFIG_FILE, INDEX_FILE, merge, open_denoiser,
 from oneblock.train.strategy import job_specs
 
 Scorer = Literal["n-gram", "smollm2"]
-AnyPool = Pool | Literal["auto"]
 
 
 class Model(ABC):
@@ -237,7 +236,7 @@ class ClassifyModel(Model):
         images: Tensor,
         *,
         path: CallPath = Answers.path,
-        pool: AnyPool = Answers.pool,
+        pool: AskedPool = Answers.pool,
         calls: int = Answers.calls,
         draws: int = Answers.draws,
         noise_seed: int = Answers.noise_seed,
@@ -258,7 +257,7 @@ class ClassifyModel(Model):
         data: Data | None = None,
         *,
         path: CallPath = Answers.path,
-        pool: AnyPool = Answers.pool,
+        pool: AskedPool = Answers.pool,
         calls: int = Answers.calls,
         draws: int = Answers.draws,
         noise_seed: int = Answers.noise_seed,
@@ -349,7 +348,7 @@ class CausalModel(Model):
         temperature: float = Writing.temperature,
         top_p: float = Writing.top_p,
         path: CallPath = Asking.path,
-        pool: AnyPool = Asking.pool,
+        pool: AskedPool = Asking.pool,
         calls: int = Asking.calls,
         sample_seed: int = 0,
     ) -> list[str]:
@@ -372,7 +371,7 @@ class CausalModel(Model):
         temperature: float = Writing.temperature,
         top_p: float = Writing.top_p,
         path: CallPath = Asking.path,
-        pool: AnyPool = Asking.pool,
+        pool: AskedPool = Asking.pool,
         calls: int = Asking.calls,
         sample_seed: int = 0,
     ) -> Iterator[str]:
@@ -387,7 +386,7 @@ class CausalModel(Model):
         *,
         windows: int = WINDOWS,
         path: CallPath = Answers.path,
-        pool: AnyPool = Answers.pool,
+        pool: AskedPool = Answers.pool,
         calls: int = Answers.calls,
         draws: int = Answers.draws,
         noise_seed: int = Answers.noise_seed,

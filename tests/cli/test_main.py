@@ -116,7 +116,7 @@ def test_bash_completes() -> None:
     assert completed("train", "") == ["images", "classify", "masked-text", "text", "recurrent-text"]
     assert completed("completion", "f") == ["fish"]
     assert completed("train", "images", "--str") == ["--strategy", "--stride"]
-    assert completed("train", "images", "--strategy", "") == ["round-robin", "one-block", "end-to-end", "plan-only"]
+    assert completed("train", "images", "--strategy", "") == ["end-to-end", "one-block", "plan-only", "round-robin"]
     assert completed("launch", "runs/a", "--par") == ["--parallel"]
     assert completed("job", "--parallel", "") == ["ddp", "fsdp"]
     assert completed("job", "--he") == ["--help"]

@@ -129,7 +129,9 @@ def test_what_is_ones_own_needs_a_name(tmp_path: Path) -> None:
     recipe = ImageRecipe(depth=4, width=16, heads=2, blocks=2, batch_size=8, budget=6 * 8 * 4)
     dataset = TensorDataset(torch.zeros(32, 1, 8, 8), torch.arange(32) % 10)
     train(recipe, out=tmp_path / "data", data=dataset, strategy="plan-only")
-    with pytest.raises(ValueError, match=r"no other process can open them; train its jobs in Python, oneblock\.run_job"):
+    with pytest.raises(
+        ValueError, match=r"no other process can open them; train its jobs in Python, oneblock\.run_job"
+    ):
         launch(tmp_path / "data")
     train(recipe, out=tmp_path / "both", data=dataset, backbone=own.Own, strategy="plan-only")
     with pytest.raises(ValueError, match=r"is your own, own:Own; every job must be told .*: give --backbone own:Own"):

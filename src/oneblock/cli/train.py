@@ -131,7 +131,7 @@ class TrainRecurrentText(TrainText):
     """Train a language model of recurrent depth with a single pass a step, as a denoiser that is called many times.
 
     --prelude layers read the text once, those of --depth are called at every noise level, --coda layers read out. With
-    --strategy end-to-end an ordinary GPT of the same layers. `oneblock evaluate` and `sample` take --token-calls.
+    --strategy end-to-end an ordinary GPT of the same layers. `oneblock evaluate` and `sample` take --calls.
     """
 
     model: CausalRecipe = field(default_factory=recurrent_recipe)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TypeVar, cast
 
 from torch import nn
@@ -144,7 +145,7 @@ def build_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBa
         ValueError: the architecture is unknown, or the plan needs another backbone than was given.
     """
     name = plan.architecture.get("name")
-    if backbone is not None and own_backbone(backbone).name != name:
+    if backbone is not None and own_backbone(backbone).name.rpartition(":")[2] != str(name).rpartition(":")[2]:
         raise ValueError(f"the plan was made for backbone {name!r}, this is {own_backbone(backbone).name!r}; give that")
     if isinstance(name, str) and ":" in name:
         if backbone is None:
@@ -158,9 +159,14 @@ def build_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBa
 
 
 def own_backbone(backbone: Callable[..., nn.Module]) -> OwnBackbone:
-    """How a plan names a user's own network: ``"module:Class"``."""
+    """How a plan names a user's own network: ``"module:Class"``, alike from a program and where it is imported."""
     named = getattr(backbone, "func", backbone)  # of a functools.partial
-    return OwnBackbone(f"{named.__module__}:{getattr(named, '__qualname__', type(named).__qualname__)}")
+    module = named.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+        module = spec.name if spec is not None else Path(file).stem if file else module
+    return OwnBackbone(f"{module}:{getattr(named, '__qualname__', type(named).__qualname__)}")
 
 
 def load_backbone(name: str) -> BuildBackbone:

@@ -30,6 +30,8 @@ from oneblock.plan import Plan
 
 Path = Literal["none", "mean", "euler", "redraw"]
 Pool = Literal["last", "mean", "evidence"]
+AskedPool = Literal["auto", "last", "mean", "evidence"]
+"""A pool by name, or the one that fits the network."""
 
 NOISY = ("euler", "redraw")
 """Paths that start from noise."""
@@ -42,7 +44,7 @@ class Asking:
     path: Path = "mean"
     """between two calls the noisy target stays uninformed (none); goes to the expected vector; from noise by Euler's
     steps; or to a vector drawn from the answer, with new noise"""
-    pool: Literal["auto", "last", "mean", "evidence"] = "auto"
+    pool: AskedPool = "auto"
     """what the answer is made of: the last call, the mean of all calls' probabilities, or the mean of what all calls
     saw in the image or text (evidence; auto where blocks look at the noisy target, else mean)"""
     calls: int = 0

@@ -1,0 +1,92 @@
+"""Which options a verb that opens a model has depends on the model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import TINY, WORK
+
+from oneblock.cli.__main__ import main
+from oneblock.cli.evaluate import EVALUATE, EvaluateImages
+from oneblock.cli.sample import SAMPLE
+from oneblock.cli.words import parse
+
+Ok = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+TRAINED = {
+    "image": ("images",),
+    "classify": ("classify",),
+    "masked-text": ("masked-text", "--length", "16"),
+    "text": ("text", "--length", "16"),
+}
+
+
+def planned(ok: Ok, out: Path, task: str, text: str) -> Path:
+    data = ("--data", text) if "text" in task else ()
+    ok("train", *TRAINED[task], *data, "--out", out, *TINY, *WORK, "--strategy", "plan-only")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("task", "verb", "words", "message"),
+    [
+        ("image", "sample", ["--prompt", "a"], "--prompt is an option of masked-text, text; this run is of task image"),
+        (
+            "image",
+            "evaluate",
+            ["--windows=3"],
+            "--windows is an option of masked-text, text; this run",
+        ),
+        ("text", "sample", ["--steps", "3"], "--steps is an option of image; this run is of task text"),
+        ("text", "sample", ["--reveals", "3"], "--reveals is an option of masked-text; this run is of task text"),
+        ("text", "evaluate", ["--confident", "1"], "--confident is an option of classify; this run is of task text"),
+        ("text", "evaluate", ["--image-size", "8"], "--image-size is an option of image, classify; this run"),
+        ("masked-text", "evaluate", ["--calls", "3"], "--calls is an option of classify, text; this run"),
+        ("classify", "evaluate", ["--num-samples", "3"], "--num-samples is an option of image; this run"),
+        ("text", "evaluate", ["--data", "digits"], "text='digits' is unknown"),
+    ],
+)
+def test_options_of_another_task_are_refused(
+    tmp_path: Path, text: str, ok: Ok, refused: Refused, task: str, verb: str, words: list[str], message: str
+) -> None:
+    run = planned(ok, tmp_path / "run", task, text)
+    assert message in refused(verb, run, *words)
+    if "=" not in words[0]:
+        assert message in refused(verb, *words, run), "wherever the directory stands"
+
+
+def test_the_directory_may_stand_anywhere(tmp_path: Path, ok: Ok) -> None:
+    run = str(planned(ok, tmp_path / "run", "image", ""))
+    for words in (
+        [run, "--steps", "3", "--json"],
+        ["--steps", "3", "--json", run],
+        ["--json", run, "--guidance-interval", "0.5", "2"],
+        ["--guidance-interval", "0.5", "2", "--steps=3", run],
+    ):
+        found = parse(EVALUATE, "evaluate", words)
+        assert isinstance(found, EvaluateImages) and str(found.model) == run
+
+
+def test_help_shows_the_options_by_task(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    for verb, commands in (("sample", SAMPLE), ("evaluate", EVALUATE)):
+        with pytest.raises(SystemExit) as ended:
+            main([verb, "--help"])
+        shown = capsys.readouterr().out
+        assert not ended.value.code
+        assert all(f"oneblock {verb} of a run of task {task}\n" in shown for task in commands)
+    run = planned(ok, tmp_path / "run", "text", text)
+    with pytest.raises(SystemExit):
+        main(["sample", str(run), "--help"])
+    shown = capsys.readouterr().out
+    assert "--tokens" in shown and "--steps" not in shown and "--reveals" not in shown and "PATH" in shown
+
+
+def test_without_a_directory_the_message_says_what_is_missing(refused: Refused) -> None:
+    for verb in ("sample", "evaluate"):
+        message = f"{verb} needs the directory of a run or of a merged model: oneblock {verb} DIR"
+        assert message in refused(verb, "--json")
+
+
+def test_an_option_that_no_task_has(tmp_path: Path, ok: Ok, refused: Refused) -> None:
+    assert "--stepz" in refused("sample", planned(ok, tmp_path / "run", "image", ""), "--stepz", "3")

@@ -91,7 +91,7 @@ def _bash(options: Options) -> str:
         if choices
     ]
     words = [
-        f'        "{verb}") [[ "$word" == -* ]] && COMPREPLY=($(compgen -W "{" ".join([*known, "--help"])}" -- "$word"));;'
+        f'        "{verb}") [[ "$word" != -* ]] || COMPREPLY=($(compgen -W "{" ".join(known)} --help" -- "$word"));;'
         for verb, known in options.items()
     ]
     return BASH.substitute(

@@ -110,11 +110,7 @@ def test_json_is_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("task", "words", "message"),
     [
-        (
-            "images",
-            ["--arms", "nope"],
-            "arm 'nope' does not exist; use some of end-to-end, shallow, blockwise, branched",
-        ),
+        ("images", ["--seeds", "0"], "seeds=0, workers=1: use at least one of each"),
         ("classify", ["--branch", "0"], "arm 'branched' needs --branch above 0"),
         ("masked-text", ["--report-bands", "0"], "report_bands=0"),
         ("text", ["--calls", "-2"], "calls=-2"),

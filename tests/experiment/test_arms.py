@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from oneblock.data import ImageData, TextData
+from oneblock.experiment.base import Experiment
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
-from oneblock.experiment.grid import Experiment, Grid, cells
+from oneblock.experiment.grid import Grid, cells
 from oneblock.experiment.images import ImageExperiment
 from oneblock.experiment.masked import MaskedExperiment
 from oneblock.experiment.recurrent import RecurrentExperiment

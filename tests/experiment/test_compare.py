@@ -21,12 +21,14 @@ from oneblock.experiment.grid import Comparison
 from oneblock.experiment.images import SAMPLES_FILE, ImageExperiment
 from oneblock.experiment.masked import MaskedExperiment
 from oneblock.experiment.recurrent import RecurrentExperiment
+from oneblock.experiment.results import RESULT_FILE
 from oneblock.partition import make_partition
 from oneblock.presets import ClassifyRecipe, ImageRecipe, MaskedRecipe, blockwise, masked_task
 from oneblock.sample.calls import Answers
 from oneblock.tasks.masked import nelbo
 from oneblock.train.drive import Watch
 from oneblock.train.machine import Machine
+from oneblock.train.record import METRICS_FILE, read_rows
 from oneblock.train.shards import open_denoiser, open_plan
 
 NET: dict[str, Any] = {"size": "nano", "depth": 4, "width": 16, "heads": 2}
@@ -226,6 +228,13 @@ def test_a_comparison_of_recurrent_depth(tmp_path: Path, text: str) -> None:
     assert rows["truncated-bptt"]["listed_at"] == [1, 2, 4]
     assert all([len(one) for one in row["samples"]] == [4, 4] for row in rows.values())
     assert all(row["characters_per_second"] > 0 for row in rows.values())
+    run = tmp_path / rows["truncated-bptt"]["run"]
+    assert list(read_rows(run / "truncated-bptt" / METRICS_FILE))
+    (run / RESULT_FILE).unlink()  # as if it had been killed after training
+    (again,) = compare(experiment, data=text, out=tmp_path, recipe=recipe, arms=["truncated-bptt"], **QUIET).rows
+    unknown = dict.fromkeys(("train_seconds", "characters_per_second"))
+    assert again["train_seconds"] is None
+    assert {**again, **unknown} == {**rows["truncated-bptt"], **unknown}
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import tyro
 
 from oneblock.cli import console
 from oneblock.data import ImageData, TextData
+from oneblock.experiment.base import Experiment
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
 from oneblock.experiment.compare import compare
-from oneblock.experiment.grid import Experiment
 from oneblock.experiment.images import ImageExperiment
 from oneblock.experiment.masked import MaskedExperiment
 from oneblock.experiment.recurrent import RecurrentExperiment

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from oneblock.experiment.grid import AnyRecipe
+from oneblock.experiment.base import AnyRecipe
 
 
 def blocks_alone(recipe: AnyRecipe) -> AnyRecipe:

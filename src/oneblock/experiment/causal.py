@@ -14,8 +14,8 @@ from oneblock.evaluate.causal import evaluate_causal, plan_calls, write_causal
 from oneblock.evaluate.text import n_grams
 from oneblock.evaluate.writing import Writing
 from oneblock.experiment.arms import blocks_alone, branched, branched_ensemble, ensemble
+from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.data import Texts, open_texts
-from oneblock.experiment.grid import Arm, Case, Cell
 from oneblock.experiment.summary import COSTS, Row, Scores
 from oneblock.plan import Plan
 from oneblock.presets.base import end_to_end, shallow

@@ -12,8 +12,8 @@ from oneblock import rivals
 from oneblock.data import to_float
 from oneblock.evaluate.labels import BATCH, evaluate_labels, label_scores
 from oneblock.experiment.arms import blocks_alone, branched, ensemble
+from oneblock.experiment.base import Arm, Case
 from oneblock.experiment.data import Pictures, open_pictures
-from oneblock.experiment.grid import Arm, Case
 from oneblock.experiment.rivals import rival_settings, train_contender
 from oneblock.experiment.summary import COSTS, Row, Scores
 from oneblock.models.cnn import CNNConfig

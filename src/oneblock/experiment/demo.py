@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from oneblock.evaluate.images import Sampling, sample_images
+from oneblock.experiment.base import Cell
 from oneblock.experiment.compare import compare
-from oneblock.experiment.grid import Cell, Comparison
+from oneblock.experiment.grid import Comparison
 from oneblock.experiment.images import ImageExperiment
 from oneblock.presets.image import ImageRecipe
 from oneblock.presets.tasks import blockwise

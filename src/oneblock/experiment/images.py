@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from oneblock.evaluate.images import Sampling, evaluate_images, sample_images
 from oneblock.experiment.arms import blocks_alone, branched
+from oneblock.experiment.base import Arm, Case
 from oneblock.experiment.data import Pictures, open_pictures
-from oneblock.experiment.grid import Arm, Case
 from oneblock.experiment.summary import COSTS, Row, Scores
 from oneblock.metrics import default_extractor
 from oneblock.partition import make_partition

@@ -10,8 +10,8 @@ from typing import ClassVar
 from oneblock.evaluate.masked import evaluate_masked, write_masked
 from oneblock.evaluate.writing import Writing
 from oneblock.experiment.arms import blocks_alone
+from oneblock.experiment.base import Arm, Case
 from oneblock.experiment.data import Texts, open_texts
-from oneblock.experiment.grid import Arm, Case
 from oneblock.experiment.summary import COSTS, Row, Scores
 from oneblock.guidance import Ensemble
 from oneblock.partition import make_partition

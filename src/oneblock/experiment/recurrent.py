@@ -14,10 +14,10 @@ from oneblock.data import Vocabulary
 from oneblock.evaluate.causal import BATCH, bits_row
 from oneblock.evaluate.writing import Writing
 from oneblock.experiment.arms import blocks_alone, ensemble
+from oneblock.experiment.base import Arm, Case
 from oneblock.experiment.causal import SCORES as TEXT_SCORES
 from oneblock.experiment.causal import asked_of_texts, check_texts, score_texts, untrained_row, written
 from oneblock.experiment.data import Texts, open_texts
-from oneblock.experiment.grid import Arm, Case
 from oneblock.experiment.rivals import rival_settings, train_contender
 from oneblock.experiment.summary import Row, Scores
 from oneblock.plan import Plan

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from oneblock.data import Batches
-from oneblock.experiment.grid import Case
+from oneblock.experiment.base import Case
 from oneblock.experiment.summary import Row
 from oneblock.plan import Plan
 from oneblock.presets.tasks import plan_augment

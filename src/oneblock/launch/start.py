@@ -43,8 +43,8 @@ def launch(
     backbone: str = "",
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> list[Event]:
-    """Start the jobs of a planned run, one for each block, and wait until they have trained; the trunk of a branched run
-    comes first. With ``slurm`` they are submitted as an array, and nobody waits.
+    """Start the jobs of a planned run, one for each block, and wait until they have trained; the trunk of a branched
+    run comes first. With ``slurm`` they are submitted as an array, and nobody waits.
 
     Args:
         run_dir: directory with plan.json, or its fsspec address.
@@ -90,7 +90,7 @@ def commands(
     machine: Machine = HERE,
     backbone: str = "",
 ) -> list[Command]:
-    """What ``launch`` would start, in order; nothing is started. Arguments and ``ValueError`` are those of ``launch``."""
+    """What ``launch`` would start, in order; nothing is started. Arguments and errors are those of ``launch``."""
     _check_counts(local=local, torchrun=torchrun)
     jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone)
     return [command for stage in jobs.stages(read_plan(jobs.directory())) for command in stage]
@@ -176,8 +176,8 @@ class _Jobs:
         name, data = str(plan.architecture.get("name")), str(plan.recipe.get("data"))
         if ":" in name and not self.backbone:
             raise ValueError(
-                f"the network of {self.run_dir} is your own, {name}; every job must be told where it is: give --backbone "
-                f"{name}"
+                f"the network of {self.run_dir} is your own, {name}; every job must be told where it is: give "
+                f"--backbone {name}"
             )
         if data.startswith("dataset:") and not (self.data and self.data.data):
             raise ValueError(

@@ -109,11 +109,11 @@ def test_modules_of_the_package_are_reached_as_everywhere(program: str) -> None:
 def test_a_patch_by_name_changes_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
     from oneblock.train import loop
 
-    kept = loop.save
+    kept = loop.locked
     with monkeypatch.context() as patch:
-        patch.setattr("oneblock.train.loop.save", len)
-        assert loop.save is len
-    assert loop.save is kept
+        patch.setattr("oneblock.train.loop.locked", len)
+        assert loop.locked is len
+    assert loop.locked is kept
     with monkeypatch.context() as patch:
         patch.setattr(ob, "train", len)
         assert ob.train is len  # type: ignore[comparison-overlap]

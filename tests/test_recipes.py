@@ -182,9 +182,9 @@ def test_a_run_of_another_plan_and_data_of_another_kind_are_refused(tmp_path: Pa
     train(tiny, data="digits", out=tmp_path / "run", strategy="plan-only")
     with pytest.raises(ValueError, match=r"belongs to plan .* \(they differ in: seed\)"):
         train(replace(tiny, seed=1), data="digits", out=tmp_path / "run")
-    with pytest.raises(ValueError, match="data='books' is unknown; digits, fashion-mnist"):
+    with pytest.raises(ValueError, match="data='books' is unknown; digits, fashion"):
         make_plan(tiny, "books")
-    with pytest.raises(ValueError, match="data is a ImageSet, which has no length or no item i"):
+    with pytest.raises(ValueError, match="data is a ImageSet, which has no length"):
         make_plan(tiny, synthetic_images(4, 8, 1, 3, seed=0))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="this recipe trains on text: give a name"):
         make_plan(MaskedRecipe(), [1, 2])

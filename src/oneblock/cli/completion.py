@@ -91,8 +91,8 @@ def _bash(options: Options) -> str:
         if choices
     ]
     words = [
-        f'        "{verb}") [[ "$word" != -* ]] || COMPREPLY=($(compgen -W "{" ".join(known)} --help" -- "$word"));;'
-        for verb, known in options.items()
+        f'        "{verb}") [[ "$word" == -* ]] && COMPREPLY=($(compgen -W "{" ".join(each)} --help" -- "$word"));;'
+        for verb, each in options.items()
     ]
     return BASH.substitute(
         first=" ".join([*following, "--help", "--version"]),

@@ -28,12 +28,12 @@ from oneblock.plan import Plan
 from oneblock.presets import (
     SIZES,
     CausalRecipe,
+    ImageFacts,
     ImageRecipe,
+    TextFacts,
     all_resident,
     blockwise,
-    causal_plan,
     gpt_config,
-    image_plan,
     image_shape,
     plan_task,
     training_peak,
@@ -41,7 +41,6 @@ from oneblock.presets import (
 from oneblock.sample import SAMPLERS, karras_grid
 from oneblock.sample.generate import generate
 from oneblock.train.block import BlockLearner, block_learner, train_step
-from oneblock.train.step import OptimizerSettings
 from oneblock.train.strategy import job_specs, plan_optimizer
 
 Row = dict[str, Any]
@@ -142,26 +141,19 @@ def attention(plan: Plan, count: int, steps: int, device: torch.device) -> Itera
 
 def image_case(options: argparse.Namespace) -> tuple[Plan, Plan, Tensor]:
     """The whole network, its blocks, and what they are trained on."""
-    recipe = ImageRecipe(
-        data="none",
-        fingerprint="none",
-        image_shape=(1, options.length, options.length),
-        num_classes=10,
-        patch=options.patch,
-        **shared_recipe(options),
-    )
-    whole = image_plan(recipe)
+    recipe = ImageRecipe(patch=options.patch, **shared_recipe(options))
+    facts = ImageFacts(shape=(1, options.length, options.length), num_classes=10)
+    whole = recipe.plan(facts)
     samples = torch.randn(options.batch_size, *image_shape(whole), generator=torch.Generator().manual_seed(0))
-    return whole, image_plan(replace(recipe, blocks=options.blocks)), samples
+    return whole, replace(recipe, blocks=options.blocks).plan(facts), samples
 
 
 def text_case(options: argparse.Namespace) -> tuple[Plan, Plan, Tensor]:
     """The same for text: the whole network is an ordinary GPT."""
-    recipe = CausalRecipe(
-        data="none", fingerprint="none", vocabulary=Bytes(), length=options.length, **shared_recipe(options)
-    )
-    whole = causal_plan(replace(recipe, streams="none", inputs="evidence"))
-    own = causal_plan(replace(recipe, streams=options.streams, blocks=options.blocks))
+    recipe = CausalRecipe(length=options.length, **shared_recipe(options))
+    facts = TextFacts(vocabulary=Bytes())
+    whole = recipe.ordinary().plan(facts)
+    own = replace(recipe, streams=options.streams, blocks=options.blocks).plan(facts)
     shape = (options.batch_size, options.length)
     return whole, own, torch.randint(Bytes().size, shape, generator=torch.Generator().manual_seed(0))
 
@@ -173,7 +165,7 @@ def shared_recipe(options: argparse.Namespace) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "block_batch_size": options.batch_size,
         "budget": 10**12,
-        "optimizer": OptimizerSettings(precision=options.precision),
+        "precision": options.precision,
     }
 
 

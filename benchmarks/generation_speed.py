@@ -15,7 +15,7 @@ import torch
 
 from oneblock.blockwise import Denoiser
 from oneblock.condition import ClassIds
-from oneblock.presets import SIZES, ImageRecipe, blockwise, image_plan, image_shape
+from oneblock.presets import SIZES, ImageFacts, ImageRecipe, blockwise, image_shape
 from oneblock.sample import SAMPLERS, equal_mass_grid
 from oneblock.sample.generate import generate
 
@@ -33,19 +33,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    whole = ImageRecipe(
-        data="none",
-        fingerprint="none",
-        image_shape=(1, options.image_size, options.image_size),
-        num_classes=10,
-        size=options.size,
-        patch=options.patch,
-        blocks=1,
-    )
+    whole = ImageRecipe(size=options.size, patch=options.patch, blocks=1)
+    facts = ImageFacts(shape=(1, options.image_size, options.image_size), num_classes=10)
+    own = replace(whole, blocks=options.blocks).plan(facts)
     plans = {
-        "end-to-end": (image_plan(whole), None),
-        "blockwise": (image_plan(replace(whole, blocks=options.blocks)), None),
-        "blockwise, one block in memory": (image_plan(replace(whole, blocks=options.blocks)), 1),
+        "end-to-end": (whole.plan(facts), None),
+        "blockwise": (own, None),
+        "blockwise, one block in memory": (own, 1),
     }
     classes = ClassIds(torch.arange(options.images, device=options.device) % 10)
 

@@ -20,14 +20,15 @@ from typing import Any
 import torch
 
 from oneblock.blockwise import Denoiser
-from oneblock.cli.causal_text import plan_calls
-from oneblock.cli.picture import curves
-from oneblock.cli.text import held_out, plan_text, sample_text
-from oneblock.cli.text_options import CallOptions, TextSamplingOptions
-from oneblock.cli.writing import n_grams
+from oneblock.evaluate.causal import plan_calls
+from oneblock.evaluate.masked import write_masked
+from oneblock.evaluate.text import n_grams
+from oneblock.evaluate.writing import Writing, held_out
 from oneblock.metrics import SamplingPoint, matched_perplexity, text_quality
 from oneblock.plan import Plan
 from oneblock.presets import block_readings, blockwise, plan_length, plan_vocabulary, token_table
+from oneblock.presets.data import plan_text
+from oneblock.report.picture import curves
 from oneblock.sample.causal import write
 from oneblock.train.shards import open_denoiser, open_plan
 
@@ -82,8 +83,8 @@ def main() -> None:
 def written(plan: Plan, denoiser: Denoiser, count: int, temperature: float) -> list[str]:
     """``count`` texts of the plan's length, side by side."""
     if plan.task == "masked-text":
-        return sample_text(plan, denoiser, TextSamplingOptions(count=count, temperature=temperature), 0, DEVICE)
-    calls, length = plan_calls(plan, CallOptions()), plan_length(plan)
+        return write_masked(denoiser, plan, Writing(count=count, temperature=temperature))
+    calls, length = plan_calls(plan), plan_length(plan)
     readings = block_readings(plan, denoiser, calls.levels, count)
     prompt = torch.zeros(count, 0, dtype=torch.long)
     steps = write(readings, token_table(plan), prompt, length, calls, temperature)

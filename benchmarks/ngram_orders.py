@@ -1,4 +1,4 @@
-"""Bits per character of held-out text under n-grams of the training text, for several n.
+"""Bits per byte of held-out text under n-grams of the training text, for several n.
 
 python benchmarks/ngram_orders.py --data books --orders 4 5 6 7 8
 """
@@ -12,8 +12,8 @@ import time
 
 import torch
 
-from oneblock.cli.text import held_out
 from oneblock.data import Characters, open_text
+from oneblock.evaluate.writing import held_out
 from oneblock.metrics import NGramScorer
 
 
@@ -33,7 +33,7 @@ def main() -> None:
         nats = sum(likelihood.nats for likelihood in NGramScorer([known], order)(windows))
         bits = nats / math.log(2) / sum(map(len, windows))
         seconds = time.process_time() - began
-        print(json.dumps({"order": order, "bits_per_character": round(bits, 4), "cpu_seconds": round(seconds, 1)}))
+        print(json.dumps({"order": order, "bits_per_byte": round(bits, 4), "cpu_seconds": round(seconds, 1)}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Variants of blockwise autoregressive text: what each choice moves, in bits per character on held-out text.
+"""Variants of blockwise autoregressive text: what each choice moves, in bits per byte on held-out text.
 
     python benchmarks/text_variants.py --out runs/variants --budget 100k --only ordinary shallow two one
 
 Every variant gets the same work; two streams count twice, as a layer works on twice as many tokens. One JSON row per
-variant and seed goes to OUT/rows.jsonl: bits per character after every call on each path, alone and pooled.
+variant and seed goes to OUT/rows.jsonl: bits per byte after every call on each path, alone and pooled.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 import torch
 
 from oneblock.blockwise import DenoiserLike
-from oneblock.cli.options import MachineOptions, parse_count
-from oneblock.cli.train import start_run, train
-from oneblock.data import Characters, TextBatches, TokenFile, TokenSource, open_text
+from oneblock.data import open_text
+from oneblock.evaluate.writing import held_out
 from oneblock.plan import Plan
-from oneblock.presets.causal import CausalRecipe, causal_plan, gpt_config, token_table
+from oneblock.presets import CausalRecipe, blockwise, gpt_config, parse_count, plan_vocabulary, token_table, train
 from oneblock.sample.causal import Calls, predict
 from oneblock.tasks.causal import code_length, log_likelihood
+from oneblock.train.drive import Watch
+from oneblock.train.machine import Machine
 from oneblock.train.shards import open_denoiser
-from oneblock.train.step import OptimizerSettings
 
 RATE = 2e-3
 ORDINARY = {"streams": "none", "blocks": 1}
@@ -77,19 +77,15 @@ def main() -> None:
 
 def run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     """Train and score one variant."""
-    file = open_text(options.data, "train", Characters())
-    plan = variant_plan(options, name, seed, file)
-    batches = TextBatches(TokenSource(file, options.length))
     directory = options.out / f"{name}-{options.budget}-seed{seed}"
-    run = start_run(plan, directory, batches, MachineOptions(threads=options.threads))
+    machine = Machine(threads=options.threads)
     began = time.process_time()
-    train(run, None, quiet=True)
-    seconds = time.process_time() - began
-    denoiser = open_denoiser(directory, run.blockwise, run.device)
-    held_out = open_text(options.data, "test", Characters())
-    starts, _ = held_out.windows(options.length)
-    chosen = starts[torch.linspace(0, len(starts) - 1, options.windows).round().long()]
-    tokens = held_out.read(chosen, options.length)
+    trained = train(
+        variant(options, name, seed), out=directory, data=options.data, machine=machine, watch=Watch(bars=False)
+    )
+    seconds, plan = time.process_time() - began, trained.plan
+    denoiser = open_denoiser(directory, blockwise(plan), machine.torch_device())
+    tokens = held_out(open_text(options.data, "test", plan_vocabulary(plan)), options.length, options.windows)
     return {
         "variant": name,
         "seed": seed,
@@ -100,11 +96,9 @@ def run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def variant_plan(options: argparse.Namespace, name: str, seed: int, file: TokenFile) -> Plan:
+def variant(options: argparse.Namespace, name: str, seed: int) -> CausalRecipe:
+    """Two streams work on twice as many tokens, and get half as many steps for it."""
     recipe = CausalRecipe(
-        data=options.data,
-        fingerprint=file.fingerprint(),
-        vocabulary=file.vocabulary,
         length=options.length,
         size="nano",
         streams="two",
@@ -113,15 +107,15 @@ def variant_plan(options: argparse.Namespace, name: str, seed: int, file: TokenF
         block_batch_size=options.batch_size,
         hold=0.5,
         seed=seed,
-        optimizer=OptimizerSettings(learning_rate=RATE),
+        learning_rate=RATE,
     )
     recipe = replace(recipe, **VARIANTS[name])
     streams = 2 if recipe.streams == "two" else 1
-    return causal_plan(replace(recipe, budget=parse_count(options.budget) // streams))
+    return replace(recipe, budget=parse_count(options.budget) // streams)
 
 
 def scores(plan: Plan, denoiser: DenoiserLike, tokens: torch.Tensor) -> dict[str, Any]:
-    """Bits per character after every call."""
+    """Bits per byte after every call."""
     table, streams = token_table(plan), gpt_config(plan).streams
     levels = plan.edges[: plan.num_blocks]
     if streams == "none" and plan.recipe["inputs"] != "bayes":

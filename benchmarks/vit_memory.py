@@ -14,13 +14,12 @@ layers that keep GELU's output instead of computing it again.
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from oneblock.cli.console import table
 from oneblock.memory import DryRun, PeakBytes, layers_run, peak_bytes, step_flops
 from oneblock.models.layers import Layer, LayerConfig
 
@@ -108,6 +107,14 @@ def cells(row: Row, whole: Row) -> tuple[str, ...]:
     )
 
 
+def show(lines: Sequence[Sequence[str]]) -> None:
+    """Lines of cells, each column as wide as its widest."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for first, *rest in lines:
+        aligned = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        print("  ".join([first.ljust(widths[0]), *aligned]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 1])
@@ -122,7 +129,8 @@ def main() -> None:
                 print(json.dumps({**asdict(row), "flops_share": row.flops / found[0].flops}))
             continue
         columns = ("strategy", "images", "peak GiB", "less", "FLOP", "fixed", "bound", "of bound", "average")
-        table(f"{DEPTH} layers, d={VIT_BASE.width}, {TOKENS} tokens", columns, (cells(row, found[0]) for row in found))
+        print(f"{DEPTH} layers, d={VIT_BASE.width}, {TOKENS} tokens")
+        show([columns, *(cells(row, found[0]) for row in found)])
 
 
 if __name__ == "__main__":

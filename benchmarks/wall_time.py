@@ -28,10 +28,10 @@ from oneblock.data import MemorySource, synthetic_images
 from oneblock.memory import layers_run
 from oneblock.models.layers import Layer, LayerConfig
 from oneblock.plan import Plan
-from oneblock.presets import ImageRecipe, blockwise, image_plan, image_task, plan_budget, plan_optimizer
+from oneblock.presets import ImageFacts, ImageRecipe, blockwise, image_task
 from oneblock.train.loop import Run, train_job
 from oneblock.train.step import StepReport
-from oneblock.train.strategy import job_specs
+from oneblock.train.strategy import job_specs, plan_budget, plan_optimizer
 
 Step = Callable[[], None]
 Jobs = AbstractContextManager[list[Step]]
@@ -41,10 +41,6 @@ IMAGES = synthetic_images(512, 28, 1, 8, seed=0)
 
 def dit_plan(options: argparse.Namespace, blocks: int, block_batch_size: int = 0) -> Plan:
     recipe = ImageRecipe(
-        data="synthetic",
-        fingerprint=IMAGES.fingerprint(),
-        image_shape=IMAGES.shape,
-        num_classes=8,
         depth=options.depth,
         width=options.width,
         heads=options.heads,
@@ -53,7 +49,8 @@ def dit_plan(options: argparse.Namespace, blocks: int, block_batch_size: int = 0
         block_batch_size=block_batch_size,
         budget=options.depth * options.batch_size * (options.steps + 1),
     )
-    return image_plan(recipe)
+    facts = ImageFacts(shape=IMAGES.shape, num_classes=8, data="synthetic", fingerprint=IMAGES.fingerprint())
+    return recipe.plan(facts)
 
 
 @contextmanager
@@ -70,7 +67,7 @@ def dit_jobs(plan: Plan) -> Iterator[list[Step]]:
             settings=plan_optimizer(plan),
             save_every=10**9,
         )
-        specs = [replace(spec, last_step=10**9) for spec in job_specs(plan, budget)]
+        specs = [replace(spec, last_step=10**9) for spec in job_specs(plan)]
         jobs = [train_job(run, spec) for spec in specs]
 
         def steps(job: Iterator[StepReport], count: int) -> None:

@@ -24,7 +24,7 @@ from oneblock.presets import (
 from oneblock.sample.calls import Calls
 from oneblock.sample.labels import classify
 from oneblock.train.checkpoint import latest
-from oneblock.train.loop import Run, restore
+from oneblock.train.loop import BlockJob, Run
 from oneblock.train.strategy import job_specs, plan_optimizer, round_robin
 
 FACTS = ImageFacts(shape=IMAGES.shape, num_classes=3, data="synthetic", fingerprint=IMAGES.fingerprint())
@@ -72,11 +72,12 @@ def test_blocks_learn_apart_and_answer_together(tmp_path: Path) -> None:
     specs = job_specs(plan)
 
     def load(block: int) -> Any:
-        state = restore(run, specs[block], None)
+        job = BlockJob(run, specs[block])
+        job.restore()
         with torch.no_grad():
-            for name, p in state.weights.items():
-                p.copy_(state.averages[name])
-        return state.denoiser.eval()
+            for name, p in job.learner.weights.items():
+                p.copy_(job.learner.averages[name])
+        return job.learner.module.eval()
 
     assert all(latest(tmp_path / spec.name, plan.hash) for spec in specs)
     levels = [plan.partition.band(block)[1] for block in range(3)]

@@ -188,5 +188,5 @@ def test_a_run_of_another_plan_and_data_of_another_kind_are_refused(tmp_path: Pa
         make_plan(tiny, synthetic_images(4, 8, 1, 3, seed=0))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="this recipe trains on text: give a name"):
         make_plan(MaskedRecipe(), [1, 2])
-    with pytest.raises(ValueError, match="branch=0.5 needs two blocks or more"):
+    with pytest.raises(ValueError, match=r"branch=0\.5 needs two blocks or more"):
         make_plan(replace(tiny, branch=0.5), "digits", strategy="end-to-end")

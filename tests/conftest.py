@@ -7,7 +7,6 @@ import pytest
 from commands import SENTENCES, TINY, WORK
 from hypothesis import settings
 
-from oneblock.cli.__main__ import main
 
 # Times vary with the load of the machine; they are measured in benchmarks, not here.
 settings.register_profile("quiet", deadline=None)
@@ -17,6 +16,8 @@ settings.load_profile("quiet")
 @pytest.fixture
 def ok(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[dict[str, Any]]]:
     """Run a command that must work; its JSON lines on standard output."""
+
+    from oneblock.cli.__main__ import main
 
     def run(*words: str | Path) -> list[dict[str, Any]]:
         code = main([str(word) for word in words])
@@ -30,6 +31,8 @@ def ok(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[dict[str, Any]]
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run a command that must be refused with exit code 2; its one message on standard error."""
+
+    from oneblock.cli.__main__ import main
 
     def run(*words: str | Path, code: int = 2) -> str:
         try:

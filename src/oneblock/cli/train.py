@@ -13,6 +13,7 @@ from oneblock.presets.classify import ClassifyRecipe
 from oneblock.presets.image import ImageRecipe
 from oneblock.presets.masked import MaskedRecipe
 from oneblock.presets.run import Strategy, make_plan, train
+from oneblock.presets.tasks import load_backbone
 from oneblock.train.loop import Idle
 from oneblock.train.machine import Machine
 from oneblock.train.strategy import job_specs
@@ -36,6 +37,8 @@ class Train:
     """steps of a block before the next has its turn"""
     idle: Idle = "host"
     """where the blocks that wait for their turn are: left on the device, in host memory, or in their checkpoints"""
+    backbone: str = ""
+    """a network of your own in the place of the task's, as module:Class; --depth says how many layers it has"""
     json: bool = False
     """print one JSON object per row instead of progress"""
     tensorboard: bool = False
@@ -43,12 +46,13 @@ class Train:
     machine: Machine = field(default_factory=Machine)
 
     def run(self) -> None:
+        backbone = load_backbone(self.backbone) if self.backbone else None
         if is_remote(self.out):
             if self.strategy != "plan-only":
                 raise ValueError(
                     f"out={self.out!r} is not a path; plan with --strategy plan-only, then train with oneblock job"
                 )
-            plan, _ = make_plan(self.model, self.data)
+            plan, _ = make_plan(self.model, self.data, backbone)
             send_plan(plan, self.out)
             self._planned(plan.hash, [spec.name for spec in job_specs(plan)])
             return
@@ -56,6 +60,7 @@ class Train:
             self.model,
             out=self.out,
             data=self.data,
+            backbone=backbone,
             strategy=self.strategy,
             block=self.block,
             stride=self.stride,

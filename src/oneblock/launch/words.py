@@ -12,6 +12,6 @@ def changed_words(settings: Any, usual: Any) -> list[str]:
     for item in fields(settings):
         value = getattr(settings, item.name)
         if value != getattr(usual, item.name):
-            given = value if isinstance(value, tuple) else () if value is True else (value,)
-            words += [f"--{item.name.replace('_', '-')}", *map(str, given)]
+            given = value if isinstance(value, tuple) else () if isinstance(value, bool) else (value,)
+            words += [f"--{'no-' if value is False else ''}{item.name.replace('_', '-')}", *map(str, given)]
     return words

@@ -32,7 +32,7 @@ class ImageRecipe(PictureRecipe):
     label_dropout: float = 0.1
     """share of labels replaced by the null class, for guidance"""
     conditional: bool = True
-    """tell the network the class of an image; False for images without labels"""
+    """whether the network is told the class of an image; False for images without labels"""
 
     def plan(self, facts: ImageFacts, backbone: OwnBackbone | None = None) -> Plan:
         if self.conditional and not facts.num_classes:

@@ -7,7 +7,6 @@ import pytest
 from commands import SENTENCES, TINY, WORK
 from hypothesis import settings
 
-
 # Times vary with the load of the machine; they are measured in benchmarks, not here.
 settings.register_profile("quiet", deadline=None)
 settings.load_profile("quiet")

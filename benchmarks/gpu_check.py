@@ -125,7 +125,8 @@ def check(folder: Path, device: str) -> Iterator[Row]:
         yield {
             "check": name,
             "resumed_in_the_same_bytes": files(whole) == files(resumed),
-            "losses_apart_from_cpu": round(float(apart.max()), 6),
+            "losses_apart_from_cpu": float(f"{float(apart.max()):.2g}"),
+            "device_bytes": torch.cuda.max_memory_allocated() if device.startswith("cuda") else None,
             "answers": list(answer.shape),
             "finite": bool(answer.isfinite().all()),
         }

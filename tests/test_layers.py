@@ -188,3 +188,18 @@ def test_import_loads_no_extra(then, absent):
     out = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     assert out.stdout.split() == []
+
+
+def test_benchmarks_examples_and_tests_of_the_library_import_no_command_line():
+    """Tests of the command line, of what is frozen, and the fixtures that call it, excepted."""
+    root = SRC.parent
+    allowed = {"tests/conftest.py", "tests/completion.py", "tests/test_layers.py"}
+    found = []
+    for folder in ("benchmarks", "examples", "tests"):
+        for path in (root / folder).rglob("*.py"):
+            name = path.relative_to(root).as_posix()
+            if name.startswith(("tests/cli/", "tests/frozen/")) or name in allowed:
+                continue
+            seen = imports(name, ast.parse(path.read_text("utf-8")), {"oneblock.cli"})
+            found += [f"{name}:{line}: {what}" for line, what, _ in seen if what.startswith("oneblock.cli")]
+    assert not found, "\n".join(found)

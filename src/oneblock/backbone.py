@@ -144,19 +144,21 @@ def _check_shapes(
     name = type(backbone).__name__
     entered = backbone.stem(z, noise, condition)
     if not (isinstance(entered, tuple) and len(entered) == 2 and isinstance(entered[0], Tensor)):
-        raise ValueError(f"the stem of {name} gives {type(entered).__name__}; it must give a pair, (h, modulation)")
+        raise ValueError(f"the stem of {name} returns {type(entered).__name__}; it must return a pair, (h, modulation)")
     h, modulation = entered
     for index, layer in backbone.layers.items():
         after = layer(h, modulation)
         if _shape(after) != h.shape:
             raise ValueError(
-                f"layer {index} of {name} takes h of shape {tuple(h.shape)} and gives {_shape(after)}; the layers of a "
-                "residual network keep the shape"
+                f"layer {index} of {name} takes h of shape {tuple(h.shape)} and returns {_shape(after)}; the layers "
+                "of a residual network must keep the shape"
             )
         h = after
     answer = _shape(backbone.head(h, modulation))
     if answer != expected:
-        raise ValueError(f"the head of {name} gives {answer}; {expected} is expected for z of shape {tuple(z.shape)}")
+        raise ValueError(
+            f"the head of {name} returns {answer}; it must return {expected} for z of shape {tuple(z.shape)}"
+        )
 
 
 _PARTS = "stem(z, noise, condition) -> (h, modulation), layers and head(h, modulation)"

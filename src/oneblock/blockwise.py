@@ -56,7 +56,9 @@ class BlockDenoiser(nn.Module):
         if sigma.shape != z.shape[:1]:
             raise ValueError(f"sigma has shape {tuple(sigma.shape)}; give one level per sample, ({z.shape[0]},)")
         if len(condition) != len(z):
-            raise ValueError(f"the condition tells {len(condition)} samples, z has {len(z)}; give one entry per sample")
+            raise ValueError(
+                f"the condition is for {len(condition)} samples, but z has {len(z)}; give one entry per sample"
+            )
         prediction = forward(
             self._parts, self.frame.inputs(z, sigma), self.frame.noise(sigma), condition, self.checkpointing
         )

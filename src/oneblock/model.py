@@ -439,8 +439,8 @@ def _check_free(out: Path, plan: Plan) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise ValueError(f"{out} is a file; give a directory of its own to the model")
+        raise ValueError(f"{out} is a file; give the model a directory of its own")
     if any(out.iterdir()) and not (out / CONFIG_FILE).is_file():
-        raise ValueError(f"{out} holds something else; give a directory of its own to the model")
+        raise ValueError(f"{out} holds something other than a model; give the model a directory of its own")
     if (out / CONFIG_FILE).is_file() and open_plan(out).hash != plan.hash:
         raise ValueError(f"{out} holds a model of another plan; use another directory")

@@ -38,7 +38,7 @@ class SampleImages(Opening):
 
     def run(self) -> None:
         if self.per_class < 1:
-            raise ValueError(f"per_class={self.per_class} makes no image; use 1 or more")
+            raise ValueError(f"per_class={self.per_class} is too small; use 1 or more")
         model = self.open(ImageModel)
         num_classes = image_task(model.plan).num_classes
         classes = self.classes or tuple(range(num_classes))

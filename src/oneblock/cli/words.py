@@ -42,13 +42,13 @@ def _of_task(commands: Mapping[str, type[Any]], verb: str, words: Sequence[str])
     task = open_plan(Path(directory)).task
     if task not in commands:
         raise ValueError(
-            f"{directory} is a run of task {task!r}, which oneblock {verb} does not serve; it serves "
+            f"{directory} is a run of task {task!r}, which oneblock {verb} does not support; it supports "
             f"{', '.join(commands)}"
         )
     for name in filter(None, map(_name, words)):
         others = [other for other, of_task in options.items() if name in of_task]
         if name not in options[task] and others:
-            raise ValueError(f"--{name} is an option of {', '.join(others)}; this run is of task {task}")
+            raise ValueError(f"--{name} is an option for {', '.join(others)}; the task of this run is {task}")
     return commands[task]
 
 

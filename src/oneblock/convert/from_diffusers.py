@@ -42,7 +42,7 @@ class Autoencoder:
             model = AutoencoderKL.from_pretrained(directory, local_files_only=True, use_safetensors=True)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
-                f"{directory} holds no AutoencoderKL of diffusers ({error}); give the directory that has its "
+                f"{directory} does not hold an AutoencoderKL of diffusers ({error}); give the directory that has its "
                 "config.json and diffusion_pytorch_model.safetensors"
             ) from error
         self._model: Any = model.to(device).eval().requires_grad_(False)
@@ -57,7 +57,8 @@ class Autoencoder:
         channels = self._model.config.in_channels
         if images.shape[1] != channels:
             raise ValueError(
-                f"images have {images.shape[1]} channels, the autoencoder takes {channels}; use --channels {channels}"
+                f"images have {images.shape[1]} channels, but the autoencoder takes {channels}; "
+                f"use --channels {channels}"
             )
         parts = [
             self._model.encode(part.to(self._device)).latent_dist.mode().float().cpu()

@@ -107,7 +107,7 @@ def _check_images(images: Tensor) -> None:
         raise ValueError(f"images has dtype {images.dtype}; only torch.float32 is allowed; use to_float first")
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
-            f"images has shape {tuple(images.shape)}; (n, 1 or 3, H, W) is allowed; augment images, not their encoding"
+            f"images has shape {tuple(images.shape)}; (n, 1 or 3, h, w) is allowed; augment images, not their encoding"
         )
 
 

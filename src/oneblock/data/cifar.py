@@ -79,7 +79,7 @@ def _records(path: Path, layout: Layout) -> Tensor:
     if not content or len(content) % length:
         raise ValueError(
             f"{path} has {len(content)} bytes; a multiple of {length} is allowed for {layout.name}; it is "
-            "truncated or of another set: unpack it again"
+            "truncated or belongs to another set: unpack it again"
         )
     return torch.frombuffer(content, dtype=torch.uint8).reshape(-1, length)
 

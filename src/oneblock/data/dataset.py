@@ -130,8 +130,8 @@ def check_indexable(dataset: object) -> None:
     iterable = isinstance(dataset, torch.utils.data.IterableDataset)
     if iterable or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise ValueError(
-            f"data is a {kind}, which has no length or no item i; give a map-style Dataset of (x, label) or (x,): a "
-            "resumed run must find its samples again"
+            f"data is a {kind}, which has no length or cannot be indexed; give a map-style Dataset of (x, label) or "
+            "(x,): a resumed run must find its samples again"
         )
     if len(dataset) < 1:
         raise ValueError(f"data is a {kind} without items; give one item or more")

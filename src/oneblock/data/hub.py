@@ -209,7 +209,7 @@ def find_columns(
     label = _choose(label, [column for column in first if named[column]], first, "label", name)
     if not named[label]:
         raise ValueError(
-            f"label_column={label!r} of {name} names no classes; a column of class labels is allowed; choose "
+            f"label_column={label!r} of {name} does not name classes; a column of class labels is allowed; choose "
             f"one of {_quote(column for column in first if named[column])}"
         )
     return Columns(image, label, named[label])

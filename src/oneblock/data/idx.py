@@ -117,4 +117,6 @@ def _find(folders: list[Path], stem: str) -> Path:
             if path.is_file():
                 return path
     looked = ", ".join(map(str, folders))
-    raise ValueError(f"{stem} or {stem}.gz is in none of {looked}; one of these folders must hold it; run `make data`")
+    raise ValueError(
+        f"{stem} or {stem}.gz is not in any of {looked}; one of these folders must hold it; run `make data`"
+    )

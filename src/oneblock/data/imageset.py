@@ -78,7 +78,7 @@ def _check_images(images: Tensor) -> None:
         raise ValueError(f"images has dtype {images.dtype}; only torch.uint8 is allowed; use to_uint8 first")
     if len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
         raise ValueError(
-            f"images has shape {shape}; (N, 1 or 3, H, W) with at least one image is allowed; reshape the images"
+            f"images has shape {shape}; (n, 1 or 3, h, w) with at least one image is allowed; reshape the images"
         )
 
 

@@ -177,7 +177,7 @@ def _corpus_folder(name: str, root: Path | None) -> Path:
         if folder.is_dir():
             return folder
     looked = ", ".join(map(str, folders))
-    raise ValueError(f"{name} is in none of {looked}; one of these folders must hold its texts; run `make text`")
+    raise ValueError(f"{name} is not in any of {looked}; one of these folders must hold its texts; run `make text`")
 
 
 def _data_folder() -> Path:

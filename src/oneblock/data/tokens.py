@@ -219,7 +219,7 @@ def _read_header(path: Path) -> tuple[Header, str]:
         footer = file.read()
         digest, length, magic = FOOTER.unpack(footer.rjust(FOOTER.size, b"\0"))
         if magic != MAGIC or length > size - FOOTER.size:
-            raise _damaged(path, "it is cut, or something else")
+            raise _damaged(path, "it is cut short, or a file of another kind")
         file.seek(size - FOOTER.size - length)
         text = file.read(length)
     if hashlib.sha256(text).digest() != digest:

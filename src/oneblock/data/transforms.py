@@ -65,7 +65,7 @@ def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
         ValueError: ``images`` has not four dimensions.
     """
     if images.ndim != 4:
-        raise ValueError(f"images has shape {tuple(images.shape)}; (n, C, H, W) is allowed; add the missing axis")
+        raise ValueError(f"images has shape {tuple(images.shape)}; (n, c, h, w) is allowed; add the missing axis")
     toss = torch.rand(images.shape[0], generator=generator, device=generator.device)
     flipped = (toss < 0.5).to(images.device)[:, None, None, None]
     return torch.where(flipped, images.flip(-1), images)

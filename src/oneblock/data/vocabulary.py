@@ -141,8 +141,8 @@ class BytePair:
         """
         if size <= NUM_BYTES:
             raise ValueError(
-                f"size={size} is too small; {NUM_BYTES + 1} or more is allowed, for bytes are {NUM_BYTES} of the "
-                "symbols; use for example 4096, or the vocabulary of bytes"
+                f"size={size} is too small; {NUM_BYTES + 1} or more is allowed, because bytes are {NUM_BYTES} of "
+                "the symbols; use for example 4096, or the vocabulary of bytes"
             )
         learned = cls(merges=_learn(texts, size))
         if learned.size != size:
@@ -177,8 +177,8 @@ class BytePair:
             left, _, right = merge.partition(" ")
             if left not in ids or right not in ids:
                 raise ValueError(
-                    f"merges[{position}]={merge!r} is no merge; two earlier symbols separated by a space are allowed; "
-                    "restore the vocabulary from a copy"
+                    f"merges[{position}]={merge!r} is not a merge; two earlier symbols separated by a space are "
+                    "allowed; restore the vocabulary from a copy"
                 )
             ids.setdefault(left + right, len(ids))
         return ids

@@ -135,7 +135,7 @@ def evaluate_images(
     task = image_task(plan)
     if task.num_classes and len(test.classes) != task.num_classes:
         raise ValueError(
-            f"the data have {len(test.classes)} classes, the plan has {task.num_classes}; use the same data"
+            f"the data have {len(test.classes)} classes, but the plan has {task.num_classes}; use the same data"
         )
     bands = bands or plan.partition
     device = device_of(denoiser)
@@ -175,16 +175,16 @@ def _targets(source: EncodedSource) -> tuple[Tensor, Tensor | None]:
 def _no_labels(plan: Plan, count: int | None) -> Tensor:
     task = image_task(plan)
     if task.num_classes:
-        raise ValueError(f"labels=None, and the plan has {task.num_classes} classes; give the class of each sample")
+        raise ValueError(f"labels=None, but the plan has {task.num_classes} classes; give the class of each sample")
     if count is None or count < 1:
-        raise ValueError(f"count={count} makes no sample; use 1 or more")
+        raise ValueError(f"count={count} is too small; use 1 or more")
     return torch.zeros(count, dtype=torch.int64)
 
 
 def _check_labels(plan: Plan, labels: Tensor) -> None:
     classes = image_task(plan).num_classes
     if not classes:
-        raise ValueError("labels are given, and the plan has no classes; use labels=None and count=...")
+        raise ValueError("labels are given, but the plan has no classes; use labels=None and count=...")
     if labels.ndim != 1 or not len(labels):
         raise ValueError(f"labels have shape {tuple(labels.shape)}; give one class for each sample, (n,)")
     wrong = sorted({label for label in labels.tolist() if not 0 <= label < classes})

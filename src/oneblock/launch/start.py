@@ -138,8 +138,8 @@ class _Jobs:
             return {}
         if self.machine.device != "cuda":
             raise ValueError(
-                f"device={self.machine.device!r} is one GPU, and every job gets its own; use --device cuda, and "
-                "CUDA_VISIBLE_DEVICES to say which"
+                f"device={self.machine.device!r} is a single GPU, but every job gets its own; use --device cuda, "
+                "and CUDA_VISIBLE_DEVICES to say which"
             )
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = seen.split(",") if seen else [str(i) for i in range(torch.cuda.device_count())]

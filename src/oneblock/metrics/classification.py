@@ -47,7 +47,7 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
     `check_probabilities` refuses.
     """
     if bins < 1:
-        raise ValueError(f"bins={bins} holds no confidence; 1 or more are allowed; use for example 15")
+        raise ValueError(f"bins={bins} is too small; 1 or more are allowed; use for example 15")
     probabilities, labels = check_probabilities(probabilities, labels)
     confidence, guess = probabilities.max(1)
     inner = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=confidence.device)[1:-1]
@@ -66,7 +66,7 @@ def check_probabilities(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, 
     if not probabilities.is_floating_point() or probabilities.ndim != 2 or 0 in probabilities.shape:
         raise ValueError(
             f"probabilities has dtype {probabilities.dtype} and shape {tuple(probabilities.shape)}; floating point "
-            "(n, K) with at least one row is allowed: pass one row per image"
+            "(n, num_classes) with at least one row is allowed: pass one row per image"
         )
     values = probabilities.double()
     wrong = ~((values.sum(1) - 1).abs() <= _SUM_TOLERANCE) | (values < 0).any(1)
@@ -89,7 +89,7 @@ def _check_labels(labels: Tensor, count: int, num_classes: int) -> Tensor:
     outside = labels[(labels < 0) | (labels >= num_classes)]
     if len(outside):
         raise ValueError(
-            f"label {int(outside[0])} is no class, the probabilities have {num_classes} classes; 0..{num_classes - 1} "
-            "is allowed: score the labels of the data that the network was trained on"
+            f"label {int(outside[0])} is not a class: the probabilities have {num_classes} classes; "
+            f"0..{num_classes - 1} is allowed: score the labels of the data that the network was trained on"
         )
     return labels.long()

@@ -126,7 +126,7 @@ class ClassifierFeatures:
         if channels != 1 or height != width or height not in allowed:
             sides = " or ".join(f"{side}x{side}" for side in allowed)
             raise ValueError(
-                f"images of shape {tuple(images.shape)} do not fit {self.name}, which takes (N, 1, H, W) of "
+                f"images of shape {tuple(images.shape)} do not fit {self.name}, which takes (n, 1, h, w) of "
                 f"{sides}; resize them or use {_GENERAL}"
             )
         margin = (height - size) // 2
@@ -203,8 +203,8 @@ def check_images(name: str, images: Tensor) -> None:
     """ValueError unless `images` is uint8 (N, C, H, W) with N >= 1."""
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
         raise ValueError(
-            f"{name} is {images.dtype} of shape {tuple(images.shape)}; allowed is torch.uint8 (N, C, H, W) "
-            "with N >= 1: scale to 0..255 and convert"
+            f"{name} is {images.dtype} of shape {tuple(images.shape)}; allowed is torch.uint8 (n, c, h, w) "
+            "with n >= 1: scale to 0..255 and convert"
         )
 
 
@@ -212,7 +212,7 @@ def check_features(name: str, features: Tensor, minimum: int = 2) -> Tensor:
     """`features` (N, dim) as float64; ValueError unless finite, two-dimensional and N >= `minimum`."""
     if features.ndim != 2 or features.shape[0] < minimum:
         raise ValueError(
-            f"{name} has shape {tuple(features.shape)}; allowed is (N, dim) with N >= {minimum}: "
+            f"{name} has shape {tuple(features.shape)}; allowed is (n, dim) with n >= {minimum}: "
             "flatten the features or pass more samples"
         )
     values = features.detach().to(torch.float64)

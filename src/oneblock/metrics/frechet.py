@@ -35,7 +35,7 @@ class Moments:
                 "allowed are (dim,) and (dim, dim): build them with moments(features)"
             )
         if self.count < 2:
-            raise ValueError(f"count={self.count} samples have no covariance; pass 2 or more")
+            raise ValueError(f"count={self.count} samples do not give a covariance; pass 2 or more")
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets together, as if computed at once."""
@@ -80,7 +80,7 @@ class MomentAccumulator:
     def result(self) -> Moments:
         """Moments of everything added; ValueError for fewer than 2 samples."""
         if self._mean is None or self._scatter is None or self._count < 2:
-            raise ValueError(f"count={self._count} samples have no covariance; update with 2 or more")
+            raise ValueError(f"count={self._count} samples do not give a covariance; update with 2 or more")
         return Moments(self._mean, self._scatter / (self._count - 1), self._count)
 
 

@@ -60,7 +60,7 @@ def kernel_distance(
 
 def _check_subsets(subsets: int, subset_size: int, available: int) -> None:
     if subsets < 2:
-        raise ValueError(f"subsets={subsets} gives no standard error; use 2 or more, or None for all samples")
+        raise ValueError(f"subsets={subsets} does not give a standard error; use 2 or more, or None for all samples")
     if not 2 <= subset_size <= available:
         raise ValueError(f"subset_size={subset_size} is not in 2..{available}, the smaller set; lower it")
 

@@ -105,7 +105,7 @@ class CausalScorer:
 
     def __post_init__(self) -> None:
         if self.window < 1:
-            raise ValueError(f"window={self.window} holds no token; 1 or more are allowed; use for example 1024")
+            raise ValueError(f"window={self.window} is too small; 1 or more are allowed; use for example 1024")
 
     def __call__(self, texts: Sequence[str]) -> list[Likelihood]:
         """The likelihood of each text."""

@@ -150,7 +150,7 @@ def inception_weights(weights: Path | None = None) -> Path:
     """The file of Inception weights that `real_fid` reads; FileNotFoundError where it is not at hand."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE if weights is None else weights
     if not path.is_file():
-        raise FileNotFoundError(f"weights={path} is no file; put {_INCEPTION_FILE} of torch-fidelity there")
+        raise FileNotFoundError(f"weights={path} is not a file; put {_INCEPTION_FILE} of torch-fidelity there")
     return path
 
 

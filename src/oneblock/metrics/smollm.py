@@ -167,5 +167,5 @@ def _model_file() -> Path:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; a model in the GGUF format is allowed: check the path")
+        raise FileNotFoundError(f"{path} is not a file; a model in the GGUF format is allowed: check the path")
     return path

@@ -71,7 +71,7 @@ class ViTConfig:
                 "need the noisy label; use noisy_token='separate' or 'class', or an ordinary ViT without them"
             )
         if self.skip_sigma_data and self.label_width != self.width:
-            raise ValueError(f"label_width={self.label_width} is not the width {self.width}: needed by skip_sigma_data")
+            raise ValueError(f"label_width={self.label_width} is not width={self.width}, which skip_sigma_data needs")
         _ = self.layer  # validates heads
 
     @property

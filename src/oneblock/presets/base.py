@@ -181,7 +181,7 @@ class Recipe(ABC):
         depth, _, _ = self.dimensions
         layers = self.layers or split_layers(depth, self.blocks)
         if sum(layers) != depth:
-            raise ValueError(f"layers={layers} adds up to {sum(layers)}, the depth is {depth}; make them agree")
+            raise ValueError(f"layers={layers} adds up to {sum(layers)}, but the depth is {depth}; make them agree")
         return layers
 
     @property

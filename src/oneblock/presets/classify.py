@@ -88,7 +88,7 @@ class ClassifyRecipe(PictureRecipe):
     def plan(self, facts: ImageFacts, backbone: OwnBackbone | None = None) -> Plan:
         recipe = self.settled()
         if not facts.num_classes:
-            raise ValueError("the data have no labels, which a classifier learns; give data whose items are (x, label)")
+            raise ValueError("a classifier needs labels, and the data have none; give data whose items are (x, label)")
         _, width, _ = recipe.dimensions
         table = _table(recipe.table, facts.num_classes, recipe.label_width or width, recipe.seed, facts.rows)
         law = table_law(table) if recipe.law == "entropy" else LogNormal()

@@ -146,7 +146,8 @@ def build_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBa
     """
     name = plan.architecture.get("name")
     if backbone is not None and own_backbone(backbone).name.rpartition(":")[2] != str(name).rpartition(":")[2]:
-        raise ValueError(f"the plan was made for backbone {name!r}, this is {own_backbone(backbone).name!r}; give that")
+        given = own_backbone(backbone).name
+        raise ValueError(f"the plan was made for backbone {name!r}, but {given!r} was given; give the former")
     if isinstance(name, str) and ":" in name:
         if backbone is None:
             raise ValueError(
@@ -177,14 +178,14 @@ def load_backbone(name: str) -> BuildBackbone:
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        raise ValueError(f"backbone={name!r} names no class; write module:Class, e.g. mine:Mixer")
+        raise ValueError(f"backbone={name!r} does not name a class; write module:Class, e.g. mine:Mixer")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"backbone={name!r} cannot be loaded ({error}); write module:Class of a module that lies here"
+            f"backbone={name!r} cannot be loaded ({error}); write module:Class of a module that can be imported here"
         ) from error
     return cast(BuildBackbone, found)
 

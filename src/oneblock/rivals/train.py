@@ -53,7 +53,7 @@ def train_rival(
     files = None
     if directory is not None:
         if not fingerprint:
-            raise ValueError("fingerprint='' tells no data from others; with a directory give source.fingerprint()")
+            raise ValueError("fingerprint='' does not identify the data; with a directory give source.fingerprint()")
         files = Files(directory, training_hash(rival, settings, fingerprint), keep, warn)
     for stage in rival.stages(source, settings, augment is not None) if stages is None else stages:
         job = StageJob(stage, partial(_batch, source, settings, stage, augment), files)

@@ -38,7 +38,7 @@ def generate(
         batch_size: samples of one call of the denoiser.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} is no batch; use 1 or more")
+        raise ValueError(f"batch_size={batch_size} is not a batch size; use 1 or more")
     device = next((t.device for t in conditions.tensors()), grid.device)
     in_parts = _InParts(denoiser, batch_size)
     samples = []

@@ -150,7 +150,9 @@ def _present(job: str) -> str:
 
 def _check_owner(path: Path, stamp: Stamp, plan: str, job: str) -> None:
     if stamp.plan != plan:
-        raise CheckpointError(f"{path} belongs to plan {stamp.plan}, this run has plan {plan}; keep their files apart")
+        raise CheckpointError(
+            f"{path} belongs to plan {stamp.plan}, but this run has plan {plan}; keep their files apart"
+        )
     if _present(stamp.job) != _present(job):
         raise CheckpointError(f"{path} holds {stamp.job}, not {job}; put every file back into its own directory")
 

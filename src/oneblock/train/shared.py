@@ -42,7 +42,9 @@ def train_together(
     """
     every = cast(int, run.plan.recipe["sync_every"])
     if apart and run.keep < 2:
-        raise ValueError(f"keep={run.keep}: blocks that are apart may be one checkpoint apart too; keep 2 or more")
+        raise ValueError(
+            f"keep={run.keep}: blocks in processes of their own may be one checkpoint apart; keep 2 or more"
+        )
     jobs = [BlockJob(run, spec, start) for spec in specs]
     with ExitStack() as locks:
         for job in jobs:

@@ -71,10 +71,10 @@ def through(layers: Iterable[nn.Module], h: Tensor, modulation: Modulation, chec
 
 
 def as_backbone(module: object) -> Backbone:
-    """``module`` itself, which is known to have the three parts from here on.
+    """``module`` itself, checked to have the three parts.
 
     Raises:
-        ValueError: it is no ``nn.Module``, or lacks a part.
+        ValueError: it is not an ``nn.Module``, or lacks a part.
     """
     if not isinstance(module, nn.Module):
         raise ValueError(f"the backbone is a {type(module).__name__}; give a torch.nn.Module with {_PARTS}")
@@ -93,7 +93,7 @@ def as_backbone(module: object) -> Backbone:
 
 
 def check_layers(backbone: Backbone, layers: range) -> None:
-    """Refuse a backbone that has other layers than the ``layers`` that it was asked for with a ``ValueError``."""
+    """Refuse with a ``ValueError`` a backbone whose layers are not the ``layers`` that it was asked for."""
     asked, made = [str(i) for i in layers], list(backbone.layers)
     name = type(backbone).__name__
     if len(made) != len(asked):
@@ -113,8 +113,8 @@ def check_backbone(
 ) -> None:
     """Refuse a builder that breaks the contract, before any training.
 
-    Builds each layer alone, with stem and head, and calls it on an example. What is random in that comes from a
-    generator of its own: the default one stays as it is.
+    Builds each layer alone, with stem and head, and calls it on an example. Random numbers come from a generator of
+    its own; the default generator stays as it is.
 
     Args:
         build: gives the network with the layers of a range.
@@ -123,7 +123,7 @@ def check_backbone(
         expected: the shape of its answer.
 
     Raises:
-        ValueError: what is built is no backbone or has other layers than asked for, a layer changes the shape of the
+        ValueError: what is built is not a backbone or has other layers than asked for, a layer changes the shape of the
             hidden state, or the head's answer has not the expected shape.
     """
     if num_layers < 1:
@@ -165,7 +165,7 @@ _PARTS = "stem(z, noise, condition) -> (h, modulation), layers and head(h, modul
 
 
 def _shape(value: object) -> object:
-    """The shape of a tensor, or else the type that was given in its place."""
+    """The shape of a tensor, or the type of what was given instead."""
     return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 

@@ -32,7 +32,7 @@ class BlockDenoiser(nn.Module):
     ``D_b(z, sigma, x) = c_skip z + c_out F_b(c_in z, c_noise, x)`` (EDM, Equation 7).
 
     For targets that are rows of a table the answer is one logit per row (``sample.labels`` makes a target of it). With
-    ``checkpointing`` each layer's activations are recomputed in the backward pass. A module that is no backbone is a
+    ``checkpointing`` each layer's activations are recomputed in the backward pass. A module that is not a backbone is a
     ``ValueError``.
     """
 

@@ -6,7 +6,7 @@ batching and routing know no task. There are four kinds:
 - ``ClassIds``: one class for each sample
 - ``Tokens``: a text for each sample
 - ``Frames``: an image to classify, or the frames before
-- ``Nothing``: no word
+- ``Nothing``: the denoiser is told nothing
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Condition(ABC):
 
     @abstractmethod
     def tensors(self) -> tuple[Tensor, ...]:
-        """All tensors that it holds, each (n, ...): what a count of memory must count."""
+        """All tensors that it holds, each (n, ...); a count of memory must include them."""
 
     @abstractmethod
     def take(self, index: Index) -> Condition:
@@ -47,7 +47,7 @@ class Condition(ABC):
         """As many samples, told nothing: what classifier-free guidance compares with.
 
         Raises:
-            ValueError: the network has never been told nothing in this way.
+            ValueError: this condition has no null: the network was never trained to be told nothing in this way.
         """
 
     @abstractmethod
@@ -204,7 +204,7 @@ class Frames(Condition):
 @final
 @dataclass(frozen=True, eq=False)
 class Nothing(Condition):
-    """No word for any of ``count`` samples, 0 or more."""
+    """``count`` samples (0 or more) of which nothing is told."""
 
     count: int
 

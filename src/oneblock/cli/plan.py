@@ -79,7 +79,7 @@ class PlanPictures(Planned):
     image_size: int = 32
     """height and width of the images (or latents) in pixels"""
     channels: int = 3
-    """of the images (or latents)"""
+    """channels of the images (or latents)"""
     classes: int = 10
     """number of classes"""
 

@@ -22,7 +22,7 @@ def parse(command: type[Any] | Mapping[str, type[Any]], verb: str, words: Sequen
         command: their class; or, of a verb that opens a model, the class for each task.
 
     Raises:
-        ValueError: there is no run where the words say, or an option that its task does not have.
+        ValueError: the words name a directory without a run, or an option that its task does not have.
         SystemExit: tyro's way out, after help or a wrong value.
     """
     if isinstance(command, Mapping):

@@ -18,7 +18,8 @@ LATENT_STD = 0.5
 
 
 class Autoencoder:
-    """A frozen ``AutoencoderKL`` as a codec: images (n, C, H, W) in [-1, 1] to latents (n, c, h, w) and back.
+    """A frozen ``AutoencoderKL`` as a codec: images (n, channels, height, width) in [-1, 1] to latents (n, c, h, w)
+    and back.
 
     ``encode`` gives ``0.5 * scaling_factor * (mean - shift_factor)``, the mean of the posterior without its noise, so
     that a batch follows from (seed, step) alone.
@@ -29,7 +30,7 @@ class Autoencoder:
         batch_size: images per pass.
 
     Raises:
-        ValueError: the directory holds no such model.
+        ValueError: the directory does not hold such a model.
         ImportError: diffusers is not installed.
     """
 
@@ -53,7 +54,7 @@ class Autoencoder:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Latents (n, c, h, w) of ``images`` (n, channels, H, W) in [-1, 1]; float32 on the CPU."""
+        """Latents (n, c, h, w) of ``images`` (n, channels, height, width) in [-1, 1]; float32 on the CPU."""
         channels = self._model.config.in_channels
         if images.shape[1] != channels:
             raise ValueError(
@@ -68,7 +69,7 @@ class Autoencoder:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (n, channels, H, W), about [-1, 1], of ``latents`` (n, c, h, w); float32 on the CPU."""
+        """Images (n, channels, height, width), about [-1, 1], of ``latents`` (n, c, h, w); float32 on the CPU."""
         parts = [
             self._model.decode((part / self._scale + self._shift).to(self._device)).sample.float().cpu()
             for part in latents.split(self._batch_size)

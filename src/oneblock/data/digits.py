@@ -1,5 +1,5 @@
-"""The 1797 handwritten digits of scikit-learn, 8 x 8 pixels: small enough for tests, and in no need of a
-download."""
+"""The 1797 handwritten digits of scikit-learn, 8 x 8 pixels: small enough for tests, and available
+without a download."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Writing(MaskedWriting, CausalWriting):
     """How texts are written; each task looks at its own settings."""
 
     count: int = 4
-    """sequences"""
+    """number of sequences"""
 
     def __post_init__(self) -> None:
         if self.count < 1:

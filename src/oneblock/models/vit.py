@@ -109,7 +109,7 @@ class ViT(nn.Module):
 
 
 class TokenLayer(Layer):
-    """A plain layer: all there is to know stands in the tokens."""
+    """A plain layer: the tokens hold all that it needs to know."""
 
     def forward(self, h: Tensor, modulation: Modulation) -> Tensor:  # type: ignore[override]
         return super().forward(h)

@@ -77,8 +77,8 @@ def plan_source(plan: Plan, data: Data | None = None) -> Batches:
 
 
 def plan_images(plan: Plan, split: Split = "train", data: Data | None = None) -> EncodedSource:
-    """A split of the images of a plan, at the plan's size and channels; ``data`` as in ``plan_source``. Of a source or
-    Dataset there is no other split than itself."""
+    """A split of the images of a plan, at the plan's size and channels; ``data`` as in ``plan_source``. A source or
+    Dataset is its own only split."""
     if data is None or isinstance(data, str):
         data = ImageData(data=data or _named(plan))
     if not isinstance(data, ImageData):

@@ -1,4 +1,4 @@
-"""The tasks and the networks that a plan may name: one entry each, and all that is asked of a plan by its name."""
+"""The tasks and the networks that a plan may name, one entry each, with everything that depends on the name."""
 
 from __future__ import annotations
 
@@ -160,7 +160,8 @@ def build_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBa
 
 
 def own_backbone(backbone: Callable[..., nn.Module]) -> OwnBackbone:
-    """How a plan names a user's own network: ``"module:Class"``, alike from a program and where it is imported."""
+    """How a plan names a user's own network: ``"module:Class"``, the same from the program that defines it and from
+    one that imports it."""
     named = getattr(backbone, "func", backbone)  # of a functools.partial
     module = named.__module__
     if module == "__main__":
@@ -174,7 +175,7 @@ def load_backbone(name: str) -> BuildBackbone:
     """The class or function that ``"module:Class"`` names; the working directory is searched too.
 
     Raises:
-        ValueError: there is no such thing.
+        ValueError: it does not exist.
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):

@@ -92,7 +92,7 @@ class Sampled:
 
 
 class Lesson(NamedTuple):
-    """Losses (n,), one for each sample, with the weights as they are at the call; and those whom they train."""
+    """Losses (n,), one for each sample, with the weights as they are at the call; and the learners that they train."""
 
     learners: Sequence[Learner[Any]]
     losses: Callable[[], Tensor]
@@ -177,7 +177,8 @@ def draw(
 
 
 def affordable_steps(budget: int, cost: int) -> int:
-    """How many steps of ``cost`` layer evaluations ``budget`` pays for, to the nearest; none is a ``ValueError``."""
+    """How many steps of ``cost`` layer evaluations ``budget`` pays for, to the nearest; fewer than one is a
+    ``ValueError``."""
     steps = round(budget / cost)
     if steps < 1:
         raise ValueError(

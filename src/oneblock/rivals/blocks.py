@@ -14,7 +14,7 @@ from oneblock.rivals.base import seeded
 
 
 class Tokens(nn.Module):
-    """The stem of a block whose input are tokens."""
+    """The stem of a block whose input is tokens."""
 
     def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Modulation]:
         """(n, label_width), (n,), tokens as ``Frames`` (n, t, d) -> the same tokens, modulation."""

@@ -41,7 +41,8 @@ def train_rival(
         directory: gets a folder with checkpoints for each part; None writes no files.
         augment: changes training images at random.
         stages: of ``rival``, where they have been asked for already.
-        fingerprint: of the data and of how they are changed: checkpoints of others are refused. A plan's hash will do.
+        fingerprint: of the data and of how they are changed: checkpoints with another one are refused. A plan's
+            hash will do.
         save_every, keep: steps between checkpoints, and how many are kept of each part.
         warn: is told about damaged checkpoints that were passed over.
 

@@ -68,7 +68,7 @@ class Answers(Asking):
     draws: int = 1
     """paths from other noise whose answers are averaged; classifiers need --path euler or redraw for it"""
     noise_seed: int = 0
-    """of their noise"""
+    """seed of their noise"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -31,8 +31,8 @@ def generate(
     """Samples (n, *shape) for ``conditions`` of n samples from pure noise at level ``grid[0]``.
 
     The noise of sample i follows from (seed, i) alone, so that neither more samples nor another ``batch_size`` change
-    a sample, beyond rounding. They are made on the device of the conditions; where these hold no tensor, on that of the
-    grid.
+    a sample, beyond rounding. They are made on the device of the conditions; where the conditions hold no tensor, on
+    that of the grid.
 
     Args:
         batch_size: samples of one call of the denoiser.

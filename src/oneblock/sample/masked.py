@@ -39,7 +39,7 @@ def reveal(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> Iterator[Tensor]:
-    """The sequences after every step; the last has no mask.
+    """The sequences after every step; the last one holds no masks.
 
     Args:
         denoiser: masked tokens (n, t), times (n,), ``Nothing`` -> logits (n, t, v).

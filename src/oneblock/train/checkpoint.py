@@ -80,7 +80,7 @@ class Stored(Mapping[str, Tensor]):
 
 
 def folder_name(job: str, exists: Callable[[str], bool]) -> str:
-    """The folder of ``job`` in a run's directory: its name, or the former one of the trunk where that ``exists``."""
+    """The folder of ``job`` in a run's directory: its name, or for the trunk its former name where that ``exists``."""
     return OLD_TRUNK if job == TRUNK and exists(OLD_TRUNK) else job
 
 

@@ -23,7 +23,7 @@ from oneblock.metrics.features import CLASSIFIER_SHAPES, SmallClassifier, scale_
 
 @dataclass(frozen=True)
 class Images:
-    """Training and test images uint8 (N, 1, s, s) with labels int64 (N,)."""
+    """Training and test images uint8 (n, 1, s, s) with labels int64 (n,)."""
 
     train: Tensor
     train_labels: Tensor

@@ -153,14 +153,17 @@ NEEDS = r"stem\(z, noise, condition\) -> \(h, modulation\), layers and head\(h, 
         ),
         (
             lambda layers: Mine(layers, "halves"),
-            r"layer 2 of Mine takes h of shape \(3, 4\) and gives \(3, 2\); the layers of a residual network keep",
+            r"layer 2 of Mine takes h of shape \(3, 4\) and returns \(3, 2\); the layers of a residual network must",
         ),
-        (lambda layers: Mine(layers, "stem"), r"the stem of Mine gives Tensor; it must give a pair, \(h, modulation\)"),
+        (
+            lambda layers: Mine(layers, "stem"),
+            r"the stem of Mine returns Tensor; it must return a pair, \(h, modulation\)",
+        ),
         (
             lambda layers: Mine(layers, "wide"),
-            r"the head of Mine gives \(3, 3\); \(3, 2\) is expected for z of shape \(3, 2\)",
+            r"the head of Mine returns \(3, 3\); it must return \(3, 2\) for z of shape \(3, 2\)",
         ),
-        (lambda layers: Mine(layers, "pair"), r"the head of Mine gives tuple; \(3, 2\) is expected"),
+        (lambda layers: Mine(layers, "pair"), r"the head of Mine returns tuple; it must return \(3, 2\) for z"),
     ],
 )
 def test_what_breaks_the_contract_is_refused(build: Callable[[range], Any], message: str) -> None:
@@ -185,7 +188,7 @@ def test_blocks_are_checked_where_they_are_built() -> None:
 
 def test_a_condition_of_another_number_of_samples_is_refused() -> None:
     denoiser = BlockDenoiser(Mine(range(1)), Precondition())
-    with pytest.raises(ValueError, match="the condition tells 2 samples, z has 3; give one entry per sample"):
+    with pytest.raises(ValueError, match="the condition is for 2 samples, but z has 3; give one entry per sample"):
         denoiser(Z, torch.ones(N), CLASSES.take(slice(2)))
-    with pytest.raises(ValueError, match="the condition is Nothing; this network is told ClassIds"):
+    with pytest.raises(ValueError, match="the condition is Nothing; this network needs ClassIds"):
         denoiser(Z, torch.ones(N), Nothing(N))

@@ -93,7 +93,7 @@ def test_a_null_has_as_many_samples_and_joins_them(make: Make) -> None:
     condition = make(3)
     if isinstance(condition, Frames):
         with pytest.raises(
-            ValueError, match=r"frames \(3, 2, 2, 2\) have no null: no image stands for none; leave guid"
+            ValueError, match=r"frames \(3, 2, 2, 2\) cannot be nulled: no image stands for 'nothing'; leave guid"
         ):
             condition.null()
         return
@@ -138,16 +138,18 @@ def test_what_a_tensor_or_none_says() -> None:
 
 @pytest.mark.parametrize("x", [torch.arange(3), torch.rand(3, 2), Nothing(3)])
 def test_another_number_of_samples_is_refused(x: Condition | Tensor) -> None:
-    with pytest.raises(ValueError, match="the condition tells 3 samples, there are 2; give one entry for each sample"):
+    with pytest.raises(
+        ValueError, match="the condition is for 3 samples, but there are 2; give one entry for each sample"
+    ):
         as_condition(x, 2)
 
 
 def test_a_network_is_told_what_it_knows() -> None:
     classes = ClassIds(torch.arange(2))
     assert told(classes, ClassIds) is classes
-    with pytest.raises(ValueError, match="the condition is Nothing; this network is told ClassIds"):
+    with pytest.raises(ValueError, match="the condition is Nothing; this network needs ClassIds"):
         told(Nothing(2), ClassIds)
-    with pytest.raises(ValueError, match="the condition is Tensor; this network is told Tokens"):
+    with pytest.raises(ValueError, match="the condition is Tensor; this network needs Tokens"):
         told(torch.arange(2), Tokens)  # type: ignore[arg-type]
 
 
@@ -185,24 +187,27 @@ def test_an_index_of_another_type_or_shape_is_refused(make: Make, index: Tensor)
             r"mask is torch.bool \(3,\); torch.bool \(2, 3\) is",
         ),
         (lambda: Frames(torch.tensor(1.0)), r"values is torch.float32 \(\); \(n, ...\) is allowed: the first axis"),
-        (lambda: Nothing(-1), "count=-1 is no number of samples; use 0 or more"),
-        (lambda: Nothing(3).split(0), "count=0 makes no parts; use 1 or more"),
-        (lambda: ClassIds(torch.arange(2)).null(), "null_id=None: these classes have none .* or leave guidance out"),
+        (lambda: Nothing(-1), "count=-1 is not a number of samples; use 0 or more"),
+        (lambda: Nothing(3).split(0), "count=0 is not a number of parts; use 1 or more"),
+        (
+            lambda: ClassIds(torch.arange(2)).null(),
+            r"null_id=None: these labels have no null class; .*null_id=\.\.\.\), else leave guidance out",
+        ),
         (
             lambda: Nothing(1).join(ClassIds(torch.arange(2))),
-            "Nothing and ClassIds do not join; tell all samples of a b",
+            "Nothing and ClassIds cannot be joined; use one kind for all samples",
         ),
         (
             lambda: ClassIds(torch.arange(2), 2).join(ClassIds(torch.arange(2), 3)),
-            "null_id=2 and null_id=3 do not join; use one for both",
+            "null_id=2 and null_id=3 cannot be joined; use the same for both",
         ),
         (
             lambda: Frames(torch.zeros(2, 3)).join(Frames(torch.zeros(2, 4))),
-            r"values torch.float32 \(2, 3\) and torch.float32 \(2, 4\) do not join; make dtype and all axes",
+            r"values torch.float32 \(2, 3\) and torch.float32 \(2, 4\) cannot be joined; use one dtype and one shape",
         ),
         (
             lambda: Tokens(torch.zeros(2, 3, 4)).join(Tokens(torch.zeros(2, 3, dtype=torch.int64))),
-            r"values torch.float32 \(2, 3, 4\) and torch.int64 \(2, 3\) do not join",
+            r"values torch.float32 \(2, 3, 4\) and torch.int64 \(2, 3\) cannot be joined",
         ),
     ],
 )

@@ -61,7 +61,10 @@ def test_an_ensemble_answers_with_the_mean_of_probabilities() -> None:
 
 
 def test_what_has_no_null_cannot_be_guided() -> None:
-    for told_of, message in ((ClassIds(torch.arange(3)), "null_id=None"), (Frames(torch.zeros(3, 1)), "have no null")):
+    for told_of, message in (
+        (ClassIds(torch.arange(3)), "null_id=None"),
+        (Frames(torch.zeros(3, 1)), "cannot be nulled"),
+    ):
         with pytest.raises(ValueError, match=message):
             ClassifierFree(Recorder(), 2.0)(Z, SIGMA, told_of)
 

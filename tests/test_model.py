@@ -88,7 +88,7 @@ def test_a_place_that_holds_something_else_is_left_alone(images: Path, tmp_path:
     with pytest.raises(ValueError):
         ob.Model.open(images).save(place)
     assert [path.name for path in place.iterdir()] == [holds]
-    with pytest.raises(ValueError, match="is a file; give a directory of its own"):
+    with pytest.raises(ValueError, match="is a file; give the model a directory of its own"):
         ob.Model.open(images).save(place / holds)
 
 
@@ -114,7 +114,7 @@ def test_wrong_wishes_are_refused(images: Path, tmp_path: Path) -> None:
         (lambda: model.sample([10]), r"classes=\[10\] do not exist; use 0 to 9"),
         (lambda: model.sample(torch.zeros(2, 2)), r"labels have shape \(2, 2\); give one class for each sample"),
         (lambda: model.sample([]), r"labels have shape \(0,\)"),
-        (lambda: model.sample([0], steps=1), "steps=1 makes no grid"),
+        (lambda: model.sample([0], steps=1), "steps=1 is too small for a grid; use 2 or more"),
         (lambda: ob.Model.open(tmp_path), "is neither a run nor a merged model"),
         (lambda: ob.Model.open(images, device="tpu"), "device='tpu' is not available"),
         (lambda: ob.Model.open(images, backbone=Own), "the plan was made for backbone 'dit'"),
@@ -246,9 +246,9 @@ def test_targets_that_are_no_images(tmp_path: Path, ok: Ok) -> None:
     assert float(found.norm(dim=1).sub(1).abs().mean()) < 0.3
     scores = model.evaluate(points)
     assert scores.keys() == {"band_losses", "loss"} and len(scores["band_losses"]) == 2
-    with pytest.raises(ValueError, match="labels are given, and the plan has no classes"):
+    with pytest.raises(ValueError, match="labels are given, but the plan has no classes"):
         model.sample([0, 1])
-    with pytest.raises(ValueError, match="count=None makes no sample; use 1 or more"):
+    with pytest.raises(ValueError, match="count=None is too small; use 1 or more"):
         model.sample()
     words = ("--backbone", f"{Plane.__module__}:Plane", "--per-class", "5", "--json", "--out", tmp_path / "x.png")
     (row,) = ok("sample", tmp_path / "run", *words)

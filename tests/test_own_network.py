@@ -104,8 +104,8 @@ TINY: dict[str, Any] = {"depth": 4, "width": 16, "heads": 2, "blocks": 2, "batch
         (Short, "Short has no head; a backbone needs stem"),
         (Stubborn, r"Stubborn was asked for 1 of its layers, range\(0, 1\), and made 4"),
         (Renamed, r"the layers of Renamed are named 0; those of range\(1, 2\) must be named 1"),
-        (Flat, r"the head of Flat gives \(2, 8\); \(2, 1, 8, 8\) is expected"),
-        (Growing, r"layer 0 of Growing takes h of shape \(2, 8\) and gives \(2, 16\)"),
+        (Flat, r"the head of Flat returns \(2, 8\); it must return \(2, 1, 8, 8\)"),
+        (Growing, r"layer 0 of Growing takes h of shape \(2, 8\) and returns \(2, 16\)"),
         (Listed, "Listed.layers is a ModuleList; a torch.nn.ModuleDict is allowed"),
     ],
 )
@@ -137,7 +137,7 @@ class Vectors(nn.Module):
 
 def test_vectors_without_labels_train_and_are_sampled(tmp_path: Path) -> None:
     points = TensorDataset(torch.randn(64, 4, generator=torch.Generator().manual_seed(0)))
-    with pytest.raises(ValueError, match="the data have no labels, and conditional=True tells the network a class"):
+    with pytest.raises(ValueError, match="conditional=True tells the network a class, but the data have no labels"):
         ob.train(ob.ImageRecipe(**TINY), backbone=Vectors, data=points, out=tmp_path / "run", watch=QUIET)
     with pytest.raises(ValueError, match=r"samples have shape \(4,\); this network takes images"):
         ob.train(ob.ImageRecipe(**TINY, conditional=False), data=points, out=tmp_path / "run", watch=QUIET)
@@ -155,7 +155,7 @@ def test_vectors_without_labels_train_and_are_sampled(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (DataLoader(TensorDataset(torch.zeros(4, 1, 8, 8))), "data is a DataLoader; give the Dataset inside it"),
-        (iter([1, 2]), "data is a list_iterator, which has no length or no item i"),
+        (iter([1, 2]), "data is a list_iterator, which has no length or cannot be indexed"),
         (TensorDataset(torch.zeros(4, 1, 8, 6), torch.zeros(4).long()), "images are 8 x 6; use square images"),
     ],
 )

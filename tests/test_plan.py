@@ -75,7 +75,7 @@ def test_derived_seeds_differ_by_use_block_and_step() -> None:
         ({"layers": [2, 2, 2]}, "layers=.* makes 3 blocks, but edges make 2 bands; give one band per block"),
         ({"layers": [4, 0]}, "every block needs at least one layer"),
         ({"layers": []}, "every block needs at least one layer"),
-        ({"shared": "maybe"}, "shared='maybe' is no policy; use one of private, synced, joint"),
+        ({"shared": "maybe"}, "shared='maybe' is not a policy; use one of private, synced, joint"),
         ({"sigma_data": -1.0}, "sigma_data=-1.0 is not a standard deviation"),
         ({"overlap": 2.0}, "overlap=2.0 is outside"),
         ({"edges": 3}, "holds a value of the wrong kind .*restore it from a copy"),
@@ -112,7 +112,7 @@ def test_a_directory_belongs_to_one_plan(tmp_path: Path) -> None:
     assert read_plan(tmp_path / "run") == plan
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"is not empty and holds no plan.json; use a new or empty directory"):
+    with pytest.raises(ValueError, match=r"is not empty and does not hold plan.json; use a new or empty directory"):
         write_plan(plan, tmp_path / "letters")
 
 

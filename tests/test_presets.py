@@ -60,7 +60,7 @@ def test_what_goes_into_a_plan_comes_out() -> None:
     ("changes", "message"),
     [
         ({"facts": replace(FACTS, shape=(1, 8, 6))}, "images are 8 x 6; use square images"),
-        ({"layers": (1, 2)}, r"layers=\(1, 2\) adds up to 3, the depth is 4"),
+        ({"layers": (1, 2)}, r"layers=\(1, 2\) adds up to 3, but the depth is 4"),
         ({"blocks": 3}, "num_blocks=3 does not divide depth=4; use 1, 2 or 4"),
         ({"size": "huge"}, "size='huge' is not allowed in ImageRecipe; use one of nano, micro"),
         ({"warmup": 1.0}, "warmup=1.0 is not a fraction"),
@@ -233,7 +233,7 @@ def test_every_choice_trains(changes: dict[str, Any]) -> None:
         ({"table": "prototypes"}, "prototypes=0 numbers do not make 3 rows; give those of oneblock.table.prototypes"),
         ({"table": "prototypes", "prototypes": (1.0, 2.0)}, "prototypes=2 numbers do not make 3 rows"),
         ({"facts": replace(FACTS, num_classes=1)}, "num_classes=1 leaves nothing to tell apart"),
-        ({"skip": True, "inputs": "scaled"}, "label_width=3 is not the width 16: needed by skip_sigma_data"),
+        ({"skip": True, "inputs": "scaled"}, "label_width=3 is not width=16, which skip_sigma_data needs"),
         ({"noisy_token": "none", "modulated": True}, "noisy_token='none' with modulated=True"),
         ({"patch": 3}, "patch=3 does not divide image_size=8"),
         ({"facts": replace(FACTS, shape=(1, 8, 6))}, "images are 8 x 6; use square images"),

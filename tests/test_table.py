@@ -143,7 +143,9 @@ def test_wrong_tables_are_refused() -> None:
     for make in (lambda: simplex(1), lambda: orthonormal(1, 4, 0), lambda: random_unit(1, 4, 0)):
         with pytest.raises(ValueError, match="num_classes=1 leaves nothing to tell apart; use 2 or more"):
             make()
-    with pytest.raises(ValueError, match="width=3 holds no 4 orthonormal rows; use 4 or more, or a random table"):
+    with pytest.raises(
+        ValueError, match="width=3 is too small for 4 orthonormal rows; use 4 or more, or a random table"
+    ):
         orthonormal(4, 3, 0)
     with pytest.raises(
         ValueError, match=r"no sample has the classes \[0, 3\]; a table of prototypes needs one of each"
@@ -153,7 +155,9 @@ def test_wrong_tables_are_refused() -> None:
         normalised(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
     with pytest.raises(ValueError, match=r"rows \[0, 1\] of the table are 0"):
         prototypes(torch.ones(2, 3), torch.tensor([0, 1]), 2)
-    with pytest.raises(ValueError, match="width=5 of co-occurrence vectors; use 1 to the number of symbols, 4"):
+    with pytest.raises(
+        ValueError, match="width=5 does not fit co-occurrence vectors; use 1 to the number of symbols, 4"
+    ):
         cooccurrence(torch.arange(4), 4, 5)
 
 

@@ -71,10 +71,10 @@ def through(layers: Iterable[nn.Module], h: Tensor, modulation: Modulation, chec
 
 
 def as_backbone(module: object) -> Backbone:
-    """``module`` itself, which is known to have the three parts from here on.
+    """``module`` itself, checked to have the three parts.
 
     Raises:
-        ValueError: it is no ``nn.Module``, or lacks a part.
+        ValueError: it is not an ``nn.Module``, or lacks a part.
     """
     if not isinstance(module, nn.Module):
         raise ValueError(f"the backbone is a {type(module).__name__}; give a torch.nn.Module with {_PARTS}")
@@ -93,7 +93,7 @@ def as_backbone(module: object) -> Backbone:
 
 
 def check_layers(backbone: Backbone, layers: range) -> None:
-    """Refuse a backbone that has other layers than the ``layers`` that it was asked for with a ``ValueError``."""
+    """Refuse with a ``ValueError`` a backbone whose layers are not the ``layers`` that it was asked for."""
     asked, made = [str(i) for i in layers], list(backbone.layers)
     name = type(backbone).__name__
     if len(made) != len(asked):
@@ -113,8 +113,8 @@ def check_backbone(
 ) -> None:
     """Refuse a builder that breaks the contract, before any training.
 
-    Builds each layer alone, with stem and head, and calls it on an example. What is random in that comes from a
-    generator of its own: the default one stays as it is.
+    Builds each layer alone, with stem and head, and calls it on an example. Random numbers come from a generator of
+    its own; the default generator stays as it is.
 
     Args:
         build: gives the network with the layers of a range.
@@ -123,7 +123,7 @@ def check_backbone(
         expected: the shape of its answer.
 
     Raises:
-        ValueError: what is built is no backbone or has other layers than asked for, a layer changes the shape of the
+        ValueError: what is built is not a backbone or has other layers than asked for, a layer changes the shape of the
             hidden state, or the head's answer has not the expected shape.
     """
     if num_layers < 1:
@@ -144,26 +144,28 @@ def _check_shapes(
     name = type(backbone).__name__
     entered = backbone.stem(z, noise, condition)
     if not (isinstance(entered, tuple) and len(entered) == 2 and isinstance(entered[0], Tensor)):
-        raise ValueError(f"the stem of {name} gives {type(entered).__name__}; it must give a pair, (h, modulation)")
+        raise ValueError(f"the stem of {name} returns {type(entered).__name__}; it must return a pair, (h, modulation)")
     h, modulation = entered
     for index, layer in backbone.layers.items():
         after = layer(h, modulation)
         if _shape(after) != h.shape:
             raise ValueError(
-                f"layer {index} of {name} takes h of shape {tuple(h.shape)} and gives {_shape(after)}; the layers of a "
-                "residual network keep the shape"
+                f"layer {index} of {name} takes h of shape {tuple(h.shape)} and returns {_shape(after)}; the layers "
+                "of a residual network must keep the shape"
             )
         h = after
     answer = _shape(backbone.head(h, modulation))
     if answer != expected:
-        raise ValueError(f"the head of {name} gives {answer}; {expected} is expected for z of shape {tuple(z.shape)}")
+        raise ValueError(
+            f"the head of {name} returns {answer}; it must return {expected} for z of shape {tuple(z.shape)}"
+        )
 
 
 _PARTS = "stem(z, noise, condition) -> (h, modulation), layers and head(h, modulation)"
 
 
 def _shape(value: object) -> object:
-    """The shape of a tensor, or else the type that was given in its place."""
+    """The shape of a tensor, or the type of what was given instead."""
     return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 

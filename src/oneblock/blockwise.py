@@ -32,7 +32,7 @@ class BlockDenoiser(nn.Module):
     ``D_b(z, sigma, x) = c_skip z + c_out F_b(c_in z, c_noise, x)`` (EDM, Equation 7).
 
     For targets that are rows of a table the answer is one logit per row (``sample.labels`` makes a target of it). With
-    ``checkpointing`` each layer's activations are recomputed in the backward pass. A module that is no backbone is a
+    ``checkpointing`` each layer's activations are recomputed in the backward pass. A module that is not a backbone is a
     ``ValueError``.
     """
 
@@ -56,7 +56,9 @@ class BlockDenoiser(nn.Module):
         if sigma.shape != z.shape[:1]:
             raise ValueError(f"sigma has shape {tuple(sigma.shape)}; give one level per sample, ({z.shape[0]},)")
         if len(condition) != len(z):
-            raise ValueError(f"the condition tells {len(condition)} samples, z has {len(z)}; give one entry per sample")
+            raise ValueError(
+                f"the condition is for {len(condition)} samples, but z has {len(z)}; give one entry per sample"
+            )
         prediction = forward(
             self._parts, self.frame.inputs(z, sigma), self.frame.noise(sigma), condition, self.checkpointing
         )

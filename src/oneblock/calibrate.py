@@ -1,4 +1,4 @@
-"""Noise laws fitted to what there is to decide: as much mass at a level as information is lost there.
+"""Noise laws fitted to what there is to decide: each level gets as much mass as information is lost there.
 
 With the law of EDM and unit vectors for classes, most bands lie where the noisy label gives the class away: their
 blocks learn to copy. Here the mass below sigma is ``H(y | z_sigma)``, what a noisy label at that level still leaves

@@ -6,7 +6,7 @@ batching and routing know no task. There are four kinds:
 - ``ClassIds``: one class for each sample
 - ``Tokens``: a text for each sample
 - ``Frames``: an image to classify, or the frames before
-- ``Nothing``: no word
+- ``Nothing``: the denoiser is told nothing
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Condition(ABC):
 
     @abstractmethod
     def tensors(self) -> tuple[Tensor, ...]:
-        """All tensors that it holds, each (n, ...): what a count of memory must count."""
+        """All tensors that it holds, each (n, ...); a count of memory must include them."""
 
     @abstractmethod
     def take(self, index: Index) -> Condition:
@@ -47,7 +47,7 @@ class Condition(ABC):
         """As many samples, told nothing: what classifier-free guidance compares with.
 
         Raises:
-            ValueError: the network has never been told nothing in this way.
+            ValueError: this condition has no null: the network was never trained to be told nothing in this way.
         """
 
     @abstractmethod
@@ -57,7 +57,7 @@ class Condition(ABC):
     def split(self, count: int) -> list[Condition]:
         """``count`` parts in order, as equal as can be; the first ones are the larger ones (``torch.tensor_split``)."""
         if count < 1:
-            raise ValueError(f"count={count} makes no parts; use 1 or more")
+            raise ValueError(f"count={count} is not a number of parts; use 1 or more")
         size, more = divmod(len(self), count)
         ends = [i * size + min(i, more) for i in range(count + 1)]
         return [self.take(slice(start, end)) for start, end in pairwise(ends)]
@@ -96,15 +96,17 @@ class ClassIds(Condition):
     def null(self) -> ClassIds:
         if self.null_id is None:
             raise ValueError(
-                "null_id=None: these classes have none that stands for no class; give ClassIds(ids, null_id=...) to a "
-                "network that was trained with label dropout, or leave guidance out (scale 1)"
+                "null_id=None: these labels have no null class; if the network was trained with label dropout, use "
+                "ClassIds(ids, null_id=...), else leave guidance out (scale 1)"
             )
         return replace(self, ids=torch.full_like(self.ids, self.null_id))
 
     def join(self, other: Condition) -> ClassIds:
         other = _same_of(self, other)
         if other.null_id != self.null_id:
-            raise ValueError(f"null_id={self.null_id} and null_id={other.null_id} do not join; use one for both")
+            raise ValueError(
+                f"null_id={self.null_id} and null_id={other.null_id} cannot be joined; use the same for both"
+            )
         return replace(self, ids=torch.cat([self.ids, other.ids]))
 
 
@@ -189,8 +191,8 @@ class Frames(Condition):
 
     def null(self) -> Frames:
         raise ValueError(
-            f"frames {tuple(self.values.shape)} have no null: no image stands for none; leave guidance out (scale 1), "
-            "or tell the network ClassIds or Tokens, which have one"
+            f"frames {tuple(self.values.shape)} cannot be nulled: no image stands for 'nothing'; leave guidance out ("
+            "scale 1), or use ClassIds or Tokens, which have a null"
         )
 
     def join(self, other: Condition) -> Frames:
@@ -202,13 +204,13 @@ class Frames(Condition):
 @final
 @dataclass(frozen=True, eq=False)
 class Nothing(Condition):
-    """No word for any of ``count`` samples, 0 or more."""
+    """``count`` samples (0 or more) of which nothing is told."""
 
     count: int
 
     def __post_init__(self) -> None:
         if self.count < 0:
-            raise ValueError(f"count={self.count} is no number of samples; use 0 or more")
+            raise ValueError(f"count={self.count} is not a number of samples; use 0 or more")
 
     def __len__(self) -> int:
         return self.count
@@ -236,7 +238,7 @@ def told(condition: Condition, kind: type[Kind]) -> Kind:
     """``condition`` as the kind that a network knows; any other is a ``ValueError``."""
     if not isinstance(condition, kind):
         raise ValueError(
-            f"the condition is {type(condition).__name__}; this network is told {kind.__name__} "
+            f"the condition is {type(condition).__name__}; this network needs {kind.__name__} "
             f"(oneblock.condition.{kind.__name__})"
         )
     return condition
@@ -254,7 +256,9 @@ def as_condition(x: Condition | Tensor | None, count: int) -> Condition:
         integers = not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
         x = ClassIds(x.long()) if x.ndim == 1 and integers else Frames(x)
     if len(x) != count:
-        raise ValueError(f"the condition tells {len(x)} samples, there are {count}; give one entry for each sample")
+        raise ValueError(
+            f"the condition is for {len(x)} samples, but there are {count}; give one entry for each sample"
+        )
     return x
 
 
@@ -272,7 +276,7 @@ def _taken(values: Tensor, index: Index) -> Tensor:
 def _same_of(mine: Kind, other: Condition) -> Kind:
     if not isinstance(other, type(mine)):
         raise ValueError(
-            f"{type(mine).__name__} and {type(other).__name__} do not join; tell all samples of a batch the same kind"
+            f"{type(mine).__name__} and {type(other).__name__} cannot be joined; use one kind for all samples"
         )
     return other
 
@@ -280,7 +284,7 @@ def _same_of(mine: Kind, other: Condition) -> Kind:
 def _check_join(mine: Tensor, other: Tensor) -> None:
     if mine.shape[1:] != other.shape[1:] or mine.dtype != other.dtype:
         raise ValueError(
-            f"values {_of(mine)} and {_of(other)} do not join; make dtype and all axes but the first alike"
+            f"values {_of(mine)} and {_of(other)} cannot be joined; use one dtype and one shape behind the first axis"
         )
 
 

@@ -23,7 +23,7 @@ class ClassifierFree:
 
     Args:
         denoiser: trained with conditions of which some were nulled (label dropout); it is told one that has a ``null``.
-        scale: 1 is no guidance.
+        scale: 1 means no guidance.
         interval: ``(lower, upper)`` noise levels between which guidance acts.
     """
 

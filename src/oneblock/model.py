@@ -78,7 +78,7 @@ class Model(ABC):
             backbone: the user's own network, of a run that was trained with one.
 
         Raises:
-            ValueError: there is no such run, device or network, or its task is not this class's.
+            ValueError: the run, device or network does not exist, or its task is not that of this class.
             CheckpointError: on use, when a block is missing or damaged.
         """
         plan = open_plan(Path(path))
@@ -138,7 +138,7 @@ class ImageModel(Model):
         sample_seed: int = Sampling.sample_seed,
         autoencoder: str | Path | None = None,
     ) -> Tensor:
-        """Images uint8 (n, c, h, w); of targets that are no images float32 (n, *shape), as the data were.
+        """Images uint8 (n, c, h, w); where the targets are not images float32 (n, *shape), as the data were.
 
         Args:
             labels: the class of each; None takes all classes in turn, once each unless ``count`` says otherwise.
@@ -147,7 +147,7 @@ class ImageModel(Model):
             autoencoder: directory of the AutoencoderKL that the model was trained with, if it denoises latents.
 
         Raises:
-            ValueError: classes that there are not, or steps that do not fit.
+            ValueError: the classes do not exist, or the steps do not fit.
         """
         sampling = Sampling(
             sampler=sampler,
@@ -439,8 +439,8 @@ def _check_free(out: Path, plan: Plan) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise ValueError(f"{out} is a file; give a directory of its own to the model")
+        raise ValueError(f"{out} is a file; give the model a directory of its own")
     if any(out.iterdir()) and not (out / CONFIG_FILE).is_file():
-        raise ValueError(f"{out} holds something else; give a directory of its own to the model")
+        raise ValueError(f"{out} holds something other than a model; give the model a directory of its own")
     if (out / CONFIG_FILE).is_file() and open_plan(out).hash != plan.hash:
         raise ValueError(f"{out} holds a model of another plan; use another directory")

@@ -62,7 +62,7 @@ class Plan:
                 f"use the version of oneblock that wrote the plan"
             )
         if self.shared not in get_args(Shared):
-            raise ValueError(f"shared={self.shared!r} is no policy; use one of {', '.join(get_args(Shared))}")
+            raise ValueError(f"shared={self.shared!r} is not a policy; use one of {', '.join(get_args(Shared))}")
         if not self.layers or any(n < 1 for n in self.layers):
             raise ValueError(f"layers={self.layers}: every block needs at least one layer")
         if len(self.layers) != len(self.edges) - 1:
@@ -159,14 +159,14 @@ def write_plan(plan: Plan, directory: Path) -> Path:
         found = read_plan(directory)
         if found.hash != plan.hash:
             raise ValueError(
-                f"{directory} belongs to plan {found.hash}, this run has plan {plan.hash} "
+                f"{directory} belongs to plan {found.hash}, but this run has plan {plan.hash} "
                 f"(they differ in: {', '.join(differences(found, plan))}); use another directory or the same settings"
             )
         return path
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / (PLAN_FILE + ".partial")  # one may lie there from a run killed in its first moment
     if any(entry != partial for entry in directory.iterdir()):
-        raise ValueError(f"{directory} is not empty and holds no {PLAN_FILE}; use a new or empty directory")
+        raise ValueError(f"{directory} is not empty and does not hold {PLAN_FILE}; use a new or empty directory")
     partial.write_text(plan.to_json())
     partial.replace(path)
     return path

@@ -25,7 +25,8 @@ def orthonormal(num_classes: int, width: int, seed: int) -> Tensor:
     """(k, width): the first rows of a random rotation; ``width`` is at least k."""
     if width < _check_classes(num_classes):
         raise ValueError(
-            f"width={width} holds no {num_classes} orthonormal rows; use {num_classes} or more, or a random table"
+            f"width={width} is too small for {num_classes} orthonormal rows; use {num_classes} or more, or a "
+            "random table"
         )
     square = torch.randn(width, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     rotation, triangle = torch.linalg.qr(square)
@@ -60,7 +61,9 @@ def cooccurrence(tokens: Tensor, vocabulary: int, width: int, reach: int = 2) ->
         width: columns, up to ``vocabulary``.
     """
     if not 1 <= width <= vocabulary:
-        raise ValueError(f"width={width} of co-occurrence vectors; use 1 to the number of symbols, {vocabulary}")
+        raise ValueError(
+            f"width={width} does not fit co-occurrence vectors; use 1 to the number of symbols, {vocabulary}"
+        )
     tokens = tokens.long()
     counts = torch.zeros(vocabulary * vocabulary, dtype=torch.float64)
     for distance in range(1, reach + 1):

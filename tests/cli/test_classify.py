@@ -104,7 +104,7 @@ def test_prototypes_are_class_means_and_part_of_the_plan(tmp_path: Path, ok: Ok)
     ("words", "message"),
     [
         (["train", "classify", "--blocks", "3"], "num_blocks=3 does not divide depth=4"),
-        (["train", "classify", "--label-smoothing", "1.5"], "label_smoothing=1.5 is no fraction"),
+        (["train", "classify", "--label-smoothing", "1.5"], "label_smoothing=1.5 is not a fraction"),
         (["train", "classify", "--operations", "-1"], "operations=-1 is not possible"),
         (["train", "classify", "--crop", "8"], "crop=8 does not fit images of 8 x 8 pixels"),
     ],
@@ -122,6 +122,9 @@ def test_scores_stay_finite_when_a_sure_answer_is_wrong() -> None:
 
 def test_verbs_refuse_the_other_task(tmp_path: Path, ok: Ok, refused: Refused) -> None:
     ok("train", "classify", "--out", tmp_path / "run", *TINY, *WORK)
-    assert "is a run of task 'classify', which oneblock sample does not serve" in refused("sample", tmp_path / "run")
-    assert "calls=-1 is no number of calls" in refused("evaluate", tmp_path / "run", "--calls", "-1")
+    assert (
+        "is a run of task 'classify', which oneblock sample does not support; it supports image, masked-text, text"
+        in refused("sample", tmp_path / "run")
+    )
+    assert "calls=-1 is not a number of calls" in refused("evaluate", tmp_path / "run", "--calls", "-1")
     assert "only noisy paths differ" in refused("evaluate", tmp_path / "run", "--draws", "3")

@@ -114,7 +114,7 @@ def test_json_is_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("classify", ["--branch", "0"], "arm 'branched' needs --branch above 0"),
         ("masked-text", ["--report-bands", "0"], "report_bands=0"),
         ("text", ["--calls", "-2"], "calls=-2"),
-        ("recurrent-text", ["--bptt-batch-size", "0"], "batch_size=0 is no batch"),
+        ("recurrent-text", ["--bptt-batch-size", "0"], "batch_size=0 is not a batch size"),
     ],
 )
 def test_bad_options_are_refused_before_any_work(

@@ -56,7 +56,7 @@ def test_the_command(tmp_path: Path, ok: Callable[..., list[dict[str, Any]]]) ->
 
 def test_nothing_fits(refused: Callable[..., str]) -> None:
     said = refused("plan", "images", *TINY, "--batch-size", "2", "--image-size", "8", "--channels", "1", "--fit", "1kB")
-    assert "nothing here trains in --fit 1kB" in said
+    assert "nothing here fits into --fit 1kB, not even one sample at a time" in said
     assert "24 quid" in refused("plan", "images", "--fit", "24 quid")
 
 

@@ -29,7 +29,7 @@ def folder(root: Path, modes: dict[str, list[str]]) -> Path:
     ("words", "message"),
     [
         (["--blocks", "3"], "num_blocks=3 does not divide depth=4; use 1, 2 or 4"),
-        (["--layers", "1", "2"], r"layers=(1, 2) adds up to 3, the depth is 4; make them agree"),
+        (["--layers", "1", "2"], r"layers=(1, 2) adds up to 3, but the depth is 4; make them agree"),
         (["--strategy", "one-block", "--block", "2"], "block=2 does not exist; use 0 (noisiest) to 1"),
         (["--strategy", "one-block"], "--strategy one-block needs --block, from 0 to 1"),
         (["--strategy", "one-block", "--block", "-1"], "job 'trunk' does not exist in this plan; use one of block-0"),
@@ -39,7 +39,7 @@ def folder(root: Path, modes: dict[str, list[str]]) -> Path:
         (["--budget", "lots"], "budget='lots' is not a number of layer evaluations; write 800000, 300k or 1.2M"),
         (["--branch", "1"], "branch=1.0 is not a fraction; use 0 up to (not including) 1"),
         (["--branch", "0.5", "--layers", "1", "3"], "layers=(1, 3) are uneven; use equal blocks"),
-        (["--batch-size", "0"], "batch_size=0, block_batch_size=16 is no batch; use 1 or more"),
+        (["--batch-size", "0"], "batch_size=0, block_batch_size=16 are not batch sizes; use 1 or more"),
         (["--patch", "3"], "patch=3 does not divide image_size=8; use a divisor"),
         (["--heads", "3"], "heads=3 does not divide width=16; use a divisor"),
         (["--device", "tpu"], "device='tpu' is not available"),
@@ -151,10 +151,10 @@ def test_a_loss_that_is_not_finite(tmp_path: Path, refused: Refused) -> None:
     ("words", "message"),
     [
         (["--classes", "10"], "classes=[10] do not exist; use 0 to 9"),
-        (["--per-class", "0"], "per_class=0 makes no image; use 1 or more"),
+        (["--per-class", "0"], "per_class=0 is too small; use 1 or more"),
         (["--grid", "equal-mass", "--steps", "5"], "steps=5 is not a multiple of the 2 blocks; use 4 or 6"),
         (["--resident", "0"], "resident=0 leaves no block to work with; use 1 or more"),
-        (["--steps", "1"], "steps=1 makes no grid; use 2 or more"),
+        (["--steps", "1"], "steps=1 is too small for a grid; use 2 or more"),
     ],
 )
 def test_sampling_options(trained: Path, refused: Refused, words: list[str], message: str) -> None:
@@ -163,7 +163,7 @@ def test_sampling_options(trained: Path, refused: Refused, words: list[str], mes
 
 def test_the_published_score_without_its_weights(trained: Path, refused: Refused) -> None:
     said = refused("evaluate", trained, "--fid-weights", trained / "absent.pth")
-    assert "absent.pth is no file; put weights-inception" in said
+    assert "absent.pth is not a file; put weights-inception" in said
 
 
 def test_places_that_are_no_run(tmp_path: Path, refused: Refused) -> None:

@@ -209,12 +209,12 @@ def test_bad_input_is_refused(tmp_path: Path, text: str, ok: Ok, refused: Refuse
     run = tmp_path / "run"
     train = ("train", "text", "--out", run, "--data", text, *TINY, *WORK)
     assert "5000" in refused(*train, "--length", "5000")
-    assert "clean=2.0 is no share; use 0 to 1" in refused(*train, *LENGTH, "--clean", "2")
+    assert "clean=2.0 is not a share; use 0 to 1" in refused(*train, *LENGTH, "--clean", "2")
     ok(*train, *LENGTH)
-    message = "has 22 tokens, the network sees 16; cut the prompt"
+    message = "has 22 tokens, but the network sees only 16; cut the prompt"
     assert message in refused("sample", run, "--prompt", "the cat sat on the mat")
-    assert "tokens=20 are asked for" in refused("sample", run, "--tokens", "20")
+    assert "tokens=20 more are asked for, but the network sees only" in refused("sample", run, "--tokens", "20")
     assert "has no symbol of the vocabulary" in refused("sample", run, "--prompt", "!!!")
     assert "count=0 writes nothing" in refused("sample", run, "--count", "0")
     assert "temperature=-1.0" in refused("sample", run, "--temperature", "-1")
-    assert "draws=0 gives no answer; use 1 or more" in refused("evaluate", run, "--draws", "0")
+    assert "draws=0 is too small; use 1 or more" in refused("evaluate", run, "--draws", "0")

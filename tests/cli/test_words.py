@@ -31,19 +31,44 @@ def planned(ok: Ok, out: Path, task: str, text: str) -> Path:
 @pytest.mark.parametrize(
     ("task", "verb", "words", "message"),
     [
-        ("image", "sample", ["--prompt", "a"], "--prompt is an option of masked-text, text; this run is of task image"),
+        (
+            "image",
+            "sample",
+            ["--prompt", "a"],
+            "--prompt is an option for masked-text, text; the task of this run is image",
+        ),
         (
             "image",
             "evaluate",
             ["--windows=3"],
-            "--windows is an option of masked-text, text; this run",
+            "--windows is an option for masked-text, text; the task of this run is",
         ),
-        ("text", "sample", ["--steps", "3"], "--steps is an option of image; this run is of task text"),
-        ("text", "sample", ["--reveals", "3"], "--reveals is an option of masked-text; this run is of task text"),
-        ("text", "evaluate", ["--confident", "1"], "--confident is an option of classify; this run is of task text"),
-        ("text", "evaluate", ["--image-size", "8"], "--image-size is an option of image, classify; this run"),
-        ("masked-text", "evaluate", ["--calls", "3"], "--calls is an option of classify, text; this run"),
-        ("classify", "evaluate", ["--num-samples", "3"], "--num-samples is an option of image; this run"),
+        ("text", "sample", ["--steps", "3"], "--steps is an option for image; the task of this run is text"),
+        ("text", "sample", ["--reveals", "3"], "--reveals is an option for masked-text; the task of this run is text"),
+        (
+            "text",
+            "evaluate",
+            ["--confident", "1"],
+            "--confident is an option for classify; the task of this run is text",
+        ),
+        (
+            "text",
+            "evaluate",
+            ["--image-size", "8"],
+            "--image-size is an option for image, classify; the task of this run is",
+        ),
+        (
+            "masked-text",
+            "evaluate",
+            ["--calls", "3"],
+            "--calls is an option for classify, text; the task of this run is",
+        ),
+        (
+            "classify",
+            "evaluate",
+            ["--num-samples", "3"],
+            "--num-samples is an option for image; the task of this run is",
+        ),
         ("text", "evaluate", ["--data", "digits"], "text='digits' is unknown"),
     ],
 )

@@ -55,12 +55,12 @@ def test_fingerprint_follows_the_weights(tmp_path: Path) -> None:
 
 def test_wrong_channels_are_refused(tmp_path: Path) -> None:
     codec = Autoencoder(save_autoencoder(tmp_path, 0))
-    with pytest.raises(ValueError, match="images have 3 channels, the autoencoder takes 1; use --channels 1"):
+    with pytest.raises(ValueError, match="images have 3 channels, but the autoencoder takes 1; use --channels 1"):
         codec.encode(torch.zeros(1, 3, 8, 8))
 
 
 def test_a_place_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no AutoencoderKL of diffusers .*give the directory that has"):
+    with pytest.raises(ValueError, match=r"does not hold an AutoencoderKL of diffusers .*give the directory that has"):
         Autoencoder(tmp_path)
 
 

@@ -177,8 +177,8 @@ def test_wrong_fields_are_refused(fields: dict[str, int], message: str) -> None:
     [
         (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), "dtype torch.uint8; only torch.float32 is allowed; use to_float"),
         (torch.zeros(1, 1, 8, 8, dtype=torch.float64), "dtype torch.float64; only torch.float32"),
-        (torch.zeros(1, 8, 8), r"shape \(1, 8, 8\); \(n, 1 or 3, H, W\) is allowed"),
-        (torch.zeros(1, 4, 8, 8), r"shape \(1, 4, 8, 8\); \(n, 1 or 3, H, W\) is allowed; augment images"),
+        (torch.zeros(1, 8, 8), r"shape \(1, 8, 8\); \(n, 1 or 3, h, w\) is allowed"),
+        (torch.zeros(1, 4, 8, 8), r"shape \(1, 4, 8, 8\); \(n, 1 or 3, h, w\) is allowed; augment images"),
     ],
 )
 def test_wrong_images_are_refused(images: Tensor, message: str) -> None:

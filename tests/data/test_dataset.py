@@ -89,7 +89,7 @@ class Stream(IterableDataset[Any]):
     ("make", "message"),
     [
         (lambda: DataLoader(TensorDataset(torch.zeros(4, 2))), r"data is a DataLoader; give the Dataset inside it"),
-        (Stream, "data is a Stream, which has no length or no item i; give a map-style Dataset"),
+        (Stream, "data is a Stream, which has no length or cannot be indexed; give a map-style Dataset"),
         (lambda: iter([1]), "data is a list_iterator, which has no length"),
         (lambda: Items(), "data is a Items without items; give one item or more"),
         (lambda: Items(torch.zeros(2)), r"item 0 of Items is a Tensor; items are \(x, label\), or \(x,\)"),

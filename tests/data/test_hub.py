@@ -123,7 +123,7 @@ def test_ambiguous_columns_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"image_column": "photo"}, "0 image columns named 'photo'"),
         ({"image_column": "note"}, "column 'note' holds str; decoded images"),
-        ({"label_column": "note"}, "label_column='note' of hf:someone/set names no classes; .*one of kind"),
+        ({"label_column": "note"}, "label_column='note' of hf:someone/set does not name classes; .*one of kind"),
         ({"buffer_size": 0}, "buffer_size=0 is too small"),
     ],
 )

@@ -75,7 +75,7 @@ def test_folders_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_folder_that_is_asked_for_is_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path))
     write_set(tmp_path / "fashion-mnist", 10)
-    with pytest.raises(ValueError, match="is in none of"):
+    with pytest.raises(ValueError, match="is not in any of"):
         load_fashion_mnist("train", tmp_path / "mine")
     write_set(tmp_path / "mine", 11)
     assert len(load_fashion_mnist("train", tmp_path / "mine")) == 11
@@ -83,7 +83,7 @@ def test_a_folder_that_is_asked_for_is_the_only_one(tmp_path: Path, monkeypatch:
 
 def test_absent_files_say_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oneblock.data.idx.fashion_folders", lambda root: [tmp_path / "a", tmp_path / "b"])
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz is in none of .*run `make data`") as caught:
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz is not in any of .*run `make data`") as caught:
         load_fashion_mnist("train")
     assert str(tmp_path / "b") in str(caught.value)
 

@@ -53,7 +53,7 @@ def test_fingerprint_is_what_it_says() -> None:
         ({"images": torch.zeros(6, 1, 8, 8)}, "dtype torch.float32; only torch.uint8"),
         (
             {"images": torch.zeros(6, 2, 8, 8, dtype=torch.uint8)},
-            r"shape \(6, 2, 8, 8\); \(N, 1 or 3, H, W\)",
+            r"shape \(6, 2, 8, 8\); \(n, 1 or 3, h, w\)",
         ),
         ({"images": torch.zeros(0, 1, 8, 8, dtype=torch.uint8)}, "at least one image"),
         ({"labels": torch.zeros(5, dtype=torch.int64)}, r"shape \(5,\); torch.int64 of shape \(6,\)"),

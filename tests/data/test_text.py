@@ -117,7 +117,7 @@ def test_corpora_in_their_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         alone = [document for name in CORPORA for document in documents(open_text(name, split, Bytes()))]
         assert alone == documents(open_text("books", split, Bytes()))
     assert len(list(read_texts("austen", "train", root=tmp_path / "text"))) == 1
-    with pytest.raises(ValueError, match=r"milton is in none of .*; run `make text`"):
+    with pytest.raises(ValueError, match=r"milton is not in any of .*; run `make text`"):
         open_text("milton", "train", Bytes(), root=tmp_path / "elsewhere")
 
 

@@ -100,7 +100,7 @@ def test_cut_and_foreign_files_are_refused(tmp_path: Path) -> None:
     for content in (whole[:-1], whole[:4], b"", b"some text, longer than the footer of a token file" * 3):
         path.write_bytes(content)
         with pytest.raises(
-            ValueError, match=r"numbers.tokens is not a whole token file \(it is cut, or something else\)"
+            ValueError, match=r"numbers.tokens is not a whole token file \(it is cut short, or a file of another kind\)"
         ):
             TokenFile(path)
     path.write_bytes(whole[1:])

@@ -37,5 +37,5 @@ def test_wrong_inputs_are_refused() -> None:
         to_uint8(torch.zeros(1, dtype=torch.uint8))
     with pytest.raises(ValueError, match="holds NaN"):
         to_uint8(torch.tensor([0.0, float("nan")]))
-    with pytest.raises(ValueError, match=r"shape \(3, 4, 4\); \(n, C, H, W\)"):
+    with pytest.raises(ValueError, match=r"shape \(3, 4, 4\); \(n, c, h, w\)"):
         random_flip(torch.zeros(3, 4, 4), torch.Generator())

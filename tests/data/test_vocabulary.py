@@ -153,7 +153,7 @@ def test_other_alphabets_are_refused() -> None:
         ({"vocabulary": "bytes", "size": 3}, r"'bytes' has settings \['size'\]; exactly \[\] are allowed"),
         ({"vocabulary": "byte-pair"}, r"has settings \[\]; exactly \['merges'\]"),
         ({"vocabulary": "byte-pair", "merges": "a b"}, "merges='a b' is not a list of merges"),
-        ({"vocabulary": "byte-pair", "merges": ["a b", "ab x y"]}, r"merges\[1\]='ab x y' is no merge"),
+        ({"vocabulary": "byte-pair", "merges": ["a b", "ab x y"]}, r"merges\[1\]='ab x y' is not a merge"),
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, object], message: str) -> None:

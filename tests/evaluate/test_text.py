@@ -27,9 +27,9 @@ def test_writing_holds_the_settings_of_both_tasks() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"prompt": "a cat sat on it"}, "has 15 tokens, the network sees 10; cut the prompt"),
-        ({"prompt": "a cat", "tokens": 6}, "tokens=6 are asked for, and the network sees 10 together"),
-        ({"tokens": -1}, "tokens=-1 are asked for"),
+        ({"prompt": "a cat sat on it"}, "has 15 tokens, but the network sees only 10; cut the prompt"),
+        ({"prompt": "a cat", "tokens": 6}, "tokens=6 more are asked for, but the network sees only 10 together"),
+        ({"tokens": -1}, "tokens=-1 more are asked for"),
     ],
 )
 def test_more_than_the_network_sees_is_refused(settings: dict[str, object], message: str) -> None:

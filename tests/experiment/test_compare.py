@@ -253,7 +253,12 @@ def test_a_comparison_of_recurrent_depth(tmp_path: Path, text: str) -> None:
         ("text", {"branch": 0.0}, {}, "arm 'branched-ensemble' needs --branch above 0"),
         ("text", {"branch": 0.0}, {"arms": ["shallow", "branched"]}, "arm 'branched' needs --branch above 0"),
         (CausalExperiment(windows=0), {}, {}, "windows=0 leaves nothing to score"),
-        (CausalExperiment(writing=Writing(tokens=99)), {}, {}, "tokens=99 are asked for, and the network sees 16"),
+        (
+            CausalExperiment(writing=Writing(tokens=99)),
+            {},
+            {},
+            "tokens=99 more are asked for, but the network sees only 16",
+        ),
         ("masked-text", {"branch": 0.0}, {}, "arm 'branched' needs --branch above 0"),
         (replace(MASKED, times=0), {}, {}, "times=0, report_bands=3, reveals=2: use at least one of each"),
         (replace(MASKED, report_bands=0), {}, {}, "report_bands=0"),
@@ -264,7 +269,7 @@ def test_a_comparison_of_recurrent_depth(tmp_path: Path, text: str) -> None:
         ("masked-text", {"depth": 3, "blocks": 3}, {}, "num_blocks=2 does not divide depth=3"),
         ("masked-text", {"budget": 15}, {}, "budget=15 does not pay for one step of every block"),
         (RecurrentExperiment(back=0), {"depth": 2}, {}, "back=0: nothing is trained"),
-        (RecurrentExperiment(bptt_batch_size=0), {"depth": 2}, {}, "batch_size=0 is no batch"),
+        (RecurrentExperiment(bptt_batch_size=0), {"depth": 2}, {}, "batch_size=0 is not a batch size"),
         (RecurrentExperiment(bptt_share=1e-6), {"depth": 2}, {}, "does not pay for one step of every part"),
     ],
 )

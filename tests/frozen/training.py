@@ -40,7 +40,7 @@ def run(ok: Ok, out: Path, case: str, *more: str) -> None:
 
 
 def jobs(out: Path) -> dict[str, Path]:
-    """The directories of the jobs of a run; that of the seed block may have either of two names."""
+    """The directories of the jobs of a run; that of the trunk may have either of two names."""
     found = {path.name: path for path in sorted(out.iterdir()) if path.is_dir()}
     return {"trunk" if name == "seed" else name: path for name, path in found.items()}
 
@@ -51,7 +51,7 @@ def final(directory: Path) -> Path:
 
 
 def interrupt(out: Path) -> None:
-    """Leave what a run has after it was killed in the middle of its seed block, or of its blocks if it has none."""
+    """Leave what a run has after it was killed in the middle of its trunk, or of its blocks if it has none."""
     found = jobs(out)
     for name, directory in found.items():
         if "trunk" in found and name != "trunk":
@@ -83,7 +83,7 @@ def digest(path: Path) -> str:
 
 
 def measure(out: Path) -> dict[str, Any]:
-    """The bytes of every job's last checkpoint: of the file for a block, of the tensors for the seed block, whose file
+    """The bytes of every job's last checkpoint: of the file for a block, of the tensors for the trunk, whose file
     says how its job is called."""
     found = {name: final(directory) for name, directory in jobs(out).items()}
     return {

@@ -115,7 +115,11 @@ def test_any_whole_labels_and_both_precisions(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("probabilities", "labels", "message"),
     [
-        (torch.ones(3), torch.zeros(3).long(), r"probabilities has dtype torch.float32 and shape \(3,\); .*\(n, K\)"),
+        (
+            torch.ones(3),
+            torch.zeros(3).long(),
+            r"probabilities has dtype torch.float32 and shape \(3,\); .*\(n, num_classes\)",
+        ),
         (torch.ones(0, 3), torch.zeros(0).long(), r"shape \(0, 3\); .*at least one row"),
         (torch.eye(3).long(), torch.arange(3), "probabilities has dtype torch.int64"),
         (torch.eye(3), torch.arange(4), r"labels has dtype torch.int64 and shape \(4,\); .* shape \(3,\) are allowed"),
@@ -124,10 +128,10 @@ def test_any_whole_labels_and_both_precisions(dtype: torch.dtype) -> None:
         (
             torch.eye(10),
             torch.tensor([*range(9), 12]),
-            r"label 12 is no class, the probabilities have 10 classes; 0\.\.9",
+            r"label 12 is not a class: the probabilities have 10 classes; 0\.\.9",
         ),
-        (torch.eye(3), torch.tensor([0, 3, 2]), r"label 3 is no class, the probabilities have 3 classes; 0\.\.2"),
-        (torch.eye(3), torch.tensor([0, -1, 2]), r"label -1 is no class, the probabilities have 3 classes; 0\.\.2"),
+        (torch.eye(3), torch.tensor([0, 3, 2]), r"label 3 is not a class: the probabilities have 3 classes; 0\.\.2"),
+        (torch.eye(3), torch.tensor([0, -1, 2]), r"label -1 is not a class: the probabilities have 3 classes; 0\.\.2"),
         (torch.eye(3) * 1.01, torch.arange(3), r"row 0 sums to 1.01 with smallest entry 0; .*sum to 1 .*softmax"),
         (torch.tensor([[0.5, 0.5], [1.5, -0.5]]), torch.arange(2), r"row 1 sums to 1 with smallest entry -0.5"),
         (torch.tensor([[0.5, 0.5], [torch.nan, 0.5]]), torch.arange(2), "row 1 sums to nan"),
@@ -141,5 +145,5 @@ def test_what_does_not_fit_is_refused(
 
 
 def test_no_bins_are_refused() -> None:
-    with pytest.raises(ValueError, match="bins=0 holds no confidence; 1 or more are allowed"):
+    with pytest.raises(ValueError, match="bins=0 is too small; 1 or more are allowed"):
         expected_calibration_error(BY_HAND, LABELS, bins=0)

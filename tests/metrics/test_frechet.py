@@ -84,7 +84,7 @@ def test_batches_and_merges_equal_one_pass_even_far_from_the_origin() -> None:
 
 
 def test_features_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shape \(1, 3\); allowed is \(N, dim\) with N >= 2"):
+    with pytest.raises(ValueError, match=r"shape \(1, 3\); allowed is \(n, dim\) with n >= 2"):
         moments(torch.zeros(1, 3))
     with pytest.raises(ValueError, match="2 rows that are not finite"):
         moments(torch.tensor([[0.0], [math.nan], [math.inf]]))
@@ -95,9 +95,9 @@ def test_features_that_do_not_fit_are_refused() -> None:
 def test_moments_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"mean \(2,\) and covariance \(3, 3\) do not fit"):
         Moments(torch.zeros(2), torch.zeros(3, 3), count=5)
-    with pytest.raises(ValueError, match="count=1 samples have no covariance; pass"):
+    with pytest.raises(ValueError, match="count=1 samples do not give a covariance; pass"):
         Moments(torch.zeros(2), torch.zeros(2, 2), count=1)
     accumulator = MomentAccumulator()
     accumulator.update(torch.zeros(1, 2))
-    with pytest.raises(ValueError, match="count=1 samples have no covariance; update"):
+    with pytest.raises(ValueError, match="count=1 samples do not give a covariance; update"):
         accumulator.result()

@@ -79,7 +79,7 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
         kernel_distance(a, torch.rand(10, 3))
     with pytest.raises(ValueError, match="generator=None with subsets"):
         kernel_distance(a, a, subsets=3, subset_size=5)
-    with pytest.raises(ValueError, match="subsets=1 gives no standard error"):
+    with pytest.raises(ValueError, match="subsets=1 does not give a standard error"):
         kernel_distance(a, a, subsets=1, subset_size=5, generator=seeded())
     with pytest.raises(ValueError, match=r"subset_size=11 is not in 2\.\.10"):
         kernel_distance(a, a, subsets=3, subset_size=11, generator=seeded())

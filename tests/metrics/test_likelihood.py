@@ -80,5 +80,5 @@ def test_what_cannot_be_scored_is_refused() -> None:
         generative_perplexity([], counting())
     with pytest.raises(ValueError, match="texts is one string"):
         generative_perplexity("12", counting())
-    with pytest.raises(ValueError, match="window=0 holds no token"):
+    with pytest.raises(ValueError, match="window=0 is too small; 1 or more are allowed"):
         counting(window=0)

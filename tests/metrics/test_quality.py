@@ -99,7 +99,7 @@ def test_labels_that_do_not_fit_are_refused() -> None:
 
 
 def test_the_published_score_never_starts_without_its_weights(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="is no file; put weights-inception"):
+    with pytest.raises(FileNotFoundError, match="is not a file; put weights-inception"):
         real_fid(images(3, 0), images(3, 1), weights=tmp_path / "absent.pth")
     with pytest.raises(ValueError, match="fake has 2 channels"):
         real_fid(images(3, 0), images(3, 1).expand(-1, 2, -1, -1))

@@ -140,7 +140,7 @@ def test_absent_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_files_of_other_models_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_gguf(monkeypatch)
-    with pytest.raises(FileNotFoundError, match=r"absent\.gguf is no file"):
+    with pytest.raises(FileNotFoundError, match=r"absent\.gguf is not a file"):
         smollm2_scorer(path=tmp_path / "absent.gguf")
     (tmp_path / "other.gguf").touch()
     with pytest.raises(ValueError, match=r"other\.gguf has architecture 'gpt2' and tokenizer None"):

@@ -48,7 +48,7 @@ def test_an_untrained_network_says_nothing() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match="the sequence has 7 tokens, the network was made for 6; cut it"):
+    with pytest.raises(ValueError, match="the sequence has 7 tokens, but the network was made for 6; cut it"):
         Encoder(CONFIG)(torch.zeros(1, 7, dtype=torch.long), torch.zeros(1), Nothing(1))
     with pytest.raises(ValueError, match="vocabulary=0 leaves nothing to learn"):
         EncoderConfig(vocabulary=0, context=6, depth=4, width=16, heads=4)

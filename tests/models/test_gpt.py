@@ -113,7 +113,7 @@ def test_a_full_cache_asks_no_further() -> None:
     cache, (z, noise, tokens) = Cache(randomised(), N), inputs()
     for i in range(T):
         cache.read(tokens[:, i], z[:, i], noise)
-    with pytest.raises(ValueError, match="the text has 7 tokens, the network was made for 6; cut it"):
+    with pytest.raises(ValueError, match="the text has 7 tokens, but the network was made for 6; cut it"):
         cache.ask(z[:, 0], noise)
 
 
@@ -131,7 +131,7 @@ def test_an_untrained_network_says_nothing() -> None:
     ("changes", "message"),
     [
         ({"context": 0}, "context=0 leaves nothing to learn; use 1 or more"),
-        ({"coda": -1}, "prelude=0, coda=-1 are no numbers of layers; use 0 or more"),
+        ({"coda": -1}, "prelude=0, coda=-1 are not numbers of layers; use 0 or more"),
         ({"heads": 3}, "heads=3 does not divide width=16"),
     ],
 )
@@ -142,7 +142,7 @@ def test_wrong_shapes_are_refused(changes: dict[str, int], message: str) -> None
 
 def test_a_text_longer_than_the_context_is_refused() -> None:
     z, noise, tokens = inputs()
-    with pytest.raises(ValueError, match="the text has 12 tokens, the network was made for 6; cut it"):
+    with pytest.raises(ValueError, match="the text has 12 tokens, but the network was made for 6; cut it"):
         randomised()(torch.cat([z, z], 1), noise, Tokens(torch.cat([tokens, tokens], 1)))
 
 

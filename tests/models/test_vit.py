@@ -199,7 +199,7 @@ def test_with_the_skip_the_classifier_reads_z_at_low_noise_and_the_token_at_high
         ({"patch": 0}, "patch=0 does not divide"),
         ({"heads": 3}, "heads=3 does not divide width=16; use a divisor"),
         ({"width": 18}, "width=18 is not a multiple of 4"),
-        ({"skip_sigma_data": 0.5}, "label_width=5 is not the width 16: needed by skip_sigma_data"),
+        ({"skip_sigma_data": 0.5}, "label_width=5 is not width=16, which skip_sigma_data needs"),
         (
             {"noisy_token": "none", "modulated": True},
             "noisy_token='none' with modulated=True, skip_sigma_data=0.0: both",

@@ -56,7 +56,7 @@ def test_bf16_is_autocast() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"warmup=1.0 is not a fraction; use 0"):
         settings_of(1, warmup=1.0)
-    with pytest.raises(ValueError, match=r"batch_size=0 is no batch; use 1 or more"):
+    with pytest.raises(ValueError, match=r"batch_size=0 is not a batch size; use 1 or more"):
         settings_of(1, batch_size=0)
     with pytest.raises(ValueError, match=r"accumulate=2: rivals take their batches whole; use 1"):
         settings_of(1, accumulate=2)

@@ -145,9 +145,11 @@ def test_the_peak_has_all_layers_and_the_activations_of_one() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match=r"temperature=0, margins=\(0.4, 0.1\): use a number above 0"):
+    with pytest.raises(ValueError, match=r"temperature=0, margins=\(0.4, 0.1\): use a temperature above 0"):
         ContrastiveFF(VIT, temperature=0)
-    with pytest.raises(ValueError, match=r"classifier_share=1.0 leaves a stage without budget"):
+    with pytest.raises(
+        ValueError, match=r"classifier_share=1.0 leaves a stage without budget; use a number between 0 and 1"
+    ):
         ContrastiveFF(VIT, classifier_share=1.0)
     with pytest.raises(ValueError, match=r"contrastive-ff has trained 0 of 8 parts"):
         ContrastiveFF(VIT).probabilities(to_float(IMAGES.images))

@@ -330,7 +330,7 @@ def test_ct_repeats_itself() -> None:
 def test_ct_errors() -> None:
     with pytest.raises(ValueError, match=r"depth=3: noprop-ct has a single network; use depth=1"):
         NoPropCT(CNN)
-    with pytest.raises(ValueError, match=r"num_steps=0 leads nowhere; use 1 or more"):
+    with pytest.raises(ValueError, match=r"num_steps=0 is too small; use 1 or more"):
         NoPropCT(CT, num_steps=0)
     with pytest.raises(ValueError, match=r"solver='rk4' is unknown; use one of euler, heun"):
         NoPropCT(CT, solver="rk4")  # type: ignore[arg-type]

@@ -66,7 +66,7 @@ def test_cached_answers_are_those_of_the_whole_text() -> None:
     before = [model.gpt.stem.start(3, TOKENS.device)[:, 0], *TOKENS.unbind(1)]
     answers = [cache.ask(before[i], states[:, i]) for i in range(T)]
     torch.testing.assert_close(torch.stack(answers, 1), model(TOKENS, 3, 3, seeded()))
-    with pytest.raises(ValueError, match="the text has 7 tokens, the network was made for 6; cut it"):
+    with pytest.raises(ValueError, match="the text has 7 tokens, but the network was made for 6; cut it"):
         cache.ask(before[-1], states[:, 0])
 
 

@@ -214,7 +214,7 @@ def test_files_of_another_training_are_refused(tmp_path: Path) -> None:
             next(case.reports(rival, tmp_path, **options))
     with pytest.raises(CheckpointError, match="belongs to plan"):
         next(replace(case, changes=(("clip", 0.5),)).reports(case.make(), tmp_path))
-    with pytest.raises(ValueError, match="fingerprint='' tells no data from others"):
+    with pytest.raises(ValueError, match="fingerprint='' does not identify the data; with a directory"):
         next(case.reports(case.make(), tmp_path, fingerprint=""))
 
 

@@ -64,5 +64,5 @@ def test_batches_start_from_different_noise_of_the_top_level() -> None:
 
 
 def test_no_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match="batch_size=0 is no batch; use 1 or more"):
+    with pytest.raises(ValueError, match="batch_size=0 is not a batch size; use 1 or more"):
         samples(3, batch_size=0)

@@ -36,5 +36,5 @@ def test_karras_levels() -> None:
     assert (grid[0], grid[-2], grid[-1]) == (80.0, 0.002, 0.0)
     roots = grid[:-1] ** (1 / 7)
     assert (-roots.diff()).tolist() == pytest.approx([(80 ** (1 / 7) - 0.002 ** (1 / 7)) / 4] * 4)
-    with pytest.raises(ValueError, match="steps=1 makes no grid; use 2 or more"):
+    with pytest.raises(ValueError, match="steps=1 is too small for a grid; use 2 or more"):
         karras_grid(0.002, 80.0, 1)

@@ -82,7 +82,9 @@ def test_temperature_and_top_p_act() -> None:
     assert pick(logits, 0.0, 1.0, generator)[0].unique().tolist() == [0]
     assert pick(logits, 1.0, 1e-6, generator)[0].unique().tolist() == [0]
     for temperature, top_p in ((-1.0, 1.0), (1.0, 0.0), (1.0, 1.1)):
-        with pytest.raises(ValueError, match=f"temperature={temperature}, top_p={top_p}: use 0 or more"):
+        with pytest.raises(
+            ValueError, match=f"temperature={temperature}, top_p={top_p}: use a temperature of 0 or more, and"
+        ):
             pick(logits, temperature, top_p, generator)
 
 

@@ -51,7 +51,7 @@ def test_the_loss_is_the_mean_cross_entropy() -> None:
 def test_unknown_tokens_and_shares_are_refused() -> None:
     with pytest.raises(ValueError, match="token 3 is unknown; the plan has 3 symbols"):
         TASK.noised(torch.full((N, T), 3), torch.ones(N), 0, torch.Generator())
-    with pytest.raises(ValueError, match=r"clean=1\.5 is no share; use 0 to 1"):
+    with pytest.raises(ValueError, match=r"clean=1\.5 is not a share; use 0 to 1"):
         CausalText(TABLE, LogNormal(), clean=1.5)
 
 

@@ -160,7 +160,7 @@ def test_labels_without_a_row_are_refused(label: int) -> None:
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])
 def test_smoothing_is_a_fraction(smoothing: float) -> None:
     with pytest.raises(
-        ValueError, match=rf"label_smoothing={smoothing} is no fraction; use 0 up to \(not including\) 1"
+        ValueError, match=rf"label_smoothing={smoothing} is not a fraction; use 0 up to \(not including\) 1"
     ):
         replace(TASK, label_smoothing=smoothing)
 
@@ -203,5 +203,5 @@ def test_where_labels_are_all_noise_a_block_is_an_ordinary_classifier(inputs: st
 
 
 def test_samples_without_labels_are_refused() -> None:
-    with pytest.raises(ValueError, match="the data have no labels, which classification predicts"):
+    with pytest.raises(ValueError, match="classification needs labels, and the data have none; use data with labels"):
         TASK.draw(Samples(PIXELS, None), torch.ones(8), 0, seeded())

@@ -83,7 +83,7 @@ def test_noise_comes_from_the_default_generator_where_none_is_given() -> None:
 
 
 def test_samples_without_labels_are_refused() -> None:
-    with pytest.raises(ValueError, match="the data have no labels, which this task tells the denoiser; use data with"):
+    with pytest.raises(ValueError, match="this task tells the denoiser labels, and the data have none; use data with"):
         TASK.draw(Samples(IMAGES, None), SIGMA, 0, seeded())
 
 
@@ -128,14 +128,18 @@ def test_what_the_loss_tells_the_denoiser() -> None:
 
 def test_wrong_arguments_of_the_loss_are_refused() -> None:
     denoiser = BlockDenoiser(Echo(), Precondition())
-    with pytest.raises(ValueError, match=r"the denoiser's frame is Logits; a Precondition is allowed, .*: give Block"):
+    with pytest.raises(
+        ValueError, match=r"the denoiser's frame is Logits; the loss needs the weight of a Precondition: give Block"
+    ):
         denoising_loss(BlockDenoiser(Echo(), Logits(Precondition())), IMAGES, None, SIGMA)
-    with pytest.raises(ValueError, match="the denoiser's frame is NoneType; a Precondition is allowed"):
+    with pytest.raises(
+        ValueError, match="the denoiser's frame is NoneType; the loss needs the weight of a Precondition"
+    ):
         denoising_loss(lambda z, sigma, condition: z, IMAGES, None, SIGMA)  # type: ignore[arg-type]
     for sigma in (torch.ones(2), torch.ones(3, 1), torch.tensor(1.0)):
         with pytest.raises(ValueError, match=r"sigma has shape \(.*\), y \(3, 1, 2, 4\); give one level for each targ"):
             denoising_loss(denoiser, IMAGES, None, sigma)
-    with pytest.raises(ValueError, match=r"y is torch.uint8; floating point is allowed, as noise is added: conv"):
+    with pytest.raises(ValueError, match=r"y is torch.uint8; floating point is allowed, because noise is added: conv"):
         denoising_loss(denoiser, IMAGES.to(torch.uint8), None, SIGMA)
-    with pytest.raises(ValueError, match="the condition tells 2 samples, there are 3"):
+    with pytest.raises(ValueError, match="the condition is for 2 samples, but there are 3"):
         denoising_loss(denoiser, IMAGES, torch.arange(2), SIGMA)

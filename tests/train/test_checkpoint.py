@@ -94,7 +94,7 @@ def test_truncated_files_are_refused(directory: Path, share: float) -> None:
 
 def test_files_of_others_are_refused(directory: Path, tmp_path: Path) -> None:
     path = checkpoints(directory)[-1]
-    with pytest.raises(CheckpointError, match="belongs to plan abc, this run has plan xyz; keep their files apart"):
+    with pytest.raises(CheckpointError, match="belongs to plan abc, but this run has plan xyz; keep their files apart"):
         load_checkpoint(path, "xyz", "block-1")
     with pytest.raises(CheckpointError, match="holds block-1, not block-0; put every file back"):
         load_checkpoint(path, "abc", "block-0")
@@ -120,7 +120,7 @@ def test_the_newest_intact_one_is_taken_and_the_other_named(directory: Path) -> 
 
 
 def test_latest_refuses_other_plans_and_other_jobs(directory: Path) -> None:
-    with pytest.raises(CheckpointError, match="belongs to plan abc, this run has plan xyz"):
+    with pytest.raises(CheckpointError, match="belongs to plan abc, but this run has plan xyz"):
         latest(directory, "xyz")
     directory.rename(directory.with_name("block-0"))
     with pytest.raises(CheckpointError, match="holds block-1, not block-0"):

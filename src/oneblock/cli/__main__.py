@@ -42,7 +42,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
 
 COMPLETION = f"print a script that completes commands and options, for {', '.join(SHELLS)}"
 CLOSED = 141
-"""Exit code of a command whose reader has gone, as a shell has it for SIGPIPE."""
+"""Exit code of a command whose reader has gone; shells report SIGPIPE this way."""
 WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
@@ -87,7 +87,7 @@ def _commands() -> dict[str, str]:
 
 
 def _mistake(words: list[str], commands: list[str], group: list[str]) -> str:
-    """What is wrong with words that are no command, and what was perhaps meant."""
+    """What is wrong with words that are not a command, and which command was perhaps meant."""
     if group and len(words) == 1:
         return f"{words[0]!r} needs one more word; use one of these"
     given = " ".join(words[:2])

@@ -41,7 +41,7 @@ else:  # what may be chosen, for help, for completion and for tyro's refusal
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """What the verbs that compare have in common."""
+    """What all ``compare`` verbs have in common."""
 
     arms: tuple[str, ...]
     """which arms to train"""

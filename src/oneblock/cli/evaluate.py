@@ -69,7 +69,7 @@ class EvaluateClassify(Opening):
     """Scores of a classifier on held-out images: accuracy after every call of a block, calibration and likelihood."""
 
     confident: float = 1.0
-    """an image takes no further call once a class has this probability"""
+    """stop asking about an image once a class has this probability"""
     data: ImageData = field(default_factory=_own_images)
     answers: Answers = field(default_factory=Answers)
 
@@ -88,7 +88,7 @@ class EvaluateText(Opening):
     windows: int = WINDOWS
     """windows of held-out text"""
     sample_seed: int = 0
-    """of the texts that are written"""
+    """seed of the texts that are written"""
     data: TextData = field(default_factory=_own_text)
     quality: QualityOptions = field(default_factory=QualityOptions)
 

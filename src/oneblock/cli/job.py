@@ -31,7 +31,7 @@ class Job:
     scratch: Path | None = None
     """where the copy of a remote directory lies on this machine (default: in the temporary directory)"""
     backbone: str = ""
-    """module:Class of the network, of a run that trains your own"""
+    """module:Class of the network, for a run that trains your own"""
     json: bool = False
     """print one JSON object per row instead of progress"""
     tensorboard: bool = False

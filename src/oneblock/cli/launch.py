@@ -39,13 +39,13 @@ class Launch:
     dry_run: bool = False
     """print the commands, one for each block, and start nothing"""
     retries: int = 3
-    """times that a job may die without a new checkpoint before it is given up"""
+    """how often a job may die without a new checkpoint before it is given up"""
     parallel: Kind = "ddp"
     """what torchrun's processes share out: the batch alone, or weights, gradients and optimizer states too"""
     scratch: Path | None = None
     """where the copy of a remote directory lies on the machine of a job (default: in the temporary directory)"""
     backbone: str = ""
-    """module:Class of the network, of a run that trains your own"""
+    """module:Class of the network, for a run that trains your own"""
     json: bool = False
     """print one JSON object per event"""
     data: ImageData = field(default_factory=lambda: ImageData(data=""))

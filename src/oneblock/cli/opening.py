@@ -24,7 +24,7 @@ class Opening:
     json: bool = False
     """print JSON instead of text"""
     backbone: str = ""
-    """module:Class of a network of your own, that the run was trained with"""
+    """module:Class of the network of your own that the run was trained with"""
     device: str = Machine.device
     """cpu, cuda, cuda:1, mps"""
     threads: int = Machine.threads

@@ -51,7 +51,7 @@ class Planned:
             if words is None:
                 least = min(found.rows, key=lambda row: row.peak.total)
                 raise ValueError(
-                    f"nothing here trains in --fit {self.fit}, not even one sample at a time; {least.name} needs "
+                    f"nothing here fits into --fit {self.fit}, not even one sample at a time; {least.name} needs "
                     f"{least.peak.total / 2**30:.3f} GiB for its batch: use a smaller network or a larger device"
                 )
             print(f"fits {self.fit}: oneblock train {self.verb} {' '.join(words)}")
@@ -79,7 +79,7 @@ class PlanPictures(Planned):
     image_size: int = 32
     """height and width of the images (or latents) in pixels"""
     channels: int = 3
-    """of the images (or latents)"""
+    """channels of the images (or latents)"""
     classes: int = 10
     """number of classes"""
 

@@ -23,13 +23,13 @@ from oneblock.sample.calls import Asking
 class SampleImages(Opening):
     """Generate images with a run or a merged model: a PNG grid, one row per class, and the images as safetensors.
 
-    Of targets that are no images the safetensors alone.
+    If the targets are not images, only the safetensors.
     """
 
     out: Path = Path("samples.png")
     """the picture; the images go beside it as .safetensors (uint8)"""
     per_class: int = 10
-    """images per class; of a model without classes, images"""
+    """images per class, or in all if the model has no classes"""
     classes: tuple[int, ...] = ()
     """which classes (all if none is named)"""
     autoencoder: Path | None = None
@@ -38,7 +38,7 @@ class SampleImages(Opening):
 
     def run(self) -> None:
         if self.per_class < 1:
-            raise ValueError(f"per_class={self.per_class} makes no image; use 1 or more")
+            raise ValueError(f"per_class={self.per_class} is too small; use 1 or more")
         model = self.open(ImageModel)
         num_classes = image_task(model.plan).num_classes
         classes = self.classes or tuple(range(num_classes))
@@ -71,9 +71,9 @@ class SampleMaskedText(Opening):
     """Write text with a model of masked text, on standard output."""
 
     count: int = Writing.count
-    """sequences"""
+    """number of sequences"""
     sample_seed: int = 0
-    """of everything drawn"""
+    """seed of everything drawn"""
     writing: MaskedWriting = field(default_factory=MaskedWriting)
 
     def run(self) -> None:
@@ -90,9 +90,9 @@ class SampleText(Opening):
     """Write text with an autoregressive model, on standard output, as it is written."""
 
     count: int = Writing.count
-    """sequences"""
+    """number of sequences"""
     sample_seed: int = 0
-    """of everything drawn; the next sequence takes the next seed"""
+    """seed of everything drawn; the next sequence takes the next seed"""
     writing: CausalWriting = field(default_factory=CausalWriting)
     asking: Asking = field(default_factory=Asking)
 

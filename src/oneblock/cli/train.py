@@ -38,7 +38,7 @@ class Train:
     idle: Idle = "host"
     """where the blocks that wait for their turn are: left on the device, in host memory, or in their checkpoints"""
     backbone: str = ""
-    """a network of your own in the place of the task's, as module:Class; --depth says how many layers it has"""
+    """a network of your own instead of the task's, as module:Class; --depth says how many layers it has"""
     json: bool = False
     """print one JSON object per row instead of progress"""
     tensorboard: bool = False

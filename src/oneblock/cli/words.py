@@ -22,7 +22,7 @@ def parse(command: type[Any] | Mapping[str, type[Any]], verb: str, words: Sequen
         command: their class; or, of a verb that opens a model, the class for each task.
 
     Raises:
-        ValueError: there is no run where the words say, or an option that its task does not have.
+        ValueError: the words name a directory without a run, or an option that its task does not have.
         SystemExit: tyro's way out, after help or a wrong value.
     """
     if isinstance(command, Mapping):
@@ -42,13 +42,13 @@ def _of_task(commands: Mapping[str, type[Any]], verb: str, words: Sequence[str])
     task = open_plan(Path(directory)).task
     if task not in commands:
         raise ValueError(
-            f"{directory} is a run of task {task!r}, which oneblock {verb} does not serve; it serves "
+            f"{directory} is a run of task {task!r}, which oneblock {verb} does not support; it supports "
             f"{', '.join(commands)}"
         )
     for name in filter(None, map(_name, words)):
         others = [other for other, of_task in options.items() if name in of_task]
         if name not in options[task] and others:
-            raise ValueError(f"--{name} is an option of {', '.join(others)}; this run is of task {task}")
+            raise ValueError(f"--{name} is an option for {', '.join(others)}; the task of this run is {task}")
     return commands[task]
 
 

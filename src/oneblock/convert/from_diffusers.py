@@ -18,7 +18,8 @@ LATENT_STD = 0.5
 
 
 class Autoencoder:
-    """A frozen ``AutoencoderKL`` as a codec: images (n, C, H, W) in [-1, 1] to latents (n, c, h, w) and back.
+    """A frozen ``AutoencoderKL`` as a codec: images (n, channels, height, width) in [-1, 1] to latents (n, c, h, w)
+    and back.
 
     ``encode`` gives ``0.5 * scaling_factor * (mean - shift_factor)``, the mean of the posterior without its noise, so
     that a batch follows from (seed, step) alone.
@@ -29,7 +30,7 @@ class Autoencoder:
         batch_size: images per pass.
 
     Raises:
-        ValueError: the directory holds no such model.
+        ValueError: the directory does not hold such a model.
         ImportError: diffusers is not installed.
     """
 
@@ -42,7 +43,7 @@ class Autoencoder:
             model = AutoencoderKL.from_pretrained(directory, local_files_only=True, use_safetensors=True)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
-                f"{directory} holds no AutoencoderKL of diffusers ({error}); give the directory that has its "
+                f"{directory} does not hold an AutoencoderKL of diffusers ({error}); give the directory that has its "
                 "config.json and diffusion_pytorch_model.safetensors"
             ) from error
         self._model: Any = model.to(device).eval().requires_grad_(False)
@@ -53,11 +54,12 @@ class Autoencoder:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Latents (n, c, h, w) of ``images`` (n, channels, H, W) in [-1, 1]; float32 on the CPU."""
+        """Latents (n, c, h, w) of ``images`` (n, channels, height, width) in [-1, 1]; float32 on the CPU."""
         channels = self._model.config.in_channels
         if images.shape[1] != channels:
             raise ValueError(
-                f"images have {images.shape[1]} channels, the autoencoder takes {channels}; use --channels {channels}"
+                f"images have {images.shape[1]} channels, but the autoencoder takes {channels}; "
+                f"use --channels {channels}"
             )
         parts = [
             self._model.encode(part.to(self._device)).latent_dist.mode().float().cpu()
@@ -67,7 +69,7 @@ class Autoencoder:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (n, channels, H, W), about [-1, 1], of ``latents`` (n, c, h, w); float32 on the CPU."""
+        """Images (n, channels, height, width), about [-1, 1], of ``latents`` (n, c, h, w); float32 on the CPU."""
         parts = [
             self._model.decode((part / self._scale + self._shift).to(self._device)).sample.float().cpu()
             for part in latents.split(self._batch_size)

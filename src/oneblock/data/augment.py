@@ -82,7 +82,7 @@ class Augmentation:
         """The images, changed; the same object where no field asks for a change.
 
         Args:
-            images: float32 (n, C, H, W) in [-1, 1], C is 1 or 3.
+            images: float32 (n, c, h, w) in [-1, 1], c is 1 or 3.
             generator: on the CPU; everything random follows from it.
 
         Returns:
@@ -107,7 +107,7 @@ def _check_images(images: Tensor) -> None:
         raise ValueError(f"images has dtype {images.dtype}; only torch.float32 is allowed; use to_float first")
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(
-            f"images has shape {tuple(images.shape)}; (n, 1 or 3, H, W) is allowed; augment images, not their encoding"
+            f"images has shape {tuple(images.shape)}; (n, 1 or 3, h, w) is allowed; augment images, not their encoding"
         )
 
 
@@ -115,8 +115,8 @@ def random_crop(images: Tensor, crop: int, generator: torch.Generator) -> Tensor
     """A window of the size of each image, anywhere on the image with ``crop`` pixels of black around it.
 
     Args:
-        images: (n, C, H, W), black is -1.
-        crop: 0 or more, less than H and W; the (2 crop + 1)^2 windows of an image are equally likely.
+        images: (n, c, h, w), black is -1.
+        crop: 0 or more, less than h and w; the (2 crop + 1)^2 windows of an image are equally likely.
         generator: source of the 2 n offsets.
 
     Returns:
@@ -146,7 +146,7 @@ def rand_augment(images: Tensor, operations: int, magnitude: int, generator: tor
     threads must not do this at once.
 
     Args:
-        images: float32 (n, C, H, W) in [-1, 1], C is 1 or 3.
+        images: float32 (n, c, h, w) in [-1, 1], c is 1 or 3.
         operations: 1 to the number of ``OPERATIONS``.
         magnitude: 1 to ``MAX_MAGNITUDE``.
         generator: on the CPU.
@@ -170,7 +170,7 @@ def rand_augment(images: Tensor, operations: int, magnitude: int, generator: tor
 
 @cache
 def _candidates(magnitude: int, channels: int) -> tuple[Callable[[Tensor], Tensor], ...]:
-    """One module of kornia per operation, for images (n, channels, H, W) in [0, 1]."""
+    """One module of kornia per operation, for images (n, channels, h, w) in [0, 1]."""
     try:
         from kornia.augmentation.auto import RandAugment
     except ImportError as error:

@@ -48,7 +48,7 @@ CIFAR100 = Layout(
 
 
 def load_cifar(layout: Layout, root: Path, split: Split) -> ImageSet:
-    """One split as uint8 (N, 3, 32, 32) with the fine labels.
+    """One split as uint8 (n, 3, 32, 32) with the fine labels.
 
     Args:
         layout: ``CIFAR10`` or ``CIFAR100``.
@@ -59,7 +59,7 @@ def load_cifar(layout: Layout, root: Path, split: Split) -> ImageSet:
         Class names come from the text file beside the batches, else they are the numbers from 0.
 
     Raises:
-        ValueError: a batch file is missing or is no whole number of records, or a label is out of range.
+        ValueError: a batch file is missing or is not a whole number of records, or a label is out of range.
     """
     folder = root / layout.folder if (root / layout.folder).is_dir() else root
     records = torch.cat([_records(folder / file, layout) for file in layout.files[split]])
@@ -79,7 +79,7 @@ def _records(path: Path, layout: Layout) -> Tensor:
     if not content or len(content) % length:
         raise ValueError(
             f"{path} has {len(content)} bytes; a multiple of {length} is allowed for {layout.name}; it is "
-            "truncated or of another set: unpack it again"
+            "truncated or belongs to another set: unpack it again"
         )
     return torch.frombuffer(content, dtype=torch.uint8).reshape(-1, length)
 

@@ -30,7 +30,7 @@ class DatasetSource:
     """A ``Source`` over a map-style ``torch.utils.data.Dataset`` whose items are ``(x, label)`` or ``(x,)``.
 
     ``x`` is a tensor or array of any shape, the same for all items; uint8 images become float32 in [-1, 1], floating
-    point stays as it is. Item i must be the same whenever it is asked for: random changes belong into the recipe.
+    point stays as it is. Item i must be the same whenever it is asked for: random changes belong in the recipe.
 
     Args:
         dataset: indexable, with a length.
@@ -69,7 +69,7 @@ class DatasetSource:
         return Samples(torch.stack([x for x, _ in items]), labels)
 
     def first(self, count: int | None = None) -> ImageSet:
-        """The first ``count`` items (None: all) as images of bytes; ``ValueError`` where they are no images."""
+        """The first ``count`` items (None: all) as images of bytes; ``ValueError`` where they are not images."""
         values, labels = self.samples(count)
         if labels is None:
             labels = torch.zeros(len(values), dtype=torch.int64)
@@ -123,15 +123,15 @@ class DatasetSource:
 
 
 def check_indexable(dataset: object) -> None:
-    """Refuse what has no item i: a resumed run must find its samples again."""
+    """Refuse what cannot be indexed: a resumed run must find its samples again."""
     kind = type(dataset).__name__
     if isinstance(dataset, torch.utils.data.DataLoader):
         raise ValueError(f"data is a {kind}; give the Dataset inside it (loader.dataset): batches are made here")
     iterable = isinstance(dataset, torch.utils.data.IterableDataset)
     if iterable or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise ValueError(
-            f"data is a {kind}, which has no length or no item i; give a map-style Dataset of (x, label) or (x,): a "
-            "resumed run must find its samples again"
+            f"data is a {kind}, which has no length or cannot be indexed; give a map-style Dataset of (x, label) or "
+            "(x,): a resumed run must find its samples again"
         )
     if len(dataset) < 1:
         raise ValueError(f"data is a {kind} without items; give one item or more")

@@ -1,5 +1,5 @@
-"""The 1797 handwritten digits of scikit-learn, 8 x 8 pixels: small enough for tests, and in no need of a
-download."""
+"""The 1797 handwritten digits of scikit-learn, 8 x 8 pixels: small enough for tests, and available
+without a download."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def _read_rows() -> Tensor:
         raise MissingExtraError("scikit-learn")
     path = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
     if not path.is_file():
-        raise MissingExtraError(f"scikit-learn with its data sets ({path} is not there)")
+        raise MissingExtraError(f"scikit-learn with its data sets ({path} does not exist)")
     with gzip.open(path, "rt") as file:
         return torch.tensor([[int(float(value)) for value in line.split(",")] for line in file])

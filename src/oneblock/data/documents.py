@@ -62,7 +62,7 @@ def file_document(path: Path) -> Document:
     """A whole file as a document, without the white space at its ends and with ``SEPARATOR`` after it.
 
     Raises:
-        ValueError: the file holds nothing but white space; on reading: it is no UTF-8 text.
+        ValueError: the file holds nothing but white space; on reading: it is not UTF-8 text.
     """
     content = path.read_bytes()
     if not content.strip():
@@ -98,7 +98,7 @@ def cut_file(path: Path) -> Splits:
     A cut within a character moves to its end. Of text8 these are the 90, 5 and 5 million characters of the literature.
 
     Raises:
-        ValueError: the file is empty, too short for three parts, or no UTF-8 text.
+        ValueError: the file is empty, too short for three parts, or not UTF-8 text.
     """
     content = path.read_bytes()
     if not content.strip():
@@ -184,7 +184,7 @@ def stream_documents(name: str, *, config: str | None, column: str | None, count
         count: 1 or more.
 
     Raises:
-        ValueError: no row, no such column, several or none that fit, or a value that is no text.
+        ValueError: no row, no such column, several or none that fit, or a value that is not text.
         MissingExtraError: ``datasets`` is not installed.
     """
     rows = iter(_open_stream(name, config))

@@ -15,10 +15,10 @@ class Codec(Protocol):
     """A fixed, deterministic map from images to what is denoised, and back."""
 
     def encode(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) of ``images`` (n, C, H, W) in [-1, 1]."""
+        """(n, c, h, w) of ``images`` (n, channels, height, width) in [-1, 1]."""
 
     def decode(self, encoded: Tensor) -> Tensor:
-        """Images (n, C, H, W), about [-1, 1], of ``encoded`` (n, c, h, w)."""
+        """Images (n, channels, height, width), about [-1, 1], of ``encoded`` (n, c, h, w)."""
 
     def fingerprint(self) -> str:
         """Tells this codec from others; empty for pixels."""

@@ -43,7 +43,7 @@ def load_folder(root: Path, split: Split, size: int | None = None, channels: int
         channels: 1 or 3; None keeps what the files are, provided they are all grey or all colour.
 
     Returns:
-        uint8 (N, C, size, size), files in order of their names, unreadable ones named in ``skipped``.
+        uint8 (n, c, size, size), files in order of their names, unreadable ones named in ``skipped``.
 
     Raises:
         ValueError: no folder, no class folders, no images, one image, only corrupt images, grey mixed with
@@ -70,7 +70,7 @@ def list_files(root: Path) -> tuple[tuple[str, ...], list[ImageFile]]:
     """Class names and all files below ``root``, both sorted by name; hidden files are not seen.
 
     Raises:
-        ValueError: ``root`` is no folder, has no class folders, or its ``train`` and ``test`` disagree on
+        ValueError: ``root`` is not a folder, has no class folders, or its ``train`` and ``test`` disagree on
             the classes.
     """
     if not root.is_dir():

@@ -1,8 +1,8 @@
 """Images streamed through the ``datasets`` library, row after row, without holding them all.
 
 Epoch e is the stream shuffled by a buffer under a seed hashed from (seed, e); step s of batch size n covers
-rows s n .. s n + n - 1 of the endless row of epochs. The next step in turn of every seed is read on; any other
-one is reached by skipping.
+rows s n .. s n + n - 1 of the endless row of epochs. For every seed, the step after the last one is read
+where the stream stands; any other step is reached by skipping rows.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class HubSource:
         return Samples(to_float(found.images), found.labels)
 
     def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 of name, split, shape, columns and the first image: what can be told
+        """First 16 hex digits of the SHA-256 of name, split, shape, columns and the first image: what is known
         without reading the whole stream."""
         head = self.first(1)
         digest = hashlib.sha256(repr((self.name, self._split, self.shape, self._columns)).encode())
@@ -209,7 +209,7 @@ def find_columns(
     label = _choose(label, [column for column in first if named[column]], first, "label", name)
     if not named[label]:
         raise ValueError(
-            f"label_column={label!r} of {name} names no classes; a column of class labels is allowed; choose "
+            f"label_column={label!r} of {name} does not name classes; a column of class labels is allowed; choose "
             f"one of {_quote(column for column in first if named[column])}"
         )
     return Columns(image, label, named[label])

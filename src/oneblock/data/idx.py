@@ -81,7 +81,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def load_fashion_mnist(split: Split, root: Path | None = None) -> ImageSet:
-    """Fashion-MNIST: 60 000 train and 10 000 test images, uint8 (N, 1, 28, 28), ten classes.
+    """Fashion-MNIST: 60 000 train and 10 000 test images, uint8 (n, 1, 28, 28), ten classes.
 
     Looked for in ``root`` alone where it is given, else in ``$ONEBLOCK_DATA/fashion-mnist``,
     ``./data/fashion-mnist`` and the folder of the Debian package ``dataset-fashion-mnist``, in this order.
@@ -102,7 +102,7 @@ def load_fashion_mnist(split: Split, root: Path | None = None) -> ImageSet:
 
 
 def fashion_folders(root: Path | None) -> list[Path]:
-    """The folders where Fashion-MNIST is looked for, first choice first."""
+    """The folders where Fashion-MNIST is looked for, in this order."""
     if root is not None:
         return [root, root / FASHION_FOLDER]
     folders = []
@@ -117,4 +117,6 @@ def _find(folders: list[Path], stem: str) -> Path:
             if path.is_file():
                 return path
     looked = ", ".join(map(str, folders))
-    raise ValueError(f"{stem} or {stem}.gz is in none of {looked}; one of these folders must hold it; run `make data`")
+    raise ValueError(
+        f"{stem} or {stem}.gz is not in any of {looked}; one of these folders must hold it; run `make data`"
+    )

@@ -22,8 +22,8 @@ class ImageSet:
     """Images, labels and class names, all in memory.
 
     Attributes:
-        images: uint8 (N, C, H, W), C is 1 or 3, N at least 1.
-        labels: int64 (N,), in [0, num_classes).
+        images: uint8 (n, c, h, w), c is 1 or 3, n at least 1.
+        labels: int64 (n,), in [0, num_classes).
         classes: one name per label, no name twice.
         name: where the images come from, for example ``digits``.
         skipped: files left out because they could not be read, by name.
@@ -54,7 +54,7 @@ class ImageSet:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
+        """(c, h, w) of one image."""
         _, channels, height, width = self.images.shape
         return channels, height, width
 
@@ -78,7 +78,7 @@ def _check_images(images: Tensor) -> None:
         raise ValueError(f"images has dtype {images.dtype}; only torch.uint8 is allowed; use to_uint8 first")
     if len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
         raise ValueError(
-            f"images has shape {shape}; (N, 1 or 3, H, W) with at least one image is allowed; reshape the images"
+            f"images has shape {shape}; (n, 1 or 3, h, w) with at least one image is allowed; reshape the images"
         )
 
 
@@ -120,11 +120,11 @@ def with_channels(images: Tensor, channels: int | None) -> Tensor:
     """Repeat grey as colour, or reduce colour to its luma; None leaves the images as they are.
 
     Args:
-        images: uint8 (N, C, H, W), C is 1 or 3.
+        images: uint8 (n, c, h, w), c is 1 or 3.
         channels: None, 1 or 3.
 
     Returns:
-        uint8 (N, channels, H, W).
+        uint8 (n, channels, h, w).
     """
     check_channels(channels)
     if channels is None or images.shape[1] == channels:
@@ -139,12 +139,12 @@ def pad_to(images: Tensor, size: int | None, name: str) -> Tensor:
     """Centre square images on a black square of ``size`` pixels; None leaves them as they are.
 
     Args:
-        images: uint8 (N, C, H, W), H = W.
-        size: None, or at least H. An odd margin puts the extra pixel at the right and bottom.
+        images: uint8 (n, c, h, w), h = w.
+        size: None, or at least h. An odd margin puts the extra pixel at the right and bottom.
         name: the data set, for the error message.
 
     Returns:
-        uint8 (N, C, size, size).
+        uint8 (n, c, size, size).
 
     Raises:
         ValueError: ``size`` is smaller than the images, which would lose part of them.

@@ -1,7 +1,7 @@
 """Images by name: one line of text says which data, whatever its format.
 
     digits             scikit-learn's handwritten digits, 8 x 8
-    fashion-mnist      28 x 28 grey, fetched once by `make data`
+    fashion-mnist      28 x 28 grey, fetched once by ``make data``
     folder:DIR         a folder of class folders
     cifar10:DIR        the binary batch files of CIFAR-10 (cifar100:DIR of CIFAR-100)
     tiny-imagenet:DIR  the unpacked folder of Tiny ImageNet, 64 x 64

@@ -20,14 +20,14 @@ def synthetic_images(num: int, size: int, channels: int, num_classes: int, seed:
     go round in turn, so the classes are as balanced as ``num`` allows.
 
     Args:
-        num: number of images N, at least 1.
+        num: number of images n, at least 1.
         size: side in pixels, at least 4.
         channels: 1 or 3.
         num_classes: 1 to 8, the first so many names of ``SHAPES``.
         seed: names the images.
 
     Returns:
-        uint8 (N, channels, size, size).
+        uint8 (n, channels, size, size).
 
     Raises:
         ValueError: an argument is outside its range.
@@ -79,7 +79,7 @@ def _inside(shape: str, x: Tensor, y: Tensor, radius: float) -> Tensor:
 
 
 def _colours(labels: Tensor, channels: int, num_classes: int, generator: torch.Generator) -> Tensor:
-    """Brightness in [0.6, 1), times the hue of the class with some jitter: float32 (N, channels)."""
+    """Brightness in [0.6, 1), times the hue of the class with some jitter: float32 (n, channels)."""
     brightness = 0.6 + 0.4 * torch.rand(len(labels), 1, generator=generator)
     if channels == 1:
         return brightness

@@ -1,6 +1,6 @@
 """Text by name: one line says which text, and its tokens come from a memory-mapped file that is written once.
 
-    books        the four below, with their splits: 22 MB of English in the public domain, fetched once by `make text`
+    books        the four below, with their splits: 22 MB of English in the public domain, fetched once by ``make text``
     sotu         addresses of American presidents, 1790-2026
     austen       six novels
     shakespeare  plays and poems
@@ -177,7 +177,7 @@ def _corpus_folder(name: str, root: Path | None) -> Path:
         if folder.is_dir():
             return folder
     looked = ", ".join(map(str, folders))
-    raise ValueError(f"{name} is in none of {looked}; one of these folders must hold its texts; run `make text`")
+    raise ValueError(f"{name} is not in any of {looked}; one of these folders must hold its texts; run `make text`")
 
 
 def _data_folder() -> Path:

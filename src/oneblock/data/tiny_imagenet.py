@@ -27,7 +27,7 @@ AGAIN = f"unpack {FOLDER}.zip again"
 
 
 def load_tiny_imagenet(root: Path, split: Split) -> ImageSet:
-    """One split as uint8 (N, 3, 64, 64), grey files repeated as colour, in an order that mixes the classes.
+    """One split as uint8 (n, 3, 64, 64), grey files repeated as colour, in an order that mixes the classes.
 
     Args:
         root: the folder of wnids.txt, or the one that holds it under its standard name.
@@ -38,7 +38,7 @@ def load_tiny_imagenet(root: Path, split: Split) -> ImageSet:
         another class has the same.
 
     Raises:
-        ValueError: a file is missing, does not fit the others, or is no image of 64 x 64.
+        ValueError: a file is missing, does not fit the others, or is not an image of 64 x 64.
         MissingExtraError: Pillow is not installed.
     """
     require_pillow()

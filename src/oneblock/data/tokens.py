@@ -56,7 +56,7 @@ def write_tokens(path: Path, documents: Iterable[Tensor], vocabulary: Vocabulary
 
     Args:
         path: the file; folders are made, and a file of that name is replaced.
-        documents: ids (t,) in 0..V - 1, t at least 1, any integer type; taken one after another.
+        documents: ids (t,) in 0..v - 1, t at least 1, any integer type; taken one after another.
         vocabulary: the one that made the ids.
 
     Raises:
@@ -126,12 +126,12 @@ class TokenFile:
 
     Attributes:
         path: the file.
-        tokens: uint8, uint16 or int32 (N,), mapped; ``read`` and ``document`` give int64.
-        starts: int64 (D,), where each document begins; ascending from 0.
+        tokens: uint8, uint16 or int32 (num_tokens,), mapped; ``read`` and ``document`` give int64.
+        starts: int64 (num_documents,), where each document begins; ascending from 0.
         vocabulary: the one that made the ids.
 
     Raises:
-        ValueError: the file is missing, cut, damaged or no token file.
+        ValueError: the file is missing, cut, damaged or not a token file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -147,16 +147,16 @@ class TokenFile:
 
     @property
     def num_documents(self) -> int:
-        """D, at least 1."""
+        """How many documents there are, at least 1."""
         return len(self.starts)
 
     @property
     def lengths(self) -> Tensor:
-        """Tokens of each document: int64 (D,), at least 1 each."""
+        """Tokens of each document: int64 (num_documents,), at least 1 each."""
         return torch.diff(self.starts, append=torch.tensor([len(self)]))
 
     def document(self, number: int) -> Tensor:
-        """The ids of one document, 0..D - 1: int64 (t,)."""
+        """The ids of one document, 0..num_documents - 1: int64 (t,)."""
         if not 0 <= number < self.num_documents:
             raise ValueError(
                 f"document={number} is not in {self.path}; 0..{self.num_documents - 1} is allowed; count from 0"
@@ -165,20 +165,25 @@ class TokenFile:
         return self.tokens[start : start + int(self.lengths[number])].long()
 
     def read(self, starts: Tensor, length: int) -> Tensor:
-        """Windows of ``length`` tokens that begin at ``starts`` (n,), each in 0..N - length: int64 (n, length)."""
+        """Windows of ``length`` tokens that begin at ``starts`` (n,), each in 0..num_tokens - length.
+
+        Returns:
+            int64 (n, length).
+        """
         return torch.stack([self.tokens[start : start + length].long() for start in starts.tolist()])
 
     def windows(self, length: int, stride: int | None = None) -> tuple[Tensor, Tensor]:
         """Windows for an evaluation that counts every token exactly once, documents joined.
 
         Args:
-            length: tokens of every window, in 1..N.
+            length: tokens of every window, in 1..num_tokens.
             stride: new tokens of every window but the first and the last, in 1..length; None is ``length``, windows
                 side by side. A smaller one gives the new tokens more context before them, for more work.
 
         Returns:
             Starts int64 (n,) for ``read``, and int64 (n,) how many tokens at the end of each window are new: all of the
-            first one, and what is left in the last one, which reaches back to be as long as the others. They sum to N.
+            first one, and what is left in the last one, which reaches back to be as long as the others. They sum to
+            the number of tokens.
         """
         stride = length if stride is None else stride
         check_length(length, len(self), str(self.path))
@@ -219,7 +224,7 @@ def _read_header(path: Path) -> tuple[Header, str]:
         footer = file.read()
         digest, length, magic = FOOTER.unpack(footer.rjust(FOOTER.size, b"\0"))
         if magic != MAGIC or length > size - FOOTER.size:
-            raise _damaged(path, "it is cut, or something else")
+            raise _damaged(path, "it is cut short, or a file of another kind")
         file.seek(size - FOOTER.size - length)
         text = file.read(length)
     if hashlib.sha256(text).digest() != digest:
@@ -250,7 +255,7 @@ class TokenSource:
 
     Args:
         file: the tokens.
-        length: T, tokens of a window.
+        length: t, tokens of a window.
         within_documents: cut each document on its own, with an offset of its own, so that no window holds two; those
             shorter than ``length`` are then skipped. False joins all documents in their order, and windows run across.
 
@@ -276,7 +281,7 @@ class TokenSource:
         self._order = torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
-        """M, windows of an epoch."""
+        """How many windows an epoch has."""
         return int(self._ends[-1])
 
     @property
@@ -292,7 +297,7 @@ class TokenSource:
             seed: names the windows and their order.
 
         Returns:
-            int64 (n, T), ids in 0..V - 1.
+            int64 (n, t), ids in 0..v - 1.
 
         Raises:
             ValueError: ``step`` is negative or ``batch_size`` is below 1.

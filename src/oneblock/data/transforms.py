@@ -55,17 +55,17 @@ def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability 0.5.
 
     Args:
-        images: (n, C, H, W), any dtype.
+        images: (n, c, h, w), any dtype.
         generator: source of the n coin tosses; may live on another device.
 
     Returns:
         A new tensor of the same shape, dtype and device.
 
     Raises:
-        ValueError: ``images`` has not four dimensions.
+        ValueError: ``images`` does not have four dimensions.
     """
     if images.ndim != 4:
-        raise ValueError(f"images has shape {tuple(images.shape)}; (n, C, H, W) is allowed; add the missing axis")
+        raise ValueError(f"images has shape {tuple(images.shape)}; (n, c, h, w) is allowed; add the missing axis")
     toss = torch.rand(images.shape[0], generator=generator, device=generator.device)
     flipped = (toss < 0.5).to(images.device)[:, None, None, None]
     return torch.where(flipped, images.flip(-1), images)

@@ -1,4 +1,4 @@
-"""Vocabularies: text as a row of ids 0..V - 1, and back.
+"""Vocabularies: text as a row of ids 0..v - 1, and back.
 
 Bytes       the 256 bytes of UTF-8; any text, exactly
 Characters  space and a-z: the 27 symbols of text8 (Mahoney, https://mattmahoney.net/dc/textdata.html)
@@ -38,17 +38,17 @@ class Vocabulary(Protocol):
 
     @property
     def size(self) -> int:
-        """Number of symbols V."""
+        """Number of symbols v."""
 
     def encode(self, text: str) -> Tensor:
-        """The ids of a text: int64 (t,) in 0..V - 1, t at least 1.
+        """The ids of a text: int64 (t,) in 0..v - 1, t at least 1.
 
         Raises:
             ValueError: no symbol is left of the text, or it is not in the vocabulary's alphabet.
         """
 
     def decode(self, ids: Tensor) -> str:
-        """The text of ``ids``, integers (t,) in 0..V - 1; bytes that are not UTF-8 become U+FFFD.
+        """The text of ``ids``, integers (t,) in 0..v - 1; bytes that are not UTF-8 become U+FFFD.
 
         Raises:
             ValueError: an id lies outside the vocabulary.
@@ -137,12 +137,12 @@ class BytePair:
         """Learn ``size`` symbols (257 or more) from texts; the same texts in any order give the same vocabulary.
 
         Raises:
-            ValueError: ``size`` leaves no room for a merge, or the texts have too few pairs that stand twice.
+            ValueError: ``size`` leaves no room for a merge, or the texts have too few pairs that occur twice.
         """
         if size <= NUM_BYTES:
             raise ValueError(
-                f"size={size} is too small; {NUM_BYTES + 1} or more is allowed, for bytes are {NUM_BYTES} of the "
-                "symbols; use for example 4096, or the vocabulary of bytes"
+                f"size={size} is too small; {NUM_BYTES + 1} or more is allowed, because bytes are {NUM_BYTES} of "
+                "the symbols; use for example 4096, or the vocabulary of bytes"
             )
         learned = cls(merges=_learn(texts, size))
         if learned.size != size:
@@ -177,8 +177,8 @@ class BytePair:
             left, _, right = merge.partition(" ")
             if left not in ids or right not in ids:
                 raise ValueError(
-                    f"merges[{position}]={merge!r} is no merge; two earlier symbols separated by a space are allowed; "
-                    "restore the vocabulary from a copy"
+                    f"merges[{position}]={merge!r} is not a merge; two earlier symbols separated by a space are "
+                    "allowed; restore the vocabulary from a copy"
                 )
             ids.setdefault(left + right, len(ids))
         return ids

@@ -1,4 +1,4 @@
-"""Where a denoiser works."""
+"""The device on which a denoiser works."""
 
 from __future__ import annotations
 

@@ -44,11 +44,11 @@ class Sampling:
     grid: GridName = "karras"
     """where the steps lie: as EDM places them, or the same number of steps for every block"""
     guidance: float = 1.0
-    """classifier-free guidance scale; 1 is none"""
+    """classifier-free guidance scale; 1 means no guidance"""
     guidance_interval: tuple[float, float] = (0.0, 80.0)
     """noise levels between which guidance acts"""
     sample_seed: int = 0
-    """of the starting noise"""
+    """seed of the starting noise"""
 
     def levels(self, plan: Plan) -> Tensor:
         """The noise levels (steps + 1,), descending to 0."""
@@ -78,18 +78,18 @@ def sample_images(
     count: int | None = None,
     batch_size: int = CHUNK,
 ) -> Tensor:
-    """Images uint8 (n, c, h, w); of targets that are no images (``makes_images``) float32 (n, *shape), as they are.
+    """Images uint8 (n, c, h, w); where the targets are not images (``makes_images``) float32 (n, *shape), as they are.
 
     Sample i follows from its label and (``sampling.sample_seed``, i) alone, up to rounding.
 
     Args:
         labels: int64 (n,); None for a plan without classes.
         codec: what the plan's data went through.
-        count: n, where there are no labels.
+        count: n, needed where there are no labels.
         batch_size: samples of one call of the denoiser.
 
     Raises:
-        ValueError: labels that the plan does not have, or none where it has classes.
+        ValueError: the plan does not have these labels, or it has classes and ``labels`` is None.
     """
     if labels is None:
         labels = _no_labels(plan, count)
@@ -121,7 +121,7 @@ def evaluate_images(
     """All scores of an image generator.
 
     Held-out denoising loss per band, and the quality of ``num_samples`` generated images (``metrics.quality``) beside
-    that of held-out ones. With no samples, and of targets that are no images, the losses alone.
+    that of held-out ones. Without samples, and for targets that are not images, only the losses.
 
     Args:
         train, test: images of both splits.
@@ -135,7 +135,7 @@ def evaluate_images(
     task = image_task(plan)
     if task.num_classes and len(test.classes) != task.num_classes:
         raise ValueError(
-            f"the data have {len(test.classes)} classes, the plan has {task.num_classes}; use the same data"
+            f"the data have {len(test.classes)} classes, but the plan has {task.num_classes}; use the same data"
         )
     bands = bands or plan.partition
     device = device_of(denoiser)
@@ -175,16 +175,16 @@ def _targets(source: EncodedSource) -> tuple[Tensor, Tensor | None]:
 def _no_labels(plan: Plan, count: int | None) -> Tensor:
     task = image_task(plan)
     if task.num_classes:
-        raise ValueError(f"labels=None, and the plan has {task.num_classes} classes; give the class of each sample")
+        raise ValueError(f"labels=None, but the plan has {task.num_classes} classes; give the class of each sample")
     if count is None or count < 1:
-        raise ValueError(f"count={count} makes no sample; use 1 or more")
+        raise ValueError(f"count={count} is too small; use 1 or more")
     return torch.zeros(count, dtype=torch.int64)
 
 
 def _check_labels(plan: Plan, labels: Tensor) -> None:
     classes = image_task(plan).num_classes
     if not classes:
-        raise ValueError("labels are given, and the plan has no classes; use labels=None and count=...")
+        raise ValueError("labels are given, but the plan has no classes; use labels=None and count=...")
     if labels.ndim != 1 or not len(labels):
         raise ValueError(f"labels have shape {tuple(labels.shape)}; give one class for each sample, (n,)")
     wrong = sorted({label for label in labels.tolist() if not 0 <= label < classes})

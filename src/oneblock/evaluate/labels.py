@@ -57,7 +57,7 @@ def evaluate_labels(
     task = classify_task(plan)
     if test.num_classes != task.num_classes:
         raise ValueError(
-            f"the data have {test.num_classes} classes, the plan has {task.num_classes}; use the same data"
+            f"the data have {test.num_classes} classes, but the plan has {task.num_classes}; use the same data"
         )
     answer = classify_images(denoiser, plan, test.images, answers, confident)
     layers = [len(plan.layer_range(int(b))) for b in plan.partition.block_at(torch.tensor(answers.levels(plan)))]

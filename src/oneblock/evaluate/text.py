@@ -84,7 +84,7 @@ def evaluate_text(
         row = evaluate_causal(denoiser, plan, tokens, answers)
     if quality.texts:
         if train is None:
-            raise ValueError(f"texts={quality.texts} are scored by n-grams of the training text; give train too")
+            raise ValueError(f"texts={quality.texts} needs the training text, whose n-grams score them; give train too")
         pieces = write_texts(denoiser, plan, replace(writing, count=quality.texts), answers, seed)
         row["quality"] = written_quality(["".join(text) for text in pieces], tokens, train, quality)
     return row

@@ -49,7 +49,7 @@ class Writing(MaskedWriting, CausalWriting):
     """How texts are written; each task looks at its own settings."""
 
     count: int = 4
-    """sequences"""
+    """number of sequences"""
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -60,7 +60,8 @@ class Writing(MaskedWriting, CausalWriting):
         given = vocabulary.encode(self.prompt) if self.prompt else torch.empty(0, dtype=torch.int64)
         if len(given) >= length:
             raise ValueError(
-                f"prompt={self.prompt[:40]!r} has {len(given)} tokens, the network sees {length}; cut the prompt"
+                f"prompt={self.prompt[:40]!r} has {len(given)} tokens, but the network sees only {length}; "
+                "cut the prompt"
             )
         return given.expand(self.count, -1)
 
@@ -71,8 +72,8 @@ class Writing(MaskedWriting, CausalWriting):
         count = self.tokens or length - len(given)
         if count < 1 or len(given) + count > length:
             raise ValueError(
-                f"prompt={self.prompt[:40]!r} has {len(given)} tokens, tokens={self.tokens} are asked for, and the "
-                f"network sees {length} together; cut the prompt or write fewer"
+                f"prompt={self.prompt[:40]!r} has {len(given)} tokens and tokens={self.tokens} more are asked for, but "
+                f"the network sees only {length} together; cut the prompt or write fewer"
             )
         return given, count
 

@@ -82,7 +82,7 @@ class Arm(Generic[AnyRecipe, Asking]):
         recipes: from the recipe of the comparison to this arm's: one, or one for each network of an ensemble. The
             budget, the seed and ``hold`` are those of the run already.
         branched: it needs a trunk, so it is refused where ``branch`` is 0.
-        plan: the plan of a recipe on data of which so much is known; None for the recipe's own.
+        plan: makes the plan of a recipe from the facts of the data; None for the recipe's own.
         answers: how its blocks are asked, where they cannot be asked as the comparison says.
         rival: how it is built from the experiment and its plan, where it has a procedure of its own.
     """
@@ -94,7 +94,7 @@ class Arm(Generic[AnyRecipe, Asking]):
     rival: Callable[[Asking, Plan], Contender[Any]] | None = None
 
     def plans(self, recipe: AnyRecipe, facts: Any) -> list[Plan]:
-        """The plans of its networks on data of which ``facts`` are known."""
+        """The plans of its networks, given the ``facts`` of the data."""
         found = self.recipes(recipe)
         several: Sequence[AnyRecipe] = (found,) if isinstance(found, Recipe) else found
         return [one.plan(facts) if self.plan is None else self.plan(one, facts) for one in several]

@@ -44,7 +44,7 @@ class ClassifyExperiment:
     noprop_steps: int = 30
     """Euler steps of noprop-ct at inference (1000 in its paper)"""
     confident: float = 1.0
-    """an image takes no further call once a class has this probability"""
+    """stop asking about an image once a class has this probability"""
     answers: Answers = field(default_factory=Answers)
 
     @property

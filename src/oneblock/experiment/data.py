@@ -62,9 +62,9 @@ def open_texts(recipe: TextRecipe, data: Data | None, held_out: Data | None, win
 
 
 def _named(data: Data, held_out: Data | None) -> Data:
-    """Where held-out samples come from; data of one's own have no second split."""
+    """Where held-out samples come from; data of the user's own have no second split."""
     if held_out is None and not isinstance(data, str | ImageData | TextData):
         raise ValueError(
-            f"data is a {type(data).__name__}, which has no held-out part; give one too: held_out=..., of its kind"
+            f"data is a {type(data).__name__}, which has no held-out part; give held_out=... too, of the same kind"
         )
     return data if held_out is None else held_out

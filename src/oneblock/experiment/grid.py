@@ -110,7 +110,7 @@ class Grid(Generic[AnyRecipe, Known]):
         return record(directory, {**row, **asked, **self.experiment.score(case, runs)})
 
     def twins(self, plans: Mapping[Cell, Sequence[Plan]]) -> dict[Cell, Cell]:
-        """Runs that another one answers for: two arms of the same plans and scoring are the same run."""
+        """Runs whose result another run gives: two arms with the same plans and scoring are the same run."""
         first: dict[str, Cell] = {}
         found: dict[Cell, Cell] = {}
         for cell, several in plans.items():
@@ -164,7 +164,7 @@ _ENTERED: list[tuple[Grid[Any, Any], Any]] = []
 
 
 def _enter(grid: Grid[Any, Any]) -> None:
-    """A worker opens the data once. One whose parent was killed would train on unseen: it ends too."""
+    """A worker opens the data once. If its parent is killed, the worker ends too, instead of training on unseen."""
     parent = parent_process()
     assert parent is not None, "only a worker process has a parent"
 

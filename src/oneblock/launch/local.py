@@ -16,7 +16,7 @@ from oneblock.launch.command import Command
 from oneblock.train.checkpoint import checkpoints, job_folder
 
 MISTAKE = 2
-"""Exit code of a command that was asked wrongly: the same command will fail again."""
+"""Exit code of a command that was given wrong options: the same command will fail again."""
 BUSY = 75
 """Exit code of a command whose job another process trains (EX_TEMPFAIL of sysexits.h): later it may work."""
 BUSY_PATIENCE = 60
@@ -63,9 +63,9 @@ def run_commands(
     """Run ``commands``, at most ``workers`` at a time, and say what happens to them.
 
     A job that dies is started again and goes on from its checkpoint. After more than ``retries`` deaths without a new
-    checkpoint, or when it was asked wrongly (exit code 2), it is given up; the others go on. A job that another process
-    trains (exit code 75), say after its launcher was killed, is waited for. Closing the iterator stops all processes,
-    with a checkpoint.
+    checkpoint, or when its options were wrong (exit code 2), it is given up; the others go on. A job that another
+    process trains (exit code 75), say after its launcher was killed, is waited for. Closing the iterator stops all
+    processes, with a checkpoint.
 
     Args:
         directory: of the run on this machine; what a job prints goes to ``log_file``.

@@ -147,7 +147,7 @@ def send_plan(plan: Plan, address: str) -> None:
 
 
 def _version(path: Path) -> tuple[int, int]:
-    """Changes when the file does."""
+    """A value that changes when the file does."""
     return path.stat().st_mtime_ns, path.stat().st_size
 
 

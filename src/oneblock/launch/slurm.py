@@ -56,7 +56,7 @@ def submit(
         stages: commands that may run at the same time.
         folder: for submitit's scripts and logs.
         parameters: of submitit's executor: ``timeout_min``, ``gpus_per_node``, ``slurm_partition``, ...
-        cluster: ``"slurm"``, or ``"local"`` to try it without one.
+        cluster: ``"slurm"``, or ``"local"`` to try it without Slurm.
 
     Returns:
         Slurm's id of every job, by the job's name.

@@ -62,7 +62,7 @@ def launch(
         What happened; with ``slurm`` the id of every job.
 
     Raises:
-        ValueError: the jobs cannot be started so; none was.
+        ValueError: the jobs cannot be started like this; none was started.
         OSError: jobs were given up; names them and their logs.
     """
     _check_counts(local=local, torchrun=torchrun, retries=retries)
@@ -129,7 +129,7 @@ class _Jobs:
         return [[job_command(spec.name, self.run_dir, words, self.torchrun) for spec in one] for one in stages if one]
 
     def workers(self, jobs: int) -> int:
-        """Processes at the same time, of so many."""
+        """How many of the processes run at the same time."""
         return min(self.local or jobs, jobs)
 
     def environment(self, slot: int) -> dict[str, str]:
@@ -138,8 +138,8 @@ class _Jobs:
             return {}
         if self.machine.device != "cuda":
             raise ValueError(
-                f"device={self.machine.device!r} is one GPU, and every job gets its own; use --device cuda, and "
-                "CUDA_VISIBLE_DEVICES to say which"
+                f"device={self.machine.device!r} is a single GPU, but every job gets its own; use --device cuda, "
+                "and CUDA_VISIBLE_DEVICES to say which"
             )
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = seen.split(",") if seen else [str(i) for i in range(torch.cuda.device_count())]
@@ -186,7 +186,7 @@ class _Jobs:
             )
 
     def _threads(self, jobs: int) -> int:
-        """CPU threads of a process: its share of the machine, unless the user or Slurm says."""
+        """CPU threads of a process: its share of the machine, unless the user or Slurm sets them."""
         if self.machine.threads or self.slurm:
             return self.machine.threads
         return max(1, (os.cpu_count() or 1) // (self.workers(jobs) * max(1, self.torchrun)))

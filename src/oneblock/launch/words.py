@@ -7,7 +7,7 @@ from typing import Any
 
 
 def changed_words(settings: Any, usual: Any) -> list[str]:
-    """The command line's words for what the fields of a dataclass set otherwise than those of ``usual``."""
+    """The command-line words for the fields of a dataclass that differ from those of ``usual``."""
     words: list[str] = []
     for item in fields(settings):
         value = getattr(settings, item.name)

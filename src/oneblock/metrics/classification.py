@@ -1,4 +1,5 @@
-"""Scores of class probabilities p (n, K) against labels y (n,): are they right, and are they honest.
+"""Scores of class probabilities p (n, num_classes) against labels y (n,): whether they are right, and whether they are
+honest.
 
 With the guess g_i = argmax_k p_ik and its confidence c_i = p_i,g_i
 
@@ -20,19 +21,19 @@ _SUM_TOLERANCE = 1e-4
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
-    """Share in 0..1 of rows of probabilities (n, K) whose largest entry is that of the label int (n,).
+    """Share in 0..1 of rows of probabilities (n, num_classes) whose largest entry is that of the label int (n,).
 
-    Of equal entries one is taken. Raises ValueError for what `check_probabilities` refuses.
+    Of equal entries one is taken. Raises ValueError for what ``check_probabilities`` refuses.
     """
     probabilities, labels = check_probabilities(probabilities, labels)
     return (probabilities.argmax(1) == labels).double().mean().item()
 
 
 def negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> float:
-    """Mean of -log p of the labels int (n,) under probabilities (n, K), in nats, >= 0.
+    """Mean of -log p of the labels int (n,) under probabilities (n, num_classes), in nats, >= 0.
 
-    Infinite where a label has probability zero; log K for the uniform guess. Raises ValueError for what
-    `check_probabilities` refuses.
+    Infinite where a label has probability zero; log num_classes for the uniform guess. Raises ValueError for what
+    ``check_probabilities`` refuses.
     """
     probabilities, labels = check_probabilities(probabilities, labels)
     # rounding may leave a row of one certain class above one
@@ -40,14 +41,14 @@ def negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Mean gap in 0..1 between confidence and accuracy of probabilities (n, K) for labels int (n,).
+    """Mean gap in 0..1 between confidence and accuracy of probabilities (n, num_classes) for labels int (n,).
 
-    Guo et al., eq. 3, over `bins` bins of equal width; an empty bin weighs nothing. A bin of few samples adds to the
+    Guo et al., eq. 3, over ``bins`` bins of equal width; an empty bin weighs nothing. A bin of few samples adds to the
     gap by chance, so compare only values of one n and one number of bins. Raises ValueError for bins < 1 and for what
-    `check_probabilities` refuses.
+    ``check_probabilities`` refuses.
     """
     if bins < 1:
-        raise ValueError(f"bins={bins} holds no confidence; 1 or more are allowed; use for example 15")
+        raise ValueError(f"bins={bins} is too small; 1 or more are allowed; use for example 15")
     probabilities, labels = check_probabilities(probabilities, labels)
     confidence, guess = probabilities.max(1)
     inner = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=confidence.device)[1:-1]
@@ -58,15 +59,15 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
 
 
 def check_probabilities(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The probabilities as float64 (n, K) and the labels as int64 (n,) on their device.
+    """The probabilities as float64 (n, num_classes) and the labels as int64 (n,) on their device.
 
-    Raises ValueError unless both have these shapes with n and K at least 1, labels are whole numbers in 0..K-1, and
-    each row has no negative entry and sums to one.
+    Raises ValueError unless both have these shapes with n and num_classes at least 1, labels are whole numbers in
+    0..num_classes - 1, and each row sums to one without a negative entry.
     """
     if not probabilities.is_floating_point() or probabilities.ndim != 2 or 0 in probabilities.shape:
         raise ValueError(
             f"probabilities has dtype {probabilities.dtype} and shape {tuple(probabilities.shape)}; floating point "
-            "(n, K) with at least one row is allowed: pass one row per image"
+            "(n, num_classes) with at least one row is allowed: pass one row per image"
         )
     values = probabilities.double()
     wrong = ~((values.sum(1) - 1).abs() <= _SUM_TOLERANCE) | (values < 0).any(1)
@@ -89,7 +90,7 @@ def _check_labels(labels: Tensor, count: int, num_classes: int) -> Tensor:
     outside = labels[(labels < 0) | (labels >= num_classes)]
     if len(outside):
         raise ValueError(
-            f"label {int(outside[0])} is no class, the probabilities have {num_classes} classes; 0..{num_classes - 1} "
-            "is allowed: score the labels of the data that the network was trained on"
+            f"label {int(outside[0])} is not a class: the probabilities have {num_classes} classes; "
+            f"0..{num_classes - 1} is allowed: score the labels of the data that the network was trained on"
         )
     return labels.long()

@@ -1,4 +1,4 @@
-"""Fidelity and diversity apart: precision, recall, density and coverage from nearest neighbours.
+"""Fidelity and diversity, measured apart: precision, recall, density and coverage from nearest neighbours.
 
 B(x) is the ball around a sample x that reaches its k-th nearest neighbour in its own set. Then
 
@@ -28,7 +28,7 @@ _CHUNK_ELEMENTS = 2**23
 
 @dataclass(frozen=True)
 class Coverage:
-    """Precision, recall and coverage in 0..1, density >= 0, and the number of neighbours `k`."""
+    """Precision, recall and coverage in 0..1, density >= 0, and the number of neighbours ``k``."""
 
     precision: float
     recall: float

@@ -2,7 +2,7 @@
 
 A score of generated images is a statement about one extractor, so every extractor has a name and the
 results carry it. Small classifiers trained for one data set come with the package; a general ImageNet
-network comes from two packages. Images are uint8 (N, C, H, W) throughout, features are float32 (N, dim).
+network comes from two packages. Images are uint8 (n, c, h, w) throughout, features are float32 (n, dim).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BATCH = 256
 
 
 class FeatureExtractor(Protocol):
-    """Maps images to feature vectors; `name` goes into every result computed from them."""
+    """Maps images to feature vectors; ``name`` goes into every result computed from them."""
 
     @property
     def name(self) -> str:
@@ -36,7 +36,7 @@ class FeatureExtractor(Protocol):
         """Length of a feature vector."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features float32 (N, dim) of images uint8 (N, C, H, W), on the device of the images."""
+        """Features float32 (n, dim) of images uint8 (n, c, h, w), on the device of the images."""
 
 
 @runtime_checkable
@@ -44,14 +44,14 @@ class ClassifierExtractor(FeatureExtractor, Protocol):
     """An extractor that is also a classifier, so it can say which class it sees."""
 
     def logits(self, images: Tensor) -> Tensor:
-        """Unnormalised log class probabilities float32 (N, num_classes) of images uint8 (N, C, H, W)."""
+        """Unnormalised log class probabilities float32 (n, num_classes) of images uint8 (n, c, h, w)."""
 
 
 @dataclass(frozen=True)
 class ClassifierShape:
-    """Shape of a small classifier: square grey input of `size` pixels, one convolution per width.
+    """Shape of a small classifier: square grey input of ``size`` pixels, one convolution per width.
 
-    Images of side `padded_size` are taken too, as images of side `size` inside a margin of zeros.
+    Images of side ``padded_size`` are taken too, as images of side ``size`` inside a margin of zeros.
     """
 
     size: int
@@ -83,20 +83,20 @@ class SmallClassifier(nn.Module):
         self.head = nn.Linear(shape.dim, shape.num_classes)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Hidden layer after its activation, (N, dim), of pixels (N, 1, size, size) in [-1, 1]."""
+        """Hidden layer after its activation, (n, dim), of pixels (n, 1, size, size) in [-1, 1]."""
         return cast(Tensor, self.neck(self.body(pixels)))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits (N, num_classes) of pixels (N, 1, size, size) in [-1, 1]."""
+        """Logits (n, num_classes) of pixels (n, 1, size, size) in [-1, 1]."""
         return cast(Tensor, self.head(self.features(pixels)))
 
 
 class ClassifierFeatures:
-    """Extractor made of a trained `SmallClassifier`.
+    """Extractor made of a trained ``SmallClassifier``.
 
-    Input: uint8 (N, 1, s, s) with s the training size. `fashion-mnist-cnn` also takes 32x32 and crops the
-    centre 28x28, because images are often zero-padded to a power of two. Pixels enter as `scale_pixels`.
-    `accuracy` is the share of the data set's test images it classified rightly after training, the ceiling
+    Input: uint8 (n, 1, s, s) with s the training size. ``fashion-mnist-cnn`` also takes 32x32 and crops the
+    centre 28x28, because images are often zero-padded to a power of two. Pixels enter as ``scale_pixels``.
+    ``accuracy`` is the share of the data set's test images it classified rightly after training, the ceiling
     to read a class agreement against.
     """
 
@@ -108,11 +108,11 @@ class ClassifierFeatures:
         self._shape = shape
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features float32 (N, dim); ValueError for another dtype, channel count or size."""
+        """Features float32 (n, dim); ValueError for another dtype, channel count or size."""
         return self._apply(self._network.features, images)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Logits float32 (N, num_classes); `softmax(-1)` of them are the class probabilities."""
+        """Logits float32 (n, num_classes); ``softmax(-1)`` of them are the class probabilities."""
         return self._apply(self._network, images)
 
     def _apply(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class ClassifierFeatures:
         if channels != 1 or height != width or height not in allowed:
             sides = " or ".join(f"{side}x{side}" for side in allowed)
             raise ValueError(
-                f"images of shape {tuple(images.shape)} do not fit {self.name}, which takes (N, 1, H, W) of "
+                f"images of shape {tuple(images.shape)} do not fit {self.name}, which takes (n, 1, h, w) of "
                 f"{sides}; resize them or use {_GENERAL}"
             )
         margin = (height - size) // 2
@@ -148,7 +148,7 @@ class EfficientNetFeatures:
         self._network = _load_efficientnet()
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features float32 (N, 1280); ValueError for a channel count other than 1 or 3."""
+        """Features float32 (n, 1280); ValueError for a channel count other than 1 or 3."""
         check_images("images", images)
         if images.shape[1] not in (1, 3):
             raise ValueError(f"images have {images.shape[1]} channels; {self.name} takes 1 or 3: convert them")
@@ -163,7 +163,7 @@ class EfficientNetFeatures:
 
 
 def extractor_for(name: str) -> FeatureExtractor:
-    """The extractor called `name`, with its weights.
+    """The extractor called ``name``, with its weights.
 
     digits-cnn          64-d, classifier of scikit-learn's 8x8 digits, test accuracy 1.0000 (297 images)
     fashion-mnist-cnn   64-d, classifier of Fashion-MNIST, test accuracy 0.9257 (10,000 images)
@@ -200,19 +200,19 @@ def scale_pixels(images: Tensor) -> Tensor:
 
 
 def check_images(name: str, images: Tensor) -> None:
-    """ValueError unless `images` is uint8 (N, C, H, W) with N >= 1."""
+    """ValueError unless ``images`` is uint8 (n, c, h, w) with n >= 1."""
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
         raise ValueError(
-            f"{name} is {images.dtype} of shape {tuple(images.shape)}; allowed is torch.uint8 (N, C, H, W) "
-            "with N >= 1: scale to 0..255 and convert"
+            f"{name} is {images.dtype} of shape {tuple(images.shape)}; allowed is torch.uint8 (n, c, h, w) "
+            "with n >= 1: scale to 0..255 and convert"
         )
 
 
 def check_features(name: str, features: Tensor, minimum: int = 2) -> Tensor:
-    """`features` (N, dim) as float64; ValueError unless finite, two-dimensional and N >= `minimum`."""
+    """``features`` (n, dim) as float64; ValueError unless finite, two-dimensional and n >= ``minimum``."""
     if features.ndim != 2 or features.shape[0] < minimum:
         raise ValueError(
-            f"{name} has shape {tuple(features.shape)}; allowed is (N, dim) with N >= {minimum}: "
+            f"{name} has shape {tuple(features.shape)}; allowed is (n, dim) with n >= {minimum}: "
             "flatten the features or pass more samples"
         )
     values = features.detach().to(torch.float64)
@@ -223,7 +223,7 @@ def check_features(name: str, features: Tensor, minimum: int = 2) -> Tensor:
 
 
 def check_same_dim(a: Tensor, b: Tensor) -> None:
-    """ValueError unless the last dimensions of `a` and `b` agree."""
+    """ValueError unless the last dimensions of ``a`` and ``b`` agree."""
     if a.shape[-1] != b.shape[-1]:
         raise ValueError(
             f"feature dimensions {a.shape[-1]} and {b.shape[-1]} differ; they must be equal: "
@@ -232,7 +232,7 @@ def check_same_dim(a: Tensor, b: Tensor) -> None:
 
 
 def weights_path(name: str) -> Path:
-    """Where the package keeps the weights of the classifier `name`."""
+    """Where the package keeps the weights of the classifier ``name``."""
     return Path(__file__).parent / "weights" / f"{name}.safetensors"
 
 

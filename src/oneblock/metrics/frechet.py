@@ -21,7 +21,7 @@ from oneblock.metrics.features import check_features, check_same_dim
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean float64 (dim,) and unbiased covariance float64 (dim, dim) of `count` feature vectors."""
+    """Mean float64 (dim,) and unbiased covariance float64 (dim, dim) of ``count`` feature vectors."""
 
     mean: Tensor
     covariance: Tensor
@@ -35,7 +35,7 @@ class Moments:
                 "allowed are (dim,) and (dim, dim): build them with moments(features)"
             )
         if self.count < 2:
-            raise ValueError(f"count={self.count} samples have no covariance; pass 2 or more")
+            raise ValueError(f"count={self.count} samples do not give a covariance; pass 2 or more")
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets together, as if computed at once."""
@@ -46,7 +46,7 @@ class Moments:
 
 
 class MomentAccumulator:
-    """Collects moments batch by batch: `update` as often as needed, then `result`.
+    """Collects moments batch by batch: ``update`` as often as needed, then ``result``.
 
     Keeps the running mean and the scatter sum (x - mean)(x - mean)^T and merges them pairwise, which does
     not cancel as a difference of raw second moments would. Chan, Golub and LeVeque, "Updating Formulae and
@@ -59,14 +59,14 @@ class MomentAccumulator:
         self._count = 0
 
     def update(self, features: Tensor) -> None:
-        """Add features (N, dim), N >= 1; ValueError if not finite or of another dimension."""
+        """Add features (n, dim), n >= 1; ValueError if not finite or of another dimension."""
         values = check_features("features", features, minimum=1)
         mean = values.mean(0)
         centred = values - mean
         self.add(mean, centred.T @ centred, len(values))
 
     def add(self, mean: Tensor, scatter: Tensor, count: int) -> None:
-        """Add a set of `count` vectors given by its mean (dim,) and scatter (dim, dim)."""
+        """Add a set of ``count`` vectors given by its mean (dim,) and scatter (dim, dim)."""
         if self._mean is None or self._scatter is None:
             self._mean, self._scatter, self._count = mean, scatter, count
             return
@@ -80,12 +80,12 @@ class MomentAccumulator:
     def result(self) -> Moments:
         """Moments of everything added; ValueError for fewer than 2 samples."""
         if self._mean is None or self._scatter is None or self._count < 2:
-            raise ValueError(f"count={self._count} samples have no covariance; update with 2 or more")
+            raise ValueError(f"count={self._count} samples do not give a covariance; update with 2 or more")
         return Moments(self._mean, self._scatter / (self._count - 1), self._count)
 
 
 def moments(features: Tensor) -> Moments:
-    """Moments of features (N, dim), N >= 2, any floating dtype, computed in float64.
+    """Moments of features (n, dim), n >= 2, any floating dtype, computed in float64.
 
     Raises ValueError for fewer than 2 samples, another number of dimensions or values that are not finite.
     """

@@ -41,8 +41,8 @@ def kernel_distance(
 ) -> KernelDistance:
     """Kernel distance of features a (n, dim) and b (m, dim), over all samples or as a mean over subsets.
 
-    `subsets` None uses every pair; the error is the leading term of the variance of the statistic. A number
-    draws that many pairs of subsets without replacement inside each, from `generator`; the error is the
+    ``subsets`` None uses every pair; the error is the leading term of the variance of the statistic. A number
+    draws that many pairs of subsets without replacement inside each, from ``generator``; the error is the
     standard deviation over subsets by the root of their number, too small when subsets overlap much.
     Raises ValueError for features that do not fit, for subsets < 2, for a subset size outside 2..min(n, m)
     and for subsets without a generator.
@@ -60,7 +60,7 @@ def kernel_distance(
 
 def _check_subsets(subsets: int, subset_size: int, available: int) -> None:
     if subsets < 2:
-        raise ValueError(f"subsets={subsets} gives no standard error; use 2 or more, or None for all samples")
+        raise ValueError(f"subsets={subsets} does not give a standard error; use 2 or more, or None for all samples")
     if not 2 <= subset_size <= available:
         raise ValueError(f"subset_size={subset_size} is not in 2..{available}, the smaller set; lower it")
 
@@ -80,7 +80,7 @@ def _distance(a: Tensor, b: Tensor) -> KernelDistance:
 
 
 def _mean_kernel(x: Tensor, y: Tensor, *, skip_self: bool = False) -> Tensor:
-    """Mean over y of k(x_i, y_j), (len(x),); `skip_self` leaves out j = i where y is x."""
+    """Mean over y of k(x_i, y_j), (len(x),); ``skip_self`` leaves out j = i where y is x."""
     chunks = torch.split(x, max(1, _CHUNK_ELEMENTS // len(y)))
     sums = torch.cat([_cube(rows @ y.T / x.shape[1]).sum(1) for rows in chunks])
     if not skip_self:

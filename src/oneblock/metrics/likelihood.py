@@ -7,7 +7,7 @@ With the texts t cut into tokens t_1, t_2, ... by the scorer's own vocabulary an
 
 Perplexity is per token, so it compares only scores of one scorer, and not even those where texts are cut unlike each
 other: nonsense takes more tokens, each of them less surprising. Bits per character compare all of these. Both numbers
-fall when a text is dull or repeats itself: read them beside a measure of diversity (`text`), and beside the score of
+fall when a text is dull or repeats itself: read them beside a measure of diversity (``text``), and beside the score of
 real text. As "generative perplexity" in Lou et al., "Discrete Diffusion Modeling by Estimating the Ratios of the Data
 Distribution", arXiv 2310.16834, and Sahoo et al., "Simple and Effective Masked Diffusion Language Models", arXiv
 2406.07524, both with GPT-2 as the scorer.
@@ -33,7 +33,7 @@ class Likelihood(NamedTuple):
 
 
 class TextScorer(Protocol):
-    """A frozen language model; `name` goes into every result computed with it."""
+    """A frozen language model; ``name`` goes into every result computed with it."""
 
     @property
     def name(self) -> str:
@@ -47,7 +47,7 @@ class TextScorer(Protocol):
 class GenerativePerplexity:
     """Likelihood of texts under the scorer of that name.
 
-    `perplexity` >= 1 is per token of the scorer, `bits_per_character` >= 0 per code point.
+    ``perplexity`` >= 1 is per token of the scorer, ``bits_per_character`` >= 0 per code point.
     """
 
     scorer: str
@@ -63,7 +63,7 @@ class GenerativePerplexity:
 
 
 def generative_perplexity(texts: Sequence[str], scorer: TextScorer) -> GenerativePerplexity:
-    """Perplexity and bits per character of texts, each the exponent or mean of sums over all of them.
+    """Perplexity and bits per character of texts, each from sums over all of them.
 
     A long text thus weighs more than a short one. Raises ValueError for a single string and where no text has a
     character.
@@ -86,13 +86,13 @@ def generative_perplexity(texts: Sequence[str], scorer: TextScorer) -> Generativ
 class CausalScorer:
     """A scorer made of any causal language model over tokens.
 
-    Texts longer than `window` tokens are scored in pieces of that length, each without a view of the one before.
+    Texts longer than ``window`` tokens are scored in pieces of that length, each without a view of the one before.
 
     Attributes:
         name: under which scores are reported.
         encode: a text as token ids.
-        logits: unnormalised log probabilities (n, V) of what follows each of the ids int64 (n,), with
-            n <= `window`; row i sees ids 0..i.
+        logits: unnormalised log probabilities (n, v) of what follows each of the ids int64 (n,), with
+            n <= ``window``; row i sees ids 0..i.
         start: id put before every piece, so that its first token is predicted too.
         window: the most tokens that are scored together, 1 or more.
     """
@@ -105,7 +105,7 @@ class CausalScorer:
 
     def __post_init__(self) -> None:
         if self.window < 1:
-            raise ValueError(f"window={self.window} holds no token; 1 or more are allowed; use for example 1024")
+            raise ValueError(f"window={self.window} is too small; 1 or more are allowed; use for example 1024")
 
     def __call__(self, texts: Sequence[str]) -> list[Likelihood]:
         """The likelihood of each text."""

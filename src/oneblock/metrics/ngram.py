@@ -27,10 +27,10 @@ _UTF32 = f"utf-32-{sys.byteorder[0]}e"
 
 
 class _Level(NamedTuple):
-    """n-grams of one length: a code is V times the rank of the n-gram without its last character, plus that one.
+    """n-grams of one length: a code is v times the rank of the n-gram without its last character, plus that one.
 
-    The rank of an n-gram is its place in `codes`, int64 (M,), ascending; `counts` (M,) says how often it stands in the
-    text. `totals` and `kinds` are C(h) and T(h) by the rank of h.
+    The rank of an n-gram is its place in ``codes``, int64 (m,), ascending; ``counts`` (m,) says how often it stands in
+    the text. ``totals`` and ``kinds`` are C(h) and T(h) by the rank of h.
     """
 
     codes: Tensor
@@ -40,9 +40,9 @@ class _Level(NamedTuple):
 
 
 class NGramScorer:
-    """Scores texts by the n-grams of `texts`; its tokens are characters, so perplexity = 2 ^ bits per character.
+    """Scores texts by the n-grams of ``texts``; its tokens are characters, so perplexity = 2 ^ bits per character.
 
-    `order` is n: a character is predicted from the n - 1 before it, fewer at the start of a text; no n-gram reaches
+    ``order`` is n: a character is predicted from the n - 1 before it, fewer at the start of a text; no n-gram reaches
     over the end of one. Time and memory grow with order times the number of characters: seconds for 10^7.
     Raises ValueError for order < 1 and for texts without a character.
     """
@@ -69,7 +69,7 @@ class NGramScorer:
         return [Likelihood(abs(nats), length) for nats, length in zip(sums, lengths, strict=True)]
 
     def log_probabilities(self, texts: Sequence[str]) -> Tensor:
-        """log p of every character of all texts in a row, float64 (N,), <= 0."""
+        """log p of every character of all texts in a row, float64 (n,), <= 0."""
         points, starts = _join(texts)
         symbols = _find(self._alphabet, points)
         contexts = torch.zeros_like(symbols)
@@ -95,7 +95,7 @@ class NGramScorer:
 
 
 def _join(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Code points of all texts in a row, int32 (N,), and where each that is not empty begins, int64 (n,)."""
+    """Code points of all texts in a row, int32 (n,), and where each that is not empty begins, int64 (m,)."""
     joined = bytearray("".join(texts).encode(_UTF32, "surrogatepass"))
     points = torch.frombuffer(joined, dtype=torch.int32) if joined else torch.empty(0, dtype=torch.int32)
     lengths = torch.tensor([len(text) for text in texts if text], dtype=torch.int64)

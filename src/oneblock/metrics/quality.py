@@ -32,9 +32,9 @@ _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 class ImageQuality:
     """Scores of generated images against a reference set; the floors are those of held-out real images.
 
-    `frechet` and `kernel` are distances (lower is better), `kernel_stderr` is the standard error of `kernel`,
-    `class_agreement` is the share of images in which the classifier sees the requested label, None where no
-    labels were given. `note` says what weakens the numbers, empty if nothing does.
+    ``frechet`` and ``kernel`` are distances (lower is better), ``kernel_stderr`` is the standard error of ``kernel``,
+    ``class_agreement`` is the share of images in which the classifier sees the requested label, None where no
+    labels were given. ``note`` says what weakens the numbers, empty if nothing does.
     """
 
     extractor: str
@@ -66,13 +66,13 @@ def image_quality(
     labels: Tensor | None = None,
     k: int = 5,
 ) -> ImageQuality:
-    """Compare `fake` with `reference`, and `held_out` with `reference` for the floors.
+    """Compare ``fake`` with ``reference``, and ``held_out`` with ``reference`` for the floors.
 
-    All three are uint8 (N, C, H, W) that `extractor` takes; `reference` and `held_out` are disjoint sets of
-    real images, `held_out` best as large as `fake`, since the distances depend on the count. `labels` int
-    (N,) are the classes requested for `fake`. `k` is the number of neighbours of `prdc`. The cost grows with
+    All three are uint8 (n, c, h, w) that ``extractor`` takes; ``reference`` and ``held_out`` are disjoint sets of
+    real images, ``held_out`` best as large as ``fake``, since the distances depend on the count. ``labels`` int
+    (n,) are the classes requested for ``fake``. ``k`` is the number of neighbours of ``prdc``. The cost grows with
     the square of the counts; 10,000 images each are plenty.
-    Raises ValueError where a set does not fit the extractor or is too small, or labels have no classifier.
+    Raises ValueError where a set does not fit the extractor or is too small, or labels are given without a classifier.
     """
     a, b, c = extractor(reference), extractor(held_out), extractor(fake)
     agreement = None if labels is None else class_agreement(extractor, fake, labels)
@@ -99,10 +99,10 @@ def image_quality(
 
 
 def class_agreement(extractor: FeatureExtractor, images: Tensor, labels: Tensor) -> float:
-    """Share of images uint8 (N, C, H, W) in which the extractor's classifier sees the label int (N,).
+    """Share of images uint8 (n, c, h, w) in which the extractor's classifier sees the label int (n,).
 
     Real images score the classifier's own accuracy, not 1. Raises ValueError for an extractor without
-    `logits` and for labels of another shape or outside the classes.
+    ``logits`` and for labels of another shape or outside the classes.
     """
     if not isinstance(extractor, ClassifierExtractor):
         raise ValueError(
@@ -134,7 +134,7 @@ def _note(extractor: FeatureExtractor, num_reference: int, num_held_out: int, nu
 
 
 class _RgbImages(Dataset[Tensor]):
-    """Images one by one as uint8 (3, H, W), grey repeated."""
+    """Images one by one as uint8 (3, h, w), grey repeated."""
 
     def __init__(self, images: Tensor) -> None:
         self._images = images
@@ -147,17 +147,17 @@ class _RgbImages(Dataset[Tensor]):
 
 
 def inception_weights(weights: Path | None = None) -> Path:
-    """The file of Inception weights that `real_fid` reads; FileNotFoundError where it is not at hand."""
+    """The file of Inception weights that ``real_fid`` reads; FileNotFoundError where it is not at hand."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE if weights is None else weights
     if not path.is_file():
-        raise FileNotFoundError(f"weights={path} is no file; put {_INCEPTION_FILE} of torch-fidelity there")
+        raise FileNotFoundError(f"weights={path} is not a file; put {_INCEPTION_FILE} of torch-fidelity there")
     return path
 
 
 def real_fid(real: Tensor, fake: Tensor, weights: Path | None = None) -> float:
-    """The published FID of images uint8 (N, C, H, W), C 1 or 3, by torch-fidelity and Inception weights.
+    """The published FID of images uint8 (n, c, h, w), c is 1 or 3, by torch-fidelity and Inception weights.
 
-    `weights` is the file of the Inception network of torch-fidelity; None looks where torch.hub keeps it.
+    ``weights`` is the file of the Inception network of torch-fidelity; None looks where torch.hub keeps it.
     Nothing is ever downloaded. Raises ValueError for other images, FileNotFoundError where the weights are
     not at hand, ImportError where torch-fidelity cannot be imported.
     """

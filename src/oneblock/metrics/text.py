@@ -8,7 +8,7 @@ they are. With N n-grams in all, U of them different, and shares f_w of the word
     entropy       -sum_w f_w log2 f_w in each text, then the mean over texts
 
 All three depend on length, since a long text must come back to its words: compare texts of one length only, and give
-the same numbers of real text cut to it. A likelihood alone rewards dull text; `matched_perplexity` compares models at
+the same numbers of real text cut to it. A likelihood alone rewards dull text; ``matched_perplexity`` compares models at
 one entropy instead.
 """
 
@@ -32,8 +32,8 @@ Text = str | Sequence[Hashable]
 class TextQuality:
     """Diversity of texts and their likelihood under a scorer, each with its name.
 
-    The diversity counts the unit of that name. `distinct_*` and `repetition_4` lie in 0..1, `unigram_entropy` is in
-    bits, `perplexity` per token of the scorer. `note` says what weakens the numbers, empty if nothing does.
+    The diversity counts the unit of that name. ``distinct_*`` and ``repetition_4`` lie in 0..1, ``unigram_entropy`` is
+    in bits, ``perplexity`` per token of the scorer. ``note`` says what weakens the numbers, empty if nothing does.
     """
 
     scorer: str
@@ -64,10 +64,10 @@ class SamplingPoint:
 
 
 def text_quality(texts: Sequence[str], scorer: TextScorer, unit: Unit = "words") -> TextQuality:
-    """Diversity of texts by their words or characters, and likelihood under `scorer`.
+    """Diversity of texts by their words or characters, and likelihood under ``scorer``.
 
     Score real texts of the same lengths, too: they are what the numbers are read against.
-    Raises ValueError for what `distinct`, `repetition` and `generative_perplexity` refuse.
+    Raises ValueError for what ``distinct``, ``repetition`` and ``generative_perplexity`` refuse.
     """
     likelihood = generative_perplexity(texts, scorer)
     return TextQuality(
@@ -91,8 +91,8 @@ def distinct(texts: Sequence[Text], n: int, unit: Unit = "words") -> float:
 
     Li et al., "A Diversity-Promoting Objective Function for Neural Conversation Models", section 5.2, arXiv
     1510.03055, who divide by the number of words, not of n-grams: for n > 1 theirs is smaller, by the share of words
-    that begin no n-gram. `unit` cuts strings and leaves lists of tokens alone. Raises ValueError for n < 1, an unknown
-    unit, a single string, and texts without an n-gram.
+    that begin no n-gram. ``unit`` cuts strings and leaves lists of tokens alone. Raises ValueError for n < 1, an
+    unknown unit, a single string, and texts without an n-gram.
     """
     counts = [Counter(grams) for grams in _ngrams(texts, n, unit)]
     return len(set().union(*counts)) / sum(each.total() for each in counts)
@@ -102,7 +102,7 @@ def repetition(texts: Sequence[Text], n: int = 4, unit: Unit = "words") -> float
     """seq-rep-n in 0..1: the share of n-grams of a text that repeat an earlier one, mean over texts.
 
     Welleck et al., "Neural Text Generation with Unlikelihood Training", section 6.1, arXiv 1908.04319. Texts with
-    fewer than n units are left out. `unit` and errors as for `distinct`.
+    fewer than n units are left out. ``unit`` and errors as for ``distinct``.
     """
     counts = [Counter(grams) for grams in _ngrams(texts, n, unit)]
     return statistics.fmean(1 - len(each) / each.total() for each in counts)
@@ -113,7 +113,7 @@ def unigram_entropy(texts: Sequence[Text], unit: Unit = "words") -> float:
 
     The measure of diversity beside generative perplexity in Zheng et al., "Masked Diffusion Models are Secretly
     Time-Agnostic Masked Models and Exploit Inaccurate Categorical Sampling", arXiv 2409.02908, who give it in nats of
-    the tokens of their model. Texts without a word are left out. `unit` and errors as for `distinct`.
+    the tokens of their model. Texts without a word are left out. ``unit`` and errors as for ``distinct``.
     """
     return statistics.fmean(_entropy(Counter(grams)) for grams in _ngrams(texts, 1, unit))
 

@@ -28,14 +28,14 @@ _INSTALL = "pip install 'oneblock[evaluation]'"
 
 
 class TextFeatures(Protocol):
-    """Maps texts to feature vectors; `name` goes into every result computed from them."""
+    """Maps texts to feature vectors; ``name`` goes into every result computed from them."""
 
     @property
     def name(self) -> str:
         """Name under which scores are reported."""
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Features float32 (N, dim) of N texts."""
+        """Features float32 (n, dim) of n texts."""
 
 
 class MiniLMFeatures:
@@ -60,7 +60,7 @@ class MiniLMFeatures:
             ) from error
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Features float32 (N, 384), on the CPU."""
+        """Features float32 (n, 384), on the CPU."""
         return torch.from_numpy(self._model.encode(list(texts), show_progress_bar=False))
 
 
@@ -91,12 +91,12 @@ def mauve(
     scaling_factor: float = 5.0,
     seed: int = 25,
 ) -> Mauve:
-    """MAUVE of two lists of texts by mauve-text, on `features`; None is `MiniLMFeatures`.
+    """MAUVE of two lists of texts by mauve-text, on ``features``; None is ``MiniLMFeatures``.
 
-    `num_clusters` None is a tenth of the smaller list, at least 2. The features are scaled to length 1 and reduced to
-    the principal components with 90 % of their variance; `seed` starts the clustering, whose best of 5 runs counts.
+    ``num_clusters`` None is a tenth of the smaller list, at least 2. The features are scaled to length 1 and reduced to
+    the principal components with 90 % of their variance; ``seed`` starts the clustering, whose best of 5 runs counts.
     Symmetric in the two lists, but for the order in which the clustering sees them. Raises ValueError for a single
-    string, an empty list or text, clusters outside 2..N of both lists, and a scaling factor that is not positive;
+    string, an empty list or text, clusters outside 2..n of both lists, and a scaling factor that is not positive;
     ImportError where a package is absent.
     """
     counts = [_check_side(name, texts) for name, texts in (("p_texts", p_texts), ("q_texts", q_texts))]

@@ -40,7 +40,7 @@ class CNNConfig:
         depth: networks u.
         width: of the embeddings.
         filters: of the first convolution.
-        levels: the noise level is looked at too.
+        levels: look at the noise level too.
     """
 
     image_size: int

@@ -96,7 +96,7 @@ class Stem(nn.Module):
         length = z.shape[1]
         if length > self.config.context:
             raise ValueError(
-                f"the sequence has {length} tokens, the network was made for {self.config.context}; cut it"
+                f"the sequence has {length} tokens, but the network was made for {self.config.context}; cut it"
             )
         by = rotation(torch.arange(length, device=z.device), self.config.width // self.config.heads)
         return self.embed(z), Modulation(self.noise(noise), by)

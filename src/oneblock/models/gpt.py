@@ -62,7 +62,7 @@ class GPTConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} leaves nothing to learn; use 1 or more")
         if self.prelude < 0 or self.coda < 0:
-            raise ValueError(f"prelude={self.prelude}, coda={self.coda} are no numbers of layers; use 0 or more")
+            raise ValueError(f"prelude={self.prelude}, coda={self.coda} are not numbers of layers; use 0 or more")
         _ = self.layer  # validates heads
 
     @property
@@ -150,7 +150,9 @@ class Stem(nn.Module):
 
     def check_length(self, length: int) -> None:
         if length > self.config.context:
-            raise ValueError(f"the text has {length} tokens, the network was made for {self.config.context}; cut it")
+            raise ValueError(
+                f"the text has {length} tokens, but the network was made for {self.config.context}; cut it"
+            )
 
     def inputs(self, tokens: Tensor) -> Tensor:
         """What the clean stream reads of a text (n, t): its tokens, or, where a place answers for the next token, its

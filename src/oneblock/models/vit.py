@@ -71,7 +71,7 @@ class ViTConfig:
                 "need the noisy label; use noisy_token='separate' or 'class', or an ordinary ViT without them"
             )
         if self.skip_sigma_data and self.label_width != self.width:
-            raise ValueError(f"label_width={self.label_width} is not the width {self.width}: needed by skip_sigma_data")
+            raise ValueError(f"label_width={self.label_width} is not width={self.width}, which skip_sigma_data needs")
         _ = self.layer  # validates heads
 
     @property
@@ -109,7 +109,7 @@ class ViT(nn.Module):
 
 
 class TokenLayer(Layer):
-    """A plain layer: all there is to know stands in the tokens."""
+    """A plain layer: the tokens hold all that it needs to know."""
 
     def forward(self, h: Tensor, modulation: Modulation) -> Tensor:  # type: ignore[override]
         return super().forward(h)

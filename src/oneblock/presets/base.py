@@ -129,7 +129,7 @@ class Recipe(ABC):
     learning_rate: float = 0.0
     """peak learning rate of AdamW (0: what fits the width)"""
     weight_decay: float = OptimizerSettings.weight_decay
-    """of AdamW, on matrices"""
+    """weight decay of AdamW, on matrices"""
     beta1: float = OptimizerSettings.beta1
     """decay of AdamW's mean of gradients"""
     beta2: float = OptimizerSettings.beta2
@@ -150,7 +150,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def plan(self, facts: Any, backbone: OwnBackbone | None = None) -> Plan:
-        """The plan of a run on data of which ``facts`` are known (``ImageFacts``, of text ``TextFacts``).
+        """The plan of a run, given the ``facts`` of its data (``ImageFacts``, for text ``TextFacts``).
 
         Args:
             backbone: a network of the user's own in the place of the task's.
@@ -160,11 +160,11 @@ class Recipe(ABC):
         """
 
     def ordinary(self) -> Self:
-        """The same network, not told of noise where its task can do without: what end-to-end training trains."""
+        """The same network, without noise conditioning where its task allows: what end-to-end training trains."""
         return self
 
     def settled(self) -> Self:
-        """The recipe with everything in place that one of its fields stands for."""
+        """The recipe with the settings filled in that one of its fields stands for."""
         return self
 
     @property
@@ -181,7 +181,7 @@ class Recipe(ABC):
         depth, _, _ = self.dimensions
         layers = self.layers or split_layers(depth, self.blocks)
         if sum(layers) != depth:
-            raise ValueError(f"layers={layers} adds up to {sum(layers)}, the depth is {depth}; make them agree")
+            raise ValueError(f"layers={layers} adds up to {sum(layers)}, but the depth is {depth}; make them agree")
         return layers
 
     @property

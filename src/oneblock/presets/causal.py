@@ -38,7 +38,7 @@ class CausalRecipe(TextRecipe):
     prelude: int = 0
     """layers that read the text once, before those that --depth counts (recurrent depth)"""
     coda: int = 0
-    """layers after them"""
+    """layers that read out, after those that --depth counts (recurrent depth)"""
     table: TokenTable = "simplex"
     """the vectors that stand for the symbols; random ones suit large vocabularies, and those of co-occurrence lie close
     where symbols have the same neighbours in the training text"""

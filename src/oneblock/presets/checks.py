@@ -1,4 +1,4 @@
-"""Values of the type that their fields declare: what a recipe is asked for is checked once, at the door."""
+"""Values of the type that their fields declare: a recipe's values are checked once, when it is made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def check_fields(settings: Any) -> None:
-    """Refuse a field of a frozen dataclass whose value is not of its type; a list in the place of a tuple becomes one.
+    """Refuse a field of a frozen dataclass whose value is not of its type; a list in the place of a tuple becomes a
+    tuple.
 
     Raises:
         ValueError: names the field, the value and what is allowed.

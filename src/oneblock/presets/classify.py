@@ -35,7 +35,7 @@ class ClassifyRecipe(PictureRecipe):
     rate_at_width_1: ClassVar[float] = 0.128
 
     settings: Literal["", "cifar100", "tiny-imagenet"] = ""
-    """network, budget, rate and augmentation of the published experiment on these data, for what is not set here"""
+    """take network, budget, rate and augmentation from the published experiment on these data, unless set here"""
     recipe: Literal["oneblock", "paper"] = "oneblock"
     """paper: the choices of DiffusionBlocks, whatever the options below say (docs/choose.md)"""
     table: TableKind = "simplex"
@@ -55,17 +55,17 @@ class ClassifyRecipe(PictureRecipe):
     """the classifier reads c_skip z + c_out token, as the released code of DiffusionBlocks does; needs --inputs scaled
     and class vectors of the network's width"""
     weighting: Weighting = "none"
-    """of the losses of one batch: none, EDM's, EDM's up to 20, or EDM's with mean 1 in every band"""
+    """weights of the losses of one batch: none, EDM's, EDM's up to 20, or EDM's with mean 1 in every band"""
     loss: LabelLoss = "cross-entropy"
     """cross-entropy of the logits, or squared distance to the class vector"""
     label_smoothing: float = 0.0
-    """of the cross-entropy"""
+    """label smoothing of the cross-entropy"""
     crop: int = 0
     """shift training images at random by up to so many pixels"""
     operations: int = 0
     """random changes of each training image (RandAugment; 2 is usual)"""
     magnitude: int = 9
-    """their strength, 1 to 29"""
+    """strength of these changes, 1 to 29"""
 
     def ordinary(self) -> Self:
         return replace(self, noisy_token="none", modulated=False, recipe="oneblock")
@@ -88,7 +88,7 @@ class ClassifyRecipe(PictureRecipe):
     def plan(self, facts: ImageFacts, backbone: OwnBackbone | None = None) -> Plan:
         recipe = self.settled()
         if not facts.num_classes:
-            raise ValueError("the data have no labels, which a classifier learns; give data whose items are (x, label)")
+            raise ValueError("a classifier needs labels, and the data have none; give data whose items are (x, label)")
         _, width, _ = recipe.dimensions
         table = _table(recipe.table, facts.num_classes, recipe.label_width or width, recipe.seed, facts.rows)
         law = table_law(table) if recipe.law == "entropy" else LogNormal()

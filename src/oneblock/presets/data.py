@@ -77,8 +77,8 @@ def plan_source(plan: Plan, data: Data | None = None) -> Batches:
 
 
 def plan_images(plan: Plan, split: Split = "train", data: Data | None = None) -> EncodedSource:
-    """A split of the images of a plan, at the plan's size and channels; ``data`` as in ``plan_source``. Of a source or
-    Dataset there is no other split than itself."""
+    """A split of the images of a plan, at the plan's size and channels; ``data`` as in ``plan_source``. A source or
+    Dataset is its own only split."""
     if data is None or isinstance(data, str):
         data = ImageData(data=data or _named(plan))
     if not isinstance(data, ImageData):
@@ -105,7 +105,7 @@ def text_batches(plan: Plan, file: TokenFile) -> TextBatches:
     """Training windows of a plan; another text than the plan's is refused."""
     if plan.recipe["fingerprint"] != file.fingerprint():
         raise ValueError(
-            f"the text of {file.path} has fingerprint {file.fingerprint()}, the plan was made for "
+            f"the text of {file.path} has fingerprint {file.fingerprint()}, but the plan was made for "
             f"{plan.recipe['fingerprint']}; use the same text and vocabulary"
         )
     return TextBatches(TokenSource(file, plan_length(plan)))
@@ -116,7 +116,7 @@ def check_images(plan: Plan, images: EncodedSource) -> None:
     check_codec(plan, images.codec)
     if plan.recipe["fingerprint"] != images.fingerprint():
         raise ValueError(
-            f"the images of {images.name} have fingerprint {images.fingerprint()}, the plan was made for "
+            f"the images of {images.name} have fingerprint {images.fingerprint()}, but the plan was made for "
             f"{plan.recipe['fingerprint']}; use the same files, size and channels"
         )
 
@@ -126,8 +126,8 @@ def check_codec(plan: Plan, codec: Codec) -> None:
     needed, found = plan.recipe["autoencoder"], codec.fingerprint()
     if needed != found:
         raise ValueError(
-            f"the plan denoises {_codec_name(needed)}, --autoencoder gives {_codec_name(found)}; give the directory "
-            "of the autoencoder that the run was trained with, or none for pixels"
+            f"the plan denoises {_codec_name(needed)}, but --autoencoder gives {_codec_name(found)}; give the "
+            "directory of the autoencoder that the run was trained with, or none for pixels"
         )
 
 

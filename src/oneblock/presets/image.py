@@ -37,7 +37,7 @@ class ImageRecipe(PictureRecipe):
     def plan(self, facts: ImageFacts, backbone: OwnBackbone | None = None) -> Plan:
         if self.conditional and not facts.num_classes:
             raise ValueError(
-                "the data have no labels, and conditional=True tells the network a class; use conditional=False, or "
+                "conditional=True tells the network a class, but the data have no labels; use conditional=False, or "
                 "data whose items are (x, label)"
             )
         num_classes = facts.num_classes if self.conditional else 0

@@ -30,7 +30,8 @@ class MaskedRecipe(TextRecipe):
     schedule: Schedule = "linear"
     """how the masked share grows with time"""
     weighting: MaskedWeighting = "bound"
-    """of a masked token in training: as in the likelihood bound, where few masked tokens count for many; or even"""
+    """weight of a masked token in training: as in the likelihood bound, where few masked tokens count for many; or
+    even"""
 
     def plan(self, facts: TextFacts, backbone: OwnBackbone | None = None) -> Plan:
         depth, width, heads = self.dimensions

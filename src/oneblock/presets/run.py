@@ -25,9 +25,9 @@ from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.strategy import job_name, job_specs, plan_optimizer
 
 LARGE = 64 * 2**20
-"""Bytes of a block's weights from which memory counts for more than the time of an allocation."""
+"""Bytes of a block's weights above which its memory matters more than the time of an allocation."""
 M_MMAP_THRESHOLD = -3
-"""Of ``mallopt``: from which size a block of memory is mapped, and unmapped when it is freed (malloc.h)."""
+"""An option of ``mallopt``: the size from which memory is mapped, and unmapped when it is freed (malloc.h)."""
 
 Strategy = Literal["round-robin", "one-block", "end-to-end", "plan-only"]
 
@@ -165,8 +165,8 @@ def _job(plan: Plan, strategy: Strategy, block: int | str | None) -> str | None:
 def _return_memory() -> None:
     """Have glibc hand freed tensors back to the system at once, for the rest of this process.
 
-    Left alone it comes to keep them in a heap, where gradients and activations leave each other holes: a ninth more
-    memory for a block of 256 MiB. Handing back costs small networks a fifth of their speed, large ones nothing.
+    Left alone it keeps them in a heap, which gradients and activations fragment: a ninth more memory for a block
+    of 256 MiB. Handing back costs small networks a fifth of their speed, large ones nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)

@@ -1,4 +1,4 @@
-"""The tasks and the networks that a plan may name: one entry each, and all that is asked of a plan by its name."""
+"""The tasks and the networks that a plan may name, one entry each, with everything that depends on the name."""
 
 from __future__ import annotations
 
@@ -146,7 +146,8 @@ def build_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBa
     """
     name = plan.architecture.get("name")
     if backbone is not None and own_backbone(backbone).name.rpartition(":")[2] != str(name).rpartition(":")[2]:
-        raise ValueError(f"the plan was made for backbone {name!r}, this is {own_backbone(backbone).name!r}; give that")
+        given = own_backbone(backbone).name
+        raise ValueError(f"the plan was made for backbone {name!r}, but {given!r} was given; give the former")
     if isinstance(name, str) and ":" in name:
         if backbone is None:
             raise ValueError(
@@ -159,7 +160,8 @@ def build_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBa
 
 
 def own_backbone(backbone: Callable[..., nn.Module]) -> OwnBackbone:
-    """How a plan names a user's own network: ``"module:Class"``, alike from a program and where it is imported."""
+    """How a plan names a user's own network: ``"module:Class"``, the same from the program that defines it and from
+    one that imports it."""
     named = getattr(backbone, "func", backbone)  # of a functools.partial
     module = named.__module__
     if module == "__main__":
@@ -173,18 +175,18 @@ def load_backbone(name: str) -> BuildBackbone:
     """The class or function that ``"module:Class"`` names; the working directory is searched too.
 
     Raises:
-        ValueError: there is no such thing.
+        ValueError: it does not exist.
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        raise ValueError(f"backbone={name!r} names no class; write module:Class, e.g. mine:Mixer")
+        raise ValueError(f"backbone={name!r} does not name a class; write module:Class, e.g. mine:Mixer")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"backbone={name!r} cannot be loaded ({error}); write module:Class of a module that lies here"
+            f"backbone={name!r} cannot be loaded ({error}); write module:Class of a module that can be imported here"
         ) from error
     return cast(BuildBackbone, found)
 

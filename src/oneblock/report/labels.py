@@ -35,7 +35,7 @@ def report(rows: Sequence[Row], scores: Scores) -> Report:
 
 
 def _calls(accuracies: Sequence[float]) -> str:
-    """In percent; of many the first two and the last two."""
+    """In percent; of a long list the first two and the last two."""
     shown = [f"{value * 100:.2f}" for value in accuracies]
     return " / ".join(shown if len(shown) <= 4 else [*shown[:2], "...", *shown[-2:]])
 

@@ -75,7 +75,7 @@ def _items(listed: Sequence[tuple[float, float]], places: Sequence[int] | None) 
 
 
 def _written(rows: Sequence[Row]) -> list[Table]:
-    """How a text of every arm begins, of the first seed and the last budget; none that writes, no table."""
+    """How a text of every arm begins, of the first seed and the last budget; without an arm that writes, no table."""
     last = [row for row in rows if row["budget"] == rows[-1]["budget"] and row["seed"] == rows[0]["seed"]]
     written = [(row["arm"], row["samples"][0][:SHOWN]) for row in last if row["samples"]]
     return [Table(f"what they write, seed {rows[0]['seed']}", ("arm", "text"), written)] if written else []

@@ -14,7 +14,8 @@ from oneblock.train.step import TRUNK
 
 
 def training_picture(out: Path, rows: Sequence[Row], label: str, key: str = "loss") -> list[Path]:
-    """The ``training_curve`` of every arm that has one, at the first seed and the last budget; none, no picture."""
+    """The ``training_curve`` of every arm that has one, at the first seed and the last budget; without any, no
+    picture."""
     shown = [row for row in rows if row["seed"] == rows[0]["seed"] and row["budget"] == rows[-1]["budget"]]
     found = {row["arm"]: training_curve(out / row["run"], key) for row in shown}
     lines = {arm: points for arm, points in found.items() if points}

@@ -58,7 +58,7 @@ class RivalSettings:
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name}={getattr(self, name)} is not a fraction; use 0 up to (not including) 1")
         if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size} is no batch; use 1 or more")
+            raise ValueError(f"batch_size={self.batch_size} is not a batch size; use 1 or more")
         if self.optimizer.accumulate != 1:
             raise ValueError(f"accumulate={self.optimizer.accumulate}: rivals take their batches whole; use 1")
 
@@ -92,7 +92,7 @@ class Sampled:
 
 
 class Lesson(NamedTuple):
-    """Losses (n,), one for each sample, with the weights as they are at the call; and those whom they train."""
+    """Losses (n,), one for each sample, with the weights as they are at the call; and the learners that they train."""
 
     learners: Sequence[Learner[Any]]
     losses: Callable[[], Tensor]
@@ -177,10 +177,13 @@ def draw(
 
 
 def affordable_steps(budget: int, cost: int) -> int:
-    """How many steps of ``cost`` layer evaluations ``budget`` pays for, to the nearest; none is a ``ValueError``."""
+    """How many steps of ``cost`` layer evaluations ``budget`` pays for, to the nearest; fewer than one is a
+    ``ValueError``."""
     steps = round(budget / cost)
     if steps < 1:
-        raise ValueError(f"budget={budget} does not pay for one step of every part; use {cost} or more, or less batch")
+        raise ValueError(
+            f"budget={budget} does not pay for one step of every part; use {cost} or more, or a smaller batch"
+        )
     return steps
 
 

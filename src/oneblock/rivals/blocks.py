@@ -14,7 +14,7 @@ from oneblock.rivals.base import seeded
 
 
 class Tokens(nn.Module):
-    """The stem of a block whose input are tokens."""
+    """The stem of a block whose input is tokens."""
 
     def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Modulation]:
         """(n, label_width), (n,), tokens as ``Frames`` (n, t, d) -> the same tokens, modulation."""
@@ -35,7 +35,7 @@ def check_plain(config: ViTConfig) -> None:
     if config.noisy_token != "none" or config.modulated or config.skip_sigma_data:
         raise ValueError(
             f"noisy_token={config.noisy_token!r}, modulated={config.modulated}, skip_sigma_data="
-            f"{config.skip_sigma_data}: here is no noise to look at; use noisy_token='none', False and 0"
+            f"{config.skip_sigma_data}: there is no noise to look at; use noisy_token='none', False and 0"
         )
 
 

@@ -89,9 +89,13 @@ class ContrastiveFF:
     ) -> None:
         check_plain(config)
         if not temperature > 0 or min(margins) < 0:
-            raise ValueError(f"temperature={temperature}, margins={margins}: use a number above 0, and 0 or more")
+            raise ValueError(
+                f"temperature={temperature}, margins={margins}: use a temperature above 0, and margins of 0 or more"
+            )
         if not 0.0 < classifier_share < 1.0:
-            raise ValueError(f"classifier_share={classifier_share} leaves a stage without budget; use 0 to 1, neither")
+            raise ValueError(
+                f"classifier_share={classifier_share} leaves a stage without budget; use a number between 0 and 1"
+            )
         self.config = config
         self.temperature = temperature
         first, last = margins

@@ -165,7 +165,7 @@ class NoPropCT:
         if config.depth != 1:
             raise ValueError(f"depth={config.depth}: noprop-ct has a single network; use depth=1")
         if num_steps < 1:
-            raise ValueError(f"num_steps={num_steps} leads nowhere; use 1 or more")
+            raise ValueError(f"num_steps={num_steps} is too small; use 1 or more")
         if solver not in get_args(Solver):
             raise ValueError(f"solver={solver!r} is unknown; use one of {', '.join(get_args(Solver))}")
         rows = torch.eye(config.num_classes) if table is None else table

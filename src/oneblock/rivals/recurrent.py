@@ -129,7 +129,7 @@ class TruncatedBPTT:
                 tokens = given
 
     def dry_runs(self, settings: RivalSettings) -> Sequence[Callable[[], DryRun]]:
-        """A step with as many iterations as gradients go through, which is all that is kept."""
+        """A step with as many iterations as gradients go through: only these keep activations."""
         return [partial(self._dry_run, settings)]
 
     def _dry_run(self, settings: RivalSettings) -> DryRun:

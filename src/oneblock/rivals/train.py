@@ -41,7 +41,8 @@ def train_rival(
         directory: gets a folder with checkpoints for each part; None writes no files.
         augment: changes training images at random.
         stages: of ``rival``, where they have been asked for already.
-        fingerprint: of the data and of how they are changed: checkpoints of others are refused. A plan's hash will do.
+        fingerprint: of the data and of how they are changed: checkpoints with another one are refused. A plan's
+            hash will do.
         save_every, keep: steps between checkpoints, and how many are kept of each part.
         warn: is told about damaged checkpoints that were passed over.
 
@@ -53,7 +54,7 @@ def train_rival(
     files = None
     if directory is not None:
         if not fingerprint:
-            raise ValueError("fingerprint='' tells no data from others; with a directory give source.fingerprint()")
+            raise ValueError("fingerprint='' does not identify the data; with a directory give source.fingerprint()")
         files = Files(directory, training_hash(rival, settings, fingerprint), keep, warn)
     for stage in rival.stages(source, settings, augment is not None) if stages is None else stages:
         job = StageJob(stage, partial(_batch, source, settings, stage, augment), files)

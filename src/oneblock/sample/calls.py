@@ -52,7 +52,7 @@ class Asking:
 
     def __post_init__(self) -> None:
         if self.calls < 0:
-            raise ValueError(f"calls={self.calls} is no number of calls; use 1 or more (0: one for each block)")
+            raise ValueError(f"calls={self.calls} is not a number of calls; use 1 or more (0: one for each block)")
 
     def levels(self, plan: Plan) -> tuple[float, ...]:
         """The noise levels of the calls, noisiest first."""
@@ -68,12 +68,12 @@ class Answers(Asking):
     draws: int = 1
     """paths from other noise whose answers are averaged; classifiers need --path euler or redraw for it"""
     noise_seed: int = 0
-    """of their noise"""
+    """seed of their noise"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.draws < 1:
-            raise ValueError(f"draws={self.draws} gives no answer; use 1 or more")
+            raise ValueError(f"draws={self.draws} is too small; use 1 or more")
 
 
 ANSWERS = Answers()

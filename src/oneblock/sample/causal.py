@@ -68,7 +68,7 @@ def write(
     Args:
         readings: that of the denoiser at each level of ``calls``; the same one may stand at several.
         table: (v, k).
-        prompt: may have no tokens.
+        prompt: may be empty.
         temperature, top_p: of the last answer; see ``sample.masked.pick``.
         seed: of everything random.
     """

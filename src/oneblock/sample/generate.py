@@ -31,14 +31,14 @@ def generate(
     """Samples (n, *shape) for ``conditions`` of n samples from pure noise at level ``grid[0]``.
 
     The noise of sample i follows from (seed, i) alone, so that neither more samples nor another ``batch_size`` change
-    a sample, beyond rounding. They are made on the device of the conditions; where these hold no tensor, on that of the
-    grid.
+    a sample, beyond rounding. They are made on the device of the conditions; where the conditions hold no tensor, on
+    that of the grid.
 
     Args:
         batch_size: samples of one call of the denoiser.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} is no batch; use 1 or more")
+        raise ValueError(f"batch_size={batch_size} is not a batch size; use 1 or more")
     device = next((t.device for t in conditions.tensors()), grid.device)
     in_parts = _InParts(denoiser, batch_size)
     samples = []

@@ -39,7 +39,7 @@ def equal_mass_grid(partition: Partition, steps: int) -> Tensor:
 def karras_grid(sigma_min: float, sigma_max: float, steps: int, rho: float = 7.0) -> Tensor:
     """``(sigma_max^(1/rho) + i/(N-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho``, then 0 (EDM, Equation 5)."""
     if steps < 2:
-        raise ValueError(f"steps={steps} makes no grid; use 2 or more")
+        raise ValueError(f"steps={steps} is too small for a grid; use 2 or more")
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     top, bottom = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     levels = (top + ramp * (bottom - top)) ** rho

@@ -39,7 +39,7 @@ def reveal(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> Iterator[Tensor]:
-    """The sequences after every step; the last has no mask.
+    """The sequences after every step; the last one holds no masks.
 
     Args:
         denoiser: masked tokens (n, t), times (n,), ``Nothing`` -> logits (n, t, v).
@@ -74,7 +74,9 @@ def pick(logits: Tensor, temperature: float, top_p: float, generator: torch.Gene
         top_p: draw among the likeliest symbols only, the fewest that have this probability together.
     """
     if temperature < 0 or not 0.0 < top_p <= 1.0:
-        raise ValueError(f"temperature={temperature}, top_p={top_p}: use 0 or more, and above 0 up to 1")
+        raise ValueError(
+            f"temperature={temperature}, top_p={top_p}: use a temperature of 0 or more, and a top_p above 0 up to 1"
+        )
     if temperature == 0:
         sure, symbols = logits.softmax(-1).max(-1)
         return symbols, sure

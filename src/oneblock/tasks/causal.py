@@ -39,7 +39,7 @@ class CausalText:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.clean <= 1.0:
-            raise ValueError(f"clean={self.clean} is no share; use 0 to 1")
+            raise ValueError(f"clean={self.clean} is not a share; use 0 to 1")
 
     @property
     def vocabulary(self) -> int:

@@ -50,7 +50,7 @@ class Classification:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing={self.label_smoothing} is no fraction; use 0 up to (not including) 1")
+            raise ValueError(f"label_smoothing={self.label_smoothing} is not a fraction; use 0 up to (not including) 1")
 
     @property
     def num_classes(self) -> int:
@@ -61,7 +61,7 @@ class Classification:
         ``sigma`` (n,). Samples without labels are a ``ValueError``."""
         images, labels = samples
         if labels is None:
-            raise ValueError("the data have no labels, which classification predicts; use data with labels")
+            raise ValueError("classification needs labels, and the data have none; use data with labels")
         return Batch(self.noised(labels, sigma, block, generator), labels, Frames(images))
 
     def noised(self, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:

@@ -44,7 +44,7 @@ class ImageGeneration:
         if not self.num_classes:
             return Batch(noised, samples.values, Nothing(len(samples.values)))
         if samples.labels is None:
-            raise ValueError("the data have no labels, which this task tells the denoiser; use data with labels")
+            raise ValueError("this task tells the denoiser labels, and the data have none; use data with labels")
         return Batch(noised, samples.values, self.condition(self.drop_labels(samples.labels, generator)))
 
     def noised(self, y: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
@@ -100,11 +100,11 @@ def denoising_loss(
     frame = getattr(denoiser, "frame", None)
     if not isinstance(frame, Precondition):
         raise ValueError(
-            f"the denoiser's frame is {type(frame).__name__}; a Precondition is allowed, whose weight the loss "
-            "needs: give BlockDenoiser(backbone, Precondition(sigma_data))"
+            f"the denoiser's frame is {type(frame).__name__}; the loss needs the weight of a Precondition: "
+            "give BlockDenoiser(backbone, Precondition(sigma_data))"
         )
     if not y.is_floating_point():
-        raise ValueError(f"y is {y.dtype}; floating point is allowed, as noise is added: convert y first")
+        raise ValueError(f"y is {y.dtype}; floating point is allowed, because noise is added: convert y first")
     if sigma.shape != y.shape[:1]:
         raise ValueError(
             f"sigma has shape {tuple(sigma.shape)}, y {tuple(y.shape)}; give one level for each target, ({len(y)},)"

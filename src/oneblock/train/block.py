@@ -31,7 +31,7 @@ def block_learner(
         compile: see ``Learner``.
 
     Raises:
-        ValueError: the batch cannot be cut for so many processes, or the moments not for any.
+        ValueError: the batch cannot be cut for so many processes, or the moments cannot be cut at all.
     """
     pieces = ranks.size * settings.accumulate
     if spec.batch_size < pieces:

@@ -80,7 +80,7 @@ class Stored(Mapping[str, Tensor]):
 
 
 def folder_name(job: str, exists: Callable[[str], bool]) -> str:
-    """The folder of ``job`` in a run's directory: its name, or the former one of the trunk where that ``exists``."""
+    """The folder of ``job`` in a run's directory: its name, or for the trunk its former name where that ``exists``."""
     return OLD_TRUNK if job == TRUNK and exists(OLD_TRUNK) else job
 
 
@@ -150,7 +150,9 @@ def _present(job: str) -> str:
 
 def _check_owner(path: Path, stamp: Stamp, plan: str, job: str) -> None:
     if stamp.plan != plan:
-        raise CheckpointError(f"{path} belongs to plan {stamp.plan}, this run has plan {plan}; keep their files apart")
+        raise CheckpointError(
+            f"{path} belongs to plan {stamp.plan}, but this run has plan {plan}; keep their files apart"
+        )
     if _present(stamp.job) != _present(job):
         raise CheckpointError(f"{path} holds {stamp.job}, not {job}; put every file back into its own directory")
 

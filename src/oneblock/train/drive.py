@@ -35,7 +35,7 @@ class Watch:
         row: called with every row of metrics.
         sent: called with a job's name after each of its steps, and once more, with True, when it ends, stops or fails.
         tensorboard: also write TensorBoard events.
-        warn: told what is wrong but no reason to stop, e.g. a damaged checkpoint that was passed over.
+        warn: told of problems that do not stop the training, e.g. a damaged checkpoint that was passed over.
     """
 
     bars: bool = True

@@ -46,7 +46,7 @@ class Job(Protocol):
         """Held while it trains, so that no other process does."""
 
     def restore(self) -> None:
-        """Build it as its newest intact checkpoint has it, or as it starts."""
+        """Build it from its newest intact checkpoint, or as it starts."""
 
     def advance(self) -> StepReport:
         """Do the next step."""
@@ -55,7 +55,7 @@ class Job(Protocol):
         """Write a checkpoint."""
 
     def close(self) -> None:
-        """It is stopped between two steps: save what can be saved."""
+        """Training stops between two steps: save what can be saved."""
 
 
 def steps(job: Job, save_every: int) -> Generator[StepReport, None, None]:
@@ -87,7 +87,7 @@ class Run:
         device: where the block being trained lives.
         ranks: the processes that train the block together.
         checkpointing: recompute activations layer by layer in the backward pass.
-        compile: pass the network, and an optimizer's step that is no fused kernel, through ``torch.compile``.
+        compile: pass the network, and an optimizer's step unless it is a fused kernel, through ``torch.compile``.
         save_every, keep: steps between checkpoints, and how many are kept.
         warn: is told about damaged checkpoints that were passed over.
     """
@@ -175,7 +175,8 @@ class BlockJob:
         return train_step(spec, self.learner, run.task, batch.split(run.ranks.size)[run.ranks.rank].to(run.device))
 
     def save(self) -> None:
-        """Write a checkpoint, unless this step has one from here, and delete those that are no longer kept."""
+        """Write a checkpoint, unless this process has written one at this step, and delete those that are no longer
+        kept."""
         if self._saved == self.step:
             return
         stamp = Stamp(self.run.plan.hash, self.folder.name, self.step, self.last_step)

@@ -36,7 +36,7 @@ HERE = Machine()
 
 
 def open_device(name: str | torch.device) -> torch.device:
-    """The device of that name; ``ValueError`` where this machine has none such."""
+    """The device of that name; ``ValueError`` if this machine does not have it."""
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -5,7 +5,8 @@
 ``fully_shard``; Zhao et al., https://arxiv.org/abs/2304.11277). Blocks still exchange nothing: every block has a
 process group of its own.
 
-Checkpoints hold whole tensors, whoever wrote them: a block trained by two processes goes on with one, or with eight.
+Checkpoints hold whole tensors, however many processes wrote them: a block trained by two processes goes on with one,
+or with eight.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Blocks that share trained parts: a plan may ask for it, and gives up that blocks never talk.
+"""Blocks that share trained parts: a plan may ask for it, and then blocks do talk to each other.
 
-Shared are stem and head, all that is not a layer. ``"synced"``: every block trains its own, and every k steps all take
-the mean of their weights (local SGD: Stich, Algorithm 1, https://arxiv.org/abs/1805.09767); in one process, or in one
-for each block, joined by torch.distributed. ``"joint"``: there is one stem and one head, which the blocks train in
-turn, a step each, with their moments and average (as in the code of DiffusionBlocks,
+Stem and head are shared: everything that is not a layer. ``"synced"``: every block trains its own, and every k steps
+all take the mean of their weights (local SGD: Stich, Algorithm 1, https://arxiv.org/abs/1805.09767); in one process,
+or in one for each block, joined by torch.distributed. ``"joint"``: there is one stem and one head, which the blocks
+train in turn, a step each, with their moments and average (as in the code of DiffusionBlocks,
 https://arxiv.org/abs/2506.14202); in one process. Both start from the stem and head of block 0. All blocks are at the
 same step, so a run goes on from the newest step that all of them have saved.
 """
@@ -42,7 +42,9 @@ def train_together(
     """
     every = cast(int, run.plan.recipe["sync_every"])
     if apart and run.keep < 2:
-        raise ValueError(f"keep={run.keep}: blocks that are apart may be one checkpoint apart too; keep 2 or more")
+        raise ValueError(
+            f"keep={run.keep}: blocks in processes of their own may be one checkpoint apart; keep 2 or more"
+        )
     jobs = [BlockJob(run, spec, start) for spec in specs]
     with ExitStack() as locks:
         for job in jobs:

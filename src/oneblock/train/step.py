@@ -1,4 +1,4 @@
-"""What training steps are told and what they tell: settings, the steps of a job, a report."""
+"""What training steps take and what they report: settings, the steps of a job, a report."""
 
 from __future__ import annotations
 

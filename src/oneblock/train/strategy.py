@@ -51,8 +51,8 @@ class Budget:
                 raise ValueError(f"{name}={getattr(self, name)} is not a fraction; use 0 up to (not including) 1")
         if self.batch_size < 1 or self.block_batch_size < 0:
             raise ValueError(
-                f"batch_size={self.batch_size}, block_batch_size={self.block_batch_size} is no batch; use 1 or more "
-                "(block_batch_size: 0 for a block's share)"
+                f"batch_size={self.batch_size}, block_batch_size={self.block_batch_size} are not batch sizes; use 1 "
+                "or more (block_batch_size: 0 for a block's share)"
             )
 
 
@@ -129,7 +129,7 @@ def job_specs(plan: Plan) -> list[JobSpec]:
 
 def _check_branch(plan: Plan, budget: Budget) -> None:
     if plan.num_blocks == 1:
-        raise ValueError(f"branch={budget.branch} needs two blocks or more; use branch=0 or more blocks")
+        raise ValueError(f"branch={budget.branch} needs two blocks or more; use branch=0, or more blocks")
     if len(set(plan.layers)) > 1:
         raise ValueError(
             f"branch={budget.branch} copies one block into all, but layers={plan.layers} are uneven; use equal blocks"
@@ -174,7 +174,7 @@ def round_robin(run: Run, stride: int = 100, idle: Idle = "host") -> Reports:
     parts take turns after every step, and all stay on the device.
     """
     if stride < 1:
-        raise ValueError(f"stride={stride} lets no block train; use 1 or more")
+        raise ValueError(f"stride={stride} is too small; use 1 or more")
     specs = {spec.name: spec for spec in job_specs(run.plan)}
     if TRUNK in specs:
         yield from _start(run, specs, TRUNK)

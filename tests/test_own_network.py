@@ -1,5 +1,6 @@
 """Networks and Datasets of the user's own under our loop: trained, killed, resumed, sampled; refused where broken."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,6 +51,78 @@ def test_a_user_trains_survives_a_kill_and_samples(tmp_path: Path) -> None:
     assert (images.dtype, images.shape) == (torch.uint8, (8, 3, 32, 32))
     dark, bright = images[::2].float().mean(), images[1::2].float().mean()
     assert dark < bright, "it has learned something of its classes"
+
+
+class Unused(own.Own):
+    """Has weights that no forward pass touches."""
+
+    def __init__(self, layers: range) -> None:
+        super().__init__(layers)
+        self.spare = nn.Linear(2, 2)
+
+
+class Tied(own.Own):
+    """One matrix takes pixels in and gives them out."""
+
+    def __init__(self, layers: range) -> None:
+        super().__init__(layers)
+        self.stem.pixels.weight = nn.Parameter(0.1 * torch.randn(own.WIDTH, 64))
+        self.head.out = TiedOut(self.stem.pixels)  # type: ignore[assignment]
+
+
+class TiedOut(nn.Module):
+    def __init__(self, pixels: nn.Linear) -> None:
+        super().__init__()
+        self.pixels = pixels
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h @ self.pixels.weight
+
+
+class Buffered(own.Own):
+    """Has a table that is not learned, and reads a number out of a tensor while it is built."""
+
+    def __init__(self, layers: range) -> None:
+        super().__init__(layers)
+        self.register_buffer("scales", torch.linspace(0.5, 1, int(torch.tensor(4).item())))
+        for name, layer in self.layers.items():
+            nn.init.constant_(layer.inner.weight, float(self.get_buffer("scales")[int(name)]))
+
+
+class Dropped(own.Own):
+    """Draws random numbers in its forward pass."""
+
+    def __init__(self, layers: range) -> None:
+        super().__init__(layers)
+        for layer in self.layers.values():
+            layer.inner = nn.Sequential(layer.inner, nn.Dropout(0.5))
+
+
+@pytest.mark.parametrize("backbone", [Unused, Tied, Buffered, Dropped])
+def test_any_network_resumes_in_the_same_bytes_merges_and_is_opened(
+    backbone: Callable[[range], nn.Module], tmp_path: Path
+) -> None:
+    recipe, data = ob.ImageRecipe(**TINY), TensorDataset(torch.rand(64, 1, 8, 8), torch.arange(64) % 10)
+    machine = ob.Machine(threads=1, save_every=3, keep=100)
+    for _ in range(2):  # the second time from where the deleted checkpoints leave off
+        ob.train(recipe, backbone=backbone, data=data, out=tmp_path / "run", machine=machine, watch=QUIET)
+        if not (tmp_path / "whole").exists():
+            shutil.copytree(tmp_path / "run", tmp_path / "whole")
+            for job in ("block-0", "block-1"):
+                for path in sorted((tmp_path / "run" / job).glob("step-*"))[2:]:
+                    path.unlink()
+            assert newest(tmp_path / "run") != newest(tmp_path / "whole")
+    assert newest(tmp_path / "run") == newest(tmp_path / "whole")
+    merged = ob.merge(tmp_path / "run", out=tmp_path / "model").model
+    samples = [ob.Model.open(path, backbone=backbone).sample([0, 1], steps=4) for path in (tmp_path / "run", merged)]
+    assert samples[0].equal(samples[1])
+
+
+class Batchwise(own.Own):
+    def __init__(self, layers: range) -> None:
+        super().__init__(layers)
+        for layer in self.layers.values():
+            layer.inner = nn.Sequential(layer.inner, nn.BatchNorm1d(own.WIDTH))
 
 
 class Short(own.Own):
@@ -107,6 +180,7 @@ TINY: dict[str, Any] = {"depth": 4, "width": 16, "heads": 2, "blocks": 2, "batch
         (Flat, r"the head of Flat returns \(2, 8\); it must return \(2, 1, 8, 8\)"),
         (Growing, r"layer 0 of Growing takes h of shape \(2, 8\) and returns \(2, 16\)"),
         (Listed, "Listed.layers is a ModuleList; a torch.nn.ModuleDict is allowed"),
+        (Batchwise, "Batchwise changes its buffers in training .*running_mean.*; use a norm without statistics"),
     ],
 )
 def test_a_network_that_breaks_the_contract_is_refused_before_any_work(
@@ -149,6 +223,33 @@ def test_vectors_without_labels_train_and_are_sampled(tmp_path: Path) -> None:
     assert bool(samples.isfinite().all())
     with pytest.raises(ValueError, match="the network of this run is the user's own"):
         ob.Model.open(tmp_path / "run")
+
+
+def test_a_label_beyond_the_classes_is_refused(tmp_path: Path) -> None:
+    labels = torch.arange(64) % 10
+    labels[5] = 10
+    data: Any = TensorDataset(torch.rand(64, 1, 8, 8), labels)
+    data.classes = [str(i) for i in range(10)]
+    with pytest.raises(ValueError, match="label 10 is unknown; the plan has 10 classes, from 0 on"):
+        ob.train(ob.ImageRecipe(**TINY), data=data, out=tmp_path / "run", watch=QUIET)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"strategy": "robin"}, "strategy='robin'"),
+        ({"stride": 0}, "stride=0 is too small; use 1 or more"),
+        ({"idle": "attic"}, "idle='attic' is not a place for blocks to wait; use one of "),
+        ({"strategy": "one-block", "block": 7}, "block=7 does not exist"),
+    ],
+)
+def test_an_order_that_does_not_exist_is_refused_before_any_work(
+    given: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    data = TensorDataset(torch.rand(64, 1, 8, 8), torch.arange(64) % 10)
+    with pytest.raises(ValueError, match=message):
+        ob.train(ob.ImageRecipe(**TINY), data=data, out=tmp_path / "run", watch=QUIET, **given)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ A builder is given the range of layers to build, so that the layers of other blo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Protocol, cast
 
 import torch
@@ -24,6 +25,20 @@ Modulation = Any
 
 BuildBackbone = Callable[[range], nn.Module]
 """From a range of layers to a ``Backbone`` that has these and no others, with fresh weights."""
+
+
+LOADING: ContextVar[str] = ContextVar("loading", default="")
+"""``module:Class`` of a user's own network while its module is imported by name."""
+
+
+def refuse_while_loading(what: str) -> None:
+    """Refuse to start anything from a module that is imported for its network alone, with a ``ValueError``: a job that
+    imports a program would run it, which starts jobs, and so on without end."""
+    if LOADING.get():
+        raise ValueError(
+            f"{what} is called while {LOADING.get()} is imported for its network; put the call below "
+            "`if __name__ == '__main__':` in that module"
+        )
 
 
 class Backbone(Protocol):
@@ -124,7 +139,7 @@ def check_backbone(
 
     Raises:
         ValueError: what is built is not a backbone or has other layers than asked for, a layer changes the shape of the
-            hidden state, or the head's answer has not the expected shape.
+            hidden state, the head's answer has not the expected shape, or a forward pass changes buffers.
     """
     if num_layers < 1:
         raise ValueError(f"num_layers={num_layers} leaves no layer to call; use 1 or more")
@@ -134,8 +149,10 @@ def check_backbone(
             built: object = build(range(i, i + 1))
             backbone = as_backbone(built)
             check_layers(backbone, range(i, i + 1))
-            cast(nn.Module, built).to(z.device).eval()
+            module = cast(nn.Module, built).to(z.device).train()
+            before = {name: buffer.clone() for name, buffer in module.named_buffers()}
             _check_shapes(backbone, z, noise, condition, tuple(expected))
+            _check_buffers(module, before)
 
 
 def _check_shapes(
@@ -158,6 +175,16 @@ def _check_shapes(
     if answer != expected:
         raise ValueError(
             f"the head of {name} returns {answer}; it must return {expected} for z of shape {tuple(z.shape)}"
+        )
+
+
+def _check_buffers(module: nn.Module, before: Mapping[str, Tensor]) -> None:
+    """Blocks keep parameters and their averages: what a forward pass writes into buffers would be lost."""
+    moved = [name for name, buffer in module.named_buffers() if name not in before or not buffer.equal(before[name])]
+    if moved:
+        raise ValueError(
+            f"{type(module).__name__} changes its buffers in training ({', '.join(moved)}), and a block keeps "
+            "parameters alone; use a norm without statistics of batches (LayerNorm, GroupNorm, RMSNorm)"
         )
 
 

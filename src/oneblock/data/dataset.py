@@ -48,7 +48,8 @@ class DatasetSource:
         first, label = self._item(0)
         self.shape: tuple[int, ...] = tuple(first.shape)
         self.labelled = label is not None
-        for index in torch.linspace(0, len(dataset) - 1, min(LOOKED_AT, len(dataset))).long().tolist():
+        looked_at = torch.linspace(0, len(dataset) - 1, min(LOOKED_AT, len(dataset)), dtype=torch.float64)
+        for index in looked_at.long().tolist():
             self._item(index)
         self.classes = tuple(classes) if classes is not None else self._found_classes()
 

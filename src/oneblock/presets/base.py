@@ -170,16 +170,15 @@ class Recipe(ABC):
     @property
     def dimensions(self) -> tuple[int, int, int]:
         """Depth, width and heads."""
-        if self.size not in SIZES:
-            raise ValueError(f"size={self.size!r} is unknown; use one of {', '.join(SIZES)}")
         depth, width, heads = SIZES[self.size]
         return self.depth or depth, self.width or width, self.heads or heads
 
     @property
     def layer_split(self) -> tuple[int, ...]:
         """Layers of each block, noisiest first."""
-        depth, _, _ = self.dimensions
-        layers = self.layers or split_layers(depth, self.blocks)
+        found = self.settled()
+        depth, _, _ = found.dimensions
+        layers = found.layers or split_layers(depth, found.blocks)
         if sum(layers) != depth:
             raise ValueError(f"layers={layers} adds up to {sum(layers)}, but the depth is {depth}; make them agree")
         return layers
@@ -247,7 +246,7 @@ def end_to_end(recipe: AnyRecipe) -> AnyRecipe:
 
 def shallow(recipe: AnyRecipe) -> AnyRecipe:
     """The control of every comparison: a network of one block's depth, trained end-to-end with the whole budget."""
-    return replace(end_to_end(recipe), depth=max(recipe.settled().layer_split))
+    return replace(end_to_end(recipe), depth=max(recipe.layer_split))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,9 +56,29 @@ class CausalRecipe(TextRecipe):
         return replace(self, streams="none", inputs="evidence", clean=0.0)
 
     def plan(self, facts: TextFacts, backbone: OwnBackbone | None = None) -> Plan:
+        width = self.label_width or self.dimensions[1]
+        table = _table(self.table, facts.vocabulary.size, width, self.seed, facts.rows)
+        if backbone is None:
+            architecture = self._gpt(facts, table)
+            passes, ends = (2, self.prelude + 2 * self.coda) if self.streams == "two" else (1, self.prelude + self.coda)
+        else:
+            architecture, passes, ends = own_text_architecture(backbone, facts, self), 1, 0
+        settings: Mapping[str, Plain] = {
+            **cast(Mapping[str, Plain], facts.vocabulary.to_dict()),
+            "table": self.table,
+            "table_width": table.shape[1],
+            "rows": list(facts.rows),
+            "inputs": self.inputs,
+            "clean": self.clean,
+            "passes": passes,
+            "end_layers": ends,
+        }
+        law = table_law(table) if self.law == "entropy" else LogNormal()
+        return self._plan(facts, architecture, law, "equal-mass", settings)
+
+    def _gpt(self, facts: TextFacts, table: Tensor) -> dict[str, Plain]:
         depth, width, heads = self.dimensions
         symbols = facts.vocabulary.size
-        table = _table(self.table, symbols, self.label_width or width, self.seed, facts.rows)
         config = GPTConfig(
             vocabulary=symbols,
             context=self.length,
@@ -71,22 +91,7 @@ class CausalRecipe(TextRecipe):
             prelude=self.prelude,
             coda=self.coda,
         )
-        architecture: dict[str, Plain] = {"name": "gpt", **asdict(config)}
-        passes = 2 if self.streams == "two" else 1
-        if backbone is not None:
-            architecture, passes = own_text_architecture(backbone, facts, self), 1
-        settings: Mapping[str, Plain] = {
-            **cast(Mapping[str, Plain], facts.vocabulary.to_dict()),
-            "table": self.table,
-            "table_width": table.shape[1],
-            "rows": list(facts.rows),
-            "inputs": self.inputs,
-            "clean": self.clean,
-            "passes": passes,
-            "end_layers": self.prelude + passes * self.coda,
-        }
-        law = table_law(table) if self.law == "entropy" else LogNormal()
-        return self._plan(facts, architecture, law, "equal-mass", settings)
+        return {"name": "gpt", **asdict(config)}
 
 
 def recurrent_recipe() -> CausalRecipe:

@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 
-from oneblock.backbone import BuildBackbone
 from oneblock.blockwise import BlockDenoiser
 from oneblock.data import Bytes, vocabulary_size
 from oneblock.memory import DryRun, PeakBytes, fake_tensors, peak_bytes, step_flops
@@ -25,10 +24,10 @@ from oneblock.train.step import JobSpec
 from oneblock.train.strategy import job_specs, plan_optimizer
 
 
-def block_bytes(plan: Plan, backbone: BuildBackbone | None = None) -> int:
-    """Bytes of the weights of the largest block; ``backbone`` as in ``build_backbone``."""
+def block_bytes(plan: Plan) -> int:
+    """Bytes of the weights of the largest block."""
     with torch.device("meta"):
-        largest = build_backbone(plan, backbone)(range(max(plan.layers)))
+        largest = build_backbone(plan)(range(max(plan.layers)))
     return sum(p.numel() * p.element_size() for p in largest.parameters())
 
 
@@ -183,7 +182,7 @@ def cost(recipe: Recipe, *, image_size: int = 32, channels: int = 3, classes: in
         image_size, channels, classes: of images; a text needs nothing.
         fit: memory of the device, in bytes or as ``"24GiB"``: find the fewest blocks that train in it.
     """
-    limit = parse_bytes(fit) if fit else None
+    recipe, limit = recipe.settled(), parse_bytes(fit) if fit else None
     facts: ImageFacts | TextFacts = ImageFacts(shape=(channels, image_size, image_size), num_classes=classes)
     if isinstance(recipe, TextRecipe):
         facts = TextFacts(vocabulary=Bytes())  # byte pairs are not learned: only the number of symbols costs anything

@@ -27,6 +27,7 @@ from oneblock.data import (
     open_vocabulary,
     read_texts,
     to_float,
+    vocabulary_size,
 )
 from oneblock.data.dataset import MapStyle
 from oneblock.plan import Plan
@@ -167,7 +168,12 @@ def _open_images(data: Any) -> tuple[EncodedSource, str]:
 
 def _open_tokens(recipe: TextRecipe, data: Any) -> tuple[TokenFile, str]:
     if isinstance(data, TokenFile):
-        return data, str(data.path)
+        if data.vocabulary.size != vocabulary_size(recipe.vocabulary):
+            raise ValueError(
+                f"vocabulary={recipe.vocabulary!r} has {vocabulary_size(recipe.vocabulary)} symbols, but the tokens of "
+                f"{data.path} were made with {data.vocabulary.size}; give the recipe the vocabulary of the tokens"
+            )
+        return data, "dataset:TokenFile"
     if isinstance(data, str):
         data = TextData(data=data)
     if not isinstance(data, TextData):

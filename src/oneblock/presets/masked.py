@@ -34,6 +34,14 @@ class MaskedRecipe(TextRecipe):
     even"""
 
     def plan(self, facts: TextFacts, backbone: OwnBackbone | None = None) -> Plan:
+        architecture = self._encoder(facts) if backbone is None else own_text_architecture(backbone, facts, self)
+        law = LinearMask() if self.schedule == "linear" else CosineMask()
+        settings = dict(cast(Mapping[str, Plain], facts.vocabulary.to_dict()))
+        if self.weighting != "bound":  # plans that were made before there was a choice stay what they are
+            settings["weighting"] = self.weighting
+        return self._plan(facts, architecture, law, "equal-mass", settings)
+
+    def _encoder(self, facts: TextFacts) -> dict[str, Plain]:
         depth, width, heads = self.dimensions
         config = EncoderConfig(
             vocabulary=facts.vocabulary.size,
@@ -43,14 +51,7 @@ class MaskedRecipe(TextRecipe):
             heads=heads,
             kv_heads=self.kv_heads,
         )
-        architecture: dict[str, Plain] = {"name": "encoder", **asdict(config)}
-        if backbone is not None:
-            architecture = own_text_architecture(backbone, facts, self)
-        law = LinearMask() if self.schedule == "linear" else CosineMask()
-        settings = dict(cast(Mapping[str, Plain], facts.vocabulary.to_dict()))
-        if self.weighting != "bound":  # plans that were made before there was a choice stay what they are
-            settings["weighting"] = self.weighting
-        return self._plan(facts, architecture, law, "equal-mass", settings)
+        return {"name": "encoder", **asdict(config)}
 
 
 def own_text_architecture(backbone: OwnBackbone, facts: TextFacts, recipe: TextRecipe) -> dict[str, Plain]:

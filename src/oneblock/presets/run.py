@@ -7,14 +7,16 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 
-from oneblock.backbone import BuildBackbone
+from oneblock.backbone import BuildBackbone, refuse_while_loading
+from oneblock.blockwise import Blockwise
 from oneblock.data import Batches
 from oneblock.plan import Plan, write_plan
 from oneblock.presets.base import Recipe, end_to_end
+from oneblock.presets.checks import check_choice
 from oneblock.presets.cost import block_bytes
 from oneblock.presets.data import Data, open_data, plan_source
 from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
@@ -22,7 +24,7 @@ from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.loop import Idle, Run
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import ALONE, Ranks
-from oneblock.train.strategy import job_name, job_specs, plan_optimizer
+from oneblock.train.strategy import check_job, check_turns, job_name, job_specs, plan_optimizer
 
 LARGE = 64 * 2**20
 """Bytes of a block's weights above which its memory matters more than the time of an allocation."""
@@ -72,6 +74,9 @@ def train(
         ValueError: anything that does not fit together, before any work.
         NonFiniteError: a loss was not finite.
     """
+    refuse_while_loading("train")
+    check_choice("strategy", strategy, get_args(Strategy))
+    check_turns(stride, idle)
     plan, source = make_plan(recipe, data, backbone, strategy)
     job = _job(plan, strategy, block)
     if strategy == "plan-only":
@@ -116,7 +121,7 @@ def start_run(
     job_specs(plan)
     blocks = blockwise(plan, backbone)
     device = machine.torch_device()
-    if device.type == "cpu" and block_bytes(plan, backbone) >= LARGE:
+    if device.type == "cpu" and _largest(plan, blocks, backbone) >= LARGE:
         _return_memory()
     write_plan(plan, out)
     return Run(
@@ -134,7 +139,16 @@ def start_run(
         save_every=machine.save_every,
         keep=machine.keep,
         warn=warn,
+        reseed=backbone is not None,
     )
+
+
+def _largest(plan: Plan, blocks: Blockwise, backbone: BuildBackbone | None) -> int:
+    """Bytes of the weights of the largest block. A user's own network may need real tensors to be built."""
+    if backbone is None:
+        return block_bytes(plan)
+    largest = blocks.denoiser(max(range(plan.num_blocks), key=plan.layers.__getitem__))
+    return sum(p.numel() * p.element_size() for p in largest.parameters())
 
 
 def open_run(
@@ -159,7 +173,9 @@ def _job(plan: Plan, strategy: Strategy, block: int | str | None) -> str | None:
         return None
     if block is None:
         raise ValueError(f"--strategy one-block needs --block, from 0 to {plan.num_blocks - 1} (or trunk)")
-    return job_name(plan, block)
+    name = job_name(plan, block)
+    check_job(plan, name)
+    return name
 
 
 def _return_memory() -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
-from oneblock.backbone import BuildBackbone, check_backbone
+from oneblock.backbone import LOADING, BuildBackbone, check_backbone
 from oneblock.blockwise import Blockwise
 from oneblock.data import Augment
 from oneblock.models.cnn import NoisyCNN
@@ -145,9 +145,9 @@ def build_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBa
         ValueError: the architecture is unknown, or the plan needs another backbone than was given.
     """
     name = plan.architecture.get("name")
-    if backbone is not None and own_backbone(backbone).name.rpartition(":")[2] != str(name).rpartition(":")[2]:
-        given = own_backbone(backbone).name
-        raise ValueError(f"the plan was made for backbone {name!r}, but {given!r} was given; give the former")
+    own = isinstance(name, str) and ":" in name
+    if backbone is not None and not (own and _class_name(own_backbone(backbone).name) == _class_name(str(name))):
+        raise ValueError(f"the plan was made for backbone {name!r}, this is {own_backbone(backbone).name!r}; give that")
     if isinstance(name, str) and ":" in name:
         if backbone is None:
             raise ValueError(
@@ -171,6 +171,11 @@ def own_backbone(backbone: Callable[..., nn.Module]) -> OwnBackbone:
     return OwnBackbone(f"{module}:{getattr(named, '__qualname__', type(named).__qualname__)}")
 
 
+def _class_name(name: str) -> str:
+    """Without the module, which may be called otherwise elsewhere."""
+    return name.rpartition(":")[2]
+
+
 def load_backbone(name: str) -> BuildBackbone:
     """The class or function that ``"module:Class"`` names; the working directory is searched too.
 
@@ -180,14 +185,23 @@ def load_backbone(name: str) -> BuildBackbone:
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ValueError(f"backbone={name!r} does not name a class; write module:Class, e.g. mine:Mixer")
+    if "<" in attribute:
+        raise ValueError(
+            f"backbone={name!r} stands inside a function; move it to the top of a module, to be found by name"
+        )
     if "" not in sys.path:
         sys.path.insert(0, "")
+    token = LOADING.set(name)
     try:
-        found = getattr(import_module(module), attribute)
+        found: Any = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"backbone={name!r} cannot be loaded ({error}); write module:Class of a module that can be imported here"
         ) from error
+    finally:
+        LOADING.reset(token)
     return cast(BuildBackbone, found)
 
 

@@ -15,7 +15,7 @@ from oneblock.blockwise import BlockDenoiser, DenoiserLike
 from oneblock.condition import ClassIds, Condition, Nothing, as_condition
 from oneblock.data import Samples
 from oneblock.precondition import Precondition
-from oneblock.tasks.base import Batch, Loss, Noised, add_noise
+from oneblock.tasks.base import Batch, Loss, Noised, add_noise, check_known
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class ImageGeneration:
             return Batch(noised, samples.values, Nothing(len(samples.values)))
         if samples.labels is None:
             raise ValueError("this task tells the denoiser labels, and the data have none; use data with labels")
+        check_known(samples.labels, self.num_classes, "label", "classes")
         return Batch(noised, samples.values, self.condition(self.drop_labels(samples.labels, generator)))
 
     def noised(self, y: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:

@@ -172,11 +172,15 @@ class Learner(Generic[Module]):
         for name, p in self.weights.items():
             self.ranks.assign(p, tensors[f"weights/{name}"])
             self.ranks.assign(self.averages[name], tensors[f"ema/{name}"])
-            for kind, t in state_tensors(self.optimizer, p).items():
-                if kind == "step":
-                    t.fill_(step)
-                else:
-                    self.ranks.assign(t, tensors[f"{kind}/{name}"])
+            state = state_tensors(self.optimizer, p)
+            moments = {f"{kind}/{name}": t for kind, t in state.items() if kind != "step"}
+            if moments.keys() - tensors.keys():  # it has never had a gradient, and so no moments
+                del self.optimizer.state[p]
+                continue
+            if "step" in state:
+                state["step"].fill_(step)
+            for key, t in moments.items():
+                self.ranks.assign(t, tensors[key])
         self.step = step
 
 

@@ -89,6 +89,7 @@ class Run:
         checkpointing: recompute activations layer by layer in the backward pass.
         compile: pass the network, and an optimizer's step unless it is a fused kernel, through ``torch.compile``.
         save_every, keep: steps between checkpoints, and how many are kept.
+        reseed: seed torch's own generators before every step, for networks that draw from them (dropout).
         warn: is told about damaged checkpoints that were passed over.
     """
 
@@ -105,6 +106,7 @@ class Run:
     compile: bool = False
     save_every: int = 500
     keep: int = 2
+    reseed: bool = False
     warn: Callable[[str], None] = lambda message: None
 
 
@@ -172,7 +174,10 @@ class BlockJob:
         sigma = run.plan.partition.levels(*spec.band, len(samples.values), generator)
         # drawn for the whole batch, so that it does not matter how many processes and micro-batches share it
         batch = run.task.draw(samples, sigma, spec.block, generator)
-        return train_step(spec, self.learner, run.task, batch.split(run.ranks.size)[run.ranks.rank].to(run.device))
+        part = batch.split(run.ranks.size)[run.ranks.rank].to(run.device)
+        seed = run.plan.derive_seed("network", spec.stream, step)
+        with seeded(seed, run.device) if run.reseed else nullcontext():
+            return train_step(spec, self.learner, run.task, part)
 
     def save(self) -> None:
         """Write a checkpoint, unless this process has written one at this step, and delete those that are no longer
@@ -245,6 +250,18 @@ def _in_place(name: str, layers: range) -> str:
         index, _, rest = rest.partition(".")
         path = f"layers.{layers[int(index)]}.{rest}"
     return f"{kind}/{path}"
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's own generators start from ``seed``, and go on afterwards as if nothing had been drawn."""
+    cards = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cards):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the other cards too
+        for card in cards:
+            with torch.cuda.device(card):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 @contextmanager

@@ -105,7 +105,13 @@ def block_loader(directory: Path, blockwise: Blockwise, device: torch.device) ->
                 raise CheckpointError(f"{directory} has no checkpoint of block {block}; train it with --block {block}")
             weights = _averages(load_checkpoint(found[-1], blockwise.plan.hash, job)[0])
         denoiser = blockwise.denoiser(block)
-        denoiser.backbone.load_state_dict(weights)
+        differing = sorted(dict(denoiser.backbone.named_parameters()).keys() ^ weights.keys())
+        if differing:
+            raise CheckpointError(
+                f"block {block} in {directory} is another network's: only one of both has {', '.join(differing)}"
+            )
+        # buffers are made with the block, and parameters that are tied to others come with these
+        denoiser.backbone.load_state_dict(weights, strict=False)
         return denoiser.to(device).eval()
 
     return load

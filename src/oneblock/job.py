@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from oneblock.backbone import BuildBackbone
+from oneblock.backbone import BuildBackbone, refuse_while_loading
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, read_plan
 from oneblock.presets.data import Data
@@ -67,6 +67,7 @@ def run_job(
         BusyError: another process trains this job.
         NonFiniteError: a loss was not finite.
     """
+    refuse_while_loading("run_job")
     with _ranks(parallel, machine) as ranks:
         mirror = Mirror(str(run_dir), scratch) if is_remote(str(run_dir)) else None
         if mirror is not None and os.environ.get("LOCAL_RANK", "0") == "0":

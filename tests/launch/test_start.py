@@ -19,6 +19,7 @@ from oneblock.launch.mirror import send_plan
 from oneblock.launch.start import commands, launch
 from oneblock.plan import write_plan
 from oneblock.presets import ImageRecipe, train
+from oneblock.presets.tasks import load_backbone
 from oneblock.train.machine import Machine
 
 
@@ -53,6 +54,7 @@ def test_what_the_jobs_are_told(planned: Path) -> None:
     assert options(planned, data=ImageData(data="folder:x", image_size=8)) == [
         *one, "--data", "folder:x", "--image-size", "8",
     ]  # fmt: skip
+    assert options(planned, data="folder:x") == [*one, "--data", "folder:x"]
     assert options(planned, data=TextData(data="", data_dir=Path("texts"))) == [*one, "--data-dir", "texts"]
     assert options(planned, scratch=Path("here")) == [*one, "--scratch", "here"]
     assert options(planned, backbone="own:Own", parallel="fsdp") == [*one, "--backbone", "own:Own"]
@@ -136,6 +138,21 @@ def test_what_is_ones_own_needs_a_name(tmp_path: Path) -> None:
     train(recipe, out=tmp_path / "both", data=dataset, backbone=own.Own, strategy="plan-only")
     with pytest.raises(ValueError, match=r"is your own, own:Own; every job must be told .*: give --backbone own:Own"):
         commands(tmp_path / "both")
+
+
+def test_a_program_that_is_imported_for_its_network_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(own.__file__).read_text()
+    (tmp_path / "unguarded.py").write_text(f"{source}\n\nfrom oneblock import launch\n\nlaunch('run')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ValueError, match="launch is called while unguarded:Own is imported for its network; put the call below `if __n"
+    ):
+        load_backbone("unguarded:Own")
+    with pytest.raises(ValueError, match=r"backbone='own:f\.<locals>\.Own' stands inside a function; move it"):
+        load_backbone("own:f.<locals>.Own")
+    assert load_backbone("own:Own") is own.Own
 
 
 def test_each_slot_sees_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

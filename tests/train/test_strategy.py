@@ -89,8 +89,8 @@ def test_schedule_of_a_branched_run_holds_until_the_copy() -> None:
         ({"branch": 0.5, "blocks": 1}, "branch=0.5 needs two blocks or more"),
         ({"branch": 0.5, "layers": (1, 3)}, r"layers=\(1, 3\) are uneven; use equal blocks"),
         ({"hold": -0.1}, "hold=-0.1 is not a fraction; use 0 up to"),
-        ({"batch_size": 0}, "batch_size=0, block_batch_size=8 is no batch; use 1 or more"),
-        ({"block_batch_size": -1}, "block_batch_size=-1 is no batch"),
+        ({"batch_size": 0}, "batch_size=0, block_batch_size=8 are not batch sizes; use 1 or more"),
+        ({"block_batch_size": -1}, "block_batch_size=-1 are not batch sizes"),
     ],
 )
 def test_wrong_budgets_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -111,6 +111,13 @@ def _completion(words: list[str]) -> int:
 
 def _run(verb: str, module: str, name: str, words: list[str]) -> int:
     try:
+        return _parsed_and_run(verb, module, name, words)
+    except KeyboardInterrupt:
+        return _failed("stopped; the same command goes on from the last checkpoint", 130)
+
+
+def _parsed_and_run(verb: str, module: str, name: str, words: list[str]) -> int:
+    try:
         import_module("tyro")
     except ImportError:
         print("oneblock: the command line needs tyro and rich; pip install 'oneblock[cli]'", file=sys.stderr)
@@ -133,8 +140,6 @@ def _run(verb: str, module: str, name: str, words: list[str]) -> int:
         return _failed(error, 2)
     except (OSError, NonFiniteError) as error:
         return _failed(error, 1)
-    except KeyboardInterrupt:
-        return _failed("stopped; the same command goes on from the last checkpoint", 130)
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from oneblock.backbone import refuse_while_loading
 from oneblock.data import ImageData, TextData
 from oneblock.launch.command import Command, job_command
 from oneblock.launch.local import Event, run_commands
@@ -38,7 +39,7 @@ def launch(
     retries: int = 3,
     parallel: Kind = "ddp",
     scratch: Path | None = None,
-    data: ImageData | TextData | None = None,
+    data: str | ImageData | TextData | None = None,
     machine: Machine = HERE,
     backbone: str = "",
     on_event: Callable[[Event], None] = lambda event: None,
@@ -65,6 +66,7 @@ def launch(
         ValueError: the jobs cannot be started like this; none was started.
         OSError: jobs were given up; names them and their logs.
     """
+    refuse_while_loading("launch")
     _check_counts(local=local, torchrun=torchrun, retries=retries)
     jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone)
     directory = jobs.directory()
@@ -86,7 +88,7 @@ def commands(
     slurm: bool = False,
     parallel: Kind = "ddp",
     scratch: Path | None = None,
-    data: ImageData | TextData | None = None,
+    data: str | ImageData | TextData | None = None,
     machine: Machine = HERE,
     backbone: str = "",
 ) -> list[Command]:
@@ -106,7 +108,7 @@ class _Jobs:
     slurm: bool
     parallel: Kind
     scratch: Path | None
-    data: ImageData | TextData | None
+    data: str | ImageData | TextData | None
     machine: Machine
     backbone: str
 
@@ -120,8 +122,9 @@ class _Jobs:
         specs = job_specs(plan)
         machine = replace(self.machine, threads=self._threads(len(specs)))
         words = changed_words(machine, Machine())
-        if self.data is not None:
-            words += changed_words(self.data, type(self.data)(data=""))
+        if self.data:
+            data = ImageData(data=self.data) if isinstance(self.data, str) else self.data
+            words += changed_words(data, type(data)(data=""))
         words += ["--parallel", self.parallel] if self.torchrun else []
         words += ["--scratch", str(self.scratch)] if self.scratch else []
         words += ["--backbone", self.backbone] if self.backbone else []
@@ -162,7 +165,7 @@ class _Jobs:
         if plan.shared == "joint":
             raise ValueError(
                 f"the blocks of {self.run_dir} share one stem and head (shared='joint') and train in one process; use "
-                "oneblock train images --shared joint"
+                f"oneblock train {'images' if plan.task == 'image' else plan.task} --shared joint"
             )
         apart = self.slurm or self.torchrun or self.workers(plan.num_blocks) < plan.num_blocks
         if plan.shared == "synced" and apart:
@@ -179,7 +182,8 @@ class _Jobs:
                 f"the network of {self.run_dir} is your own, {name}; every job must be told where it is: give "
                 f"--backbone {name}"
             )
-        if data.startswith("dataset:") and not (self.data and self.data.data):
+        given = self.data if isinstance(self.data, str) or self.data is None else self.data.data
+        if data.startswith("dataset:") and not given:
             raise ValueError(
                 f"the data of {self.run_dir} are your own ({data}), and no other process can open them; train its jobs "
                 "in Python, oneblock.run_job(run_dir, block, data=...)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import cache
 from types import UnionType
@@ -22,6 +23,12 @@ def check_fields(settings: Any) -> None:
             object.__setattr__(settings, name, value)
         if not _fits(value, hint):
             raise ValueError(f"{name}={value!r} is not allowed in {type(settings).__name__}; use {_described(hint)}")
+
+
+def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Refuse a value that is not one of those ``allowed`` with a ``ValueError``."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not allowed; use one of {', '.join(map(str, allowed))}")
 
 
 @cache

@@ -35,7 +35,8 @@ class ClassifyRecipe(PictureRecipe):
     rate_at_width_1: ClassVar[float] = 0.128
 
     settings: Literal["", "cifar100", "tiny-imagenet"] = ""
-    """take network, budget, rate and augmentation from the published experiment on these data, unless set here"""
+    """take network, budget, rate and augmentation from the published experiment on these data, unless set here (a value
+    that is equal to the usual one does not count as set)"""
     recipe: Literal["oneblock", "paper"] = "oneblock"
     """paper: the choices of DiffusionBlocks, whatever the options below say (docs/choose.md)"""
     table: TableKind = "simplex"

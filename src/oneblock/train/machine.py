@@ -24,6 +24,11 @@ class Machine:
     keep: int = 2
     """checkpoints kept per block"""
 
+    def __post_init__(self) -> None:
+        for name, least in (("threads", 0), ("save_every", 1), ("keep", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} is too small; use {least} or more")
+
     def torch_device(self) -> torch.device:
         """The device, tried out; sets the number of CPU threads."""
         if self.threads:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar, cast, get_args
 
 import torch.distributed as dist
 
@@ -147,24 +147,39 @@ def job_name(plan: Plan, block: int | str) -> str:
     return f"block-{int(block)}"
 
 
+def check_job(plan: Plan, name: str) -> None:
+    """Refuse a job that the plan does not have, or that cannot be trained without the others, with a ``ValueError``."""
+    names = [spec.name for spec in job_specs(plan)]
+    if name not in names:
+        raise ValueError(f"job {name!r} does not exist in this plan; use one of {', '.join(names)}")
+    apart = plan.shared == "private" or (plan.shared == "synced" and dist.is_initialized())
+    if name != TRUNK and not apart:
+        raise ValueError(
+            f"{name} shares stem and head with the other blocks (shared={plan.shared!r}); train all in one process"
+            + (", or all at once with oneblock launch" if plan.shared == "synced" else "")
+        )
+
+
+def check_turns(stride: int, idle: Idle) -> None:
+    """Refuse turns that cannot be taken with a ``ValueError``."""
+    if stride < 1:
+        raise ValueError(f"stride={stride} is too small; use 1 or more")
+    if idle not in get_args(Idle):
+        raise ValueError(f"idle={idle!r} is not a place for blocks to wait; use one of {', '.join(get_args(Idle))}")
+
+
 def one_block(run: Run, name: str) -> Reports:
     """Train a single job (``"block-2"``, ``"trunk"``) and nothing else.
 
     Of a plan with ``shared="synced"`` all blocks must be trained at the same time, each in a process that has joined
     the process group of all as rank ``block``.
     """
+    check_job(run.plan, name)
     specs = {spec.name: spec for spec in job_specs(run.plan)}
-    if name not in specs:
-        raise ValueError(f"job {name!r} does not exist in this plan; use one of {', '.join(specs)}")
     if name == TRUNK or run.plan.shared == "private":
         yield from _start(run, specs, name)
-    elif run.plan.shared == "synced" and dist.is_initialized():
-        yield from train_together(run, [specs[name]], _trunk(run, specs), apart=True)
     else:
-        raise ValueError(
-            f"{name} shares stem and head with the other blocks (shared={run.plan.shared!r}); train all in one process"
-            + (", or all at once with oneblock launch" if run.plan.shared == "synced" else "")
-        )
+        yield from train_together(run, [specs[name]], _trunk(run, specs), apart=True)
 
 
 def round_robin(run: Run, stride: int = 100, idle: Idle = "host") -> Reports:
@@ -173,8 +188,7 @@ def round_robin(run: Run, stride: int = 100, idle: Idle = "host") -> Reports:
     The device holds one block at a time; ``idle`` says where the others wait (``train_job``). Blocks that share trained
     parts take turns after every step, and all stay on the device.
     """
-    if stride < 1:
-        raise ValueError(f"stride={stride} is too small; use 1 or more")
+    check_turns(stride, idle)
     specs = {spec.name: spec for spec in job_specs(run.plan)}
     if TRUNK in specs:
         yield from _start(run, specs, TRUNK)

@@ -57,13 +57,21 @@ class Points(nn.Module):
         return self.leave(h)
 
 
-class PointLayer(nn.Module):
+class PointLayer(nn.Sequential):
     def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 32), nn.GELU())
+        super().__init__(nn.LayerNorm(32), nn.Linear(32, 32), nn.GELU())
 
     def forward(self, h: Tensor, modulation: None) -> Tensor:
-        return h + self.inner(h)
+        return h + super().forward(h)
+
+
+class DroppedPoints(Points):
+    """Draws on the device in every step, other numbers than a CPU would: its losses must differ from a CPU's."""
+
+    def __init__(self, layers: range) -> None:
+        super().__init__(layers)
+        for layer in self.layers.values():
+            layer.append(nn.Dropout(0.2))
 
 
 def cases(folder: Path) -> Iterator[tuple[str, Recipe, Any, Any, Callable[[ob.Model], Any]]]:
@@ -94,6 +102,7 @@ def cases(folder: Path) -> Iterator[tuple[str, Recipe, Any, Any, Callable[[ob.Mo
     yield "recurrent-text", recurrent, texts, None, score
     points = TensorDataset(torch.randn(256, 8, generator=torch.Generator().manual_seed(0)))
     yield "own network", ob.ImageRecipe(**BLOCKS, conditional=False), points, Points, sample
+    yield "own network, dropout", ob.ImageRecipe(**BLOCKS, conditional=False), points, DroppedPoints, sample
 
 
 def files(run: Path) -> dict[str, bytes]:

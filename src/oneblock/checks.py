@@ -1,4 +1,4 @@
-"""Values of the type that their fields declare: a recipe's values are checked once, when it is made."""
+"""Values of the type that their fields declare: settings are checked once, when they are made."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def check_fields(settings: Any) -> None:
             object.__setattr__(settings, name, value)
         if not _fits(value, hint):
             raise ValueError(f"{name}={value!r} is not allowed in {type(settings).__name__}; use {_described(hint)}")
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse what is not a whole number of ``least`` or more."""
+    if not _fits(value, int) or value < least:
+        raise ValueError(f"{name}={value!r} is not allowed; use a whole number, {least} or more")
 
 
 @cache

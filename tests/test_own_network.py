@@ -238,8 +238,8 @@ def test_a_label_beyond_the_classes_is_refused(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"strategy": "robin"}, "strategy='robin'"),
-        ({"stride": 0}, "stride=0 is too small; use 1 or more"),
-        ({"idle": "attic"}, "idle='attic' is not a place for blocks to wait; use one of "),
+        ({"stride": 0}, "stride=0 is not allowed; use a whole number, 1 or more"),
+        ({"idle": "attic"}, "idle='attic' is not allowed; use one of "),
         ({"strategy": "one-block", "block": 7}, "block=7 does not exist"),
     ],
 )

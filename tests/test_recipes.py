@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from commands import TINY, WORK
 
+from oneblock.checks import check_fields
 from oneblock.data import Bytes, synthetic_images
 from oneblock.plan import read_plan
 from oneblock.presets import (
@@ -27,7 +28,6 @@ from oneblock.presets import (
     shallow,
     train,
 )
-from oneblock.presets.checks import check_fields
 from oneblock.train.machine import Machine
 from oneblock.train.strategy import plan_budget, plan_optimizer
 

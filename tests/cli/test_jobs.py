@@ -280,7 +280,8 @@ def test_merging_what_is_not_finished(
     said = capsys.readouterr().err
     assert "block 0 stands at step 2 of 4 (resume it)" in said
     assert "block 1 has no checkpoint (train it with --block 1)" in said
-    assert f"merged 1 of 2 blocks into {planned / 'model'}" in said
+    assert f"merged 1 of 2 blocks into {planned / 'model'}; it cannot be sampled yet: train block 1 and merge" in said
+    assert "next: oneblock sample" not in said
     hash = ok("merge", planned, "--partial", "--json")[0]["plan"]
     shard, stamp = load_checkpoint(planned / "model" / "block-0.safetensors", hash, "block-0")
     state, _ = load_checkpoint(checkpoints(planned / "block-0")[-1], hash, "block-0")

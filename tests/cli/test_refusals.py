@@ -79,7 +79,7 @@ def test_a_directory_of_another_run(trained: Path, refused: Refused) -> None:
 def test_data_of_another_label_count(trained: Path, tmp_path: Path, refused: Refused) -> None:
     data = folder(tmp_path / "data", {f"{split}/{name}": ["L"] * 4 for split in ("train", "test") for name in "ab"})
     words = ("evaluate", trained, "--data", f"folder:{data}", "--image-size", "8")
-    assert "the plan was made for" in refused(*words)
+    assert "the data have 2 classes, but the plan has 10; use the same data" in refused(*words)
 
 
 def test_foreign_and_damaged_checkpoints(trained: Path, tmp_path: Path, ok: Refused, refused: Refused) -> None:

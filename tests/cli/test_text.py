@@ -145,6 +145,20 @@ def test_more_draws_shorten_the_code(tmp_path: Path, text: str, ok: Ok) -> None:
     assert lengths[1] < 2.6  # far below ln 27 = 3.3
 
 
+def test_draws_have_noise_of_their_own(tmp_path: Path, text: str, ok: Ok) -> None:
+    run = tmp_path / "run"
+    ok("train", "text", "--out", run, "--data", text, *LENGTH, "--inputs", "evidence", *TINY, *WORK)
+    plan = open_plan(run)
+    denoiser = open_denoiser(run, blockwise(plan), torch.device("cpu"))
+    tokens = Characters().encode(SENTENCES)[:16][None]
+    one, two, both = (
+        token_nats(denoiser, plan, tokens, Answers(path="redraw", pool="last", draws=draws, noise_seed=seed))
+        for draws, seed in ((1, 5), (1, 6), (2, 5))
+    )
+    assert not one.equal(two)
+    torch.testing.assert_close((-both).exp(), ((-one).exp() + (-two).exp()) / 2)
+
+
 def test_what_is_written_is_scored_beside_held_out_text(tmp_path: Path, text: str, ok: Ok) -> None:
     run = tmp_path / "run"
     ok("train", "text", "--out", run, "--data", text, *LENGTH, *TINY, *WORK)

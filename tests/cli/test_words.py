@@ -9,7 +9,7 @@ from commands import TINY, WORK
 
 from oneblock.cli.__main__ import main
 from oneblock.cli.evaluate import EVALUATE, EvaluateImages
-from oneblock.cli.sample import SAMPLE
+from oneblock.cli.sample import SAMPLE, SampleImages
 from oneblock.cli.words import parse
 
 Ok = Callable[..., list[dict[str, Any]]]
@@ -91,6 +91,34 @@ def test_the_directory_may_stand_anywhere(tmp_path: Path, ok: Ok) -> None:
     ):
         found = parse(EVALUATE, "evaluate", words)
         assert isinstance(found, EvaluateImages) and str(found.model) == run
+
+
+def test_an_option_of_any_number_of_values_ends_at_a_run(tmp_path: Path, ok: Ok, refused: Refused) -> None:
+    run = str(planned(ok, tmp_path / "run", "image", ""))
+    for words in (
+        ["--classes", "1", "2", run, "--per-class", "1"],
+        ["--per-class", "1", "--classes", "1", "2", run],
+        [run, "--classes", "1", "2", "--per-class", "1"],
+        ["--classes=1", run, "--per-class=1"],
+    ):
+        found = parse(SAMPLE, "sample", words)
+        assert isinstance(found, SampleImages) and (str(found.model), found.per_class) == (run, 1)
+        assert found.classes == ((1,) if "--classes=1" in words else (1, 2))
+    assert "sample needs the directory of a run" in refused("sample", "--classes", "1", "2", tmp_path / "absent")
+
+
+def test_help_beside_a_place_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(tmp_path / "absent"), "--help"])
+    shown = capsys.readouterr().out
+    assert not ended.value.code and all(f"of a run of task {task}\n" in shown for task in EVALUATE)
+
+
+def test_help_beside_an_option_of_another_task(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> None:
+    run = planned(ok, tmp_path / "run", "image", "")
+    with pytest.raises(SystemExit) as ended:
+        main(["sample", str(run), "--reveals", "3", "--help"])
+    assert not ended.value.code and "--steps" in capsys.readouterr().out
 
 
 def test_help_shows_the_options_by_task(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str], text: str) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from oneblock.blockwise import Denoiser
 from oneblock.condition import ClassIds, Condition, told
-from oneblock.data import EncodedSource, MemorySource, Pixels
+from oneblock.data import EncodedSource, MemorySource, Pixels, synthetic_images
 from oneblock.evaluate.device import device_of
 from oneblock.evaluate.images import Sampling, evaluate_images, makes_images, sample_images
 from oneblock.guidance import ClassifierFree, Ensemble
@@ -64,6 +64,19 @@ def test_scores_name_their_parts() -> None:
     assert scores.keys() == {"band_losses", "loss"}
     with pytest.raises(ValueError, match="extractor name='cats' is unknown"):
         evaluate_images(by_class, tiny_plan(), SOURCE, SOURCE, num_samples=5, extractor="cats")
+
+
+def test_images_that_do_not_fit_the_plan() -> None:
+    wide = EncodedSource(MemorySource(synthetic_images(6, 16, 1, 3, seed=0)), Pixels())
+    with pytest.raises(ValueError, match=r"the data have shape \(1, 16, 16\), but the plan was made for \(1, 8, 8\)"):
+        evaluate_images(by_class, tiny_plan(), SOURCE, wide)
+    with pytest.raises(ValueError, match="count=3 is given beside labels"):
+        sample_images(by_class, tiny_plan(), torch.tensor([2, 0, 1]), count=3)
+
+
+def test_the_same_images_are_no_floor() -> None:
+    scores = evaluate_images(by_class, tiny_plan(), SOURCE, SOURCE, num_samples=24, extractor="digits-cnn")
+    assert scores["frechet_floor"] is None and "no floors" in scores["note"]
 
 
 def test_what_can_be_seen_is_known_by_its_shape() -> None:

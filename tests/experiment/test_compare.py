@@ -237,11 +237,27 @@ def test_a_comparison_of_recurrent_depth(tmp_path: Path, text: str) -> None:
     assert {**again, **unknown} == {**rows["truncated-bptt"], **unknown}
 
 
+def squares(size: int, classes: int = 2) -> TensorDataset:
+    return TensorDataset(torch.zeros(12, 1, size, size, dtype=torch.uint8), torch.arange(12) % classes)
+
+
 @pytest.mark.parametrize(
     ("experiment", "changes", "settings", "message"),
     [
         ("images", {}, {"arms": ["nope"]}, "arm 'nope' does not exist; use some of end-to-end, shallow"),
         ("images", {}, {"seeds": 0}, "seeds=0, workers=1: use at least one of each"),
+        (
+            "images",
+            {},
+            {"data": squares(8), "held_out": squares(16)},
+            "the data have shape .1, 16, 16., but the plan was made for .1, 8, 8.",
+        ),
+        (
+            "classify",
+            {},
+            {"data": squares(8), "held_out": squares(8, classes=3)},
+            "the data have 3 classes, but the plan has 2",
+        ),
         ("images", {}, {"budgets": ["many"]}, "budget='many' is not a number"),
         (
             "images",
@@ -252,7 +268,7 @@ def test_a_comparison_of_recurrent_depth(tmp_path: Path, text: str) -> None:
         ("pictures", {}, {"recipe": ImageRecipe()}, "experiment='pictures' is unknown; use one of images, classify"),
         ("text", {"branch": 0.0}, {}, "arm 'branched-ensemble' needs --branch above 0"),
         ("text", {"branch": 0.0}, {"arms": ["shallow", "branched"]}, "arm 'branched' needs --branch above 0"),
-        (CausalExperiment(windows=0), {}, {}, "windows=0 leaves nothing to score"),
+        (CausalExperiment(windows=0), {}, {}, "windows=0 is not allowed; use a whole number, 1 or more"),
         (
             CausalExperiment(writing=Writing(tokens=99)),
             {},
@@ -260,9 +276,8 @@ def test_a_comparison_of_recurrent_depth(tmp_path: Path, text: str) -> None:
             "tokens=99 more are asked for, but the network sees only 16",
         ),
         ("masked-text", {"branch": 0.0}, {}, "arm 'branched' needs --branch above 0"),
-        (replace(MASKED, times=0), {}, {}, "times=0, report_bands=3, reveals=2: use at least one of each"),
+        (replace(MASKED, times=0), {}, {}, "times=0, report_bands=3: use at least one of each"),
         (replace(MASKED, report_bands=0), {}, {}, "report_bands=0"),
-        (replace(MASKED, writing=Writing(reveals=0)), {}, {}, "reveals=0"),
         (replace(MASKED, writing=Writing(prompt="the cat sat on the mat")), {}, {}, "has 22 tokens"),
         ("masked-text", {"length": 5000}, {}, "length=5000 does not fit"),
         ("masked-text", {"blocks": 3}, {}, "num_blocks=3 does not divide depth=4"),

@@ -8,9 +8,9 @@ from oneblock.train.machine import Machine
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"threads": -1}, "threads=-1 is too small; use 0 or more"),
-        ({"save_every": 0}, "save_every=0 is too small; use 1 or more"),
-        ({"keep": 0}, "keep=0 is too small; use 1 or more"),
+        ({"threads": -1}, "threads=-1 is not allowed; use a whole number, 0 or more"),
+        ({"save_every": 0}, "save_every=0 is not allowed; use a whole number, 1 or more"),
+        ({"keep": 0}, "keep=0 is not allowed; use a whole number, 1 or more"),
     ],
 )
 def test_settings_out_of_range_are_refused(given: dict[str, Any], message: str) -> None:

@@ -33,6 +33,8 @@ class Merge:
             return
         for problem in made.problems:
             console.say(f"oneblock: {problem}")
-        console.say(
-            f"merged {made.blocks} of {made.num_blocks} blocks into {made.model}; next: oneblock sample {made.model}"
-        )
+        then = f"next: oneblock sample {made.model}"
+        if made.missing:
+            blocks = f"block{'s' * (len(made.missing) > 1)} {', '.join(map(str, made.missing))}"
+            then = f"it cannot be sampled yet: train {blocks} and merge again"
+        console.say(f"merged {made.blocks} of {made.num_blocks} blocks into {made.model}; {then}")

@@ -74,7 +74,8 @@ class Train:
             console.emit({"out": self.out, "plan": done.plan.hash, "seconds": round(done.seconds, 1)})
         else:
             what = "all blocks" if self.block is None else f"block {self.block}"
-            console.say(f"trained {what} in {done.seconds:.0f} s; next: oneblock merge {self.out}")
+            then = "next" if self.block is None else "when all blocks are trained"
+            console.say(f"trained {what} in {done.seconds:.0f} s; {then}: oneblock merge {self.out}")
 
     def _planned(self, plan: str, jobs: list[str]) -> None:
         if self.json:

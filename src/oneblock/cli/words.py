@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import tyro
 
-from oneblock.train.shards import open_plan
+from oneblock.train.shards import is_run, open_plan
 
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 
@@ -26,30 +26,32 @@ def parse(command: type[Any] | Mapping[str, type[Any]], verb: str, words: Sequen
         SystemExit: tyro's way out, after help or a wrong value.
     """
     if isinstance(command, Mapping):
-        command = _of_task(command, verb, words)
+        command, words = _of_task(command, verb, words)
         words = ["--help"] if _asks(words) else words  # tyro's help leaves out a positional that it has seen
     return tyro.cli(command, prog=f"oneblock {verb}", args=list(words), config=CONFIG)
 
 
-def _of_task(commands: Mapping[str, type[Any]], verb: str, words: Sequence[str]) -> type[Any]:
-    """The class for the task of the run that ``words`` name."""
+def _of_task(commands: Mapping[str, type[Any]], verb: str, words: Sequence[str]) -> tuple[type[Any], list[str]]:
+    """The class for the task of the run that ``words`` name, and the words with its directory first: behind an option
+    that takes any number of values, it would be one of these."""
     options = {task: _options(command) for task, command in commands.items()}
-    directory = _directory(words, {name: hint for of_task in options.values() for name, hint in of_task.items()})
-    if directory is None:
-        if _asks(words):
-            _help(commands, verb)
+    place = _directory(words, {name: hint for of_task in options.values() for name, hint in of_task.items()})
+    if _asks(words) and (place is None or not is_run(Path(words[place]))):
+        _help(commands, verb)
+    if place is None:
         raise ValueError(f"{verb} needs the directory of a run or of a merged model: oneblock {verb} DIR")
+    directory, others = words[place], [*words[:place], *words[place + 1 :]]
     task = open_plan(Path(directory)).task
     if task not in commands:
         raise ValueError(
             f"{directory} is a run of task {task!r}, which oneblock {verb} does not support; it supports "
             f"{', '.join(commands)}"
         )
-    for name in filter(None, map(_name, words)):
-        others = [other for other, of_task in options.items() if name in of_task]
-        if name not in options[task] and others:
-            raise ValueError(f"--{name} is an option for {', '.join(others)}; the task of this run is {task}")
-    return commands[task]
+    for name in filter(None, map(_name, others)):
+        allowed = [other for other, of_task in options.items() if name in of_task]
+        if name not in options[task] and allowed and not _asks(words):
+            raise ValueError(f"--{name} is an option for {', '.join(allowed)}; the task of this run is {task}")
+    return commands[task], [directory, *others]
 
 
 def _asks(words: Sequence[str]) -> bool:
@@ -74,22 +76,24 @@ def _name(word: str) -> str | None:
     return word[2:].partition("=")[0].replace("_", "-") if word.startswith("--") else None
 
 
-def _directory(words: Sequence[str], options: Mapping[str, Any]) -> str | None:
-    """The first word that is neither an option nor the value of one."""
-    taken = 0
-    for word in words:
+def _directory(words: Sequence[str], options: Mapping[str, Any]) -> int | None:
+    """The place of the first word that is neither an option nor the value of one; among any number of values, of the
+    first run's directory."""
+    taken, many = 0, False
+    for place, word in enumerate(words):
         name = _name(word)
         if name is not None:
             hint = options.get(name)
-            many = get_origin(hint) is tuple
-            count = len(get_args(hint)) if many and Ellipsis not in get_args(hint) else len(words) if many else 1
+            several = get_origin(hint) is tuple
+            many = several and Ellipsis in get_args(hint)
+            count = len(words) if many else len(get_args(hint)) if several else 1
             taken = 0 if hint is bool or "=" in word or name == "help" else count
         elif word.startswith("-") and not taken:
             continue
-        elif taken:
+        elif taken and not (many and is_run(Path(word))):
             taken -= 1
         else:
-            return word
+            return place
     return None
 
 

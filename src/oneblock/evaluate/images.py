@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.checks import check_count, check_fields
 from oneblock.data import Codec, DatasetSource, EncodedSource, Pixels, to_float, to_uint8
 from oneblock.evaluate.bands import band_losses
 from oneblock.evaluate.device import device_of
@@ -19,6 +21,7 @@ from oneblock.metrics import default_extractor, extractor_for, image_quality
 from oneblock.metrics.quality import real_fid
 from oneblock.partition import Partition
 from oneblock.plan import Plan
+from oneblock.presets.data import check_fit
 from oneblock.presets.image import image_shape, image_task
 from oneblock.sample import SAMPLERS, equal_mass_grid, karras_grid
 from oneblock.sample.generate import CHUNK, generate
@@ -49,6 +52,9 @@ class Sampling:
     """noise levels between which guidance acts"""
     sample_seed: int = 0
     """seed of the starting noise"""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def levels(self, plan: Plan) -> Tensor:
         """The noise levels (steps + 1,), descending to 0."""
@@ -85,16 +91,17 @@ def sample_images(
     Args:
         labels: int64 (n,); None for a plan without classes.
         codec: what the plan's data went through.
-        count: n, needed where there are no labels.
+        count: n, for a plan without classes.
         batch_size: samples of one call of the denoiser.
 
     Raises:
-        ValueError: the plan does not have these labels, or it has classes and ``labels`` is None.
+        ValueError: the plan does not have these labels, it has classes and ``labels`` is None, or ``count`` is given
+            beside ``labels``.
     """
     if labels is None:
         labels = _no_labels(plan, count)
     else:
-        _check_labels(plan, labels)
+        labels = _whole_labels(plan, labels, count)
     device = device_of(denoiser)
     told = image_task(plan).condition(labels.to(device))
     guided = ClassifierFree(denoiser, sampling.guidance, sampling.guidance_interval)
@@ -106,10 +113,24 @@ def sample_images(
     return to_uint8(decoded) if makes_images(plan, codec) else decoded
 
 
+def asked_labels(plan: Plan, labels: Sequence[int] | Tensor | None = None, count: int | None = None) -> Tensor | None:
+    """The classes of the samples that are asked for, for ``sample_images``: ``labels``; else all classes in turn, once
+    each or ``count`` samples in all. None for a plan without classes."""
+    if labels is not None:
+        try:
+            return torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"labels={labels!r} are not classes; use whole numbers from 0 on") from error
+    if count is not None:
+        check_count("count", count)
+    classes = image_task(plan).num_classes
+    return torch.arange(classes if count is None else count) % classes if classes else None
+
+
 def evaluate_images(
     denoiser: DenoiserLike,
     plan: Plan,
-    train: EncodedSource,
+    train: EncodedSource | None,
     test: EncodedSource,
     *,
     bands: Partition | None = None,
@@ -124,19 +145,18 @@ def evaluate_images(
     that of held-out ones. Without samples, and for targets that are not images, only the losses.
 
     Args:
-        train, test: images of both splits.
+        train, test: images of both splits. Where ``train`` is None, or the same as ``test``, generated images are
+            compared with ``test``, and the floors are None.
         bands: those that losses are reported on (None: the plan's own).
         extractor: name of the features that images are compared on (empty: what fits the plan's data).
         fid_weights: file of torch-fidelity's Inception weights, for the published FID on the training images.
 
     Raises:
-        ValueError: the data have other classes than the plan.
+        ValueError: the data have another shape, other classes or another autoencoder than the plan.
     """
+    check_count("num_samples", num_samples, least=0)
+    check_fit(plan, test)
     task = image_task(plan)
-    if task.num_classes and len(test.classes) != task.num_classes:
-        raise ValueError(
-            f"the data have {len(test.classes)} classes, but the plan has {task.num_classes}; use the same data"
-        )
     bands = bands or plan.partition
     device = device_of(denoiser)
     targets, labels = _targets(test)
@@ -146,14 +166,15 @@ def evaluate_images(
     scores: dict[str, Any] = {"band_losses": losses, "loss": sum(losses) / len(losses)}
     if not num_samples or not makes_images(plan, test.codec):
         return scores
-    held_out, known = test.first(MOST_IMAGES), train.first(MOST_IMAGES)
+    known, held_out = _reference(train, test)
     asked = torch.arange(num_samples) % task.num_classes if task.num_classes else None
+    count = num_samples if asked is None else None
     began = time.perf_counter()
-    images = sample_images(denoiser, plan, asked, sampling, test.codec, count=num_samples)
+    images = sample_images(denoiser, plan, asked, sampling, test.codec, count=count)
     seconds = time.perf_counter() - began
     features = extractor_for(extractor or default_extractor(cast(str, plan.recipe["data"])))
-    quality = image_quality(known.images, held_out.images[:num_samples], images, features, asked)
-    fid = {"fid": real_fid(known.images, images, fid_weights)} if fid_weights else {}
+    quality = image_quality(known, None if held_out is None else held_out[:num_samples], images, features, asked)
+    fid = {"fid": real_fid(known, images, fid_weights)} if fid_weights else {}
     return {
         **scores,
         **quality.as_row(),
@@ -161,6 +182,20 @@ def evaluate_images(
         "sampling_seconds": seconds,
         "images_per_second": num_samples / seconds,
     }
+
+
+def _reference(train: EncodedSource | None, test: EncodedSource) -> tuple[Tensor, Tensor | None]:
+    """Images that generated ones are compared with, and others of the same kind, if there are any."""
+    held_out = test.first(MOST_IMAGES).images
+    if train is None or train.fingerprint() == test.fingerprint():
+        return held_out, None
+    known = train.first(MOST_IMAGES).images
+    if known.shape[1:] != held_out.shape[1:]:
+        raise ValueError(
+            f"the training images have shape {tuple(known.shape[1:])}, but the held-out images "
+            f"{tuple(held_out.shape[1:])}; give both in the same size and channels"
+        )
+    return known, held_out
 
 
 def _targets(source: EncodedSource) -> tuple[Tensor, Tensor | None]:
@@ -176,17 +211,24 @@ def _no_labels(plan: Plan, count: int | None) -> Tensor:
     task = image_task(plan)
     if task.num_classes:
         raise ValueError(f"labels=None, but the plan has {task.num_classes} classes; give the class of each sample")
-    if count is None or count < 1:
-        raise ValueError(f"count={count} is too small; use 1 or more")
+    if count is None:
+        raise ValueError("count=None, but a model without classes needs a number of samples; use count=1 or more")
+    check_count("count", count)
     return torch.zeros(count, dtype=torch.int64)
 
 
-def _check_labels(plan: Plan, labels: Tensor) -> None:
+def _whole_labels(plan: Plan, labels: Tensor, count: int | None) -> Tensor:
+    """The labels int64 (n,), which must be classes of the plan."""
     classes = image_task(plan).num_classes
     if not classes:
         raise ValueError("labels are given, but the plan has no classes; use labels=None and count=...")
+    if count is not None:
+        raise ValueError(f"count={count} is given beside labels, which say how many; use one of them")
     if labels.ndim != 1 or not len(labels):
         raise ValueError(f"labels have shape {tuple(labels.shape)}; give one class for each sample, (n,)")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels have dtype {labels.dtype}; use whole numbers from 0 to {classes - 1}")
     wrong = sorted({label for label in labels.tolist() if not 0 <= label < classes})
     if wrong:
         raise ValueError(f"classes={wrong} do not exist; use 0 to {classes - 1}")
+    return labels.long()

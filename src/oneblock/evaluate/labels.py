@@ -13,7 +13,8 @@ from oneblock.data import ImageSet, to_float
 from oneblock.evaluate.device import device_of
 from oneblock.metrics import accuracy, expected_calibration_error, negative_log_likelihood
 from oneblock.plan import Plan
-from oneblock.presets.classify import classify_task, label_table
+from oneblock.presets.classify import label_table
+from oneblock.presets.image import check_shape
 from oneblock.sample.calls import ANSWERS, Answers, Asking, Calls
 from oneblock.sample.labels import Answer, classify
 
@@ -36,8 +37,11 @@ def classify_images(
 
     Args:
         confident: an image takes no further call once a class has this probability; 1 takes all calls.
+
+    Raises:
+        ValueError: the images have another shape than those of the plan, or another dtype.
     """
-    pixels = (to_float(images) if images.dtype == torch.uint8 else images).to(device_of(denoiser))
+    pixels = _pixels(plan, images).to(device_of(denoiser))
     table, calls = label_table(plan).to(pixels), label_calls(plan, answers)
     parts = [
         classify(denoiser, table, Frames(part), calls, answers.draws, confident, seed=answers.noise_seed + i)
@@ -52,13 +56,9 @@ def evaluate_labels(
     """Scores on held-out images: accuracy after every call, calibration, likelihood, calls and layers per image.
 
     Raises:
-        ValueError: the images have other classes than the plan.
+        ValueError: the images have another shape or other classes than those of the plan.
     """
-    task = classify_task(plan)
-    if test.num_classes != task.num_classes:
-        raise ValueError(
-            f"the data have {test.num_classes} classes, but the plan has {task.num_classes}; use the same data"
-        )
+    check_shape(plan, test.shape, test.num_classes)
     answer = classify_images(denoiser, plan, test.images, answers, confident)
     layers = [len(plan.layer_range(int(b))) for b in plan.partition.block_at(torch.tensor(answers.levels(plan)))]
     spent = torch.tensor([0, *layers]).cumsum(0)[answer.calls.cpu()].double().mean()
@@ -67,6 +67,18 @@ def evaluate_labels(
         "calls": float(answer.calls.double().mean()),
         "layers_per_image": float(spent) * answers.draws,
     }
+
+
+def _pixels(plan: Plan, images: Tensor) -> Tensor:
+    """The images as the network takes them, float32 (n, c, h, w)."""
+    if not isinstance(images, Tensor):
+        raise ValueError(f"images is a {type(images).__name__}; give a tensor (n, channels, height, width)")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ValueError(f"images have dtype {images.dtype}; use torch.uint8, or floating point in [-1, 1]")
+    if not images.ndim:
+        raise ValueError("images is a single number; give a tensor (n, channels, height, width)")
+    check_shape(plan, tuple(images.shape[1:]))
+    return to_float(images) if images.dtype == torch.uint8 else images.float()
 
 
 def label_scores(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:

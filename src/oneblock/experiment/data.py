@@ -10,7 +10,7 @@ from torch import Tensor
 from oneblock.data import EncodedSource, ImageData, TextBatches, TextData, TokenFile, open_text
 from oneblock.evaluate.writing import held_out as windows_of
 from oneblock.presets.base import ImageFacts, PictureRecipe, TextFacts, TextRecipe
-from oneblock.presets.data import Data, open_data, open_images
+from oneblock.presets.data import Data, check_vocabulary, open_data, open_images
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def open_texts(recipe: TextRecipe, data: Data | None, held_out: Data | None, win
         named = open_text(named.data, "test", train.source.vocabulary, root=named.data_dir)
     if not isinstance(named, TokenFile):
         raise ValueError(f"held_out is a {type(named).__name__}; text takes a name, TextData or a TokenFile")
+    check_vocabulary(named, train.source.vocabulary)
     return Texts(train, windows_of(named, recipe.length, windows), cast(TextFacts, facts))
 
 

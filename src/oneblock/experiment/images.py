@@ -18,7 +18,7 @@ from oneblock.metrics import default_extractor
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
 from oneblock.presets.base import end_to_end, shallow
-from oneblock.presets.data import Data
+from oneblock.presets.data import Data, check_fit
 from oneblock.presets.image import ImageRecipe, image_task
 from oneblock.train.loop import Run
 from oneblock.train.shards import open_denoiser
@@ -64,6 +64,7 @@ class ImageExperiment:
 
     def check(self, plans: Sequence[Plan], known: Pictures) -> None:
         """Every plan can be scored."""
+        check_fit(plans[0], known.test)
 
     def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
         (plan,) = plans

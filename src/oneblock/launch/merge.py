@@ -19,6 +19,7 @@ class Merged:
         model: its directory.
         blocks: how many it has, of the ``num_blocks`` of the plan.
         plan: the plan's hash.
+        missing: the blocks that it lacks, without which it cannot be sampled; none unless ``partial``.
         problems: what is missing, unfinished or damaged, a line for each block; empty unless ``partial``.
     """
 
@@ -26,6 +27,7 @@ class Merged:
     blocks: int
     num_blocks: int
     plan: str
+    missing: tuple[int, ...]
     problems: tuple[str, ...]
 
 
@@ -51,5 +53,12 @@ def merge(run_dir: str | Path, out: str | Path | None = None, partial: bool = Fa
     plan = read_plan(directory)
     model = directory / "model" if out is None else Path(out)
     problems = shards.merge(directory, model, job_specs(plan)[-1].last_step, partial)
-    blocks = sum((model / f"block-{block}.safetensors").is_file() for block in range(plan.num_blocks))
-    return Merged(model=model, blocks=blocks, num_blocks=plan.num_blocks, plan=plan.hash, problems=tuple(problems))
+    missing = tuple(b for b in range(plan.num_blocks) if not (model / f"block-{b}.safetensors").is_file())
+    return Merged(
+        model=model,
+        blocks=plan.num_blocks - len(missing),
+        num_blocks=plan.num_blocks,
+        plan=plan.hash,
+        missing=missing,
+        problems=tuple(problems),
+    )

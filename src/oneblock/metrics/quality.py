@@ -30,7 +30,7 @@ _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 @dataclass(frozen=True, kw_only=True)
 class ImageQuality:
-    """Scores of generated images against a reference set; the floors are those of held-out real images.
+    """Scores of generated images against a reference set; the floors are those of held-out real images, None without.
 
     ``frechet`` and ``kernel`` are distances (lower is better), ``kernel_stderr`` is the standard error of ``kernel``,
     ``class_agreement`` is the share of images in which the classifier sees the requested label, None where no
@@ -42,10 +42,10 @@ class ImageQuality:
     num_held_out: int
     num_fake: int
     frechet: float
-    frechet_floor: float
+    frechet_floor: float | None
     kernel: float
     kernel_stderr: float
-    kernel_floor: float
+    kernel_floor: float | None
     precision: float
     recall: float
     density: float
@@ -60,13 +60,13 @@ class ImageQuality:
 
 def image_quality(
     reference: Tensor,
-    held_out: Tensor,
+    held_out: Tensor | None,
     fake: Tensor,
     extractor: FeatureExtractor,
     labels: Tensor | None = None,
     k: int = 5,
 ) -> ImageQuality:
-    """Compare ``fake`` with ``reference``, and ``held_out`` with ``reference`` for the floors.
+    """Compare ``fake`` with ``reference``, and ``held_out`` with ``reference`` for the floors; None for no floors.
 
     All three are uint8 (n, c, h, w) that ``extractor`` takes; ``reference`` and ``held_out`` are disjoint sets of
     real images, ``held_out`` best as large as ``fake``, since the distances depend on the count. ``labels`` int
@@ -74,7 +74,8 @@ def image_quality(
     the square of the counts; 10,000 images each are plenty.
     Raises ValueError where a set does not fit the extractor or is too small, or labels are given without a classifier.
     """
-    a, b, c = extractor(reference), extractor(held_out), extractor(fake)
+    a, c = extractor(reference), extractor(fake)
+    b = None if held_out is None else extractor(held_out)
     agreement = None if labels is None else class_agreement(extractor, fake, labels)
     real = moments(a)
     kernel = kernel_distance(a, c)
@@ -82,19 +83,19 @@ def image_quality(
     return ImageQuality(
         extractor=extractor.name,
         num_reference=len(a),
-        num_held_out=len(b),
+        num_held_out=0 if b is None else len(b),
         num_fake=len(c),
         frechet=frechet_distance(real, moments(c)),
-        frechet_floor=frechet_distance(real, moments(b)),
+        frechet_floor=None if b is None else frechet_distance(real, moments(b)),
         kernel=kernel.value,
         kernel_stderr=kernel.stderr,
-        kernel_floor=kernel_distance(a, b).value,
+        kernel_floor=None if b is None else kernel_distance(a, b).value,
         precision=shares.precision,
         recall=shares.recall,
         density=shares.density,
         coverage=shares.coverage,
         class_agreement=agreement,
-        note=_note(extractor, len(a), len(b), len(c)),
+        note=_note(extractor, len(a), None if b is None else len(b), len(c)),
     )
 
 
@@ -119,16 +120,18 @@ def class_agreement(extractor: FeatureExtractor, images: Tensor, labels: Tensor)
     return (logits.argmax(1) == labels.to(logits.device)).double().mean().item()
 
 
-def _note(extractor: FeatureExtractor, num_reference: int, num_held_out: int, num_fake: int) -> str:
+def _note(extractor: FeatureExtractor, num_reference: int, num_held_out: int | None, num_fake: int) -> str:
     notes = []
-    fewest = min(num_reference, num_held_out, num_fake)
+    fewest = min(num_reference, num_fake, num_reference if num_held_out is None else num_held_out)
     needed = minimum_samples(extractor.name, extractor.dim)
     if fewest < needed:
         notes.append(
             f"only {fewest} samples in the smallest set; the Frechet distance on {extractor.name} "
             f"({extractor.dim}-d) needs {needed}: read kernel and coverage instead"
         )
-    if not 0.9 <= num_held_out / num_fake <= 1.1:
+    if num_held_out is None:
+        notes.append("no floors: there are no real images beside the reference images; give training and held-out ones")
+    elif not 0.9 <= num_held_out / num_fake <= 1.1:
         notes.append(f"frechet_floor of {num_held_out} and frechet of {num_fake} images differ in bias")
     return "; ".join(notes)
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
+from oneblock.checks import check_fields
 from oneblock.data import Vocabulary
 from oneblock.noise import NoiseLaw, law_to_dict
 from oneblock.optim.adamw import AdamWKind
 from oneblock.partition import Bands, make_partition, split_layers
 from oneblock.plan import Plain, Plan, Shared
-from oneblock.presets.checks import check_fields
 from oneblock.train.step import OptimizerSettings
 from oneblock.train.strategy import Budget
 

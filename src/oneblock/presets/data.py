@@ -22,6 +22,7 @@ from oneblock.data import (
     TextData,
     TokenFile,
     TokenSource,
+    Vocabulary,
     open_source,
     open_text,
     open_vocabulary,
@@ -34,12 +35,13 @@ from oneblock.plan import Plan
 from oneblock.presets.base import ImageFacts, Recipe, TextFacts, TextRecipe
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.classify import ClassifyRecipe
-from oneblock.presets.image import image_shape
+from oneblock.presets.image import check_shape, image_shape
 from oneblock.presets.masked import is_text, plan_length, plan_vocabulary
 from oneblock.table import cooccurrence, prototypes
 
 Split = Literal["train", "test"]
-
+ABSENT = (ValueError, OSError, ImportError)
+"""What opening data raises that have no name, or are not on this machine."""
 
 Data = str | ImageData | TextData | Source | TokenFile | MapStyle
 
@@ -91,15 +93,43 @@ def plan_images(plan: Plan, split: Split = "train", data: Data | None = None) ->
     return open_images(data, split)
 
 
+def plan_splits(
+    plan: Plan, data: Data | None = None, train: Data | None = None
+) -> tuple[EncodedSource | None, EncodedSource]:
+    """Training and held-out images of a plan; ``data`` as in ``plan_source``.
+
+    Named training images must be those of the plan. Of a source or Dataset of the user's own all are held out; the
+    training images are then ``train``, or those that the plan names, or None where neither is at hand.
+    """
+    test = plan_images(plan, "test", data)
+    check_fit(plan, test)
+    if train is not None:
+        return plan_images(plan, "train", train), test
+    if data is None or isinstance(data, str | ImageData):
+        known = plan_images(plan, "train", data)
+        check_images(plan, known)
+        return known, test
+    return _own_images(plan), test
+
+
 def plan_text(plan: Plan, split: Literal["train", "valid", "test"], data: Data | None = None) -> TokenFile:
     """A split of the text of a plan, in the plan's vocabulary; ``data`` names another text or place."""
     if isinstance(data, TokenFile):
+        check_vocabulary(data, plan_vocabulary(plan))
         return data
     if data is None or isinstance(data, str):
         data = TextData(data=data or "")
     if not isinstance(data, TextData | ImageData):
         raise ValueError(f"data is a {type(data).__name__}; a plan for text takes a name, TextData or a TokenFile")
     return open_text(data.data or _named(plan), split, plan_vocabulary(plan), root=data.data_dir)
+
+
+def training_text(plan: Plan, data: Data | None = None, train: Data | None = None) -> TokenFile | None:
+    """The training text of a plan whose held-out text is that of ``data``; of a TokenFile all is held out, and the
+    training text is then ``train``, or that which the plan names, or None where neither is at hand."""
+    if train is not None:
+        return plan_text(plan, "train", train)
+    return _own_text(plan) if isinstance(data, TokenFile) else plan_text(plan, "train", data)
 
 
 def text_batches(plan: Plan, file: TokenFile) -> TextBatches:
@@ -112,6 +142,12 @@ def text_batches(plan: Plan, file: TokenFile) -> TextBatches:
     return TextBatches(TokenSource(file, plan_length(plan)))
 
 
+def check_vocabulary(file: TokenFile, vocabulary: Vocabulary) -> None:
+    """Refuse tokens of another vocabulary."""
+    if file.vocabulary.to_dict() != vocabulary.to_dict():
+        raise ValueError(f"{file.path} holds tokens of another vocabulary; make it with that of the training text")
+
+
 def check_images(plan: Plan, images: EncodedSource) -> None:
     """Refuse training images, or an autoencoder, that are not those of the plan."""
     check_codec(plan, images.codec)
@@ -120,6 +156,12 @@ def check_images(plan: Plan, images: EncodedSource) -> None:
             f"the images of {images.name} have fingerprint {images.fingerprint()}, but the plan was made for "
             f"{plan.recipe['fingerprint']}; use the same files, size and channels"
         )
+
+
+def check_fit(plan: Plan, images: EncodedSource) -> None:
+    """Refuse images of another shape, other classes or another autoencoder than those of the plan."""
+    check_codec(plan, images.codec)
+    check_shape(plan, images.shape, len(images.classes))
 
 
 def check_codec(plan: Plan, codec: Codec) -> None:
@@ -146,6 +188,26 @@ def _named(plan: Plan) -> str:
     if name.startswith("dataset:"):
         raise ValueError(f"the data of this run are the user's own ({name}); give them again: data=...")
     return name
+
+
+def _own_images(plan: Plan) -> EncodedSource | None:
+    """The training images that a plan names, if they are at hand."""
+    if plan.recipe["autoencoder"]:
+        return None
+    try:
+        found = plan_images(plan, "train")
+    except ABSENT:
+        return None
+    return found if found.fingerprint() == plan.recipe["fingerprint"] else None
+
+
+def _own_text(plan: Plan) -> TokenFile | None:
+    """The training text that a plan names, if it is at hand."""
+    try:
+        found = plan_text(plan, "train")
+    except ABSENT:
+        return None
+    return found if found.fingerprint() == plan.recipe["fingerprint"] else None
 
 
 def _codec_name(fingerprint: object) -> str:

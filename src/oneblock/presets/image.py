@@ -94,6 +94,23 @@ def image_shape(plan: Plan) -> tuple[int, ...]:
     return cast(int, plan.architecture["channels"]), size, size
 
 
+def check_shape(plan: Plan, shape: tuple[int, ...], num_classes: int | None = None) -> None:
+    """Refuse data of another shape, or with other classes, than those of a plan for images or for their classes.
+
+    Args:
+        shape: of one sample, as the network works on it.
+        num_classes: of the data; None where they are not asked for their classes.
+    """
+    wanted, classes = image_shape(plan), cast(int, plan.architecture["num_classes"])
+    if tuple(shape) != wanted:
+        raise ValueError(
+            f"the data have shape {tuple(shape)}, but the plan was made for {wanted}; use data of this shape, for "
+            "images (channels, height, width)"
+        )
+    if classes and num_classes not in (None, classes):
+        raise ValueError(f"the data have {num_classes} classes, but the plan has {classes}; use the same data")
+
+
 def image_augment(plan: Plan) -> Augment | None:
     """How an image plan changes its training images."""
     return random_flip if plan.recipe.get("flip") else None

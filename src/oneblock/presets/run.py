@@ -13,10 +13,10 @@ from torch import nn
 
 from oneblock.backbone import BuildBackbone, refuse_while_loading
 from oneblock.blockwise import Blockwise
+from oneblock.checks import check_choice
 from oneblock.data import Batches
 from oneblock.plan import Plan, write_plan
 from oneblock.presets.base import Recipe, end_to_end
-from oneblock.presets.checks import check_choice
 from oneblock.presets.cost import block_bytes
 from oneblock.presets.data import Data, open_data, plan_source
 from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task

@@ -26,6 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from oneblock.checks import check_fields
 from oneblock.plan import Plan
 
 Path = Literal["none", "mean", "euler", "redraw"]
@@ -51,6 +52,7 @@ class Asking:
     """calls of the denoiser, at levels of equal mass (0: one for each block, at the upper edge of its band)"""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.calls < 0:
             raise ValueError(f"calls={self.calls} is not a number of calls; use 1 or more (0: one for each block)")
 
@@ -94,6 +96,7 @@ class Calls:
     pool: Pool = "last"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.levels or any(a <= b for a, b in pairwise(self.levels)):
             raise ValueError(f"levels={self.levels} do not descend; give at least one level, the noisiest first")
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from oneblock.checks import check_count
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -26,8 +28,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         for name, least in (("threads", 0), ("save_every", 1), ("keep", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} is too small; use {least} or more")
+            check_count(name, getattr(self, name), least)
 
     def torch_device(self) -> torch.device:
         """The device, tried out; sets the number of CPU threads."""

@@ -78,6 +78,11 @@ def _collect(directory: Path, plan: Plan, last_step: int) -> tuple[dict[int, Pat
     return ready, problems
 
 
+def is_run(directory: Path) -> bool:
+    """Whether a directory is a run's or a merged model."""
+    return any((directory / name).is_file() for name in (CONFIG_FILE, PLAN_FILE))
+
+
 def open_plan(directory: Path) -> Plan:
     """The plan of a run's directory or of a merged model."""
     if (directory / CONFIG_FILE).is_file():

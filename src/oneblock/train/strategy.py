@@ -13,6 +13,7 @@ from typing import TypeVar, cast, get_args
 
 import torch.distributed as dist
 
+from oneblock.checks import check_choice, check_count
 from oneblock.plan import Plan
 from oneblock.train.checkpoint import job_folder
 from oneblock.train.loop import Idle, Run, train_job
@@ -162,10 +163,8 @@ def check_job(plan: Plan, name: str) -> None:
 
 def check_turns(stride: int, idle: Idle) -> None:
     """Refuse turns that cannot be taken with a ``ValueError``."""
-    if stride < 1:
-        raise ValueError(f"stride={stride} is too small; use 1 or more")
-    if idle not in get_args(Idle):
-        raise ValueError(f"idle={idle!r} is not a place for blocks to wait; use one of {', '.join(get_args(Idle))}")
+    check_count("stride", stride)
+    check_choice("idle", idle, get_args(Idle))
 
 
 def one_block(run: Run, name: str) -> Reports:

@@ -1,4 +1,4 @@
-"""Values of the type that their fields declare: a recipe's values are checked once, when it is made."""
+"""Values of the type that their fields declare: settings are checked once, when they are made."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
     """Refuse a value that is not one of those ``allowed`` with a ``ValueError``."""
     if value not in allowed:
         raise ValueError(f"{name}={value!r} is not allowed; use one of {', '.join(map(str, allowed))}")
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse what is not a whole number of ``least`` or more."""
+    if not _fits(value, int) or value < least:
+        raise ValueError(f"{name}={value!r} is not allowed; use a whole number, {least} or more")
 
 
 @cache

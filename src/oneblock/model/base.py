@@ -1,0 +1,124 @@
+"""What the models of all tasks have in common: how they are opened and saved."""
+
+from __future__ import annotations
+
+import shutil
+from abc import ABC, abstractmethod
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+
+from oneblock.backbone import BuildBackbone
+from oneblock.blockwise import Denoiser
+from oneblock.checks import check_count
+from oneblock.partition import Partition, make_partition
+from oneblock.plan import Plan
+from oneblock.presets.data import Data
+from oneblock.presets.tasks import blockwise, task_parts
+from oneblock.train.machine import open_device
+from oneblock.train.shards import CONFIG_FILE, INDEX_FILE, merge, open_denoiser, open_plan
+from oneblock.train.strategy import job_specs
+
+KINDS = {
+    "image": ("images", "ImageModel"),
+    "classify": ("labels", "ClassifyModel"),
+    "masked-text": ("text", "MaskedModel"),
+    "text": ("text", "CausalModel"),
+}
+"""Task -> the module beside this one and the class of its models; named, since these modules import this one."""
+
+
+class Model(ABC):
+    """A trained denoiser with its plan. Made by ``Model.open``.
+
+    Args:
+        plan: of the run.
+        denoiser: of the whole noise range, its blocks loaded when they are needed.
+        directory: the run or merged model that it came from.
+    """
+
+    task: ClassVar[str]
+
+    def __init__(self, plan: Plan, denoiser: Denoiser, directory: Path) -> None:
+        self.plan = plan
+        self.denoiser = denoiser
+        self.directory = directory
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        resident: int | None = None,
+        backbone: BuildBackbone | None = None,
+    ) -> Self:
+        """The model of a run's directory or of a merged model, with averaged weights.
+
+        Args:
+            device: where it works.
+            resident: blocks kept in memory; 1 holds a single block at any time, None keeps all.
+            backbone: the user's own network, of a run that was trained with one.
+
+        Raises:
+            ValueError: the run, device or network does not exist, or its task is not that of this class.
+            CheckpointError: on use, when a block is missing or damaged.
+        """
+        plan = open_plan(Path(path))
+        task_parts(plan)
+        kind = _kind(plan.task)
+        if not issubclass(kind, cls):
+            raise ValueError(f"{path} is a run of task {plan.task!r}; open it with {kind.__name__} or Model")
+        denoiser = open_denoiser(Path(path), blockwise(plan, backbone), open_device(device), resident)
+        return kind(plan, denoiser, Path(path))
+
+    @abstractmethod
+    def evaluate(self, data: Data | None = None) -> dict[str, Any]:
+        """Scores on held-out data, as plain values.
+
+        Args:
+            data: a name, ``ImageData`` or ``TextData``, a ``Source`` or a torch Dataset; None is the plan's own.
+        """
+
+    def save(self, path: str | Path) -> None:
+        """Write the merged model: ``config.json`` and a safetensors shard for each block.
+
+        Raises:
+            ValueError: ``path`` holds something else, which stays as it is.
+            CheckpointError: a block of the run is missing, unfinished or damaged.
+        """
+        out = Path(path)
+        _check_free(out, self.plan)
+        if not (self.directory / CONFIG_FILE).is_file():
+            merge(self.directory, out, job_specs(self.plan)[-1].last_step)
+        elif out.resolve() != self.directory.resolve():
+            out.mkdir(parents=True, exist_ok=True)
+            shards = sorted(self.directory.glob("block-*.safetensors"))
+            for file in (*shards, self.directory / INDEX_FILE, self.directory / CONFIG_FILE):
+                shutil.copyfile(file, out / file.name)
+
+    def bands(self, report_bands: int) -> Partition:
+        """Bands that losses are reported on."""
+        check_count("report_bands", report_bands, least=0)
+        return make_partition(self.plan.partition.law, report_bands) if report_bands else self.plan.partition
+
+
+def _kind(task: str) -> type[Model]:
+    """The class of the models of a task."""
+    module, name = KINDS[task]
+    kind: type[Model] = getattr(import_module(f"oneblock.model.{module}"), name)
+    return kind
+
+
+def _check_free(out: Path, plan: Plan) -> None:
+    """Refuse a place that holds anything but this model."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ValueError(f"{out} is a file; give the model a directory of its own")
+    if any(out.iterdir()) and not (out / CONFIG_FILE).is_file():
+        raise ValueError(f"{out} holds something other than a model; give the model a directory of its own")
+    if (out / CONFIG_FILE).is_file() and open_plan(out).hash != plan.hash:
+        raise ValueError(f"{out} holds a model of another plan; use another directory")

@@ -1,0 +1,124 @@
+"""Models that generate images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from oneblock.data import Codec
+from oneblock.evaluate.images import (
+    NUM_SAMPLES,
+    GridName,
+    SamplerName,
+    Sampling,
+    asked_labels,
+    evaluate_images,
+    sample_images,
+)
+from oneblock.metrics.quality import inception_weights
+from oneblock.model.base import Model
+from oneblock.presets.data import Data, check_codec, open_codec, plan_splits
+
+
+@final
+class ImageModel(Model):
+    """A generator of images, or of whatever its data are made of."""
+
+    task = "image"
+
+    def sample(
+        self,
+        labels: Sequence[int] | Tensor | None = None,
+        *,
+        count: int | None = None,
+        sampler: SamplerName = Sampling.sampler,
+        steps: int = Sampling.steps,
+        grid: GridName = Sampling.grid,
+        guidance: float = Sampling.guidance,
+        guidance_interval: tuple[float, float] = Sampling.guidance_interval,
+        sample_seed: int = Sampling.sample_seed,
+        autoencoder: str | Path | None = None,
+    ) -> Tensor:
+        """Images uint8 (n, c, h, w); where the targets are not images float32 (n, *shape), as the data were.
+
+        Args:
+            labels: the class of each; None takes all classes in turn, once each unless ``count`` says otherwise.
+            count: n, instead of ``labels``; a model without classes needs it.
+            sampler, steps, grid, guidance, guidance_interval, sample_seed: see ``evaluate.images.Sampling``.
+            autoencoder: directory of the AutoencoderKL that the model was trained with, if it denoises latents.
+
+        Raises:
+            ValueError: the classes do not exist, the steps do not fit, or ``count`` is given beside ``labels``.
+        """
+        sampling = Sampling(
+            sampler=sampler,
+            steps=steps,
+            grid=grid,
+            guidance=guidance,
+            guidance_interval=guidance_interval,
+            sample_seed=sample_seed,
+        )
+        asked = asked_labels(self.plan, labels, count)
+        left = None if labels is None and asked is not None else count
+        return sample_images(self.denoiser, self.plan, asked, sampling, self.codec(autoencoder), count=left)
+
+    def codec(self, autoencoder: str | Path | None = None) -> Codec:
+        """What the model's data went through: pixels, or the ``autoencoder`` of this directory, which must be the
+        plan's."""
+        codec = open_codec(None if autoencoder is None else Path(autoencoder))
+        check_codec(self.plan, codec)
+        return codec
+
+    def evaluate(
+        self,
+        data: Data | None = None,
+        *,
+        train: Data | None = None,
+        num_samples: int = NUM_SAMPLES,
+        report_bands: int = 0,
+        extractor: str = "",
+        fid_weights: str | Path | None = None,
+        sampler: SamplerName = Sampling.sampler,
+        steps: int = Sampling.steps,
+        grid: GridName = Sampling.grid,
+        guidance: float = Sampling.guidance,
+        guidance_interval: tuple[float, float] = Sampling.guidance_interval,
+        sample_seed: int = Sampling.sample_seed,
+    ) -> dict[str, Any]:
+        """Held-out loss per band, and the quality of generated images (``evaluate.images.evaluate_images``).
+
+        Args:
+            data: see ``Model.evaluate``; of a source or Dataset all items are held out.
+            train: what generated images are compared with. None is the training split of ``data``; where ``data`` is a
+                source or Dataset, the training images that the plan names, and without them ``data``, with None as
+                floors.
+            num_samples: generated images; 0 gives the losses alone.
+            report_bands: bands to report losses on (0: the plan's own).
+            extractor: name of the features that images are compared on (empty: what fits the plan's data).
+            fid_weights: file of torch-fidelity's Inception weights, for the published FID.
+            sampler, steps, grid, guidance, guidance_interval, sample_seed: see ``evaluate.images.Sampling``.
+        """
+        weights = inception_weights(Path(fid_weights)) if fid_weights else None
+        sampling = Sampling(
+            sampler=sampler,
+            steps=steps,
+            grid=grid,
+            guidance=guidance,
+            guidance_interval=guidance_interval,
+            sample_seed=sample_seed,
+        )
+        known, test = plan_splits(self.plan, data, train)
+        return evaluate_images(
+            self.denoiser,
+            self.plan,
+            known,
+            test,
+            bands=self.bands(report_bands),
+            num_samples=num_samples,
+            extractor=extractor,
+            sampling=sampling,
+            fid_weights=weights,
+        )

@@ -1,0 +1,175 @@
+"""Models of text, masked or autoregressive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, final
+
+from oneblock.evaluate.causal import write_causal
+from oneblock.evaluate.masked import TIMES, write_masked
+from oneblock.evaluate.text import WINDOWS, QualityOptions, Scorer, Writing, evaluate_text, write_texts
+from oneblock.model.base import Model
+from oneblock.presets.data import Data, plan_text, training_text
+from oneblock.sample.calls import Answers, AskedPool, Asking
+from oneblock.sample.calls import Path as CallPath
+from oneblock.sample.masked import Reveal
+
+
+@final
+class MaskedModel(Model):
+    """A model of masked text."""
+
+    task = "masked-text"
+
+    def sample(
+        self,
+        count: int = Writing.count,
+        prompt: str = Writing.prompt,
+        *,
+        reveals: int = Writing.reveals,
+        order: Reveal = Writing.order,
+        temperature: float = Writing.temperature,
+        top_p: float = Writing.top_p,
+        sample_seed: int = 0,
+    ) -> list[str]:
+        """Texts of the plan's length that begin with ``prompt``; arguments of ``evaluate.writing.Writing``."""
+        writing = Writing(
+            count=count, prompt=prompt, reveals=reveals, order=order, temperature=temperature, top_p=top_p
+        )
+        return write_masked(self.denoiser, self.plan, writing, sample_seed)
+
+    def evaluate(
+        self,
+        data: Data | None = None,
+        *,
+        train: Data | None = None,
+        windows: int = WINDOWS,
+        times: int = TIMES,
+        report_bands: int = 0,
+        texts: int = QualityOptions.texts,
+        scorer: Scorer = QualityOptions.scorer,
+        mauve: bool = QualityOptions.mauve,
+        prompt: str = Writing.prompt,
+        reveals: int = Writing.reveals,
+        order: Reveal = Writing.order,
+        temperature: float = Writing.temperature,
+        top_p: float = Writing.top_p,
+        sample_seed: int = 0,
+    ) -> dict[str, Any]:
+        """A bound on the bits per byte of held-out text, and with ``texts`` the quality of what the model writes.
+
+        Args:
+            data: see ``Model.evaluate``; of a TokenFile all is held out.
+            train: the text whose n-grams score what is written. None is the training split of ``data``; where ``data``
+                is a TokenFile, the training text that the plan names.
+            windows: of held-out text.
+            times: masked shares of every band for each of them.
+            report_bands: bands to report the bound on (0: the plan's own).
+            texts, scorer, mauve: see ``evaluate.text.QualityOptions``.
+            prompt, reveals, order, temperature, top_p, sample_seed: how texts are written, see ``sample``.
+        """
+        quality = QualityOptions(texts=texts, scorer=scorer, mauve=mauve)
+        return evaluate_text(
+            self.denoiser,
+            self.plan,
+            plan_text(self.plan, "test", data),
+            training_text(self.plan, data, train) if texts else None,
+            windows=windows,
+            bands=self.bands(report_bands),
+            times=times,
+            quality=quality,
+            writing=Writing(prompt=prompt, reveals=reveals, order=order, temperature=temperature, top_p=top_p),
+            seed=sample_seed,
+        )
+
+
+@final
+class CausalModel(Model):
+    """An autoregressive model of text."""
+
+    task = "text"
+
+    def sample(
+        self,
+        count: int = Writing.count,
+        prompt: str = Writing.prompt,
+        *,
+        tokens: int = Writing.tokens,
+        temperature: float = Writing.temperature,
+        top_p: float = Writing.top_p,
+        path: CallPath = Asking.path,
+        pool: AskedPool = Asking.pool,
+        calls: int = Asking.calls,
+        sample_seed: int = 0,
+    ) -> list[str]:
+        """Texts that go on from ``prompt``.
+
+        Args:
+            count, prompt, tokens, temperature, top_p: see ``evaluate.writing.Writing``.
+            path, pool, calls: see ``sample.calls.Asking``.
+            sample_seed: text i follows from ``sample_seed + i``.
+        """
+        writing = Writing(count=count, prompt=prompt, tokens=tokens, temperature=temperature, top_p=top_p)
+        asking = Asking(path=path, pool=pool, calls=calls)
+        return ["".join(pieces) for pieces in write_texts(self.denoiser, self.plan, writing, asking, sample_seed)]
+
+    def stream(
+        self,
+        prompt: str = Writing.prompt,
+        *,
+        tokens: int = Writing.tokens,
+        temperature: float = Writing.temperature,
+        top_p: float = Writing.top_p,
+        path: CallPath = Asking.path,
+        pool: AskedPool = Asking.pool,
+        calls: int = Asking.calls,
+        sample_seed: int = 0,
+    ) -> Iterator[str]:
+        """One text in pieces as they are written, ``prompt`` first; arguments of ``sample``."""
+        writing = Writing(prompt=prompt, tokens=tokens, temperature=temperature, top_p=top_p)
+        asking = Asking(path=path, pool=pool, calls=calls)
+        return write_causal(self.denoiser, self.plan, writing, asking, sample_seed)
+
+    def evaluate(
+        self,
+        data: Data | None = None,
+        *,
+        train: Data | None = None,
+        windows: int = WINDOWS,
+        path: CallPath = Answers.path,
+        pool: AskedPool = Answers.pool,
+        calls: int = Answers.calls,
+        draws: int = Answers.draws,
+        noise_seed: int = Answers.noise_seed,
+        texts: int = QualityOptions.texts,
+        scorer: Scorer = QualityOptions.scorer,
+        mauve: bool = QualityOptions.mauve,
+        prompt: str = Writing.prompt,
+        tokens: int = Writing.tokens,
+        temperature: float = Writing.temperature,
+        top_p: float = Writing.top_p,
+        sample_seed: int = 0,
+    ) -> dict[str, Any]:
+        """Bits per byte of held-out text after every call, and with ``texts`` the quality of what the model writes.
+
+        Args:
+            data: see ``Model.evaluate``; of a TokenFile all is held out.
+            train: the text whose n-grams score what is written. None is the training split of ``data``; where ``data``
+                is a TokenFile, the training text that the plan names.
+            windows: of held-out text.
+            path, pool, calls, draws, noise_seed: see ``sample.calls.Answers``.
+            texts, scorer, mauve: see ``evaluate.text.QualityOptions``.
+            prompt, tokens, temperature, top_p, sample_seed: how texts are written, see ``sample``.
+        """
+        quality = QualityOptions(texts=texts, scorer=scorer, mauve=mauve)
+        return evaluate_text(
+            self.denoiser,
+            self.plan,
+            plan_text(self.plan, "test", data),
+            training_text(self.plan, data, train) if texts else None,
+            windows=windows,
+            answers=Answers(path=path, pool=pool, calls=calls, draws=draws, noise_seed=noise_seed),
+            quality=quality,
+            writing=Writing(prompt=prompt, tokens=tokens, temperature=temperature, top_p=top_p),
+            seed=sample_seed,
+        )

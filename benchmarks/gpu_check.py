@@ -3,8 +3,8 @@
     python benchmarks/gpu_check.py --device cuda
 
 Needs the core alone: samples are random images and a text that is written here. One JSON row per check: of every task,
-whether a run that lost its last checkpoints ends in the same bytes as one that was left alone, how far the losses of
-its first steps are from those of a CPU, and that its model samples and is scored there; the same of a network of the
+whether a run that lost its last checkpoints ends in the same bytes as one that was left alone, how far the mean loss
+of its steps is from that on a CPU, and that its model samples and is scored there; the same of a network of the
 user's own and of a rival; then layer evaluations per second of training as users start it.
 """
 

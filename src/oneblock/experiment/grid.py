@@ -89,10 +89,10 @@ class Grid(Generic[AnyRecipe, Known]):
             found[cell] = self.plans(cell, known)
             for plan in found[cell]:
                 job_specs(plan)
-            self.experiment.check(found[cell], known)
             contender = self.contender(cell, found[cell])
             if contender is not None:
                 contender.check(known, self.machine)
+        self.experiment.check(found, known)
         return found
 
     def row(self, cell: Cell, plans: Sequence[Plan], known: Known) -> Row:
@@ -184,11 +184,22 @@ def _row(cell: Cell, plans: Sequence[Plan]) -> Row:
 
 
 def cells(recipe: Recipe, arms: Sequence[str], budgets: Sequence[int | str], seeds: int) -> list[Cell]:
-    """All runs, in the order of budgets, seeds (``recipe.seed``, the next, ...) and arms."""
-    for budget in budgets:
-        parse_count(budget)
+    """All runs, in the order of budgets, seeds (``recipe.seed``, the next, ...) and arms. An arm or a budget that is
+    named twice is refused: its runs would count as more seeds."""
+    _check_once("arms", list(arms), list(arms))
+    _check_once("budgets", list(budgets), [parse_count(budget) for budget in budgets])
     numbers = range(recipe.seed, recipe.seed + seeds)
     return [Cell(arm=arm, budget=str(budget), seed=seed) for budget in budgets for seed in numbers for arm in arms]
+
+
+def _check_once(name: str, named: Sequence[int | str], meant: Sequence[int | str]) -> None:
+    """Refuse two of ``named`` that mean the same."""
+    first: dict[int | str, int | str] = {}
+    for one, key in zip(named, meant, strict=True):
+        if key in first:
+            same = f"{one!r} is named twice" if first[key] == one else f"{first[key]!r} and {one!r} are the same"
+            raise ValueError(f"{name}: {same}; name each once, and use seeds=... for more runs of each")
+        first[key] = one
 
 
 def places(directory: Path, networks: int) -> list[Path]:

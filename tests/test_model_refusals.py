@@ -154,6 +154,7 @@ def test_counts_and_choices_of_scores(generator: ImageModel, classifier: Classif
     scores: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
         (generator.evaluate, {"num_samples": -3}, "num_samples=-3 is not allowed; use a whole number, 0 or more"),
         (generator.evaluate, {"num_samples": 2.5}, "num_samples=2.5 is not allowed"),
+        (generator.evaluate, {"num_samples": 3}, "num_samples=3 are too few to compare; use 6 or more, or 0 for the"),
         (generator.evaluate, {"report_bands": -1}, "report_bands=-1 is not allowed; use a whole number, 0 or more"),
         (generator.evaluate, {"sampler": "foo"}, "sampler='foo' is not allowed in Sampling"),
         (classifier.evaluate, {"path": "foo"}, "path='foo' is not allowed in Answers; use one of none, mean, euler"),

@@ -95,6 +95,12 @@ class Blockwise:
         return BlockDenoiser(backbone, deepcopy(self.frame), checkpointing)
 
 
+def check_resident(resident: int | None) -> None:
+    """Refuse to keep no block at all."""
+    if resident is not None and resident < 1:
+        raise ValueError(f"resident={resident} leaves no block to work with; use 1 or more")
+
+
 class Denoiser:
     """The denoiser of the whole noise range: routes each level to the block that owns its band.
 
@@ -105,8 +111,7 @@ class Denoiser:
     """
 
     def __init__(self, partition: Partition, load: Callable[[int], BlockDenoiser], resident: int | None = None) -> None:
-        if resident is not None and resident < 1:
-            raise ValueError(f"resident={resident} leaves no block to work with; use 1 or more")
+        check_resident(resident)
         self.partition = partition
         self._load = load
         self._resident = resident

@@ -79,6 +79,14 @@ def test_masked_text(tmp_path: Path, text: str, ok: Ok, capsys: pytest.CaptureFi
     assert "bits_per_byte of blockwise against ensemble:" in out
 
 
+def test_arms_of_one_plan_are_scored_again(tmp_path: Path, text: str, ok: Ok) -> None:
+    words = ("compare", "masked-text", "--out", tmp_path, "--data", text, *SHORT, *TEXT, "--weighting", "bound")
+    words = (*words, "--arms", "mdlm", "end-to-end", "--times", "1", "--reveals", "2", "--json")
+    for windows in (4, 5):
+        (found,) = ok(*words, "--windows", str(windows))
+        assert [(row["arm"], row["windows"]) for row in found["runs"]] == [("mdlm", windows), ("end-to-end", windows)]
+
+
 def test_text(tmp_path: Path, text: str, ok: Ok, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("compare", "text", "--out", tmp_path, "--data", text, *SHORT, *TEXT, "--tokens", "4", "--calls", "3")
     words = (*words, "--arms", "shallow", "blockwise", "n-gram")
@@ -111,6 +119,15 @@ def test_json_is_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     ("task", "words", "message"),
     [
         ("images", ["--seeds", "0"], "seeds=0, workers=1: use at least one of each"),
+        ("images", ["--steps", "25", "--grid", "equal-mass"], "steps=25 is not a multiple of the 2 blocks"),
+        ("images", ["--report-bands", "0"], "report_bands=0 is not a number of bands"),
+        ("images", ["--extractor", "cats"], "extractor name='cats' is unknown"),
+        ("images", ["--num-samples", "-1"], "num_samples=-1 is not a number of images"),
+        ("images", ["--arms", "shallow", "shallow"], "arms: 'shallow' is named twice"),
+        ("images", ["--budgets", ","], "budgets=',' names no budget; write e.g. 200k,800k"),
+        ("classify", ["--arms", "blockwise", "--draws", "2"], "draws=2 with path='mean'"),
+        ("text", ["--top-p", "0"], "top_p=0.0: use a temperature of 0 or more"),
+        ("recurrent-text", ["--temperature", "-1"], "temperature=-1.0"),
         ("classify", ["--branch", "0"], "arm 'branched' needs --branch above 0"),
         ("masked-text", ["--report-bands", "0"], "report_bands=0"),
         ("text", ["--calls", "-2"], "calls=-2"),
@@ -136,3 +153,9 @@ def test_the_demo_makes_a_model_and_a_picture(tmp_path: Path, ok: Ok, capsys: py
     out, _ = printed(words, capsys)
     assert "3 blocks, one at a time" in out
     assert f"model: {row['model']}" in out
+
+
+def test_the_demo_shows_losses_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("demo", "--out", tmp_path, "--budget", "1k", "--num-samples", "0", "--threads", "1")
+    out, _ = printed(words, capsys)
+    assert "held-out denoising loss" in out and "Frechet" not in out

@@ -93,3 +93,15 @@ def test_a_denoiser_works_where_its_weights_are() -> None:
     assert device_of(ClassifierFree(Ensemble([there]), 2.0)).type == "meta"
     assert device_of(by_class).type == "cpu"
     assert device_of(whole(tiny_plan())).type == "cpu"
+
+
+def test_features_that_know_no_classes_are_not_asked_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rows:
+        name, dim = "rows", 2
+
+        def __call__(self, images: Tensor) -> Tensor:
+            return images.float().flatten(1)[:, :2] + torch.arange(2 * len(images)).view(-1, 2) % 7
+
+    monkeypatch.setattr("oneblock.evaluate.images.extractor_for", lambda name: Rows())
+    found = evaluate_images(by_class, tiny_plan(), SOURCE, SOURCE, num_samples=9, extractor="rows")
+    assert (found["extractor"], found["class_agreement"]) == ("rows", None)

@@ -1,18 +1,21 @@
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from oneblock.condition import Condition
-from oneblock.data import TextData
+from oneblock.data import Bytes, TextData, write_tokens
 from oneblock.evaluate.images import Sampling
 from oneblock.evaluate.writing import Writing
+from oneblock.experiment import causal
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
 from oneblock.experiment.compare import compare
@@ -24,6 +27,7 @@ from oneblock.experiment.recurrent import RecurrentExperiment
 from oneblock.experiment.results import RESULT_FILE
 from oneblock.partition import make_partition
 from oneblock.presets import ClassifyRecipe, ImageRecipe, MaskedRecipe, blockwise, masked_task
+from oneblock.report.comparison import draw, report
 from oneblock.sample.calls import Answers
 from oneblock.tasks.masked import nelbo
 from oneblock.train.drive import Watch
@@ -61,6 +65,31 @@ def test_images_are_scored_at_equal_work_and_a_comparison_goes_on(tmp_path: Path
     assert [len(row["band_losses"]) for row in found.summaries] == [2] * 8
     again = compare(IMAGES, out=tmp_path, recipe=recipe, budgets=["256", 512], **QUIET)
     assert again.rows == found.rows
+
+
+@pytest.mark.parametrize("kind", ["losses alone", "no pictures", "no classes"])
+def test_images_are_compared_where_there_is_no_quality_to_score(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    recipe = recipe_of(IMAGES, blocks=2, batch_size=8, block_batch_size=8, conditional=kind != "no classes")
+    settings: dict[str, Any] = {"recipe": recipe, "arms": ["shallow", "blockwise"], "budgets": [128, 256], **QUIET}
+    experiment = IMAGES
+    if kind == "losses alone":
+        experiment = replace(IMAGES, num_samples=0)
+    if kind == "no pictures":
+        values = torch.rand(32, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        settings["data"] = settings["held_out"] = TensorDataset(values, torch.arange(32) % 2)
+    told = list[str]()
+    found = compare(experiment, out=tmp_path, told=told.append, **settings)
+    shown, pictures = report(found), {path.name for path in draw(found)}
+    assert ("Frechet" in told[0], "frechet.png" in pictures) == ((kind == "no classes"),) * 2
+    assert ("features: " in shown.tables[0].title) == (kind == "no classes")
+    assert "loss.png" in pictures and ("samples.png" in pictures) == (kind != "no pictures")
+    assert "lower loss in" in shown.lines[0] and ("Frechet" in shown.lines[0]) == (kind == "no classes")
+    samples = load_file(tmp_path / found.rows[0]["run"] / SAMPLES_FILE)["images"]
+    count = {"losses alone": 80, "no pictures": 16, "no classes": 64}[kind]
+    assert samples.shape == (count, 2 if kind == "no pictures" else 1, 8, 8)
+    assert compare(experiment, out=tmp_path, **settings).rows == found.rows
 
 
 def test_workers_give_the_rows_of_one_process(tmp_path: Path) -> None:
@@ -189,6 +218,45 @@ def test_arms_of_one_plan_are_trained_once(tmp_path: Path, text: str) -> None:
     assert (stored["arm"], stored["bits_per_byte"]) == ("two-blocks", two["bits_per_byte"])
 
 
+def test_arms_of_one_plan_are_scored_again(tmp_path: Path, text: str) -> None:
+    recipe = masked_recipe(budget=128, weighting="bound")
+    settings: dict[str, Any] = {"data": text, "out": tmp_path, "recipe": recipe, **QUIET}
+    settings["arms"] = ("mdlm", "end-to-end")
+    for windows in (4, 5):
+        rows = compare(replace(MASKED, windows=windows), **settings).rows
+        assert [(row["arm"], row["windows"]) for row in rows] == [("mdlm", windows), ("end-to-end", windows)]
+        assert rows[0]["bits_per_byte"] == rows[1]["bits_per_byte"]
+    assert compare(replace(MASKED, windows=5), **{**settings, "arms": ("end-to-end", "mdlm")}).rows == rows[::-1]
+
+
+def test_a_run_of_another_plan_is_not_overwritten_by_that_of_a_twin(tmp_path: Path, text: str) -> None:
+    settings: dict[str, Any] = {"data": text, "out": tmp_path, **QUIET}
+    (even,) = compare(MASKED, recipe=masked_recipe(budget=128), arms=("end-to-end",), **settings).rows
+    with pytest.raises(ValueError, match="end-to-end-128-seed0 belongs to plan"):
+        compare(MASKED, recipe=masked_recipe(budget=128, weighting="bound"), arms=("mdlm", "end-to-end"), **settings)
+    assert open_plan(tmp_path / even["run"]).hash == even["plans"][0]
+
+
+def test_a_finished_comparison_of_an_earlier_version_is_not_scored_again(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = CausalExperiment(windows=6, writing=Writing(count=1, tokens=4))
+    recipe = recipe_of(experiment, blocks=2, length=16, budget=256)
+    settings: dict[str, Any] = {"data": text, "out": tmp_path, "recipe": recipe, "arms": ("blockwise",), **QUIET}
+    (row,) = compare(experiment, **settings).rows
+    file = tmp_path / row["run"] / RESULT_FILE
+    old = json.loads(file.read_text())
+    old["answers"] = {"token_calls": 0, "token_path": "mean", "token_pool": "evidence", "token_draws": 1}
+    old["bits_per_character"], old["tokens_per_character"] = old.pop("bits_per_byte"), old.pop("tokens_per_byte")
+    file.write_text(json.dumps(old))
+
+    def scored(*given: Any) -> None:
+        raise AssertionError("this run has a result")
+
+    monkeypatch.setattr(causal, "score_texts", scored)
+    assert compare(experiment, **settings).rows == [row]
+
+
 def test_a_comparison_of_autoregressive_models(tmp_path: Path, text: str) -> None:
     experiment = CausalExperiment(windows=6, writing=Writing(count=2, tokens=4))
     recipe = recipe_of(experiment, blocks=2, length=16, budget=512)
@@ -237,28 +305,32 @@ def test_a_comparison_of_recurrent_depth(tmp_path: Path, text: str) -> None:
     assert {**again, **unknown} == {**rows["truncated-bptt"], **unknown}
 
 
-def squares(size: int, classes: int = 2) -> TensorDataset:
-    return TensorDataset(torch.zeros(12, 1, size, size, dtype=torch.uint8), torch.arange(12) % classes)
-
-
 @pytest.mark.parametrize(
     ("experiment", "changes", "settings", "message"),
     [
         ("images", {}, {"arms": ["nope"]}, "arm 'nope' does not exist; use some of end-to-end, shallow"),
         ("images", {}, {"seeds": 0}, "seeds=0, workers=1: use at least one of each"),
-        (
-            "images",
-            {},
-            {"data": squares(8), "held_out": squares(16)},
-            "the data have shape .1, 16, 16., but the plan was made for .1, 8, 8.",
-        ),
-        (
-            "classify",
-            {},
-            {"data": squares(8), "held_out": squares(8, classes=3)},
-            "the data have 3 classes, but the plan has 2",
-        ),
         ("images", {}, {"budgets": ["many"]}, "budget='many' is not a number"),
+        ("images", {}, {"budgets": ["1k", "2k", "1k"]}, "budgets: '1k' is named twice; name each once"),
+        ("images", {}, {"budgets": ["1k", 1000]}, "budgets: '1k' and 1000 are the same; name each once"),
+        ("images", {}, {"arms": ["blockwise", "shallow", "blockwise"]}, "arms: 'blockwise' is named twice; name each"),
+        (ImageExperiment(num_samples=-1), {}, {}, "num_samples=-1 is not allowed; use a whole number, 0 or more"),
+        (ImageExperiment(num_samples=5), {}, {}, "num_samples=5 are too few to compare; use 6 or more, or 0"),
+        (ImageExperiment(num_samples=6.5), {}, {}, "num_samples=6.5 is not allowed in ImageExperiment"),  # type: ignore[arg-type]
+        (ImageExperiment(report_bands=0), {}, {}, "report_bands=0 is not a number of bands; use 1 or more"),
+        (ImageExperiment(extractor="cats"), {}, {}, "extractor name='cats' is unknown; use one of digits-cnn"),
+        (ImageExperiment(extractor="fashion-mnist-cnn"), {}, {}, "do not fit fashion-mnist-cnn"),
+        (ImageExperiment(resident=0), {}, {}, "resident=0 leaves no block to work with; use 1 or more"),
+        (
+            ImageExperiment(sampling=Sampling(steps=25, grid="equal-mass")),
+            {},
+            {},
+            "steps=25 is not a multiple of the 4 blocks; use 24 or 28",
+        ),
+        (ImageExperiment(sampling=Sampling(steps=1)), {}, {}, "steps=1 is too small for a grid; use 2 or more"),
+        (ImageExperiment(num_samples=0, sampling=Sampling(steps=1)), {}, {}, "steps=1 is too small for a grid"),
+        (ClassifyExperiment(answers=Answers(draws=2)), {}, {}, "draws=2 with path='mean': only noisy paths differ"),
+        (ClassifyExperiment(noprop_steps=0), {}, {}, "num_steps=0 is too small; use 1 or more"),
         (
             "images",
             {},
@@ -286,6 +358,8 @@ def squares(size: int, classes: int = 2) -> TensorDataset:
         (RecurrentExperiment(back=0), {"depth": 2}, {}, "back=0: nothing is trained"),
         (RecurrentExperiment(bptt_batch_size=0), {"depth": 2}, {}, "batch_size=0 is not a batch size"),
         (RecurrentExperiment(bptt_share=1e-6), {"depth": 2}, {}, "does not pay for one step of every part"),
+        (RecurrentExperiment(bptt_share=math.inf), {"depth": 2}, {}, "bptt_share=inf is not a share of work"),
+        (RecurrentExperiment(iterations=0), {"depth": 2}, {}, "iterations=0, back=8: nothing is trained"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_any_work(
@@ -300,4 +374,54 @@ def test_what_cannot_be_compared_is_refused_before_any_work(
     recipe = recipe_of(found, **{**blocks, **own, **changes})
     with pytest.raises(ValueError, match="(?s)" + message.replace("(", r"\(")):
         compare(experiment, **{"out": tmp_path / "out", "data": data, "recipe": recipe, **QUIET, **settings})
+    assert not (tmp_path / "out").exists()
+
+
+def pictures(count: int = 20, classes: int = 2, side: int = 8) -> TensorDataset:
+    values = torch.rand(count, 1, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return TensorDataset(values, torch.arange(count) % classes)
+
+
+DIGITS = ImageExperiment(extractor="digits-cnn", num_samples=20, sampling=Sampling(steps=2))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "data", "held_out", "message"),
+    [
+        (DIGITS, pictures(), pictures(classes=3), "held_out has 3 classes, the training data 2; give held-out data of"),
+        (DIGITS, pictures(), pictures(side=10), r"held_out has samples of shape \(1, 10, 10\), the training data"),
+        (DIGITS, pictures(), TensorDataset(pictures().tensors[0]), "held_out has 0 classes, the training data 2"),
+        (DIGITS, pictures(side=10), pictures(side=10), "do not fit digits-cnn"),
+        (DIGITS, pictures(classes=11), pictures(classes=11), "one requested class per image"),
+        (DIGITS, pictures(5), pictures(), "the data have 5 training images, but comparing generated ones takes 6"),
+        (DIGITS, pictures(), pictures(1, 1), "held_out has 1 classes"),
+        (ClassifyExperiment(), pictures(), pictures(classes=3), "held_out has 3 classes, the training data 2"),
+        (ClassifyExperiment(), pictures(), pictures(side=10), "held_out has samples of shape"),
+    ],
+)
+def test_images_that_cannot_be_scored_are_refused_before_any_work(
+    tmp_path: Path, experiment: Any, data: TensorDataset, held_out: TensorDataset, message: str
+) -> None:
+    recipe = recipe_of(experiment, blocks=2, batch_size=4, block_batch_size=4, budget=640)
+    with pytest.raises(ValueError, match=message):
+        compare(experiment, out=tmp_path / "out", data=data, held_out=held_out, recipe=recipe, **QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_packages_of_an_extractor_are_missed_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    experiment = ImageExperiment(extractor="efficientnet-lite0")
+    with pytest.raises(ImportError, match="extractor efficientnet-lite0 needs two packages"):
+        compare(experiment, out=tmp_path / "out", recipe=recipe_of(experiment, blocks=2), **QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_held_out_text_in_another_vocabulary_is_refused(tmp_path: Path, text: str) -> None:
+    held_out = write_tokens(tmp_path / "bytes.tokens", [torch.arange(64)], Bytes())
+    recipe = recipe_of(MASKED, blocks=4, length=16, vocabulary="characters")
+    with pytest.raises(ValueError, match="holds tokens of another vocabulary; make it with that of the"):
+        compare(MASKED, out=tmp_path / "out", data=text, held_out=held_out, recipe=recipe, **QUIET)
     assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ from oneblock.data import ImageData, TextData
 from oneblock.experiment.base import Experiment
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
-from oneblock.experiment.compare import compare
+from oneblock.experiment.compare import SEEDS, WORKERS, compare
 from oneblock.experiment.images import ImageExperiment
 from oneblock.experiment.masked import MaskedExperiment
 from oneblock.experiment.recurrent import RecurrentExperiment
@@ -51,11 +51,11 @@ class Compare:
 
     out: Path
     """directory of the comparison"""
-    seeds: int = 3
+    seeds: int = SEEDS
     """runs per arm, with seeds --seed, --seed + 1, ..."""
     budgets: str = ""
     """several budgets with commas, e.g. 200k,800k: shows where the arms' curves cross (default: --budget alone)"""
-    workers: int = 1
+    workers: int = WORKERS
     """runs at the same time, each in a process of its own with its share of the CPU threads"""
     json: bool = False
     """print one JSON object instead of tables"""
@@ -69,7 +69,7 @@ class Compare:
             data=self.data,
             recipe=self.model,
             arms=self.arms,
-            budgets=[budget.strip() for budget in self.budgets.split(",") if budget.strip()],
+            budgets=self._budgets(),
             seeds=self.seeds,
             workers=self.workers,
             machine=self.machine,
@@ -83,6 +83,12 @@ class Compare:
         console.report(report(found))
         for path in pictures:
             console.say(f"picture: {path}")
+
+    def _budgets(self) -> list[str]:
+        named = [budget.strip() for budget in self.budgets.split(",") if budget.strip()]
+        if self.budgets and not named:
+            raise ValueError(f"budgets={self.budgets!r} names no budget; write e.g. 200k,800k, or leave --budgets out")
+        return named
 
 
 @dataclass(frozen=True, kw_only=True)

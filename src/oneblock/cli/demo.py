@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from oneblock.cli import console
-from oneblock.experiment.demo import ONE_THREAD, demo
+from oneblock.experiment.demo import BUDGET, NUM_SAMPLES, ONE_THREAD, demo
 from oneblock.report.demo import demo_picture, demo_table
 from oneblock.train.machine import Machine
 
@@ -21,9 +21,9 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """directory of the runs, the model and the picture"""
-    budget: str = "200k"
+    budget: str = BUDGET
     """work of each of the two, in layer evaluations"""
-    num_samples: int = 1000
+    num_samples: int = NUM_SAMPLES
     """generated images that the scores are taken on"""
     json: bool = False
     """print one JSON object instead of a table"""

@@ -17,7 +17,9 @@ from oneblock.data import Codec, DatasetSource, EncodedSource, Pixels, to_float,
 from oneblock.evaluate.bands import band_losses
 from oneblock.evaluate.device import device_of
 from oneblock.guidance import ClassifierFree
-from oneblock.metrics import default_extractor, extractor_for, image_quality
+from oneblock.metrics import class_agreement, default_extractor, extractor_for, image_quality
+from oneblock.metrics.coverage import NEIGHBOURS
+from oneblock.metrics.features import ClassifierExtractor
 from oneblock.metrics.quality import real_fid
 from oneblock.partition import Partition
 from oneblock.plan import Plan
@@ -30,6 +32,10 @@ MOST_IMAGES = 10_000
 """Held-out images that losses are taken on, and training images that generated ones are compared with."""
 NUM_SAMPLES = 2000
 """Images that are generated for scores."""
+FEWEST = NEIGHBOURS + 1
+"""Generated and training images that can be compared: each has that many neighbours."""
+FEWEST_HELD_OUT = 2
+"""Held-out images that have a covariance."""
 PIXELS = Pixels()
 
 SamplerName = Literal["euler", "heun", "dpm++2m", "churn"]
@@ -142,7 +148,8 @@ def evaluate_images(
     """All scores of an image generator.
 
     Held-out denoising loss per band, and the quality of ``num_samples`` generated images (``metrics.quality``) beside
-    that of held-out ones. Without samples, and for targets that are not images, only the losses.
+    that of held-out ones; class agreement where the extractor is a classifier. Without samples, and for targets that
+    are not images, only the losses.
 
     Args:
         train, test: images of both splits. Where ``train`` is None, or the same as ``test``, generated images are
@@ -154,8 +161,8 @@ def evaluate_images(
     Raises:
         ValueError: the data have another shape, other classes or another autoencoder than the plan.
     """
-    check_count("num_samples", num_samples, least=0)
     check_fit(plan, test)
+    check_quality(plan, train, test, num_samples, extractor)
     task = image_task(plan)
     bands = bands or plan.partition
     device = device_of(denoiser)
@@ -172,8 +179,9 @@ def evaluate_images(
     began = time.perf_counter()
     images = sample_images(denoiser, plan, asked, sampling, test.codec, count=count)
     seconds = time.perf_counter() - began
-    features = extractor_for(extractor or default_extractor(cast(str, plan.recipe["data"])))
-    quality = image_quality(known, None if held_out is None else held_out[:num_samples], images, features, asked)
+    features = extractor_for(extractor_name(plan, extractor))
+    told = asked if isinstance(features, ClassifierExtractor) else None
+    quality = image_quality(known, None if held_out is None else held_out[:num_samples], images, features, told)
     fid = {"fid": real_fid(known, images, fid_weights)} if fid_weights else {}
     return {
         **scores,
@@ -182,6 +190,45 @@ def evaluate_images(
         "sampling_seconds": seconds,
         "images_per_second": num_samples / seconds,
     }
+
+
+def extractor_name(plan: Plan, extractor: str = "") -> str:
+    """The features that generated images are compared on: those that are named, or what fits the plan's data."""
+    return extractor or default_extractor(cast(str, plan.recipe["data"]))
+
+
+def check_quality(
+    plan: Plan, train: EncodedSource | None, test: EncodedSource, num_samples: int, extractor: str = ""
+) -> None:
+    """Refuse, before anything is trained or generated, what ``evaluate_images`` could not compare.
+
+    Raises:
+        ValueError: too few images, an unknown extractor, or one that does not take these images or classes.
+        ImportError: the packages of the extractor are absent.
+    """
+    check_count("num_samples", num_samples, least=0)
+    if not num_samples or not makes_images(plan, test.codec):
+        return
+    features = extractor_for(extractor_name(plan, extractor))
+    if num_samples < FEWEST:
+        raise ValueError(
+            f"num_samples={num_samples} are too few to compare; use {FEWEST} or more, or 0 for the losses alone"
+        )
+    needed = [("held-out", test, FEWEST)]  # of a single split, which takes the place of the training images
+    if train is not None:
+        needed = [("training", train, FEWEST), ("held-out", test, FEWEST_HELD_OUT)]
+    for name, source, fewest in needed:
+        found = len(source.first(fewest).images)
+        if found < fewest:
+            raise ValueError(
+                f"the data have {found} {name} images, but comparing generated ones takes {fewest}; give more, or use "
+                "num_samples=0 for the losses alone"
+            )
+    held_out = test.first(1).images
+    features(held_out)
+    classes = image_task(plan).num_classes
+    if classes and isinstance(features, ClassifierExtractor):
+        class_agreement(features, held_out, torch.tensor([classes - 1]))
 
 
 def _reference(train: EncodedSource | None, test: EncodedSource) -> tuple[Tensor, Tensor | None]:

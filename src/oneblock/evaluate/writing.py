@@ -9,7 +9,7 @@ from torch import Tensor
 
 from oneblock.checks import check_count, check_fields
 from oneblock.data import TokenFile, Vocabulary
-from oneblock.sample.masked import Reveal
+from oneblock.sample.masked import Reveal, check_pick
 
 WINDOWS = 512
 """Windows of held-out text that scores are taken on."""
@@ -63,6 +63,7 @@ class Writing(MaskedWriting, CausalWriting):
         super().__post_init__()
         if self.count < 1:
             raise ValueError(f"count={self.count} writes nothing; use 1 or more")
+        check_pick(self.temperature, self.top_p)
 
     def prompts(self, vocabulary: Vocabulary, length: int) -> Tensor:
         """The tokens that the sequences begin with: int64 (count, t); a prompt of ``length`` or more is refused."""

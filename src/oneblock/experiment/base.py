@@ -125,8 +125,8 @@ class Experiment(Protocol[AnyRecipe, Known]):
     def fitted(self, recipe: AnyRecipe, known: Known) -> AnyRecipe:
         """The recipe with what the data decide in a comparison."""
 
-    def check(self, plans: Sequence[Plan], known: Known) -> None:
-        """Refuse before any work what cannot be scored."""
+    def check(self, plans: Mapping[Cell, Sequence[Plan]], known: Known) -> None:
+        """Refuse before any work what cannot be scored, given the plans of every run."""
 
     def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
         """What a recorded result must have been made with."""

@@ -12,7 +12,7 @@ import torch
 
 from oneblock.evaluate.causal import evaluate_causal, plan_calls, write_causal
 from oneblock.evaluate.text import n_grams
-from oneblock.evaluate.writing import Writing
+from oneblock.evaluate.writing import WINDOWS, Writing
 from oneblock.experiment.arms import blocks_alone, branched, branched_ensemble, ensemble
 from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.data import Texts, open_texts
@@ -27,6 +27,9 @@ from oneblock.train.loop import Run
 from oneblock.train.machine import Machine
 from oneblock.train.shards import open_denoiser
 
+TWO_TEXTS = Writing(count=2)
+"""What a run writes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CausalExperiment:
@@ -34,10 +37,10 @@ class CausalExperiment:
 
     task: ClassVar[str] = "text"
 
-    windows: int = 512
+    windows: int = WINDOWS
     """windows of held-out text that every run is scored on"""
     answers: Answers = field(default_factory=Answers)
-    writing: Writing = field(default_factory=lambda: Writing(count=2))
+    writing: Writing = field(default_factory=lambda: TWO_TEXTS)
 
     @property
     def usual(self) -> CausalRecipe:
@@ -57,8 +60,8 @@ class CausalExperiment:
     def fitted(self, recipe: CausalRecipe, known: Texts) -> CausalRecipe:
         return recipe
 
-    def check(self, plans: Sequence[Plan], known: Texts) -> None:
-        check_texts(plans[0], known, self.answers, self.writing)
+    def check(self, plans: Mapping[Cell, Sequence[Plan]], known: Texts) -> None:
+        check_texts(plans, known, self.answers, self.writing)
 
     def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
         return asked_of_texts(plans, self.windows, self.answers, self.writing)
@@ -70,10 +73,11 @@ class CausalExperiment:
         return f"{row['bits_per_byte']:.4f} bits per byte"
 
 
-def check_texts(plan: Plan, known: Texts, answers: Answers, writing: Writing) -> None:
-    """Refuse what a plan cannot be asked, or cannot write."""
-    plan_calls(plan, answers)
-    writing.to_write(known.facts.vocabulary, plan_length(plan))
+def check_texts(plans: Mapping[Cell, Sequence[Plan]], known: Texts, answers: Answers, writing: Writing) -> None:
+    """Refuse what plans cannot be asked, or cannot write."""
+    for plan, *_ in plans.values():
+        plan_calls(plan, answers)
+        writing.to_write(known.facts.vocabulary, plan_length(plan))
 
 
 def asked_of_texts(plans: Sequence[Plan], windows: int, answers: Answers, writing: Writing) -> Row:

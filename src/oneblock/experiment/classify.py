@@ -10,10 +10,10 @@ import torch
 
 from oneblock import rivals
 from oneblock.data import to_float
-from oneblock.evaluate.labels import BATCH, evaluate_labels, label_scores
+from oneblock.evaluate.labels import BATCH, evaluate_labels, label_calls, label_scores
 from oneblock.experiment.arms import blocks_alone, branched, ensemble
-from oneblock.experiment.base import Arm, Case
-from oneblock.experiment.data import Pictures, open_pictures
+from oneblock.experiment.base import Arm, Case, Cell
+from oneblock.experiment.data import Pictures, check_classes, open_pictures
 from oneblock.experiment.rivals import rival_settings, train_contender
 from oneblock.experiment.summary import COSTS, Row, Scores
 from oneblock.models.cnn import CNNConfig
@@ -21,10 +21,11 @@ from oneblock.plan import Plan
 from oneblock.presets.base import end_to_end, shallow
 from oneblock.presets.classify import ClassifyRecipe, vit_config
 from oneblock.presets.cnn import cnn_plan
-from oneblock.presets.data import Data, check_fit
+from oneblock.presets.data import Data
 from oneblock.presets.tasks import plan_augment
 from oneblock.rivals import Classifier
 from oneblock.sample.calls import Answers
+from oneblock.sample.labels import check_draws
 from oneblock.train.loop import Run
 from oneblock.train.machine import Machine
 from oneblock.train.shards import open_denoiser
@@ -66,9 +67,12 @@ class ClassifyExperiment:
     def fitted(self, recipe: ClassifyRecipe, known: Pictures) -> ClassifyRecipe:
         return replace(recipe, patch=recipe.patch or max(1, known.facts.shape[1] // PATCHES))
 
-    def check(self, plans: Sequence[Plan], known: Pictures) -> None:
-        """Every plan can be scored."""
-        check_fit(plans[0], known.test)
+    def check(self, plans: Mapping[Cell, Sequence[Plan]], known: Pictures) -> None:
+        check_classes(known)
+        for cell, (plan,) in plans.items():
+            if ARMS[cell.arm].rival is None:
+                answers, _ = self._asking(cell.arm)
+                check_draws(answers.draws, label_calls(plan, answers))
 
     def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
         (plan,) = plans

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from oneblock.experiment.base import Experiment
+from oneblock.backbone import refuse_while_loading
+from oneblock.checks import check_fields
+from oneblock.experiment.base import Cell, Experiment
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
 from oneblock.experiment.grid import Comparison, Grid, cells
@@ -27,6 +29,10 @@ EXPERIMENTS: dict[str, Callable[[], Experiment[Any, Any]]] = {
     "text": CausalExperiment,
     "recurrent-text": RecurrentExperiment,
 }
+SEEDS = 3
+"""Runs per arm and budget."""
+WORKERS = 1
+"""Runs at the same time."""
 
 
 def compare(
@@ -38,8 +44,8 @@ def compare(
     recipe: Recipe | None = None,
     arms: Sequence[str] = (),
     budgets: Sequence[int | str] = (),
-    seeds: int = 3,
-    workers: int = 1,
+    seeds: int = SEEDS,
+    workers: int = WORKERS,
     machine: Machine = HERE,
     watch: Watch = BARS,
     told: Callable[[str], None] | None = None,
@@ -64,17 +70,10 @@ def compare(
         ValueError: anything that does not fit together, before any work.
         NonFiniteError: a loss was not finite.
     """
+    refuse_while_loading("compare")
     found = _experiment(experiment)
     recipe = found.usual if recipe is None else recipe
-    if not isinstance(recipe, type(found.usual)):
-        raise ValueError(
-            f"recipe is a {type(recipe).__name__}; comparing {found.task} takes a {type(found.usual).__name__}"
-        )
-    if seeds < 1 or workers < 1:
-        raise ValueError(f"seeds={seeds}, workers={workers}: use at least one of each")
-    unknown = [arm for arm in arms if arm not in found.arms]
-    if unknown:
-        raise ValueError(f"arm {unknown[0]!r} does not exist; use some of {', '.join(found.arms)}")
+    _check_choice(found, recipe, arms, seeds, workers)
     runs = cells(recipe, tuple(arms) or tuple(found.arms), tuple(budgets) or (recipe.budget,), seeds)
     grid = Grid(
         experiment=found,
@@ -86,13 +85,7 @@ def compare(
         machine=machine,
         watch=watch,
     )
-    done: dict[Any, Row] = {}
-    for cell, row in grid.run(workers):
-        done[cell] = row
-        if told is not None:
-            told(f"{len(done)}/{len(runs)} {cell.name}: {found.line(row)}")
-    rows = [{**done[cell], "budget": cell.budget, "run": cell.name} for cell in runs]
-    return Comparison(task=found.task, out=Path(out), rows=rows, scores=found.scores)
+    return _finished(grid, workers, told)
 
 
 def _experiment(experiment: str | Experiment[Any, Any]) -> Experiment[Any, Any]:
@@ -101,3 +94,33 @@ def _experiment(experiment: str | Experiment[Any, Any]) -> Experiment[Any, Any]:
     if experiment not in EXPERIMENTS:
         raise ValueError(f"experiment={experiment!r} is unknown; use one of {', '.join(EXPERIMENTS)}")
     return EXPERIMENTS[experiment]()
+
+
+def _check_choice(
+    experiment: Experiment[Any, Any], recipe: Recipe, arms: Sequence[str], seeds: int, workers: int
+) -> None:
+    """Refuse what is not of the experiment, and numbers of nothing."""
+    if not isinstance(recipe, type(experiment.usual)):
+        raise ValueError(
+            f"recipe is a {type(recipe).__name__}; comparing {experiment.task} takes a "
+            f"{type(experiment.usual).__name__}"
+        )
+    if seeds < 1 or workers < 1:
+        raise ValueError(f"seeds={seeds}, workers={workers}: use at least one of each")
+    unknown = [arm for arm in arms if arm not in experiment.arms]
+    if unknown:
+        raise ValueError(f"arm {unknown[0]!r} does not exist; use some of {', '.join(experiment.arms)}")
+    if type(experiment) in EXPERIMENTS.values():
+        check_fields(experiment)
+
+
+def _finished(grid: Grid[Any, Any], workers: int, told: Callable[[str], None] | None) -> Comparison:
+    """The comparison, once every run of the grid is done."""
+    experiment, runs = grid.experiment, grid.cells
+    done: dict[Cell, Row] = {}
+    for cell, row in grid.run(workers):
+        done[cell] = row
+        if told is not None:
+            told(f"{len(done)}/{len(runs)} {cell.name}: {experiment.line(row)}")
+    rows = [{**done[cell], "budget": cell.budget, "run": cell.name} for cell in runs]
+    return Comparison(task=experiment.task, out=grid.out, rows=rows, scores=experiment.scores)

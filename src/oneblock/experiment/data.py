@@ -43,7 +43,22 @@ def open_pictures(recipe: PictureRecipe, data: Data | None, held_out: Data | Non
     if isinstance(named, str):
         named = ImageData(data=named)
     test = open_images(named, "test") if isinstance(named, ImageData) else open_data(recipe, named)[0]
-    return Pictures(cast(EncodedSource, train), cast(EncodedSource, test), cast(ImageFacts, facts))
+    known = Pictures(cast(EncodedSource, train), cast(EncodedSource, test), cast(ImageFacts, facts))
+    if known.test.shape != known.train.shape:
+        raise ValueError(
+            f"held_out has samples of shape {known.test.shape}, the training data {known.train.shape}; give held-out "
+            "data of the same size and channels"
+        )
+    return known
+
+
+def check_classes(known: Pictures) -> None:
+    """Refuse held-out images of other classes than the training images."""
+    trained, held_out = len(known.train.classes), len(known.test.classes)
+    if trained != held_out:
+        raise ValueError(
+            f"held_out has {held_out} classes, the training data {trained}; give held-out data of the same classes"
+        )
 
 
 def open_texts(recipe: TextRecipe, data: Data | None, held_out: Data | None, windows: int) -> Texts:

@@ -21,6 +21,10 @@ from oneblock.train.machine import Machine
 from oneblock.train.shards import merge, open_denoiser, open_plan
 from oneblock.train.strategy import job_specs
 
+BUDGET = "200k"
+"""Work of each of the two, in layer evaluations."""
+NUM_SAMPLES = 1000
+"""Generated images that the scores are taken on."""
 PER_CLASS = 10
 GUIDED = Sampling(guidance=2.0)
 """How the pictures are made, to be readable; the scores are taken without guidance."""
@@ -46,8 +50,8 @@ class Demo:
 def demo(
     out: str | Path,
     *,
-    budget: int | str = "200k",
-    num_samples: int = 1000,
+    budget: int | str = BUDGET,
+    num_samples: int = NUM_SAMPLES,
     machine: Machine = ONE_THREAD,
     told: Callable[[str], None] | None = None,
 ) -> Demo:

@@ -19,7 +19,7 @@ from typing import Any, Generic
 from oneblock.experiment.base import AnyRecipe, Case, Cell, Contender, Experiment, Known
 from oneblock.experiment.results import copied, record, recorded
 from oneblock.experiment.summary import Row, Scores, summaries
-from oneblock.plan import Plan
+from oneblock.plan import Plan, write_plan
 from oneblock.presets.base import Recipe, parse_count
 from oneblock.presets.cost import training_peak
 from oneblock.presets.data import Data
@@ -89,16 +89,16 @@ class Grid(Generic[AnyRecipe, Known]):
             found[cell] = self.plans(cell, known)
             for plan in found[cell]:
                 job_specs(plan)
-            self.experiment.check(found[cell], known)
             contender = self.contender(cell, found[cell])
             if contender is not None:
                 contender.check(known, self.machine)
+        self.experiment.check(found, known)
         return found
 
     def row(self, cell: Cell, plans: Sequence[Plan], known: Known) -> Row:
         """Train, score and record one run, unless that has been done."""
         asked, directory = self.experiment.asked(cell.arm, plans), self.out / cell.name
-        found = recorded(directory, asked)
+        found = recorded(directory, cell.arm, asked)
         if found is not None:
             return found
         watch = replace(self.watch, label=cell.name)
@@ -140,9 +140,11 @@ class Grid(Generic[AnyRecipe, Known]):
 
     def _copied(self, twin: Cell, first: Cell, plans: Sequence[Plan], row: Row) -> Row:
         directory = self.out / twin.name
-        found = recorded(directory, self.experiment.asked(twin.arm, plans))
+        found = recorded(directory, twin.arm, self.experiment.asked(twin.arm, plans))
         if found is not None:
             return found
+        for plan, place in zip(plans, places(directory, len(plans)), strict=True):
+            write_plan(plan, place)
         copied(self.out / first.name, directory)
         return record(directory, {**row, "arm": twin.arm})
 
@@ -182,21 +184,37 @@ def _row(cell: Cell, plans: Sequence[Plan]) -> Row:
 
 
 def cells(recipe: Recipe, arms: Sequence[str], budgets: Sequence[int | str], seeds: int) -> list[Cell]:
-    """All runs, in the order of budgets, seeds (``recipe.seed``, the next, ...) and arms."""
-    for budget in budgets:
-        parse_count(budget)
+    """All runs, in the order of budgets, seeds (``recipe.seed``, the next, ...) and arms. An arm or a budget that is
+    named twice is refused: its runs would count as more seeds."""
+    _check_once("arms", list(arms), list(arms))
+    _check_once("budgets", list(budgets), [parse_count(budget) for budget in budgets])
     numbers = range(recipe.seed, recipe.seed + seeds)
     return [Cell(arm=arm, budget=str(budget), seed=seed) for budget in budgets for seed in numbers for arm in arms]
+
+
+def _check_once(name: str, named: Sequence[int | str], meant: Sequence[int | str]) -> None:
+    """Refuse two of ``named`` that mean the same."""
+    first: dict[int | str, int | str] = {}
+    for one, key in zip(named, meant, strict=True):
+        if key in first:
+            same = f"{one!r} is named twice" if first[key] == one else f"{first[key]!r} and {one!r} are the same"
+            raise ValueError(f"{name}: {same}; name each once, and use seeds=... for more runs of each")
+        first[key] = one
+
+
+def places(directory: Path, networks: int) -> list[Path]:
+    """Directories of the networks of a run; a single network has that of the run."""
+    return [directory / f"network-{i}" for i in range(networks)] if networks > 1 else [directory]
 
 
 def train_plans(case: Case[Any]) -> tuple[list[Run], Row]:
     """Train the networks of a run, those of an ensemble each in a directory of its own; what scoring needs, and what
     every row says of a run."""
     plans, cell = case.plans, case.cell
-    places = [case.directory / f"network-{i}" for i in range(len(plans))] if len(plans) > 1 else [case.directory]
+    found = places(case.directory, len(plans))
     jobs = [job for plan in plans for job in job_specs(plan)]
-    fresh = not any(checkpoints(job_folder(place, job.name)) for place in places for job in jobs)
-    start = [(plan, place) for plan, place in zip(plans, places, strict=True)]
+    fresh = not any(checkpoints(job_folder(place, job.name)) for place in found for job in jobs)
+    start = [(plan, place) for plan, place in zip(plans, found, strict=True)]
     runs = [start_run(plan, place, case.known.train, case.machine, warn=case.watch.warn) for plan, place in start]
     seconds = sum(drive(run, watch=case.watch) for run in runs)
     blocks = [run.blockwise.denoiser(b) for run in runs for b in range(run.plan.num_blocks)]

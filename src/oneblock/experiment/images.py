@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from safetensors.torch import save_file
 
-from oneblock.evaluate.images import Sampling, evaluate_images, sample_images
+from oneblock.blockwise import check_resident
+from oneblock.evaluate.images import Sampling, check_quality, evaluate_images, extractor_name, sample_images
 from oneblock.experiment.arms import blocks_alone, branched
-from oneblock.experiment.base import Arm, Case
-from oneblock.experiment.data import Pictures, open_pictures
+from oneblock.experiment.base import Arm, Case, Cell
+from oneblock.experiment.data import Pictures, check_classes, open_pictures
 from oneblock.experiment.summary import COSTS, Row, Scores
-from oneblock.metrics import default_extractor
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
 from oneblock.presets.base import end_to_end, shallow
-from oneblock.presets.data import Data, check_fit
+from oneblock.presets.data import Data, check_codec
 from oneblock.presets.image import ImageRecipe, image_task
 from oneblock.train.loop import Run
 from oneblock.train.shards import open_denoiser
 
 SAMPLES_FILE = "samples.safetensors"
-"""Of a run: ``images`` uint8 (n, c, h, w), so many of each class."""
+"""Of a run: ``images`` uint8 (n, c, h, w), so many of each class; other samples float32 (n, *shape)."""
 SAMPLES_PER_CLASS = 8
+SAMPLES_WITHOUT_CLASS = SAMPLES_PER_CLASS**2
+"""Of a network that is told no classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class ImageExperiment:
     task: ClassVar[str] = "images"
 
     num_samples: int = 4000
-    """generated images per run"""
+    """generated images per run (0: losses alone); more than in evaluate, for less noise in the Frechet distance"""
     report_bands: int = 3
     """bands to report held-out losses on, the same for every arm"""
     extractor: str = ""
@@ -62,9 +64,17 @@ class ImageExperiment:
     def fitted(self, recipe: ImageRecipe, known: Pictures) -> ImageRecipe:
         return recipe
 
-    def check(self, plans: Sequence[Plan], known: Pictures) -> None:
-        """Every plan can be scored."""
-        check_fit(plans[0], known.test)
+    def check(self, plans: Mapping[Cell, Sequence[Plan]], known: Pictures) -> None:
+        if self.report_bands < 1:
+            raise ValueError(f"report_bands={self.report_bands} is not a number of bands; use 1 or more")
+        check_resident(self.resident)
+        every = [plan for several in plans.values() for plan in several]
+        for plan in every:
+            self.sampling.levels(plan)
+        if image_task(every[0]).num_classes:
+            check_classes(known)
+        check_codec(every[0], known.test.codec)
+        check_quality(every[0], known.train, known.test, self.num_samples, self.extractor)
 
     def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
         (plan,) = plans
@@ -72,7 +82,7 @@ class ImageExperiment:
             "plan": plan.hash,
             "num_samples": self.num_samples,
             "report_bands": self.report_bands,
-            "extractor": self.extractor or default_extractor(cast(str, plan.recipe["data"])),
+            "extractor": extractor_name(plan, self.extractor),
             "sampling": {**asdict(self.sampling), "resident": self.resident},
         }
 
@@ -90,13 +100,16 @@ class ImageExperiment:
             extractor=self.extractor,
             sampling=self.sampling,
         )
-        labels = torch.arange(image_task(plan).num_classes).repeat_interleave(SAMPLES_PER_CLASS)
-        images = sample_images(denoiser, plan, labels, self.sampling, known.train.codec)
+        classes = image_task(plan).num_classes
+        labels = torch.arange(classes).repeat_interleave(SAMPLES_PER_CLASS) if classes else None
+        count = None if classes else SAMPLES_WITHOUT_CLASS
+        images = sample_images(denoiser, plan, labels, self.sampling, known.train.codec, count=count)
         save_file({"images": images}, case.directory / SAMPLES_FILE)
         return found
 
     def line(self, row: Row) -> str:
-        return f"loss {row['loss']:.4f}, Frechet {row['frechet']:.2f}"
+        quality = f", Frechet {row['frechet']:.2f}" if "frechet" in row else ""
+        return f"loss {row['loss']:.4f}{quality}"
 
 
 ARMS: dict[str, Arm[ImageRecipe, ImageExperiment]] = {

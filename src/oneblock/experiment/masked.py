@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import ClassVar
 
-from oneblock.evaluate.masked import evaluate_masked, write_masked
-from oneblock.evaluate.writing import Writing
+from oneblock.evaluate.masked import TIMES, evaluate_masked, write_masked
+from oneblock.evaluate.writing import WINDOWS, Writing
 from oneblock.experiment.arms import blocks_alone
-from oneblock.experiment.base import Arm, Case
+from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.data import Texts, open_texts
 from oneblock.experiment.summary import COSTS, Row, Scores
 from oneblock.guidance import Ensemble
@@ -32,9 +32,9 @@ class MaskedExperiment:
 
     task: ClassVar[str] = "masked-text"
 
-    windows: int = 512
+    windows: int = WINDOWS
     """windows of held-out text that every run is scored on"""
-    times: int = 4
+    times: int = TIMES
     """masked shares of every reported band for each of them"""
     report_bands: int = 3
     """bands to report the bound of, the same for every arm"""
@@ -60,8 +60,9 @@ class MaskedExperiment:
     def fitted(self, recipe: MaskedRecipe, known: Texts) -> MaskedRecipe:
         return recipe
 
-    def check(self, plans: Sequence[Plan], known: Texts) -> None:
-        self.writing.prompts(known.facts.vocabulary, plan_length(plans[0]))
+    def check(self, plans: Mapping[Cell, Sequence[Plan]], known: Texts) -> None:
+        for plan, *_ in plans.values():
+            self.writing.prompts(known.facts.vocabulary, plan_length(plan))
 
     def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
         return {

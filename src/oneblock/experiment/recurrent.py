@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -12,11 +13,11 @@ from torch import Tensor
 from oneblock import rivals
 from oneblock.data import Vocabulary
 from oneblock.evaluate.causal import BATCH, bits_row
-from oneblock.evaluate.writing import Writing
+from oneblock.evaluate.writing import WINDOWS, Writing
 from oneblock.experiment.arms import blocks_alone, ensemble
-from oneblock.experiment.base import Arm, Case
+from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.causal import SCORES as TEXT_SCORES
-from oneblock.experiment.causal import asked_of_texts, check_texts, score_texts, untrained_row, written
+from oneblock.experiment.causal import TWO_TEXTS, asked_of_texts, check_texts, score_texts, untrained_row, written
 from oneblock.experiment.data import Texts, open_texts
 from oneblock.experiment.rivals import rival_settings, train_contender
 from oneblock.experiment.summary import Row, Scores
@@ -37,7 +38,7 @@ class RecurrentExperiment:
 
     task: ClassVar[str] = "recurrent-text"
 
-    windows: int = 512
+    windows: int = WINDOWS
     """windows of held-out text that every run is scored on"""
     iterations: int = 32
     """mean iterations of truncated-bptt, and how many it is scored with"""
@@ -48,7 +49,7 @@ class RecurrentExperiment:
     bptt_batch_size: int = 1
     """texts per step of truncated-bptt, whose steps are long: with one it learns most from its work (docs/log.md)"""
     answers: Answers = field(default_factory=lambda: Answers(calls=8))
-    writing: Writing = field(default_factory=lambda: Writing(count=2))
+    writing: Writing = field(default_factory=lambda: TWO_TEXTS)
 
     @property
     def usual(self) -> CausalRecipe:
@@ -68,8 +69,8 @@ class RecurrentExperiment:
     def fitted(self, recipe: CausalRecipe, known: Texts) -> CausalRecipe:
         return recipe
 
-    def check(self, plans: Sequence[Plan], known: Texts) -> None:
-        check_texts(plans[0], known, self.answers, self.writing)
+    def check(self, plans: Mapping[Cell, Sequence[Plan]], known: Texts) -> None:
+        check_texts(plans, known, self.answers, self.writing)
 
     def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
         asked = asked_of_texts(plans, self.windows, self.answers, self.writing)
@@ -103,6 +104,8 @@ class ThroughTime:
 
     def _settings(self, machine: Machine) -> RivalSettings:
         usual, experiment = rival_settings(self.plan, machine), self.experiment
+        if not 0 < experiment.bptt_share < math.inf:
+            raise ValueError(f"bptt_share={experiment.bptt_share} is not a share of work; use a number above 0")
         budget = round(experiment.bptt_share * usual.budget)
         return replace(usual, budget=budget, batch_size=experiment.bptt_batch_size)
 

@@ -37,8 +37,8 @@ class Scores:
 
 
 def summaries(rows: Sequence[Row], scores: Scores) -> list[Row]:
-    """(mean, standard deviation) over the seeds of every score, and of every item of the listed one; one row per arm
-    and budget."""
+    """(mean, standard deviation) over the seeds of every score, None of one that no run has, and of every item of the
+    listed one; one row per arm and budget."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["arm"], row["budget"]), []).append(row)
@@ -48,7 +48,7 @@ def summaries(rows: Sequence[Row], scores: Scores) -> list[Row]:
             "budget": budget,
             "layer_evaluations": group[0]["layer_evaluations"],
             "seeds": len(group),
-            **{key: spread([row[key] for row in group]) for key in scores.spread},
+            **{key: spread([row.get(key) for row in group]) for key in scores.spread},
             scores.listed: [spread(list(item)) for item in zip(*(row[scores.listed] for row in group), strict=True)],
         }
         for (arm, budget), group in groups.items()

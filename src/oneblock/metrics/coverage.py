@@ -25,6 +25,9 @@ from oneblock.metrics.features import check_features, check_same_dim
 # distances held at once, 64 MiB in float64
 _CHUNK_ELEMENTS = 2**23
 
+NEIGHBOURS = 5
+"""Whose distances say how far a sample reaches, unless told otherwise."""
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -37,7 +40,7 @@ class Coverage:
     k: int
 
 
-def prdc(real: Tensor, fake: Tensor, k: int = 5) -> Coverage:
+def prdc(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> Coverage:
     """The four shares for features real (n, dim) and fake (m, dim).
 
     Distances are taken in float64, a chunk of rows at a time. Raises ValueError for features that do not fit

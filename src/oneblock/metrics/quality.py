@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from oneblock.metrics.coverage import prdc
+from oneblock.metrics.coverage import NEIGHBOURS, prdc
 from oneblock.metrics.features import (
     ClassifierExtractor,
     FeatureExtractor,
@@ -64,7 +64,7 @@ def image_quality(
     fake: Tensor,
     extractor: FeatureExtractor,
     labels: Tensor | None = None,
-    k: int = 5,
+    k: int = NEIGHBOURS,
 ) -> ImageQuality:
     """Compare ``fake`` with ``reference``, and ``held_out`` with ``reference`` for the floors; None for no floors.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
 from oneblock.experiment.images import SAMPLES_FILE, SAMPLES_PER_CLASS
@@ -34,7 +35,8 @@ def report(rows: Sequence[Row], scores: Scores) -> Report:
         )
         for row in shown
     ]
-    title = f"quality, held out (seeds: {shown[0]['seeds']}, features: {rows[0]['extractor']})"
+    features = f", features: {rows[0]['extractor']}" if any("frechet" in row for row in rows) else ""
+    title = f"quality, held out (seeds: {shown[0]['seeds']}{features})"
     tables = [Table(title, columns, quality), cost_table(shown, {"images/s": "images_per_second"})]
     return Report(tables, [*wins(rows, scores, WINS), *crossings(shown, scores)])
 
@@ -44,17 +46,20 @@ def draw(out: Path, rows: Sequence[Row], scores: Scores) -> list[Path]:
     pictures = training_picture(out, rows, "training loss (mean over bands)")
     for row in rows:
         picture = _samples(out / row["run"])
-        pictures += [picture] if row["seed"] == rows[0]["seed"] else []
+        pictures += [picture] if picture is not None and row["seed"] == rows[0]["seed"] else []
     if several_budgets(rows):
         for key, label in LABELS.items():
             lines = arm_curves(summaries(rows, scores), key)
-            pictures.append(curves(lines, out / f"{key}.png", "layer evaluations", label, logarithmic=True))
+            if lines:
+                pictures.append(curves(lines, out / f"{key}.png", "layer evaluations", label, logarithmic=True))
     return pictures
 
 
-def _samples(directory: Path) -> Path:
-    """The picture of a run's samples; of earlier versions there is nothing but the picture."""
-    picture, samples = directory / "samples.png", directory / SAMPLES_FILE
-    if samples.is_file():
-        image_grid(load_file(samples)["images"], picture, SAMPLES_PER_CLASS)
-    return picture
+def _samples(directory: Path) -> Path | None:
+    """The picture of a run's samples, None of samples that are no images; of earlier versions there is nothing but the
+    picture."""
+    picture, file = directory / "samples.png", directory / SAMPLES_FILE
+    if not file.is_file():
+        return picture
+    samples = load_file(file)["images"]
+    return image_grid(samples, picture, SAMPLES_PER_CLASS) if samples.dtype == torch.uint8 else None

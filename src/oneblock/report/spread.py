@@ -56,9 +56,10 @@ def wins(rows: Sequence[Row], scores: Scores, words: Mapping[str, str]) -> list[
     for arm, rival in product(scores.ours, scores.rivals):
         found = pairs(rows, arm, rival)
         if found:
-            better = {key: _better(found, key, scores) for key in scores.judged}
-            counts = [f"{words[key]} in {count} of {len(found)}" for key, count in better.items()]
-            counts[0] += " runs"
+            both = {key: [pair for pair in found if all(key in row for row in pair)] for key in scores.judged}
+            better = {key: (_better(known, key, scores), len(known)) for key, known in both.items() if known}
+            counts = [f"{words[key]} in {count} of {of}" for key, (count, of) in better.items()]
+            counts[0] += " runs"  # every task has one score that no run lacks
             lines.append(f"{arm} against {rival}: {', '.join(counts)}")
     return lines
 
@@ -80,9 +81,9 @@ def crossings(shown: Sequence[Row], scores: Scores) -> list[str]:
 
 
 def arm_curves(shown: Sequence[Row], key: str) -> dict[str, Curve]:
-    """The mean score of every arm against its work."""
+    """The mean score of every arm against its work, of those that have the score."""
     points: dict[str, list[tuple[float, float]]] = {}
-    for row in shown:
+    for row in (row for row in shown if row[key] is not None):
         points.setdefault(row["arm"], []).append((float(row["layer_evaluations"]), row[key][0]))
     return {arm: sorted(found) for arm, found in points.items()}
 

@@ -21,6 +21,14 @@ class Answer:
     calls: Tensor
 
 
+def check_draws(draws: int, calls: Calls) -> None:
+    """Refuse several draws of a path on which nothing is drawn."""
+    if draws < 1 or (draws > 1 and not calls.noisy):
+        raise ValueError(
+            f"draws={draws} with path={calls.path!r}: only noisy paths differ; use draws=1 or path='euler' or 'redraw'"
+        )
+
+
 @torch.no_grad()
 def classify(
     denoiser: DenoiserLike,
@@ -40,10 +48,7 @@ def classify(
         confident: a sample takes no further call once a class has this probability; its answer stays. 1 takes all.
         seed: of everything random.
     """
-    if draws < 1 or (draws > 1 and not calls.noisy):
-        raise ValueError(
-            f"draws={draws} with path={calls.path!r}: only noisy paths differ; use draws=1 or path='euler' or 'redraw'"
-        )
+    check_draws(draws, calls)
     count = len(condition)
     generator = torch.Generator().manual_seed(seed)
     z = calls.start(table, (draws, count), generator).clone()

@@ -66,6 +66,14 @@ def reveal(
         yield z
 
 
+def check_pick(temperature: float, top_p: float) -> None:
+    """Refuse what ``pick`` cannot draw with."""
+    if not temperature >= 0 or not 0.0 < top_p <= 1.0:
+        raise ValueError(
+            f"temperature={temperature}, top_p={top_p}: use a temperature of 0 or more, and a top_p above 0 up to 1"
+        )
+
+
 def pick(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Symbols (n, t) drawn from ``logits`` (n, t, v), and the probability that each had.
 
@@ -73,10 +81,7 @@ def pick(logits: Tensor, temperature: float, top_p: float, generator: torch.Gene
         temperature: divides the logits; 0 takes the likeliest.
         top_p: draw among the likeliest symbols only, the fewest that have this probability together.
     """
-    if temperature < 0 or not 0.0 < top_p <= 1.0:
-        raise ValueError(
-            f"temperature={temperature}, top_p={top_p}: use a temperature of 0 or more, and a top_p above 0 up to 1"
-        )
+    check_pick(temperature, top_p)
     if temperature == 0:
         sure, symbols = logits.softmax(-1).max(-1)
         return symbols, sure

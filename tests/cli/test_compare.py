@@ -122,7 +122,7 @@ def test_json_is_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("images", ["--steps", "25", "--grid", "equal-mass"], "steps=25 is not a multiple of the 2 blocks"),
         ("images", ["--report-bands", "0"], "report_bands=0 is not a number of bands"),
         ("images", ["--extractor", "cats"], "extractor name='cats' is unknown"),
-        ("images", ["--num-samples", "-1"], "num_samples=-1 is not a number of images"),
+        ("images", ["--num-samples", "-1"], "num_samples=-1 is not allowed; use a whole number, 0 or more"),
         ("images", ["--arms", "shallow", "shallow"], "arms: 'shallow' is named twice"),
         ("images", ["--budgets", ","], "budgets=',' names no budget; write e.g. 200k,800k"),
         ("classify", ["--arms", "blockwise", "--draws", "2"], "draws=2 with path='mean'"),

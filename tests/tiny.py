@@ -53,7 +53,6 @@ def tiny_run(directory: Path, plan: Plan | None = None, **changes: Any) -> Run:
         directory=directory,
         blockwise=blockwise(plan),
         task=plan_task(plan),
-        source=MemorySource(IMAGES),
         settings=plan_optimizer(plan),
-        **{"augment": plan_augment(plan), **changes},
+        **{"source": MemorySource(IMAGES), "augment": plan_augment(plan), **changes},
     )

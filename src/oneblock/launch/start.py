@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from oneblock.launch.words import changed_words
 from oneblock.plan import Plan, read_plan
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import Kind
+from oneblock.train.stop import caught
 from oneblock.train.strategy import job_specs, plan_optimizer
 
 Stages = list[list[Command]]
@@ -227,7 +227,7 @@ def _run(
     on_event: Callable[[Event], None],
 ) -> list[Event]:
     seen: list[Event] = []
-    with _stoppable():
+    with caught(signal.default_int_handler):  # jobs are stopped, each with a checkpoint
         for stage in stages:
             events = run_commands(stage, directory, jobs.workers(len(stage)), retries, slots.__getitem__)
             with closing(events):
@@ -241,19 +241,6 @@ def _run(
                 )
                 raise OSError(f"{names} could not be trained; see {logs}, then launch again")
     return seen
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM ends the jobs as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():  # no other thread may
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _meeting() -> dict[str, str]:

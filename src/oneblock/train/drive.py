@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from oneblock.train.loop import Idle, Run
 from oneblock.train.progress import progress
 from oneblock.train.record import Recorder, Row
 from oneblock.train.step import StepReport
+from oneblock.train.stop import stoppable
 from oneblock.train.strategy import job_specs, one_block, round_robin
 
 Reports = Generator[StepReport, None, None]
@@ -52,7 +51,7 @@ BARS = Watch()
 
 def drive(run: Run, job: str | None = None, *, stride: int = 100, idle: Idle = "host", watch: Watch = BARS) -> float:
     """Train one job, or all in turn, to the end; the seconds that it took. Metrics and heartbeats go to the run's
-    directory.
+    directory. A signal (``train.stop``) ends it after the step that is being taken, with a checkpoint.
 
     Args:
         job: its name; None trains all, ``stride`` steps of each in turn.
@@ -75,18 +74,19 @@ def watched(
     """
     began = time.perf_counter()
     if silent:
-        with _interruptible(reports):
+        with stoppable() as between_steps, closing(reports):
             for _ in reports:
-                pass
+                between_steps()
         return time.perf_counter() - began
     writer = _Writer(directory) if watch.tensorboard else None
-    with _recorded(directory, watch) as record, _interruptible(reports):
+    with stoppable() as between_steps, _recorded(directory, watch) as record, closing(reports):
         for report in progress(reports, totals, watch.label) if watch.bars else reports:
             row = record(report)
             if row is not None and writer is not None:
                 writer.add(row)
             if row is not None and watch.row is not None:
                 watch.row(row)
+            between_steps()
     return time.perf_counter() - began
 
 
@@ -112,23 +112,6 @@ def _recorded(directory: Path, watch: Watch) -> Iterator[Callable[[StepReport], 
         if watch.sent is not None:
             for job in jobs:
                 watch.sent(job, True)
-
-
-@contextmanager
-def _interruptible(reports: Reports) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run between two steps, with a checkpoint."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    handles = threading.current_thread() is threading.main_thread()  # no other thread may
-    previous = signal.signal(signal.SIGTERM, stop) if handles else None
-    try:
-        yield
-    finally:
-        if handles:
-            signal.signal(signal.SIGTERM, previous)
-        reports.close()
 
 
 class _Writer:

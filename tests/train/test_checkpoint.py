@@ -119,6 +119,23 @@ def test_the_newest_intact_one_is_taken_and_the_other_named(directory: Path) -> 
         latest(directory, "abc")
 
 
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_what_cannot_be_read_is_not_called_damaged_and_not_passed_over(
+    directory: Path, error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest, really = checkpoints(directory)[-1], checkpoint.safe_open
+
+    def refusing(path: Path, *rest: str) -> object:
+        if path == newest:
+            raise error
+        return really(path, *rest)
+
+    monkeypatch.setattr(checkpoint, "safe_open", refusing)
+    for read in (lambda: load_checkpoint(newest, "abc", "block-1"), lambda: latest(directory, "abc")):
+        with pytest.raises(StorageError, match=r"000000008\.safetensors cannot be read .*; make it readable and start"):
+            read()
+
+
 def test_latest_refuses_other_plans_and_other_jobs(directory: Path) -> None:
     with pytest.raises(CheckpointError, match="belongs to plan abc, but this run has plan xyz"):
         latest(directory, "xyz")

@@ -28,7 +28,8 @@ class CheckpointError(ValueError):
 
 
 class StorageError(OSError):
-    """Writing failed (for instance a full disk); what was written before is intact."""
+    """The disk refused to write (it may be full) or to read (permissions, a broken mount); what was written before is
+    not known to be damaged, and stays."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def load_checkpoint(path: Path, plan: str, job: str) -> tuple[dict[str, Tensor],
 
     Raises:
         CheckpointError: not there, truncated, changed since it was written, or of another plan or job.
+        StorageError: it cannot be read.
     """
     stored, stamp = _open_intact(path)
     _check_owner(path, stamp, plan, job)
@@ -135,7 +137,11 @@ def _open_intact(path: Path) -> tuple[Stored, Stamp]:
         digest = values.pop("digest")
         stamp = Stamp(**values)
         intact = digest == _digest(tensors, stamp)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read ({error}), and nothing says that it is damaged; make it readable and start again"
+        ) from error
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); delete it to go on from an earlier checkpoint") from error
     if not intact:
         raise CheckpointError(
@@ -189,6 +195,7 @@ def latest(directory: Path, plan: str, step: int | None = None) -> tuple[Stored,
 
     Raises:
         CheckpointError: checkpoints exist and not one is intact, or one belongs to another plan or job.
+        StorageError: one cannot be read; it is not passed over, as training on would replace it.
     """
     problems: list[str] = []
     paths = checkpoints(directory) if step is None else [checkpoint_path(directory, step)]

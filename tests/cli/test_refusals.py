@@ -13,6 +13,7 @@ from oneblock.train.checkpoint import checkpoints
 
 pytest.importorskip("sklearn")
 Image = pytest.importorskip("PIL.Image")
+Ok = Callable[..., object]
 Refused = Callable[..., str]
 TRAIN = ("train", "images", *TINY, *WORK, "--out")
 
@@ -159,6 +160,16 @@ def test_a_loss_that_is_not_finite(tmp_path: Path, refused: Refused) -> None:
 )
 def test_sampling_options(trained: Path, refused: Refused, words: list[str], message: str) -> None:
     assert message in refused("sample", trained, "--out", trained / "x.png", *words)
+
+
+def test_samples_do_not_replace_what_is_not_theirs(trained: Path, tmp_path: Path, refused: Refused, ok: Ok) -> None:
+    model = tmp_path / "model"
+    ok("merge", trained, "--out", model)
+    before = {path: path.read_bytes() for path in model.iterdir()}
+    said = refused("sample", model, "--out", model / "block-0.png", "--steps", "4")
+    assert "block-0.safetensors exists and is not a file of samples" in said
+    assert "is not the name of a picture" in refused("sample", model, "--out", tmp_path / "x.foo", "--steps", "4")
+    assert {path: path.read_bytes() for path in model.iterdir()} == before
 
 
 def test_the_published_score_without_its_weights(trained: Path, refused: Refused) -> None:

@@ -40,6 +40,8 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("demo",): ("demo", "Demo", "a small comparison from start to end"),
 }
 
+TRAINS = ("train", "job", "launch", "compare", "demo")
+"""Verbs that leave checkpoints when they are stopped."""
 COMPLETION = f"print a script that completes commands and options, for {', '.join(SHELLS)}"
 CLOSED = 141
 """Exit code of a command whose reader has gone; shells report SIGPIPE this way."""
@@ -113,7 +115,8 @@ def _run(verb: str, module: str, name: str, words: list[str]) -> int:
     try:
         return _parsed_and_run(verb, module, name, words)
     except KeyboardInterrupt:
-        return _failed("stopped; the same command goes on from the last checkpoint", 130)
+        goes_on = "; the same command goes on from the last checkpoint" if verb.split()[0] in TRAINS else ""
+        return _failed(f"stopped{goes_on}", 130)
 
 
 def _parsed_and_run(verb: str, module: str, name: str, words: list[str]) -> int:

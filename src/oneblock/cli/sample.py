@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from oneblock.cli import console
 from oneblock.cli.opening import Opening
@@ -15,7 +14,7 @@ from oneblock.evaluate.images import Sampling
 from oneblock.evaluate.writing import CausalWriting, MaskedWriting, Writing
 from oneblock.model import CausalModel, ImageModel, MaskedModel
 from oneblock.presets.image import image_task
-from oneblock.report.picture import image_grid
+from oneblock.report.samples import check_samples_place, write_samples
 from oneblock.sample.calls import Asking
 
 
@@ -39,6 +38,7 @@ class SampleImages(Opening):
     def run(self) -> None:
         if self.per_class < 1:
             raise ValueError(f"per_class={self.per_class} is too small; use 1 or more")
+        check_samples_place(self.out)
         model = self.open(ImageModel)
         num_classes = image_task(model.plan).num_classes
         classes = self.classes or tuple(range(num_classes))
@@ -51,13 +51,8 @@ class SampleImages(Opening):
             **asdict(self.sampling),
         )
         seconds = time.perf_counter() - began
-        picture, tensors = self.out, self.out.with_suffix(".safetensors")
-        if images.dtype == torch.uint8:
-            image_grid(images, picture, self.per_class)
-        tensors.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"images": images, **({} if labels is None else {"labels": labels})}, tensors)
+        shown = str(write_samples(self.out, images, labels, self.per_class))
         cost = self.sampling.layer_evaluations(model.plan)
-        shown = str(picture if images.dtype == torch.uint8 else tensors)
         if self.json:
             console.emit(
                 {"picture": shown, "images": len(images), "seconds": round(seconds, 2), "layer_evaluations": cost}

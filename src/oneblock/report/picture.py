@@ -12,6 +12,11 @@ from einops import rearrange
 from torch import Tensor
 
 
+def check_pictures() -> None:
+    """Raise an ``ImportError`` where there is no matplotlib."""
+    _pyplot()
+
+
 def image_grid(images: Tensor, path: Path, columns: int, pixels: int = 64, smooth: bool = False) -> Path:
     """Write uint8 images (n, c, h, w) row by row as one PNG, each enlarged by a whole factor to about ``pixels``:
     every pixel a square, or smoothly."""

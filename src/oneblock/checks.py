@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import cache
@@ -35,6 +36,17 @@ def check_count(name: str, value: int, least: int = 1) -> None:
     """Refuse what is not a whole number of ``least`` or more."""
     if not _fits(value, int) or value < least:
         raise ValueError(f"{name}={value!r} is not allowed; use a whole number, {least} or more")
+
+
+def check_number(
+    name: str, value: float, *, least: float | None = None, above: float | None = None, below: float | None = None
+) -> None:
+    """Refuse what is not a finite number from ``least``, or beyond ``above``, and smaller than ``below``."""
+    bounds = [f"{least:g} or more"] if least is not None else [f"above {above:g}"] if above is not None else []
+    bounds += [f"below {below:g}"] if below is not None else []
+    inside = (least is None or value >= least) and (above is None or value > above) and (below is None or value < below)
+    if not (_fits(value, float) and math.isfinite(value) and inside):
+        raise ValueError(f"{name}={value!r} is not allowed; use a number, {' and '.join(bounds)}")
 
 
 @cache

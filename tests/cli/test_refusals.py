@@ -44,6 +44,12 @@ def folder(root: Path, modes: dict[str, list[str]]) -> Path:
         (["--patch", "3"], "patch=3 does not divide image_size=8; use a divisor"),
         (["--heads", "3"], "heads=3 does not divide width=16; use a divisor"),
         (["--device", "tpu"], "device='tpu' is not available"),
+        (["--learning-rate", "-1"], "learning_rate=-1.0 is not allowed; use a number, above 0"),
+        (["--clip", "0"], "clip=0.0 is not allowed; use a number, above 0"),
+        (["--accumulate", "0"], "accumulate=0 is not allowed; use a whole number, 1 or more"),
+        (["--label-dropout", "2"], "label_dropout=2.0 is not allowed; use a number, 0 or more"),
+        (["--save-every", "0"], "save_every=0 is not allowed; use a whole number, 1 or"),
+        (["--keep", "-1"], "keep=-1 is not allowed; use a whole number, 1 or more"),
         (["--data", "cats"], "data='cats' is unknown; digits, fashion-mnist, folder:DIR"),
         (["--data", "folder:/no/such/place"], "/no/such/place"),
         (["--data", "fashion-mnist", "--data-dir", "/no/such/place"], "make data"),
@@ -53,7 +59,7 @@ def folder(root: Path, modes: dict[str, list[str]]) -> Path:
 )
 def test_training_options(tmp_path: Path, refused: Refused, words: list[str], message: str) -> None:
     assert message in refused(*TRAIN, tmp_path / "run", *words)
-    assert not checkpoints(tmp_path / "run" / "block-0")
+    assert not (tmp_path / "run").exists(), "the corrected command must find nothing in its way"
 
 
 @pytest.mark.parametrize(

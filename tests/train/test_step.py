@@ -171,6 +171,28 @@ def test_bf16_is_close_and_weights_stay_in_fp32() -> None:
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate": -1.0}, "learning_rate=-1.0 is not allowed; use a number, above 0"),
+        ({"learning_rate": math.nan}, "learning_rate=nan is not allowed"),
+        ({"learning_rate": math.inf}, "learning_rate=inf is not allowed"),
+        ({"clip": 0.0}, "clip=0.0 is not allowed; use a number, above 0"),
+        ({"clip": -1.0}, "clip=-1.0 is not allowed"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0 is not allowed; use a number, 0 or more"),
+        ({"beta1": 1.0}, "beta1=1.0 is not allowed; use a number, 0 or more and below 1"),
+        ({"beta2": -0.1}, "beta2=-0.1 is not allowed"),
+        ({"accumulate": 0}, "accumulate=0 is not allowed; use a whole number, 1 or more"),
+        ({"ema_gamma": -1.0}, "ema_gamma=-1.0 is not allowed; use a number, 0 or more"),
+        ({"precision": "fp16"}, "precision='fp16' is not allowed in OptimizerSettings; use one of fp32, bf16"),
+        ({"optimizer": "lion"}, "optimizer='lion' is not allowed"),
+    ],
+)
+def test_settings_that_cannot_train_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OptimizerSettings(**settings)
+
+
 @pytest.mark.parametrize("kind", ["adamw", "adamw8bit"])
 def test_a_learner_is_restored_bit_for_bit(kind: AdamWKind) -> None:
     if kind == "adamw8bit":

@@ -7,6 +7,7 @@ from typing import ClassVar, cast
 
 import torch
 
+from oneblock.checks import check_number
 from oneblock.data import Augment, random_flip
 from oneblock.models.dit import DiTConfig
 from oneblock.noise import LogNormal
@@ -33,6 +34,10 @@ class ImageRecipe(PictureRecipe):
     """share of labels replaced by the null class, for guidance"""
     conditional: bool = True
     """whether the network is told the class of an image; False for images without labels"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("label_dropout", self.label_dropout, least=0, below=1)
 
     def plan(self, facts: ImageFacts, backbone: OwnBackbone | None = None) -> Plan:
         if self.conditional and not facts.num_classes:

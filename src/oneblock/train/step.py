@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from oneblock.checks import check_count, check_fields, check_number
 from oneblock.optim.adamw import AdamWKind
 from oneblock.optim.schedule import learning_rate_factor
 
@@ -29,6 +30,9 @@ class OptimizerSettings:
         accumulate: micro-batches that one batch is cut into.
         ema_gamma: exponent of the weight average (``optim.ema``); 16.97 is a width of 5 % of the training.
         precision: ``"fp32"``, or ``"bf16"`` for autocast.
+
+    Raises:
+        ValueError: a value that an optimizer cannot work with.
     """
 
     optimizer: AdamWKind = "adamw"
@@ -40,6 +44,16 @@ class OptimizerSettings:
     accumulate: int = 1
     ema_gamma: float = 16.97
     precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("learning_rate", "clip"):
+            check_number(name, getattr(self, name), above=0)
+        for name in ("weight_decay", "ema_gamma"):
+            check_number(name, getattr(self, name), least=0)
+        for name in ("beta1", "beta2"):
+            check_number(name, getattr(self, name), least=0, below=1)
+        check_count("accumulate", self.accumulate)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context of a forward pass in ``precision``."""

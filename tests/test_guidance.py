@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -50,6 +52,18 @@ def test_outside_the_interval_there_is_no_guidance() -> None:
 def test_scale_zero_is_the_null_class_alone(scale: float) -> None:
     out = ClassifierFree(Recorder(), scale)(Z, SIGMA, LABELS.null())
     torch.testing.assert_close(out[:, 0], 0.5 + 0.01 * SIGMA)
+
+
+@pytest.mark.parametrize("scale", [-1.0, math.nan, math.inf])
+def test_scales_that_guide_nowhere_are_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match=f"guidance={scale} is not allowed; use a number, 0 or more"):
+        ClassifierFree(Recorder(), scale)
+
+
+@pytest.mark.parametrize("interval", [(5.0, 0.5), (1.0, 1.0), (-1.0, 2.0), (math.nan, 2.0), (0.0, math.nan)])
+def test_intervals_that_are_upside_down_or_empty_are_refused(interval: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match=r"guidance_interval=\(.*\) is not an interval; .*, the lower one first"):
+        ClassifierFree(Recorder(), 2.0, interval)
 
 
 def test_an_ensemble_answers_with_the_mean_of_probabilities() -> None:

@@ -135,6 +135,8 @@ def test_training_images_of_another_size(generator: ImageModel) -> None:
     [
         ({"labels": [0], "grid": "foo"}, "grid='foo' is not allowed in Sampling; use one of equal-mass, karras"),
         ({"labels": [0], "sampler": "foo"}, "sampler='foo' is not allowed in Sampling; use one of euler, heun"),
+        ({"labels": [0], "guidance": -1.0}, "guidance=-1.0 is not allowed; use a number, 0 or more"),
+        ({"labels": [0], "guidance_interval": (5.0, 0.5)}, r"guidance_interval=\(5.0, 0.5\) is not an interval"),
         ({"labels": [0], "steps": 2.5}, "steps=2.5 is not allowed in Sampling; use a whole number"),
         ({"labels": [1, 2], "count": 5}, "count=5 is given beside labels, which say how many; use one of them"),
         ({"labels": [1.7]}, "labels have dtype torch.float32; use whole numbers from 0 to 9"),

@@ -10,8 +10,19 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.checks import check_number
 from oneblock.condition import Condition
 from oneblock.precondition import aligned
+
+
+def check_guidance(scale: float, interval: tuple[float, float]) -> None:
+    """Refuse a scale below 0, and an interval in which nothing would be guided: a ``ValueError``."""
+    check_number("guidance", scale, least=0)
+    lower, upper = interval
+    if not 0 <= lower < upper:
+        raise ValueError(
+            f"guidance_interval={interval} is not an interval; use two noise levels from 0 on, the lower one first"
+        )
 
 
 @dataclass(frozen=True)
@@ -25,11 +36,17 @@ class ClassifierFree:
         denoiser: trained with conditions of which some were nulled (label dropout); it is told one that has a ``null``.
         scale: 1 means no guidance.
         interval: ``(lower, upper)`` noise levels between which guidance acts.
+
+    Raises:
+        ValueError: see ``check_guidance``.
     """
 
     denoiser: DenoiserLike
     scale: float
     interval: tuple[float, float] = (0.0, float("inf"))
+
+    def __post_init__(self) -> None:
+        check_guidance(self.scale, self.interval)
 
     def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         lower, upper = self.interval

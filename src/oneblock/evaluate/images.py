@@ -16,7 +16,7 @@ from oneblock.checks import check_count, check_fields
 from oneblock.data import Codec, DatasetSource, EncodedSource, Pixels, to_float, to_uint8
 from oneblock.evaluate.bands import band_losses
 from oneblock.evaluate.device import device_of
-from oneblock.guidance import ClassifierFree
+from oneblock.guidance import ClassifierFree, check_guidance
 from oneblock.metrics import class_agreement, default_extractor, extractor_for, image_quality
 from oneblock.metrics.coverage import NEIGHBOURS
 from oneblock.metrics.features import ClassifierExtractor
@@ -61,6 +61,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_guidance(self.guidance, self.guidance_interval)
 
     def levels(self, plan: Plan) -> Tensor:
         """The noise levels (steps + 1,), descending to 0."""

@@ -18,7 +18,7 @@ from oneblock.presets import CausalRecipe, train
 @pytest.mark.parametrize(
     ("words", "number", "blocks"),
     [
-        (["launch"], signal.SIGHUP, 2),
+        (["launch"], signal.SIGTERM, 2),
         (["job", "--block", "1", "--threads", "1"], signal.SIGUSR1, 1),
     ],
 )

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,16 @@ class Signalling(MemorySource):
             for _ in range(self.times):
                 os.kill(os.getpid(), self.number)
         return super().batch(step, batch_size, seed)
+
+
+@pytest.fixture(autouse=True)
+def usual_signals() -> Iterator[None]:
+    """None is ignored, as SIGINT is in a background job of a shell script and SIGHUP under nohup."""
+    usual = {one: signal.default_int_handler if one == signal.SIGINT else signal.SIG_DFL for one in SIGNALS}
+    before = {one: signal.signal(one, handler) for one, handler in usual.items()}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
 
 
 def last_files(directory: Path) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ from typing import Any
 from oneblock.data import ImageSet, MemorySource, synthetic_images
 from oneblock.plan import Plan, write_plan
 from oneblock.presets import ClassifyRecipe, ImageFacts, ImageRecipe, blockwise, plan_augment, plan_task
+from oneblock.train.checkpoint import checkpoints
 from oneblock.train.loop import Run
 from oneblock.train.step import OptimizerSettings
 from oneblock.train.strategy import plan_optimizer
@@ -42,6 +43,11 @@ def tiny_classify_recipe(**changes: Any) -> ClassifyRecipe:
 
 def tiny_classify_plan(prototypes: tuple[float, ...] = (), facts: ImageFacts = FACTS, **changes: Any) -> Plan:
     return tiny_classify_recipe(**changes).plan(replace(facts, rows=prototypes))
+
+
+def last_files(directory: Path) -> dict[str, bytes]:
+    """The newest checkpoint of every job of a run; each must have one."""
+    return {job.name: checkpoints(job)[-1].read_bytes() for job in sorted(directory.iterdir()) if job.is_dir()}
 
 
 def tiny_run(directory: Path, plan: Plan | None = None, **changes: Any) -> Run:

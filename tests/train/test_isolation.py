@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_classify_plan, tiny_plan, tiny_run
+from tiny import last_files, tiny_classify_plan, tiny_plan, tiny_run
 
 from oneblock.presets import blockwise
 from oneblock.train.block import BlockLearner, block_learner
@@ -19,10 +19,6 @@ JOBS = ("trunk", "block-0", "block-1")
 
 def files(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("step-*.safetensors")}
-
-
-def last_files(directory: Path) -> dict[str, bytes]:
-    return {job.name: checkpoints(job)[-1].read_bytes() for job in directory.iterdir() if job.is_dir()}
 
 
 def train_alone(directory: Path, branch: float, job: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_classify_plan, tiny_plan, tiny_run
+from tiny import last_files, tiny_classify_plan, tiny_plan, tiny_run
 
 from oneblock.plan import Plan
 from oneblock.train.checkpoint import checkpoints
@@ -26,11 +26,6 @@ run = tiny_run(Path(sys.argv[1]), tiny_plan(budget=120 * 8 * 4, branch=0.5), sav
 for report in round_robin(run, stride=10):
     print(report.step, flush=True)
 """
-
-
-def last_files(directory: Path) -> dict[str, bytes]:
-    jobs = [path for path in directory.iterdir() if checkpoints(path)]
-    return {job.name: checkpoints(job)[-1].read_bytes() for job in jobs}
 
 
 EIGHT_BITS = {"width": 32, "branch": 0.5, "optimizer": OptimizerSettings(optimizer="adamw8bit", accumulate=2)}

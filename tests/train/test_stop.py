@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import IMAGES, tiny_plan, tiny_run
+from tiny import IMAGES, last_files, tiny_plan, tiny_run
 
 from oneblock.data import MemorySource, Samples
 from oneblock.train.checkpoint import checkpoint_step, checkpoints
@@ -42,10 +42,6 @@ def usual_signals() -> Iterator[None]:
     yield
     for one, handler in before.items():
         signal.signal(one, handler)
-
-
-def last_files(directory: Path) -> dict[str, bytes]:
-    return {job.name: checkpoints(job)[-1].read_bytes() for job in sorted(directory.iterdir()) if job.is_dir()}
 
 
 def saved(run: Run) -> dict[str, int]:

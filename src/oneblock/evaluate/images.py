@@ -17,7 +17,7 @@ from oneblock.data import Codec, DatasetSource, EncodedSource, Pixels, to_float,
 from oneblock.evaluate.bands import band_losses
 from oneblock.evaluate.device import device_of
 from oneblock.guidance import ClassifierFree, check_guidance
-from oneblock.metrics import class_agreement, default_extractor, extractor_for, image_quality
+from oneblock.metrics import FeatureExtractor, class_agreement, default_extractor, extractor_for, image_quality
 from oneblock.metrics.coverage import NEIGHBOURS
 from oneblock.metrics.features import ClassifierExtractor
 from oneblock.metrics.quality import real_fid
@@ -163,7 +163,7 @@ def evaluate_images(
         ValueError: the data have another shape, other classes or another autoencoder than the plan.
     """
     check_fit(plan, test)
-    check_quality(plan, train, test, num_samples, extractor)
+    features = quality_features(plan, train, test, num_samples, extractor)
     task = image_task(plan)
     bands = bands or plan.partition
     device = device_of(denoiser)
@@ -172,7 +172,7 @@ def evaluate_images(
         labels = torch.zeros(len(targets), dtype=torch.int64)
     losses = band_losses(denoiser, task, bands, targets.to(device), labels.to(device))
     scores: dict[str, Any] = {"band_losses": losses, "loss": sum(losses) / len(losses)}
-    if not num_samples or not makes_images(plan, test.codec):
+    if features is None:
         return scores
     known, held_out = _reference(train, test)
     asked = torch.arange(num_samples) % task.num_classes if task.num_classes else None
@@ -180,7 +180,6 @@ def evaluate_images(
     began = time.perf_counter()
     images = sample_images(denoiser, plan, asked, sampling, test.codec, count=count)
     seconds = time.perf_counter() - began
-    features = extractor_for(extractor_name(plan, extractor))
     told = asked if isinstance(features, ClassifierExtractor) else None
     quality = image_quality(known, None if held_out is None else held_out[:num_samples], images, features, told)
     fid = {"fid": real_fid(known, images, fid_weights)} if fid_weights else {}
@@ -198,10 +197,11 @@ def extractor_name(plan: Plan, extractor: str = "") -> str:
     return extractor or default_extractor(cast(str, plan.recipe["data"]))
 
 
-def check_quality(
+def quality_features(
     plan: Plan, train: EncodedSource | None, test: EncodedSource, num_samples: int, extractor: str = ""
-) -> None:
-    """Refuse, before anything is trained or generated, what ``evaluate_images`` could not compare.
+) -> FeatureExtractor | None:
+    """What ``evaluate_images`` compares images on, None if it takes the losses alone; refuses, before anything is
+    trained or generated, what it could not compare.
 
     Raises:
         ValueError: too few images, an unknown extractor, or one that does not take these images or classes.
@@ -209,7 +209,7 @@ def check_quality(
     """
     check_count("num_samples", num_samples, least=0)
     if not num_samples or not makes_images(plan, test.codec):
-        return
+        return None
     features = extractor_for(extractor_name(plan, extractor))
     if num_samples < FEWEST:
         raise ValueError(
@@ -230,6 +230,7 @@ def check_quality(
     classes = image_task(plan).num_classes
     if classes and isinstance(features, ClassifierExtractor):
         class_agreement(features, held_out, torch.tensor([classes - 1]))
+    return features
 
 
 def _reference(train: EncodedSource | None, test: EncodedSource) -> tuple[Tensor, Tensor | None]:

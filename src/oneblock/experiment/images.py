@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from oneblock.blockwise import check_resident
-from oneblock.evaluate.images import Sampling, check_quality, evaluate_images, extractor_name, sample_images
+from oneblock.evaluate.images import Sampling, evaluate_images, extractor_name, quality_features, sample_images
 from oneblock.experiment.arms import blocks_alone, branched
 from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.data import Pictures, check_classes, open_pictures
@@ -74,7 +74,7 @@ class ImageExperiment:
         if image_task(every[0]).num_classes:
             check_classes(known)
         check_codec(every[0], known.test.codec)
-        check_quality(every[0], known.train, known.test, self.num_samples, self.extractor)
+        quality_features(every[0], known.train, known.test, self.num_samples, self.extractor)
 
     def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
         (plan,) = plans

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from oneblock.backbone import BuildBackbone, refuse_while_loading
+from oneblock.data.progress import heard_by
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, read_plan
 from oneblock.presets.data import Data
@@ -18,6 +19,7 @@ from oneblock.presets.run import open_run
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import ALONE, Kind, Ranks, group_of_blocks, process_group
+from oneblock.train.progress import SHOWN
 from oneblock.train.strategy import job_name, job_specs
 
 
@@ -76,7 +78,8 @@ def run_job(
         directory = mirror.local if mirror else Path(run_dir)
         plan = read_plan(directory)
         job = job_name(plan, block)
-        run = open_run(plan, directory, data, machine, ranks, backbone, watch.warn)
+        with heard_by(SHOWN if watch.bars else None):
+            run = open_run(plan, directory, data, machine, ranks, backbone, watch.warn)
         if mirror is not None:
             watch = replace(watch, sent=_both(mirror.push_if_due, watch.sent))
         with _blocks(plan, job, ranks, run.device):

@@ -126,9 +126,11 @@ def _parsed_and_run(verb: str, module: str, name: str, words: list[str]) -> int:
         print("oneblock: the command line needs tyro and rich; pip install 'oneblock[cli]'", file=sys.stderr)
         return 2
     from oneblock.cli.words import parse
+    from oneblock.data.progress import heard_by
     from oneblock.launch.local import BUSY
     from oneblock.train.learner import NonFiniteError
     from oneblock.train.loop import BusyError
+    from oneblock.train.progress import SHOWN
 
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
     try:
@@ -136,7 +138,8 @@ def _parsed_and_run(verb: str, module: str, name: str, words: list[str]) -> int:
     except (ValueError, *WRONG_PATH) as error:
         return _failed(error, 2)
     try:
-        options.run()
+        with heard_by(SHOWN):
+            options.run()
     except BusyError as error:
         return _failed(error, BUSY)
     except (ValueError, ImportError, *WRONG_PATH) as error:

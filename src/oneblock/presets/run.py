@@ -15,6 +15,7 @@ from oneblock.backbone import BuildBackbone, refuse_while_loading
 from oneblock.blockwise import Blockwise
 from oneblock.checks import check_choice
 from oneblock.data import Batches
+from oneblock.data.progress import heard_by
 from oneblock.plan import Plan, write_plan
 from oneblock.presets.base import Recipe, end_to_end
 from oneblock.presets.cost import block_bytes
@@ -24,6 +25,7 @@ from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.loop import Idle, Run
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import ALONE, Ranks
+from oneblock.train.progress import SHOWN
 from oneblock.train.strategy import check_job, check_turns, job_name, job_specs, plan_optimizer
 
 LARGE = 64 * 2**20
@@ -77,7 +79,8 @@ def train(
     refuse_while_loading("train")
     check_choice("strategy", strategy, get_args(Strategy))
     check_turns(stride, idle)
-    plan, source = make_plan(recipe, data, backbone, strategy)
+    with heard_by(SHOWN if watch.bars else None):
+        plan, source = make_plan(recipe, data, backbone, strategy)
     job = _job(plan, strategy, block)
     if strategy == "plan-only":
         job_specs(plan)

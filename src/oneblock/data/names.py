@@ -23,7 +23,7 @@ class ImageData:
     max_pixels: int = Reading.max_pixels
     """images of files with more pixels are left out: a small file may unpack to fill the memory"""
     cache: bool = Reading.cache
-    """keep decoded images on disk (in .cache/images of $ONEBLOCK_DATA or ./data), and take them from there"""
+    """whether decoded images are kept on disk (.cache/images in $ONEBLOCK_DATA or ./data) and found there again"""
     cache_gb: float = Reading.cache_gb
     """decoded images of all sets that are kept, in GB; those unused for longest are removed first"""
 

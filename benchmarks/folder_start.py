@@ -2,10 +2,10 @@
 
     python benchmarks/folder_start.py /usr/share/openclipart/png
 
-Whole processes, interpreter and libraries included: `oneblock train images --strategy plan-only` on the folder, first with
-an empty cache, then with what the first one kept, then on the held-out split of Python (`open_images`). With --threads
-the first start is repeated with other numbers of threads. Peak memory is the resident set as the system counts it. Prints
-a JSON line for each process; what it says of the files goes to standard error.
+Whole processes, interpreter and libraries included: `oneblock train images --strategy plan-only` on the folder, first
+with an empty cache, then with what the first one kept, then the held-out split in Python (`open_images`). With
+--threads the first start is repeated with other numbers of threads. Peak memory is the resident set as the system
+counts it. Prints a JSON line for each process; what it says of the files goes to standard error.
 """
 
 import argparse

@@ -91,7 +91,9 @@ def value_range(image: Image) -> tuple[float, float] | None:
         low, high = (float(_first(tags.get(tag, math.nan))) for tag in (SMALLEST, LARGEST))
     if not (low < high and math.isfinite(high - low)):
         kind = "floating point" if image.mode == "F" else "integers of 32 bits"
-        raise ValueError(f"{kind} without a range; save 8 or 16 bits, or TIFF with SMinSampleValue and SMaxSampleValue")
+        raise ValueError(
+            f"{kind} without a known range (save 8 or 16 bits, or TIFF with SMinSampleValue and SMaxSampleValue)"
+        )
     return (high, low) if _first(tags.get(PHOTOMETRIC, 1)) == 0 else (low, high)
 
 

@@ -10,24 +10,25 @@ from typing import TextIO
 
 from oneblock.train.step import StepReport
 
-PATIENCE, EVERY = 2.0, 10.0
+PATIENCE, EVERY, RARELY = 2.0, 10.0, 60.0
+"""Seconds before the reading of data is shown; between lines of a file; between those of a training, in the end."""
 
 
 def progress(reports: Iterator[StepReport], totals: Mapping[str, tuple[int, int]], label: str) -> Iterator[StepReport]:
-    """Pass reports on behind one bar per job with its loss and the time left; nothing when standard error is not a
-    terminal, or rich is not installed.
+    """Pass reports on behind one bar per job with its loss and the time left; where standard error is not a terminal,
+    or rich is not installed, behind a line now and then.
 
     Args:
         totals: first and last step of each job.
     """
+    if not sys.stderr.isatty():
+        yield from lines(reports, totals, label)
+        return
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     except ImportError:
-        yield from reports
-        return
-    if not sys.stderr.isatty():
-        yield from reports
+        yield from lines(reports, totals, label)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -44,6 +45,26 @@ def progress(reports: Iterator[StepReport], totals: Mapping[str, tuple[int, int]
                 tasks[report.job] = bars.add_task(f"{label} {report.job}", total=last - first, loss="")
             bars.update(tasks[report.job], completed=report.step - first, loss=f"{report.loss:.3f}")
             yield report
+
+
+def lines(
+    reports: Iterator[StepReport],
+    totals: Mapping[str, tuple[int, int]],
+    label: str,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[StepReport]:
+    """Pass reports on behind a line after ``EVERY`` seconds, then twice as late, and in the end every ``RARELY``
+    seconds."""
+    began = clock()
+    due = began + EVERY
+    for report in reports:
+        yield report
+        if (now := clock()) < due:
+            continue
+        due = now + min(RARELY, now - began)
+        first, last = totals[report.job]
+        done = f"{report.step - first} of {last - first} steps, loss {report.loss:.3f}, {now - began:.0f} s"
+        print(f"{label} {report.job}: {done}".strip(), file=sys.stderr, flush=True)
 
 
 class Shown:

@@ -156,6 +156,24 @@ def test_a_cache_that_cannot_be_written_is_told(root: Path, tmp_path: Path, monk
     assert "could not be kept" in heard.notes[1] and "--no-cache" in heard.notes[1]
 
 
+def test_what_could_not_be_read_today_is_tried_again(
+    root: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of a disk or a network is not kept as if the file were damaged."""
+    opened = Image.open
+
+    def failing(path: Path) -> Any:
+        if path.name == "2.png":
+            raise OSError(5, "Input/output error")
+        return opened(path)
+
+    monkeypatch.setattr(Image, "open", failing)
+    found, heard = load(root)
+    assert len(found) == 4 and "unreadable: 2 (cat/2.png ([Errno 5] Input/output error)" in heard.notes[0]
+    monkeypatch.setattr(Image, "open", opened)
+    assert len(load(root)[0]) == 6
+
+
 def test_a_full_disk_leaves_no_part(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")

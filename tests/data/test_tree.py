@@ -87,6 +87,18 @@ def test_the_test_folder_is_taken_before_the_validation_folder(tmp_path: Path) -
     assert tree.left_out == {"beside train/ and test/": ["val/"]}
 
 
+def test_a_test_folder_without_classes_is_not_held_out(tmp_path: Path) -> None:
+    """As competitions give it: its labels are not published."""
+    touch(tmp_path, "train/cat/1.png", "test/2.png", "val/cat/3.png")
+    assert names(find_files(tmp_path)) == ["cat/1.png", "cat/3.png"]
+    touch(tmp_path / "flat", "train/1.png", "val/2.png", "test/3.png")
+    flat = find_files(tmp_path / "flat")
+    assert [(file.name, file.kind, file.split) for file in flat.files] == [
+        ("1.png", UNLABELLED, "train"),
+        ("3.png", UNLABELLED, "test"),
+    ]
+
+
 def test_a_training_folder_alone_is_no_class(tmp_path: Path) -> None:
     touch(tmp_path, *(f"train/cat/{number}.png" for number in range(30)))
     tree = find_files(tmp_path)

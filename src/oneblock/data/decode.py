@@ -38,11 +38,11 @@ _opening = threading.Lock()
 
 
 class UnusableError(Exception):
-    """A file that is left out; the kind of reason, and details of this file."""
+    """A file that is left out; the kind of reason, details of this file, and whether it may be read another time."""
 
-    def __init__(self, kind: str, detail: str = "") -> None:
+    def __init__(self, kind: str, detail: str = "", passing: bool = False) -> None:
         super().__init__(f"{kind} ({detail})" if detail else kind)
-        self.kind, self.detail = kind, detail
+        self.kind, self.detail, self.passing = kind, detail, passing
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,11 @@ def _with_image(path: Path, reading: Reading, work: Callable[[Image], R]) -> R:
     except Pillow.DecompressionBombError as error:  # of an image inside, e.g. of an icon
         raise UnusableError(kind_of_size(reading), str(error)) from error
     except MemoryError:
-        raise UnusableError("unreadable", "not enough memory") from None
+        raise UnusableError("unreadable", "not enough memory", passing=True) from None
     except DAMAGE as error:
-        raise UnusableError("unreadable", str(error) or type(error).__name__) from error
+        # the system numbers its errors, Pillow does not
+        passing = isinstance(error, OSError) and error.errno is not None
+        raise UnusableError("unreadable", str(error) or type(error).__name__, passing) from error
 
 
 def _open(path: Path) -> Image:

@@ -68,7 +68,8 @@ def load_folder(
         return kept[0]
     images, account = _decode(tree, name, split, size, channels, reading)
     (problem if account.incomplete else note)(account.text)
-    place.keep(images, account.text)
+    if not account.passing:
+        place.keep(images, account.text)
     return images
 
 
@@ -91,10 +92,12 @@ def list_files(root: Path) -> tuple[tuple[str, ...], list[ImageFile]]:
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the files: a sentence, and whether more than hidden files were left out."""
+    """What became of the files: a sentence, whether more than hidden files were left out, and whether some of these may
+    be read another time."""
 
     text: str
     incomplete: bool
+    passing: bool
 
 
 def _decode(
@@ -185,7 +188,8 @@ def _account(tree: Tree, survey: Survey, name: str, split: Split, used: int, lef
         parts.append(f"no held-out images of {_some(unseen)}")
     if survey.classes[1:] == () and (inner := _inner(tree)) > 1:
         parts.append(f"one class: the {inner} folders in {survey.classes[0]}/ are parts of it, not classes")
-    return Account("; ".join(parts), bool(left_out or others.keys() - {HIDDEN}))
+    passing = any(why.passing for _, why in survey.left_out + left_out)
+    return Account("; ".join(parts), bool(left_out or others.keys() - {HIDDEN}), passing)
 
 
 def _held_out(survey: Survey) -> set[str]:

@@ -93,8 +93,8 @@ def find_files(root: Path) -> Tree:
     if not root.is_dir():
         raise ValueError(f"folder:{root} does not exist; an existing folder is allowed; check the path")
     folders = {path.name.lower(): path for path in reversed(_entries(root, Tree())[0])}
-    held_out = next((folders[name] for name in HELD_OUT if name in folders), None)
     train = folders.get("train")
+    held_out = _held_out(train, [folders[name] for name in HELD_OUT if name in folders])
     tree = Tree(own_splits=bool(train and held_out))
     if train and held_out:
         _two_splits(root, train, held_out, tree)
@@ -104,6 +104,15 @@ def find_files(root: Path) -> Tree:
     else:
         _classes(root, None, tree)
     return tree
+
+
+def _held_out(train: Path | None, found: list[Path]) -> Path | None:
+    """Of the folders that may be held out the first with classes as ``train`` has them, if one has any."""
+    if train is None or not found:
+        return None
+    classes = bool(_entries(train, Tree())[0])
+    alike = [path for path in found if bool(_entries(path, Tree())[0]) == classes]
+    return (alike or found)[0]
 
 
 def _two_splits(root: Path, train: Path, held_out: Path, tree: Tree) -> None:

@@ -13,7 +13,7 @@ import tyro
 from oneblock.cli.__main__ import VERBS
 from oneblock.cli.words import CONFIG
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # the log tells what was run at its time, with options that may have gone since
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "log.md")]
 FENCED = re.compile(r"```\w*\n(.*?)```", re.DOTALL)

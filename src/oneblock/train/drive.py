@@ -29,7 +29,7 @@ class Watch:
     """How a training is watched; none of it changes what is learned.
 
     Args:
-        bars: show progress where standard error is a terminal.
+        bars: show progress on standard error: bars on a terminal, elsewhere a line now and then.
         label: stands before the names of jobs there.
         row: called with every row of metrics.
         sent: called with a job's name after each of its steps, and once more, with True, when it ends, stops or fails.

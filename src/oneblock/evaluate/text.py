@@ -87,11 +87,11 @@ def evaluate_text(
     """
     if quality.texts:
         _check_training_text(train, test, quality)
-    tokens = held_out(test, plan_length(plan), windows)
+    tokens, new = held_out(test, plan_length(plan), windows)
     if plan.task == "masked-text":
-        row = evaluate_masked(denoiser, plan, tokens, bands=bands, times=times)
+        row = evaluate_masked(denoiser, plan, tokens, bands=bands, times=times, new=new)
     else:
-        row = evaluate_causal(denoiser, plan, tokens, answers)
+        row = evaluate_causal(denoiser, plan, tokens, answers, new)
     if train is not None and quality.texts:
         pieces = write_texts(denoiser, plan, replace(writing, count=quality.texts), answers, seed)
         row["quality"] = written_quality(["".join(text) for text in pieces], tokens, train, quality)

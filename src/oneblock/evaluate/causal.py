@@ -12,7 +12,7 @@ from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.data import Vocabulary
 from oneblock.evaluate.device import device_of
 from oneblock.evaluate.writing import UNFINISHED, WRITING, Writing, tokens_per_byte, weights
-from oneblock.plan import Plan
+from oneblock.plan import Plan, nth_seed
 from oneblock.presets.causal import block_readings, plan_streams, token_table
 from oneblock.presets.masked import plan_length, plan_vocabulary
 from oneblock.sample.calls import ANSWERS, Answers, Asking, Calls
@@ -35,13 +35,14 @@ def plan_calls(plan: Plan, answers: Asking = ANSWERS) -> Calls:
 
 
 def token_nats(denoiser: DenoiserLike, plan: Plan, tokens: Tensor, answers: Answers = ANSWERS) -> Tensor:
-    """Code lengths (calls, n, t) in nats of the tokens of texts (n, t) after every call."""
+    """Code lengths (calls, n, t) in nats of the tokens of texts (n, t) after every call; draw k of a path has the noise
+    of ``nth_seed(answers.noise_seed, k, "draw")``."""
     calls, table = plan_calls(plan, answers), token_table(plan)
     carried = plan_streams(plan) == "one"
     found = []
     for part in tokens.to(device_of(denoiser)).split(BATCH):
         draws = []
-        for seed in range(answers.noise_seed, answers.noise_seed + answers.draws):
+        for seed in (nth_seed(answers.noise_seed, k, "draw") for k in range(answers.draws)):
             steps = predict(denoiser, table, part, calls, carried, seed)
             draws.append(torch.stack([log_likelihood(p, part) for p in steps]))
         found.append(code_length(torch.stack(draws)))

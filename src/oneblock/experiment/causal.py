@@ -18,7 +18,7 @@ from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.data import Texts, open_texts
 from oneblock.experiment.summary import COSTS, Row, Scores
 from oneblock.metrics import NGramScorer
-from oneblock.plan import Plan
+from oneblock.plan import Plan, nth_seed
 from oneblock.presets.base import end_to_end, shallow
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.data import Data
@@ -103,9 +103,9 @@ def score_texts(case: Case[Texts], run: Run, answers: Answers, writing: Writing)
 
 
 def written(cell: Cell, writing: Writing, write: Callable[[int], str]) -> Row:
-    """The texts of a run, each from a seed of its own, and how fast they came."""
+    """The texts of a run, as ``oneblock sample --sample-seed`` with its seed writes them, and how fast they came."""
     began = time.perf_counter()
-    texts = [write(seed) for seed in range(cell.seed * writing.count, (cell.seed + 1) * writing.count)]
+    texts = [write(nth_seed(cell.seed, i, "text")) for i in range(writing.count)]
     return {"characters_per_second": sum(map(len, texts)) / (time.perf_counter() - began), "samples": texts}
 
 

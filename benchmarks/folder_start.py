@@ -22,7 +22,7 @@ import sys
 from oneblock.data import ImageData
 from oneblock.data.progress import heard_by
 from oneblock.presets.data import open_images
-from oneblock.train.progress import SHOWN
+from oneblock.train.shown import SHOWN
 
 size, channels, pixels = map(int, sys.argv[2:])
 with heard_by(SHOWN):

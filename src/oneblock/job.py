@@ -19,7 +19,7 @@ from oneblock.presets.run import open_run
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import ALONE, Kind, Ranks, group_of_blocks, process_group
-from oneblock.train.progress import SHOWN
+from oneblock.train.shown import SHOWN
 from oneblock.train.strategy import job_name, job_specs
 
 

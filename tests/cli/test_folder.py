@@ -12,7 +12,7 @@ import oneblock as ob
 from oneblock.data import ImageData
 from oneblock.data import folder as reader
 from oneblock.data.tree import split_of
-from oneblock.train import progress
+from oneblock.train import shown
 
 Image = pytest.importorskip("PIL.Image")
 Ok = Callable[..., list[dict[str, Any]]]
@@ -21,7 +21,7 @@ Ok = Callable[..., list[dict[str, Any]]]
 @pytest.fixture(autouse=True)
 def a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Notes are said once in a process."""
-    monkeypatch.setattr(progress.SHOWN, "_notes", set())
+    monkeypatch.setattr(shown.SHOWN, "_notes", set())
 
 
 @pytest.fixture
@@ -60,10 +60,10 @@ def test_train_says_which_files_it_uses(images: Path, tmp_path: Path, run: Calla
     words = ("train", "images", "--data", f"folder:{images}", *OPTIONS, *TINY, *WORK, "--strategy", "plan-only")
     (first,) = run(*words, "--out", str(tmp_path / "a"))
     assert USED in first and first.endswith("(cat/large.png (40 x 40))")
-    progress.SHOWN._notes.clear()
+    shown.SHOWN._notes.clear()
     (second,) = run(*words, "--out", str(tmp_path / "a"))
     assert second == f"{first}; decoded before"
-    progress.SHOWN._notes.clear()
+    shown.SHOWN._notes.clear()
     assert run(*words, "--out", str(tmp_path / "a"), "--no-cache") == [first]
     plan = ob.read_plan(tmp_path / "a")
     assert plan.recipe["data"] == f"folder:{images}"
@@ -89,10 +89,10 @@ def test_a_job_and_an_evaluation_say_it_too(images: Path, tmp_path: Path, run: C
     data = ("--data", f"folder:{images}", "--max-pixels", "900")
     run("train", "images", *data, "--image-size", "8", *TINY, *WORK, "--out", out, "--strategy", "plan-only")
     for block in "01":
-        progress.SHOWN._notes.clear()
+        shown.SHOWN._notes.clear()
         (line,) = run("job", out, "--block", block, *data, "--threads", "1")
         assert "decoded before" in line
-    progress.SHOWN._notes.clear()
+    shown.SHOWN._notes.clear()
     lines = run("evaluate", out, *data, "--num-samples", "0")
     assert any("of the test split" in line for line in lines)
 

@@ -1,16 +1,13 @@
 """What is shown while data are read: nothing of short work, a line that changes on a terminal, some lines in a file."""
 
 import io
-import itertools
 import sys
 import warnings
-from collections.abc import Iterator
 
 import pytest
 
 from oneblock.data.progress import heard_by, note, problem, tell
-from oneblock.train.progress import EVERY, PATIENCE, Shown, lines, progress
-from oneblock.train.step import StepReport
+from oneblock.train.shown import EVERY, PATIENCE, Shown
 
 
 class Terminal(io.StringIO):
@@ -110,39 +107,3 @@ def test_standard_error_is_looked_up_late(capsys: pytest.CaptureFixture[str]) ->
     print("before", file=sys.stderr)
     shown.note("a")
     assert capsys.readouterr().err == "before\na\n"
-
-
-def steps(clock: Clock, seconds: float, count: int = 3200) -> Iterator[StepReport]:
-    """Steps 101 to 100 + ``count`` of block 1, which take ``seconds`` together."""
-    for step in range(101, 101 + count):
-        clock.now += seconds / count
-        yield StepReport(
-            job="block-1",
-            block=1,
-            first_step=100,
-            step=step,
-            num_steps=count,
-            loss=0.5,
-            plain=0.5,
-            grad_norm=1.0,
-            learning_rate=0.1,
-            layer_evaluations=1,
-            work=step,
-        )
-
-
-def test_a_training_in_a_file_has_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    clock = Clock()
-    found = list(lines(steps(clock, 400), {"block-1": (100, 3300)}, "shallow", clock))
-    assert [report.step for report in found] == [*range(101, 3301)]
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "shallow block-1: 80 of 3200 steps, loss 0.500, 10 s"
-    seconds = [int(line.split()[-2]) for line in said]
-    assert seconds == [10, 20, 40, 80, 140, 200, 260, 320, 380]
-
-
-def test_a_short_training_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    clock = Clock()
-    reports = itertools.islice(steps(clock, 1), 50)
-    assert len(list(progress(reports, {"block-1": (100, 3300)}, ""))) == 50
-    assert capsys.readouterr().err == ""

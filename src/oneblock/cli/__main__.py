@@ -130,7 +130,7 @@ def _parsed_and_run(verb: str, module: str, name: str, words: list[str]) -> int:
     from oneblock.launch.local import BUSY
     from oneblock.train.learner import NonFiniteError
     from oneblock.train.loop import BusyError
-    from oneblock.train.progress import SHOWN
+    from oneblock.train.shown import SHOWN
 
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
     try:

@@ -25,7 +25,7 @@ from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.loop import Idle, Run
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import ALONE, Ranks
-from oneblock.train.progress import SHOWN
+from oneblock.train.shown import SHOWN
 from oneblock.train.strategy import check_job, check_turns, job_name, job_specs, plan_optimizer
 
 LARGE = 64 * 2**20

@@ -20,12 +20,11 @@ from pathlib import Path
 HELD_OUT = """
 import sys
 from oneblock.data import ImageData
-from oneblock.data.progress import heard_by
 from oneblock.presets.data import open_images
-from oneblock.train.shown import SHOWN
+from oneblock.train.shown import shown
 
 size, channels, pixels = map(int, sys.argv[2:])
-with heard_by(SHOWN):
+with shown():
     open_images(ImageData(data=sys.argv[1], image_size=size, channels=channels, max_pixels=pixels), "test")
 """
 

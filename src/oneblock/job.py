@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from oneblock.backbone import BuildBackbone, refuse_while_loading
-from oneblock.data.progress import heard_by
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.plan import Plan, read_plan
 from oneblock.presets.data import Data
@@ -19,7 +18,7 @@ from oneblock.presets.run import open_run
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import ALONE, Kind, Ranks, group_of_blocks, process_group
-from oneblock.train.shown import SHOWN
+from oneblock.train.shown import shown
 from oneblock.train.strategy import job_name, job_specs
 
 
@@ -78,7 +77,7 @@ def run_job(
         directory = mirror.local if mirror else Path(run_dir)
         plan = read_plan(directory)
         job = job_name(plan, block)
-        with heard_by(SHOWN if watch.bars else None):
+        with shown() if watch.bars else nullcontext():
             run = open_run(plan, directory, data, machine, ranks, backbone, watch.warn)
         if mirror is not None:
             watch = replace(watch, sent=_both(mirror.push_if_due, watch.sent))

@@ -15,24 +15,18 @@ from oneblock.data import folder as reader
 from oneblock.data.cache import Place, trim
 from oneblock.data.folder import load_folder
 from oneblock.data.imageset import ImageSet
-from oneblock.data.progress import heard_by
+from oneblock.data.progress import listening
 from oneblock.data.reading import Reading
 
 Image = pytest.importorskip("PIL.Image")
 
 
 class Heard:
-    """A listener that keeps what it hears."""
+    """Keeps what it hears."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.steps: list[tuple[str, int, int, str]] = []
-
-    def progress(self, what: str, done: int, total: int, unit: str) -> None:
-        self.steps.append((what, done, total, unit))
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
+        self.steps: list[tuple[int, int, str]] = []
 
 
 @pytest.fixture
@@ -48,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 
 def load(root: Path, *options: Any, **settings: Any) -> tuple[ImageSet, Heard]:
     heard = Heard()
-    with heard_by(heard):
+    with listening(lambda *words: heard.steps.append(words), heard.notes.append):
         return load_folder(root, "train", *(options or (8,)), reading=Reading(**settings)), heard
 
 
@@ -56,7 +50,7 @@ def test_the_second_time_nothing_is_decoded(root: Path, own_cache: Path, monkeyp
     first, heard = load(root)
     (path,) = own_cache.iterdir()
     assert path.name.startswith("folder-set-train-") and path.suffix == ".safetensors"
-    assert heard.steps[-1] == ("folder:set", 6, 6, "images")
+    assert heard.steps[-1] == (6, 6, "images of folder:set")
     assert heard.notes == [
         "folder:set: 6 of 7 files of the train split are used; left out: not an image: 1 (dog/note.txt)"
     ]
@@ -180,7 +174,8 @@ def test_a_full_disk_leaves_no_part(own_cache: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "fsync", full)
     images = ImageSet(torch.zeros(1, 1, 3, 3, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), ("a",), "x")
-    Place("x", 1, Reading()).keep(images, "")
+    with pytest.warns(UserWarning, match="of x could not be kept .*No space left"):
+        Place("x", 1, Reading()).keep(images, "")
     assert list(own_cache.iterdir()) == []
 
 

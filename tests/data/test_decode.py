@@ -103,38 +103,12 @@ def test_the_option_allows_what_pillow_refuses(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("affinity", "quota", "omp", "cpus"),
-    [
-        (8, "max 100000", "", 8),
-        (8, "250000 100000", "", 3),
-        (2, "800000 100000", "", 2),
-        (8, "max 100000", "3", 3),
-        (2, "max 100000", "16", 2),
-        (8, "max 100000", "4,2", 4),
-        (8, "nonsense", "zero", 8),
-        (8, "50000 100000", "0", 1),
-    ],
+    ("available", "omp", "cpus"), [(8, "", 8), (8, "3", 3), (2, "16", 2), (8, "4,2", 4), (8, "zero", 8), (8, "0", 8)]
 )
-def test_cpus_that_may_be_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, affinity: int, quota: str, omp: str, cpus: int
-) -> None:
-    (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    monkeypatch.setattr(reading, "CPU_MAX", tmp_path / "cpu.max")
-    monkeypatch.setattr(reading.os, "sched_getaffinity", lambda process: set(range(affinity)), raising=False)
+def test_cpus_that_may_be_used(monkeypatch: pytest.MonkeyPatch, available: int, omp: str, cpus: int) -> None:
+    monkeypatch.setattr(reading, "available_cpus", lambda: available)
     monkeypatch.setenv("OMP_NUM_THREADS", omp)
     assert usable_cpus() == cpus
-
-
-def test_quotas_of_older_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "CPU_MAX", tmp_path / "nothing")
-    for name, attribute, value in (("quota", "OLD_QUOTA", "150000"), ("period", "OLD_PERIOD", "100000")):
-        (tmp_path / name).write_text(value)
-        monkeypatch.setattr(reading, attribute, tmp_path / name)
-    monkeypatch.setattr(reading.os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert usable_cpus() == 2
-    (tmp_path / "quota").write_text("-1")
-    assert usable_cpus() == 64
 
 
 @pytest.mark.parametrize(

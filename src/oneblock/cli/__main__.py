@@ -126,11 +126,10 @@ def _parsed_and_run(verb: str, module: str, name: str, words: list[str]) -> int:
         print("oneblock: the command line needs tyro and rich; pip install 'oneblock[cli]'", file=sys.stderr)
         return 2
     from oneblock.cli.words import parse
-    from oneblock.data.progress import heard_by
     from oneblock.launch.local import BUSY
     from oneblock.train.learner import NonFiniteError
     from oneblock.train.loop import BusyError
-    from oneblock.train.shown import SHOWN
+    from oneblock.train.shown import shown
 
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
     try:
@@ -138,7 +137,7 @@ def _parsed_and_run(verb: str, module: str, name: str, words: list[str]) -> int:
     except (ValueError, *WRONG_PATH) as error:
         return _failed(error, 2)
     try:
-        with heard_by(SHOWN):
+        with shown(progress=not getattr(options, "json", False)):
             options.run()
     except BusyError as error:
         return _failed(error, BUSY)

@@ -140,7 +140,7 @@ def decode(
 
     for done, found in enumerate(in_order(work, paths, lambda item: item[1]), 1):
         yield found
-        tell(what, done, len(paths), "images")
+        tell(done, len(paths), f"images of {what}")
 
 
 def in_order(

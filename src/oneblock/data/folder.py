@@ -13,7 +13,7 @@ from .cache import Place
 from .decode import Header, UnusableError, decode, read_header
 from .imageset import ImageSet, Split
 from .pixels import DEFAULT_SIZE, choose_channels, require_pillow
-from .progress import note, problem, tell
+from .progress import inform, note, tell
 from .reading import READING, Reading
 from .tree import HIDDEN, ImageFile, Tree, find_files, natural
 
@@ -64,10 +64,10 @@ def load_folder(
         # kept by whoever did not say how many channels, which are perhaps as many
         kept = _place(root, tree, name, split, size, None, reading).find()
     if kept is not None and channels in (None, kept[0].shape[0]):
-        note(f"{kept[1]}; decoded before")
+        inform(f"{kept[1]}; decoded before")
         return kept[0]
     images, account = _decode(tree, name, split, size, channels, reading)
-    (problem if account.incomplete else note)(account.text)
+    (note if account.incomplete else inform)(account.text)
     if not account.passing:
         place.keep(images, account.text)
     return images
@@ -137,7 +137,7 @@ def _survey(tree: Tree, name: str, reading: Reading) -> Survey:
             usable.append((file, read_header(file.path, reading)))
         except UnusableError as error:
             left_out.append((file, error))
-        tell(name, done, len(tree.files), "files looked at")
+        tell(done, len(tree.files), f"files of {name}, looked at")
     if len(usable) < 2:
         raise ValueError(_too_few(tree, name, len(usable), left_out))
     return Survey(usable, left_out, _classes(tree, name, [file for file, _ in usable]))

@@ -7,9 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-OLD_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-OLD_PERIOD = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+from oneblock.cpus import CHOSEN, available_cpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,22 +49,7 @@ def data_folder() -> Path:
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may keep busy: those of its affinity, no more than the quota of its control group and
-    ``OMP_NUM_THREADS`` allow."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if wanted.isdecimal() and int(wanted) > 0:
-        allowed = min(allowed, int(wanted))
-    return max(1, min(allowed, _quota()))
-
-
-def _quota() -> int:
-    """CPUs of the control group's quota, rounded up; very many without a quota."""
-    try:
-        if CPU_MAX.is_file():
-            quota, period = CPU_MAX.read_text().split()[:2]
-        else:
-            quota, period = OLD_QUOTA.read_text(), OLD_PERIOD.read_text()
-        return math.ceil(int(quota) / int(period)) if int(quota) > 0 else 2**30
-    except (OSError, ValueError, ZeroDivisionError):  # "max", or no control groups here
-        return 2**30
+    """Threads that may work at a time: the CPUs of this process, at most as many as ``OMP_NUM_THREADS`` says."""
+    wanted = os.environ.get(CHOSEN, "").partition(",")[0]
+    allowed = available_cpus()
+    return min(allowed, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else allowed

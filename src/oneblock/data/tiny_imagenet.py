@@ -23,7 +23,7 @@ from .cache import Place
 from .decode import in_order
 from .imageset import ImageSet, Split
 from .pixels import DAMAGE, require_pillow, to_pixels
-from .progress import note, tell
+from .progress import inform, tell
 from .reading import READING, Reading
 
 FOLDER = "tiny-imagenet-200"
@@ -57,12 +57,12 @@ def load_tiny_imagenet(root: Path, split: Split, reading: Reading = READING) -> 
     files = _train_files(folder / "train", ids) if split == "train" else _val_files(folder / "val", ids)
     place = _place(folder, split, [path for path, _ in files], classes, reading)
     if (kept := place.find()) is not None:
-        note(kept[1])
+        inform(kept[1])
         return kept[0]
     images = torch.empty(len(files), 3, SIDE, SIDE, dtype=torch.uint8)
     for done, pixels in enumerate(in_order(_read, [path for path, _ in files], lambda path: MEMORY)):
         images[done] = pixels
-        tell(NAME, done + 1, len(files), "images")
+        tell(done + 1, len(files), f"images of {NAME}")
     found = ImageSet(images, torch.tensor([label for _, label in files]), classes, NAME)
     place.keep(found, f"{NAME}: {len(files)} images of the {split} split; decoded before ({place.path})")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,7 +16,6 @@ from oneblock.backbone import BuildBackbone, refuse_while_loading
 from oneblock.blockwise import Blockwise
 from oneblock.checks import check_choice
 from oneblock.data import Batches
-from oneblock.data.progress import heard_by
 from oneblock.plan import Plan, write_plan
 from oneblock.presets.base import Recipe, end_to_end
 from oneblock.presets.cost import block_bytes
@@ -25,7 +25,7 @@ from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.loop import Idle, Run
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import ALONE, Ranks
-from oneblock.train.shown import SHOWN
+from oneblock.train.shown import shown
 from oneblock.train.strategy import check_job, check_turns, job_name, job_specs, plan_optimizer
 
 LARGE = 64 * 2**20
@@ -79,7 +79,7 @@ def train(
     refuse_while_loading("train")
     check_choice("strategy", strategy, get_args(Strategy))
     check_turns(stride, idle)
-    with heard_by(SHOWN if watch.bars else None):
+    with shown() if watch.bars else nullcontext():
         plan, source = make_plan(recipe, data, backbone, strategy)
     job = _job(plan, strategy, block)
     if strategy == "plan-only":

@@ -93,6 +93,23 @@ def test_bands_are_close_to_the_whole(
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("mode", ["P", "RGB", "L"])
+def test_a_colour_may_be_clear(tmp_path: Path, mode: str) -> None:
+    """In every second row a colour stands for nothing: on average half of it is white."""
+    image = Image.new(mode, (64, 64), 7 if mode != "RGB" else (200, 0, 0))
+    if mode == "P":
+        image.putpalette([0, 0, 0] * 7 + [200, 0, 0] + [0, 100, 0] + [1, 2, 3] * 100)
+    for y in range(0, 64, 2):
+        image.paste(8 if mode != "RGB" else (0, 100, 0), (0, y, 64, y + 1))
+    image.save(tmp_path / "x.png", transparency=8 if mode != "RGB" else (0, 100, 0))
+    red = {"P": (200, 0, 0), "RGB": (200, 0, 0), "L": (7, 7, 7)}[mode]
+    with Image.open(tmp_path / "x.png") as opened:
+        assert bands.is_streamed(opened) and "transparency" in opened.info
+        found = to_pixels(opened, 4, 3)[:, 2, 2]
+    assert (found - (torch.tensor(red) + 255) / 2).abs().max() <= 2
+
+
+@pytest.mark.usefixtures("small")
 def test_large_images_are_turned_too(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 3

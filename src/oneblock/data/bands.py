@@ -67,7 +67,8 @@ def reduce(image: Image, size: int, plain: Callable[[Image], Image]) -> Image:
     at = 0
     for band in _bands(image, (left, top, left + side, top + side), factor):
         # averages of transparent colours are weighted by Pillow, which then has less to make plain
-        small = plain(band.reduce(factor)) if band.mode in AVERAGED else plain(band).reduce(factor)
+        averaged = band.mode in AVERAGED and "transparency" not in band.info
+        small = plain(band.reduce(factor)) if averaged else plain(band).reduce(factor)
         found = found or Pillow.new(small.mode, (side // factor, side // factor))
         found.paste(small, (0, at))
         at += small.height

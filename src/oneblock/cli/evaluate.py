@@ -57,6 +57,7 @@ class EvaluateImages(Opening):
             fid_weights=self.fid_weights,
             **asdict(self.sampling),
         )
+        console.note(row)
         if self.json:
             console.emit(row)
             return
@@ -75,6 +76,7 @@ class EvaluateClassify(Opening):
 
     def run(self) -> None:
         row = self.open(ClassifyModel).evaluate(self.data, confident=self.confident, **asdict(self.answers))
+        console.note(row)
         if self.json:
             console.emit(row)
         else:
@@ -93,6 +95,7 @@ class EvaluateText(Opening):
     quality: QualityOptions = field(default_factory=QualityOptions)
 
     def _show(self, row: dict[str, Any]) -> None:
+        console.note(row)
         if self.json:
             console.emit(row)
             return

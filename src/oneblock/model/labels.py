@@ -7,8 +7,9 @@ from typing import Any, final
 from torch import Tensor
 
 from oneblock.evaluate.labels import classify_images, evaluate_labels
-from oneblock.model.base import Model
-from oneblock.presets.data import Data, plan_splits
+from oneblock.model.base import Model, said_of
+from oneblock.presets.data import Data
+from oneblock.presets.splits import plan_splits
 from oneblock.sample.calls import Answers, AskedPool
 from oneblock.sample.calls import Path as CallPath
 from oneblock.sample.labels import Answer
@@ -41,6 +42,10 @@ class ClassifyModel(Model):
         answers = Answers(path=path, pool=pool, calls=calls, draws=draws, noise_seed=noise_seed)
         return classify_images(self.denoiser, self.plan, images, answers, confident)
 
+    def named(self, answer: Answer) -> list[str]:
+        """The likeliest of ``classes`` for each image of an answer of ``classify``."""
+        return [self.classes[label] for label in answer.probabilities[-1].argmax(-1).tolist()]
+
     def evaluate(
         self,
         data: Data | None = None,
@@ -54,5 +59,6 @@ class ClassifyModel(Model):
     ) -> dict[str, Any]:
         """Accuracy after every call, calibration and likelihood; arguments of ``classify`` and ``Model.evaluate``."""
         answers = Answers(path=path, pool=pool, calls=calls, draws=draws, noise_seed=noise_seed)
-        _, test = plan_splits(self.plan, data)
-        return evaluate_labels(self.denoiser, self.plan, test.first(), answers, confident)
+        splits = plan_splits(self.plan, data, directory=self.directory)
+        row = evaluate_labels(self.denoiser, self.plan, splits.test.first(), answers, confident)
+        return said_of(row, splits.other)

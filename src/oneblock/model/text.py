@@ -8,8 +8,9 @@ from typing import Any, final
 from oneblock.evaluate.causal import write_causal
 from oneblock.evaluate.masked import TIMES, write_masked
 from oneblock.evaluate.text import WINDOWS, QualityOptions, Scorer, Writing, evaluate_text, write_texts
-from oneblock.model.base import Model
-from oneblock.presets.data import Data, plan_text, training_text
+from oneblock.model.base import Model, said_of
+from oneblock.presets.data import Data
+from oneblock.presets.splits import text_splits
 from oneblock.sample.calls import Answers, AskedPool, Asking
 from oneblock.sample.calls import Path as CallPath
 from oneblock.sample.masked import Reveal
@@ -69,11 +70,12 @@ class MaskedModel(Model):
             prompt, reveals, order, temperature, top_p, sample_seed: how texts are written, see ``sample``.
         """
         quality = QualityOptions(texts=texts, scorer=scorer, mauve=mauve)
-        return evaluate_text(
+        splits = text_splits(self.plan, data, train, self.directory, with_training=bool(texts))
+        row = evaluate_text(
             self.denoiser,
             self.plan,
-            plan_text(self.plan, "test", data),
-            training_text(self.plan, data, train) if texts else None,
+            splits.test,
+            splits.train,
             windows=windows,
             bands=self.bands(report_bands),
             times=times,
@@ -81,6 +83,7 @@ class MaskedModel(Model):
             writing=Writing(prompt=prompt, reveals=reveals, order=order, temperature=temperature, top_p=top_p),
             seed=sample_seed,
         )
+        return said_of(row, splits.other)
 
 
 @final
@@ -162,14 +165,16 @@ class CausalModel(Model):
             prompt, tokens, temperature, top_p, sample_seed: how texts are written, see ``sample``.
         """
         quality = QualityOptions(texts=texts, scorer=scorer, mauve=mauve)
-        return evaluate_text(
+        splits = text_splits(self.plan, data, train, self.directory, with_training=bool(texts))
+        row = evaluate_text(
             self.denoiser,
             self.plan,
-            plan_text(self.plan, "test", data),
-            training_text(self.plan, data, train) if texts else None,
+            splits.test,
+            splits.train,
             windows=windows,
             answers=Answers(path=path, pool=pool, calls=calls, draws=draws, noise_seed=noise_seed),
             quality=quality,
             writing=Writing(prompt=prompt, tokens=tokens, temperature=temperature, top_p=top_p),
             seed=sample_seed,
         )
+        return said_of(row, splits.other)

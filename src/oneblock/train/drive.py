@@ -59,11 +59,16 @@ def drive(run: Run, job: str | None = None, *, stride: int = 100, idle: Idle = "
     """
     totals = {spec.name: (spec.first_step, spec.last_step) for spec in job_specs(run.plan)}
     reports = one_block(run, job) if job else round_robin(run, stride, idle)
-    return watched(reports, run.directory, totals, watch, silent=not run.ranks.first)
+    return watched(reports, run.directory, totals, watch, silent=not run.ranks.first, note=run.note)
 
 
 def watched(
-    reports: Reports, directory: Path, totals: Mapping[str, tuple[int, int]], watch: Watch, silent: bool = False
+    reports: Reports,
+    directory: Path,
+    totals: Mapping[str, tuple[int, int]],
+    watch: Watch,
+    silent: bool = False,
+    note: str = "",
 ) -> float:
     """Go through ``reports`` to their end; the seconds that it took.
 
@@ -71,6 +76,7 @@ def watched(
         directory: gets metrics and heartbeats.
         totals: first and last step of each job.
         silent: another process writes and shows for all.
+        note: what the record of every job must say.
     """
     began = time.perf_counter()
     if silent:
@@ -79,7 +85,7 @@ def watched(
                 between_steps()
         return time.perf_counter() - began
     writer = _Writer(directory) if watch.tensorboard else None
-    with stoppable() as between_steps, _recorded(directory, watch) as record, closing(reports):
+    with stoppable() as between_steps, _recorded(directory, watch, note) as record, closing(reports):
         for report in progress(reports, totals, watch.label) if watch.bars else reports:
             row = record(report)
             if row is not None and writer is not None:
@@ -91,9 +97,9 @@ def watched(
 
 
 @contextmanager
-def _recorded(directory: Path, watch: Watch) -> Iterator[Callable[[StepReport], Row | None]]:
+def _recorded(directory: Path, watch: Watch, note: str) -> Iterator[Callable[[StepReport], Row | None]]:
     """A function that records a report; afterwards the heartbeats tell how it ended."""
-    recorder = Recorder(directory)
+    recorder = Recorder(directory, note=note)
     jobs: set[str] = set()
 
     def record(report: StepReport) -> Row | None:

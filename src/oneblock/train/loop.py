@@ -91,6 +91,7 @@ class Run:
         save_every, keep: steps between checkpoints, and how many are kept.
         reseed: seed torch's own generators before every step, for networks that draw from them (dropout).
         warn: is told about damaged checkpoints that were passed over.
+        note: what the record must say of this run, e.g. that its data have changed; empty for nothing.
     """
 
     plan: Plan
@@ -108,6 +109,7 @@ class Run:
     keep: int = 2
     reseed: bool = False
     warn: Callable[[str], None] = lambda message: None
+    note: str = ""
 
 
 class BlockJob:

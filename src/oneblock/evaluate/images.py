@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
-from oneblock.checks import check_count, check_fields
+from oneblock.checks import check_count, check_fields, check_seed
 from oneblock.data import Codec, EncodedSource, to_uint8
 from oneblock.evaluate.bands import band_losses
 from oneblock.evaluate.device import device_of
@@ -64,6 +64,7 @@ class Sampling:
     def __post_init__(self) -> None:
         check_fields(self)
         check_guidance(self.guidance, self.guidance_interval)
+        check_seed("sample_seed", self.sample_seed)
 
     def levels(self, plan: Plan) -> Tensor:
         """The noise levels (steps + 1,), descending to 0."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.checks import check_number
 from oneblock.condition import Frames
 from oneblock.data import ImageSet, to_float
 from oneblock.evaluate.device import device_of
@@ -49,6 +50,11 @@ def classify_images(
         for i, part in enumerate(pixels.split(BATCH))
     ]
     return Answer(torch.cat([p.probabilities for p in parts], 1), torch.cat([p.calls for p in parts]))
+
+
+def check_confident(confident: float) -> None:
+    """Refuse what is not a probability."""
+    check_number("confident", confident, least=0, most=1)
 
 
 def evaluate_labels(

@@ -37,11 +37,11 @@ def extractor_name(plan: Plan, extractor: str = "") -> str:
 
 
 def check_features(plan: Plan, extractor: str = "", num_samples: int = FEWEST) -> str:
-    """Refuse, before any data are opened, features that are unknown or not installed and were asked for by name. Where
-    those that fit the plan's data are not installed, what is left out and what to do; else empty.
+    """Refuse, before any data are opened, features that are unknown, or that were asked for by name and are not
+    installed. Where those that fit the plan's data are not installed, what is left out and what to do; else empty.
 
     Raises:
-        ValueError: an unknown extractor.
+        ValueError: an unknown extractor, or too few samples.
         ImportError: the packages of the extractor are absent.
     """
     check_count("num_samples", num_samples, least=0)
@@ -51,8 +51,13 @@ def check_features(plan: Plan, extractor: str = "", num_samples: int = FEWEST) -
         return ""
     if extractor or not missing:
         check_extractor(name)
+    if num_samples < FEWEST:
+        raise ValueError(
+            f"num_samples={num_samples} are too few to compare; use {FEWEST} or more, or 0 for the losses alone"
+        )
+    if not missing:
         return ""
-    return f"the losses alone: {missing}, to compare generated images too"
+    return f"generated images are not compared: {missing}"
 
 
 def quality_features(
@@ -69,10 +74,6 @@ def quality_features(
     if not num_samples or not makes_images(plan, test.codec) or check_features(plan, extractor, num_samples):
         return None
     features = extractor_for(extractor_name(plan, extractor))
-    if num_samples < FEWEST:
-        raise ValueError(
-            f"num_samples={num_samples} are too few to compare; use {FEWEST} or more, or 0 for the losses alone"
-        )
     # of a single split, the held-out images take the place of the training images
     name, source = ("held-out", test) if train is None else ("training", train)
     found = len(source.first(FEWEST).images)

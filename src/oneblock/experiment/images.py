@@ -83,7 +83,7 @@ class ImageExperiment:
         if makes_images(every[0], known.test.codec):
             left_out = check_features(every[0], self.extractor, self.num_samples)
             if left_out:
-                warnings.warn(f"scores are {left_out}", stacklevel=2)
+                warnings.warn(f"scores are losses alone, {left_out}", stacklevel=2)
 
     def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
         (plan,) = plans

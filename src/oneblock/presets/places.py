@@ -71,9 +71,11 @@ def other_data(plan: Plan, fingerprint: str, named: tuple[str, Path | None], dir
     if fingerprint == recipe["fingerprint"]:
         return ""
     name, root = named
-    said = f"{name} (fingerprint {fingerprint}) is not what the plan was made for, {recipe['data']} "
-    said += f"({recipe['fingerprint']})"
     record, place = None if directory is None else read_record(directory), place_of(name, root)
+    said = f"{name} has changed since the plan was made (fingerprint {fingerprint}, then {recipe['fingerprint']})"
+    if name != recipe["data"] and (record is None or place is None or str(place) != record.place):
+        said = f"{name} (fingerprint {fingerprint}) is not what the plan was made for, {recipe['data']} "
+        said += f"({recipe['fingerprint']})"
     if record is None or not record.files or place is None or not place.exists():
         return said
     found = changes(record, place)

@@ -114,7 +114,7 @@ def test_too_few_samples_are_refused_before_data_are_opened(tmp_path: Path) -> N
 @pytest.fixture
 def absent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The packages of the general features are not installed."""
-    monkeypatch.setattr(features, "find_spec", lambda name: None)
+    monkeypatch.setattr(features, "is_installed", lambda name: False)
 
 
 def test_without_packages_the_losses_are_there_and_the_note(absent: None, tmp_path: Path, ok: Ok) -> None:
@@ -147,7 +147,6 @@ def test_the_published_score_needs_its_package_first(tmp_path: Path, monkeypatch
     ob.train(ob.ImageRecipe(**SMALL), data=MemorySource(IMAGES), out=tmp_path)
     (tmp_path / "weights.pth").touch()
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    monkeypatch.setattr("oneblock.metrics.quality.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="the published FID needs torch-fidelity"):
         ImageModel.open(tmp_path).evaluate("folder:/no/such/place", fid_weights=tmp_path / "weights.pth")
 
@@ -165,7 +164,7 @@ class Sums:
 @pytest.fixture
 def general(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stands for the general features where they are installed."""
-    monkeypatch.setattr(features, "find_spec", lambda name: object())
+    monkeypatch.setattr(features, "is_installed", lambda name: True)
     monkeypatch.setattr(features, "EfficientNetFeatures", Sums)
 
 

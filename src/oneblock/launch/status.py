@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from oneblock.launch.mirror import listing
 from oneblock.plan import Plan, read_plan
@@ -84,7 +83,7 @@ def _job_status(directory: Path, spec: JobSpec, plan: Plan) -> JobStatus:
         seen_seconds_ago=seen,
         host=beat.host if beat else "",
         state=state,
-        classes=tuple(map(str, cast(list[str], plan.recipe.get("classes", ())))),
+        classes=plan.classes,
         notes=tuple(f"after step {note.step}: {note.note}" for note in read_notes(folder / NOTES_FILE)),
     )
 

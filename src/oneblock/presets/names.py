@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from operator import index
 from typing import cast
+from unicodedata import normalize
 
 from oneblock.plan import Plain, Plan
 from oneblock.presets.base import ImageFacts
@@ -33,7 +34,7 @@ def class_setting(facts: ImageFacts) -> dict[str, Plain]:
 
 def has_names(plan: Plan) -> bool:
     """Whether a plan holds names of its classes; one of an earlier version does not."""
-    return bool(plan.recipe.get("classes"))
+    return bool(plan.classes)
 
 
 def class_names(plan: Plan) -> tuple[str, ...]:
@@ -41,7 +42,7 @@ def class_names(plan: Plan) -> tuple[str, ...]:
     count = cast(int, plan.architecture.get("num_classes", 0))
     if not has_names(plan):
         return numbers(count)
-    names = tuple(map(str, cast(list[str], plan.recipe["classes"])))
+    names = plan.classes
     if len(names) != count or len(set(names)) != count:
         raise ValueError(
             f"classes={list(names)} in the recipe of the plan do not name its {count} classes, each once; restore the "
@@ -64,7 +65,11 @@ def class_labels(plan: Plan, asked: Sequence[int | str]) -> list[int]:
     names = class_names(plan)
     if not names:
         raise ValueError(f"classes={list(asked)} are asked for, but the plan has no classes; leave them out")
-    labels = [names.index(one) if isinstance(one, str) and one in names else _number(one) for one in asked]
+    known = {normalize("NFC", name): label for label, name in reversed(list(enumerate(names)))}
+    labels = [
+        known[normalize("NFC", one)] if isinstance(one, str) and normalize("NFC", one) in known else _number(one)
+        for one in asked
+    ]
     found = [label for label in labels if label is not None and label < len(names)]
     if len(found) < len(labels):
         unknown = [

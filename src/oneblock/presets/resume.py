@@ -97,9 +97,8 @@ def _former(plan: Plan, facts: ImageFacts | TextFacts) -> ImageFacts | TextFacts
         vocabulary = plan_vocabulary(plan) if is_text(plan) else facts.vocabulary
         rows = tuple(cast(list[float], recipe.get("rows", ())))
         return replace(facts, vocabulary=vocabulary, rows=rows, **known)
-    classes = tuple(cast(list[str], recipe.get("classes", ())))
     rows = tuple(cast(list[float], recipe.get("prototypes", ())))
-    return replace(facts, classes=classes, rows=rows, **known)
+    return replace(facts, classes=plan.classes, rows=rows, **known)
 
 
 def _read(plan: Plan, data: Data | None, source: Batches | None = None) -> EncodedSource | TextBatches:

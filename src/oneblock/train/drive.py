@@ -44,6 +44,10 @@ class Watch:
     tensorboard: bool = False
     warn: Callable[[str], None] = _warn
 
+    def __post_init__(self) -> None:
+        if self.tensorboard:
+            _summary_writer()  # refused, if at all, before any work
+
 
 BARS = Watch()
 """Bars on a terminal, and nothing else."""
@@ -120,13 +124,17 @@ def _recorded(directory: Path, watch: Watch, note: str) -> Iterator[Callable[[St
                 watch.sent(job, True)
 
 
+def _summary_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("--tensorboard needs tensorboard; pip install 'oneblock[report]'") from error
+    return SummaryWriter
+
+
 class _Writer:
     def __init__(self, directory: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ImportError("--tensorboard needs tensorboard; pip install 'oneblock[report]'") from error
-        self._writer: Any = SummaryWriter(str(directory / "tensorboard"))
+        self._writer: Any = _summary_writer()(str(directory / "tensorboard"))
 
     def add(self, row: Row) -> None:
         for name in ("loss", "plain", "grad_norm", "learning_rate"):

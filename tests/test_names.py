@@ -144,7 +144,7 @@ def test_names_stand_before_the_rows_of_a_picture(tmp_path: Path) -> None:
 def test_scores_of_a_classifier_by_name(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> None:
     data = class_folders(tmp_path / "data", NAMES)
     chosen = ImageData(data=f"folder:{data}", image_size=8)
-    ob.train(ob.ClassifyRecipe(**{**SMALL, "budget": "6k", "learning_rate": 0.01}), data=chosen, out=tmp_path / "run")
+    ob.train(ob.ClassifyRecipe(**{**SMALL, "budget": "2k", "learning_rate": 0.02}), data=chosen, out=tmp_path / "run")
     model = ClassifyModel.open(tmp_path / "run")
     scores = model.evaluate()
     assert list(scores["accuracy_by_class"]) == NAMES

@@ -16,7 +16,7 @@ from oneblock.checks import check_count, check_fields, check_seed
 from oneblock.data import Codec, EncodedSource, to_uint8
 from oneblock.evaluate.bands import band_losses
 from oneblock.evaluate.device import device_of
-from oneblock.evaluate.quality import (
+from oneblock.evaluate.reference import (
     PIXELS,
     agreement_by_class,
     check_features,

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from oneblock.blockwise import check_resident
 from oneblock.evaluate.images import Sampling, evaluate_images, sample_images
-from oneblock.evaluate.quality import check_features, extractor_name, makes_images, quality_features
+from oneblock.evaluate.reference import check_features, extractor_name, makes_images, quality_features
 from oneblock.experiment.arms import blocks_alone, branched
 from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.data import Pictures, check_classes, open_pictures

@@ -18,7 +18,7 @@ from oneblock.evaluate.images import (
     evaluate_images,
     sample_images,
 )
-from oneblock.evaluate.quality import check_features, extractor_name
+from oneblock.evaluate.reference import check_features, extractor_name
 from oneblock.metrics.quality import check_fid
 from oneblock.model.base import Model, said_of
 from oneblock.presets.data import Data, check_codec, open_codec

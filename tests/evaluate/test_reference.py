@@ -16,9 +16,9 @@ from torch.utils.data import TensorDataset
 
 import oneblock as ob
 from oneblock.data import DatasetSource, EncodedSource, ImageSet, MemorySource, Pixels, drawn, shuffled_if_sorted
-from oneblock.evaluate import quality
+from oneblock.evaluate import reference as real
 from oneblock.evaluate.images import evaluate_images
-from oneblock.evaluate.quality import check_features, held_out_targets, reference, told_classes
+from oneblock.evaluate.reference import check_features, held_out_targets, reference, told_classes
 from oneblock.metrics import features
 from oneblock.metrics.features import extractor_for
 from oneblock.model import ImageModel
@@ -68,7 +68,7 @@ def test_more_images_than_are_compared_are_drawn_from_all_classes() -> None:
 
 
 def test_losses_references_and_floors_see_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "MOST_IMAGES", 100)
+    monkeypatch.setattr(real, "MOST_IMAGES", 100)
     train, test = by_label(400), by_label(300, name="test")
     known, held_out = reference(source(train), source(test), 50)
     assert held_out is not None and (len(known), len(held_out)) == (100, 50)
@@ -79,7 +79,7 @@ def test_losses_references_and_floors_see_all_classes(monkeypatch: pytest.Monkey
     unlabelled = DatasetSource(TensorDataset(test.images))
     targets, labels = held_out_targets(EncodedSource(unlabelled, Pixels()))
     assert labels is None and len(targets.flatten(1)[:, 0].unique()) == 10
-    monkeypatch.setattr(quality, "MOST_IMAGES", 10_000)
+    monkeypatch.setattr(real, "MOST_IMAGES", 10_000)
     _, held_out = reference(source(train), source(test), 50)
     assert held_out is not None and len(held_out[:, 0, 0, 0].unique()) == 10, "a floor from a folder's first classes"
 

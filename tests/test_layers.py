@@ -12,7 +12,7 @@ from commands import ENVIRONMENT
 
 SRC = Path(__file__).parents[1] / "src"
 LINKS = (
-    ("noise", "precondition", "table", "ops", "data", "metrics", "optim", "condition", "version", "checks"),
+    ("noise", "precondition", "table", "ops", "data", "metrics", "optim", "condition", "version", "checks", "cpus"),
     ("partition", "calibrate", "backbone"),
     ("models",),
     ("plan", "convert"),

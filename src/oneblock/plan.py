@@ -160,6 +160,12 @@ def derive_seed(seed: int, *parts: int | str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def nth_seed(seed: int, index: int, *parts: int | str) -> int:
+    """The seed of one of several draws that are alike: ``seed`` itself for the first, and for the others one that is
+    derived from it, so that the draws of neighbouring seeds have none in common."""
+    return seed if index == 0 else derive_seed(seed, *parts, index)
+
+
 def write_plan(plan: Plan, directory: Path) -> Path:
     """Write ``plan.json`` into ``directory`` unless an equal plan is there already; another plan is refused."""
     path = directory / PLAN_FILE

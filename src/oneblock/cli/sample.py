@@ -86,7 +86,7 @@ class SampleText(Opening):
     count: int = Writing.count
     """number of sequences"""
     sample_seed: int = 0
-    """seed of everything drawn; the next sequence takes the next seed"""
+    """seed of everything drawn; every sequence has a stream of its own"""
     writing: CausalWriting = field(default_factory=CausalWriting)
     asking: Asking = field(default_factory=Asking)
 
@@ -95,7 +95,7 @@ class SampleText(Opening):
             raise ValueError(f"count={self.count} writes nothing; use 1 or more")
         model = self.open(CausalModel)
         for i in range(self.count):
-            pieces = model.stream(sample_seed=self.sample_seed + i, **asdict(self.writing), **asdict(self.asking))
+            pieces = model.stream(sample_seed=self.sample_seed, index=i, **asdict(self.writing), **asdict(self.asking))
             if self.json:
                 console.emit({"text": "".join(pieces)})
                 continue

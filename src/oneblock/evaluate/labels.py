@@ -13,7 +13,7 @@ from oneblock.condition import Frames
 from oneblock.data import ImageSet, to_float
 from oneblock.evaluate.device import device_of
 from oneblock.metrics import accuracy, expected_calibration_error, negative_log_likelihood
-from oneblock.plan import Plan
+from oneblock.plan import Plan, nth_seed
 from oneblock.presets.classify import label_table
 from oneblock.presets.image import check_shape
 from oneblock.presets.names import class_names, has_names
@@ -46,7 +46,9 @@ def classify_images(
     pixels = _pixels(plan, images).to(device_of(denoiser))
     table, calls = label_table(plan).to(pixels), label_calls(plan, answers)
     parts = [
-        classify(denoiser, table, Frames(part), calls, answers.draws, confident, seed=answers.noise_seed + i)
+        classify(
+            denoiser, table, Frames(part), calls, answers.draws, confident, nth_seed(answers.noise_seed, i, "part")
+        )
         for i, part in enumerate(pixels.split(BATCH))
     ]
     return Answer(torch.cat([p.probabilities for p in parts], 1), torch.cat([p.calls for p in parts]))

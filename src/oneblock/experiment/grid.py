@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Generic
 
+from oneblock.cpus import threads_each
 from oneblock.experiment.base import AnyRecipe, Case, Cell, Contender, Experiment, Known
 from oneblock.experiment.results import copied, record, recorded
 from oneblock.experiment.summary import Row, Scores, summaries
@@ -157,7 +158,7 @@ class Grid(Generic[AnyRecipe, Known]):
 
     def _run_apart(self, plans: Mapping[Cell, Sequence[Plan]], workers: int) -> Iterator[tuple[Cell, Row]]:
         """Runs at the same time, each in a process with its share of the CPU threads."""
-        threads = self.machine.threads or max(1, (os.cpu_count() or 1) // workers)
+        threads = self.machine.threads or threads_each(workers)
         quiet = replace(self, watch=Watch(bars=False), machine=replace(self.machine, threads=threads))
         with ProcessPoolExecutor(workers, get_context("spawn"), _enter, (quiet,)) as pool:
             pending = {pool.submit(_row, cell, several): cell for cell, several in plans.items()}

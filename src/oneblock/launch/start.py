@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from oneblock.backbone import refuse_while_loading
+from oneblock.cpus import threads_each
 from oneblock.data import ImageData, TextData
 from oneblock.launch.command import Command, job_command
 from oneblock.launch.local import Event, run_commands
@@ -195,10 +196,10 @@ class _Jobs:
             )
 
     def _threads(self, jobs: int) -> int:
-        """CPU threads of a process: its share of the machine, unless the user or Slurm sets them."""
+        """CPU threads of a process: its share of those that this one may use, unless the user or Slurm sets them."""
         if self.machine.threads or self.slurm:
             return self.machine.threads
-        return max(1, (os.cpu_count() or 1) // (self.workers(jobs) * max(1, self.torchrun)))
+        return threads_each(self.workers(jobs) * max(1, self.torchrun))
 
 
 def _check_counts(**counts: int) -> None:

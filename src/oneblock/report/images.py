@@ -13,7 +13,16 @@ from oneblock.experiment.summary import Row, Scores, summaries
 from oneblock.plan import PLAN_FILE, read_plan
 from oneblock.presets.names import class_names, has_names
 from oneblock.report.picture import curves, image_grid
-from oneblock.report.spread import arm_curves, cost_table, crossings, plus_minus, several_budgets, wins
+from oneblock.report.spread import (
+    arm_curves,
+    cost_table,
+    crossings,
+    plus_minus,
+    seeds_note,
+    several_budgets,
+    wins,
+    with_range,
+)
 from oneblock.report.table import Report, Table
 from oneblock.report.training import training_picture
 
@@ -29,9 +38,9 @@ def report(rows: Sequence[Row], scores: Scores) -> Report:
         (
             row["arm"],
             f"{row['layer_evaluations']:,}",
-            plus_minus(row["loss"], 4),
+            with_range(row["loss"], 4),
             " / ".join(plus_minus(band, 3) for band in row["band_losses"]),
-            plus_minus(row["frechet"], 2),
+            with_range(row["frechet"], 2),
             plus_minus(row["frechet_floor"], 2),
             plus_minus(row["recall"], 3),
         )
@@ -40,7 +49,7 @@ def report(rows: Sequence[Row], scores: Scores) -> Report:
     features = f", features: {rows[0]['extractor']}" if any("frechet" in row for row in rows) else ""
     title = f"quality, held out (seeds: {shown[0]['seeds']}{features})"
     tables = [Table(title, columns, quality), cost_table(shown, {"images/s": "images_per_second"})]
-    return Report(tables, [*wins(rows, scores, WINS), *crossings(shown, scores)])
+    return Report(tables, [*seeds_note(shown[0]["seeds"]), *wins(rows, scores, WINS), *crossings(shown, scores)])
 
 
 def draw(out: Path, rows: Sequence[Row], scores: Scores) -> list[Path]:

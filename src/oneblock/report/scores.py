@@ -8,7 +8,7 @@ from typing import Any
 from oneblock.partition import Partition
 from oneblock.report.table import Table
 
-QUALITY = ("distinct_1", "distinct_2", "distinct_4", "repetition_4", "unigram_entropy", "bits_per_character")
+QUALITY = ("distinct_1", "distinct_2", "distinct_4", "repetition_4", "unigram_entropy", "bits_per_byte")
 
 
 def image_tables(row: Mapping[str, Any], bands: Partition) -> list[Table]:
@@ -52,8 +52,15 @@ def text_table(row: Mapping[str, Any]) -> Table:
 
 def quality_table(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, list[str]]:
     """Of ``evaluate.text.written_quality``: a table, and what must be said beside it."""
-    lines = [(str(row["texts"]), *(f"{row[name]:.4f}" for name in QUALITY)) for row in rows]
-    title = f"{rows[0]['num_texts']} texts, by {rows[0]['unit']}; bits per character under {rows[0]['scorer']}"
-    last = rows[-1]
-    notes = [f"MAUVE {last['mauve']['value']:.4f} on {last['mauve']['features']}"] if "mauve" in last else []
+    lines = [(str(row["texts"]), *(_shown(row[name]) for name in QUALITY)) for row in rows]
+    title = f"{rows[0]['num_texts']} texts, by {rows[0]['unit']}; bits per byte under {rows[0]['scorer']}"
+    last, notes = rows[-1], []
+    if "mauve" in last:
+        found = last["mauve"]
+        seeds = f"over {len(found['seeds'])} seeds of its clustering"
+        notes = [f"MAUVE {found['value']:.4f} ± {found['spread']:.4f} {seeds}, on {found['features']}"]
     return Table(title, ("texts", *QUALITY), lines), [*notes, *([last["note"]] if last["note"] else [])]
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

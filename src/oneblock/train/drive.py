@@ -15,7 +15,7 @@ from oneblock.train.progress import progress
 from oneblock.train.record import Recorder, Row
 from oneblock.train.step import StepReport
 from oneblock.train.stop import stoppable
-from oneblock.train.strategy import job_specs, one_block, round_robin
+from oneblock.train.strategy import TRUNK, job_specs, one_block, round_robin
 
 Reports = Generator[StepReport, None, None]
 
@@ -29,7 +29,7 @@ class Watch:
     """How a training is watched; none of it changes what is learned.
 
     Args:
-        bars: show progress where standard error is a terminal.
+        bars: show progress on standard error: bars on a terminal, elsewhere a line now and then.
         label: stands before the names of jobs there.
         row: called with every row of metrics.
         sent: called with a job's name after each of its steps, and once more, with True, when it ends, stops or fails.
@@ -63,7 +63,9 @@ def drive(run: Run, job: str | None = None, *, stride: int = 100, idle: Idle = "
     """
     totals = {spec.name: (spec.first_step, spec.last_step) for spec in job_specs(run.plan)}
     reports = one_block(run, job) if job else round_robin(run, stride, idle)
-    return watched(reports, run.directory, totals, watch, silent=not run.ranks.first, note=run.note)
+    together = run.ranks.size > 1 or (run.plan.shared == "synced" and job not in (None, TRUNK))
+    silent = not run.ranks.first
+    return watched(reports, run.directory, totals, watch, silent=silent, together=together, note=run.note)
 
 
 def watched(
@@ -72,6 +74,7 @@ def watched(
     totals: Mapping[str, tuple[int, int]],
     watch: Watch,
     silent: bool = False,
+    together: bool = False,
     note: str = "",
 ) -> float:
     """Go through ``reports`` to their end; the seconds that it took.
@@ -80,16 +83,17 @@ def watched(
         directory: gets metrics and heartbeats.
         totals: first and last step of each job.
         silent: another process writes and shows for all.
+        together: other processes take part, and ``reports`` see to it that all stop at the same step.
         note: what the record of every job must say.
     """
     began = time.perf_counter()
     if silent:
-        with stoppable() as between_steps, closing(reports):
+        with stoppable(together) as between_steps, closing(reports):
             for _ in reports:
                 between_steps()
         return time.perf_counter() - began
     writer = _Writer(directory) if watch.tensorboard else None
-    with stoppable() as between_steps, _recorded(directory, watch, note) as record, closing(reports):
+    with stoppable(together) as between_steps, _recorded(directory, watch, note) as record, closing(reports):
         for report in progress(reports, totals, watch.label) if watch.bars else reports:
             row = record(report)
             if row is not None and writer is not None:

@@ -315,6 +315,13 @@ def test_a_dry_run_prints_a_command_for_each_block(
     assert lines(capsys, planned, "--slurm", *more)[1] == [
         *common, "1", "--checkpointing", "--save-every", "7", "--data", "folder:a b", "--scratch", "/fast disk",
     ]  # fmt: skip
+    assert lines(capsys, planned, "--accept-data", "--threads", "1")[1] == [
+        *common,
+        "1",
+        "--threads",
+        "1",
+        "--accept-data",
+    ]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *common]
     assert lines(capsys, planned, "--torchrun", "2", "--parallel", "fsdp", "--threads", "1") == [
         [*torchrun, block, "--threads", "1", "--parallel", "fsdp"] for block in ("0", "1")

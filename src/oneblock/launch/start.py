@@ -43,6 +43,7 @@ def launch(
     data: str | ImageData | TextData | None = None,
     machine: Machine = HERE,
     backbone: str = "",
+    accept_data: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> list[Event]:
     """Start the jobs of a planned run, one for each block, and wait until they have trained; the trunk of a branched
@@ -58,6 +59,7 @@ def launch(
         scratch: where the copy of a remote directory lies on the machine of a job.
         data: where the data of the plan lie on the machine of a job, when it is not where they usually do.
         backbone: ``"module:Class"``, of a run that trains a network of one's own.
+        accept_data: jobs go on though the data have changed since the plan was made (``run_job``).
         on_event: told of every event when it happens.
 
     Returns:
@@ -69,7 +71,7 @@ def launch(
     """
     refuse_while_loading("launch")
     _check_counts(local=local, torchrun=torchrun, retries=retries)
-    jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone)
+    jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone, accept_data)
     directory = jobs.directory()
     plan = read_plan(directory)
     stages = jobs.stages(plan)
@@ -92,10 +94,11 @@ def commands(
     data: str | ImageData | TextData | None = None,
     machine: Machine = HERE,
     backbone: str = "",
+    accept_data: bool = False,
 ) -> list[Command]:
     """What ``launch`` would start, in order; nothing is started. Arguments and errors are those of ``launch``."""
     _check_counts(local=local, torchrun=torchrun)
-    jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone)
+    jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone, accept_data)
     return [command for stage in jobs.stages(read_plan(jobs.directory())) for command in stage]
 
 
@@ -112,6 +115,7 @@ class _Jobs:
     data: str | ImageData | TextData | None
     machine: Machine
     backbone: str
+    accept_data: bool = False
 
     def directory(self) -> Path:
         """The run's directory on this machine."""
@@ -129,6 +133,7 @@ class _Jobs:
         words += ["--parallel", self.parallel] if self.torchrun else []
         words += ["--scratch", str(self.scratch)] if self.scratch else []
         words += ["--backbone", self.backbone] if self.backbone else []
+        words += ["--accept-data"] if self.accept_data else []
         stages = ([spec for spec in specs if spec.block is None], [spec for spec in specs if spec.block is not None])
         return [[job_command(spec.name, self.run_dir, words, self.torchrun) for spec in one] for one in stages if one]
 

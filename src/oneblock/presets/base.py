@@ -41,6 +41,7 @@ class ImageFacts:
     Args:
         shape: (channels, height, width) of what the network works on; of a backbone of one's own, any shape.
         num_classes: of their labels; 0 where they have none.
+        classes: one name for each; empty where they are called by their numbers.
         data: the source's name, e.g. ``"fashion-mnist"``, and ``fingerprint`` of its training images.
         autoencoder: fingerprint of the frozen autoencoder whose latents are denoised; empty for pixels.
         rows: values of the class vectors ``table="prototypes"``, row by row.
@@ -48,6 +49,7 @@ class ImageFacts:
 
     shape: tuple[int, ...]
     num_classes: int
+    classes: tuple[str, ...] = ()
     data: str = ""
     fingerprint: str = ""
     autoencoder: str = ""

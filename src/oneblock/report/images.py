@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 
 from oneblock.experiment.images import SAMPLES_FILE, SAMPLES_PER_CLASS
 from oneblock.experiment.summary import Row, Scores, summaries
+from oneblock.plan import PLAN_FILE, read_plan
+from oneblock.presets.names import class_names, has_names
 from oneblock.report.picture import curves, image_grid
 from oneblock.report.spread import (
     arm_curves,
@@ -71,4 +73,12 @@ def _samples(directory: Path) -> Path | None:
     if not file.is_file():
         return picture
     samples = load_file(file)["images"]
-    return image_grid(samples, picture, SAMPLES_PER_CLASS) if samples.dtype == torch.uint8 else None
+    if samples.dtype != torch.uint8:
+        return None
+    return image_grid(samples, picture, SAMPLES_PER_CLASS, names=_names(directory))
+
+
+def _names(directory: Path) -> tuple[str, ...]:
+    """Of the classes, if the run's plan holds names."""
+    plan = read_plan(directory) if (directory / PLAN_FILE).is_file() else None
+    return class_names(plan) if plan is not None and has_names(plan) else ()

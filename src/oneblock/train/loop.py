@@ -92,6 +92,7 @@ class Run:
         save_every, keep: steps between checkpoints, and how many are kept.
         reseed: seed torch's own generators before every step, for networks that draw from them (dropout).
         warn: is told about damaged checkpoints that were passed over.
+        note: what the record must say of this run, e.g. that its data have changed; empty for nothing.
     """
 
     plan: Plan
@@ -109,6 +110,7 @@ class Run:
     keep: int = 2
     reseed: bool = False
     warn: Callable[[str], None] = lambda message: None
+    note: str = ""
 
 
 class BlockJob:

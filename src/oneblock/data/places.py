@@ -66,8 +66,8 @@ def place_of(name: str, root: Path | None) -> Path | None:
 
 
 def data_record(name: str, place: Path | None, root: Path | None) -> DataRecord:
-    """What is to be kept of the data called ``name``, which lie at ``place`` or in ``root``; reads the files, unless they
-    are larger than ``READ``."""
+    """What is to be kept of the data called ``name``, which lie at ``place`` or in ``root``; reads files that are not
+    larger together than ``READ``."""
     files = {} if place is None else dict(_walk(place))
     by: By = "digest" if sum(path.stat().st_size for path in files.values()) <= READ else "time"
     return DataRecord(

@@ -35,10 +35,21 @@ def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
         raise ValueError(f"{name}={value!r} is not allowed; use one of {', '.join(map(str, allowed))}")
 
 
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """Refuse what is not a whole number of ``least`` or more."""
-    if not _fits(value, int) or value < least:
-        raise ValueError(f"{name}={value!r} is not allowed; use a whole number, {least} or more")
+MANY = 10**6
+"""More calls, steps or draws than anyone waits for."""
+
+
+def check_count(name: str, value: int, least: int = 1, most: int | None = None) -> None:
+    """Refuse what is not a whole number of ``least`` or more, up to ``most``."""
+    if not _fits(value, int) or value < least or (most is not None and value > most):
+        up_to = "" if most is None or not _fits(value, int) or value < least else f" up to {most}"
+        raise ValueError(f"{name}={value!r} is not allowed; use a whole number, {least} or more{up_to}")
+
+
+def check_seed(name: str, value: int) -> None:
+    """Refuse what no generator of random numbers takes: other than whole numbers of 64 bits with a sign."""
+    if not _fits(value, int) or not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name}={value!r} is not a seed; use a whole number below 2^63, for example 0")
 
 
 def check_number(

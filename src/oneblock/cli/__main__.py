@@ -125,6 +125,7 @@ def _parsed_and_run(verb: str, module: str, name: str, words: list[str]) -> int:
     except ImportError:
         print("oneblock: the command line needs tyro and rich; pip install 'oneblock[cli]'", file=sys.stderr)
         return 2
+    from oneblock.cli.console import reading
     from oneblock.cli.words import parse
     from oneblock.launch.local import BUSY
     from oneblock.train.learner import NonFiniteError
@@ -136,7 +137,8 @@ def _parsed_and_run(verb: str, module: str, name: str, words: list[str]) -> int:
     except (ValueError, *WRONG_PATH) as error:
         return _failed(error, 2)
     try:
-        options.run()
+        with reading(getattr(options, "json", False)):
+            options.run()
     except BusyError as error:
         return _failed(error, BUSY)
     except (ValueError, ImportError, *WRONG_PATH) as error:

@@ -51,12 +51,13 @@ class Header:
     sha256: str
 
 
-def write_tokens(path: Path, documents: Iterable[Tensor], vocabulary: Vocabulary) -> TokenFile:
+def write_tokens(path: Path, documents: Iterable[Tensor | Iterable[Tensor]], vocabulary: Vocabulary) -> TokenFile:
     """Write a token file, whole or not at all; several processes may write the same one.
 
     Args:
         path: the file; folders are made, and a file of that name is replaced.
-        documents: ids (t,) in 0..v - 1, t at least 1, any integer type; taken one after another.
+        documents: ids (t,) in 0..v - 1, t at least 1, any integer type, each document as a whole or in pieces; taken
+            one after another.
         vocabulary: the one that made the ids.
 
     Raises:
@@ -75,19 +76,22 @@ def write_tokens(path: Path, documents: Iterable[Tensor], vocabulary: Vocabulary
     return TokenFile(path)
 
 
-def _write(file: BinaryIO, documents: Iterable[Tensor], vocabulary: Vocabulary) -> None:
+def _write(file: BinaryIO, documents: Iterable[Tensor | Iterable[Tensor]], vocabulary: Vocabulary) -> None:
     name = dtype_name(vocabulary.size)
     starts: list[int] = []
     count, digest = 0, hashlib.sha256()
-    for ids in documents:
-        _check_document(ids, len(starts), vocabulary.size)
-        plain = ids.cpu().to(DTYPES[name]).contiguous()
-        # the bytes in place: torch shows them only through numpy, which the base installation may lack
-        content = (ctypes.c_ubyte * plain.nbytes).from_address(plain.data_ptr())
-        file.write(content)
-        digest.update(content)
+    for document in documents:
         starts.append(count)
-        count += len(ids)
+        for ids in [document] if isinstance(document, Tensor) else document:
+            _check_document(ids, len(starts) - 1, vocabulary.size)
+            plain = ids.cpu().to(DTYPES[name]).contiguous()
+            # the bytes in place: torch shows them only through numpy, which the base installation may lack
+            content = (ctypes.c_ubyte * plain.nbytes).from_address(plain.data_ptr())
+            file.write(content)
+            digest.update(content)
+            count += len(ids)
+        if count == starts[-1]:
+            raise ValueError(f"document {len(starts) - 1} is empty; one token or more is allowed; leave it out")
     if not starts:
         raise ValueError("documents is empty; one document or more is allowed; give some text")
     header = Header(
@@ -144,6 +148,11 @@ class TokenFile:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def dtype(self) -> str:
+        """Of a token, a key of ``DTYPES``."""
+        return self._header.dtype
 
     @property
     def num_documents(self) -> int:
@@ -321,13 +330,17 @@ class TokenSource:
 
     def _epoch_positions(self, seed: int, epoch: int) -> Tensor:
         if self._epoch != (seed, epoch):
+            self._order = torch.empty(0, dtype=torch.int64)
             generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
             drawn = torch.rand(len(self._offsets), generator=generator, dtype=torch.float64)
             offsets = (drawn * self._offsets).long()
             windows = torch.randperm(len(self), generator=generator)
-            document = torch.searchsorted(self._ends, windows, right=True)
-            within = (windows - self._first[document]) * self.length
-            self._order = self._starts[document] + offsets[document] + within
+            if len(offsets) == 1:  # in place: a long text has many windows
+                self._order = windows.mul_(self.length).add_(self._starts + offsets)
+            else:
+                document = torch.searchsorted(self._ends, windows, right=True)
+                within = (windows - self._first[document]) * self.length
+                self._order = self._starts[document] + offsets[document] + within
             self._epoch = (seed, epoch)
         return self._order
 

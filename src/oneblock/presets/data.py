@@ -26,11 +26,12 @@ from oneblock.data import (
     open_source,
     open_text,
     open_vocabulary,
-    read_texts,
+    read_words,
     to_float,
     vocabulary_size,
 )
 from oneblock.data.dataset import MapStyle
+from oneblock.data.progress import note
 from oneblock.plan import Plan
 from oneblock.presets.base import ImageFacts, Recipe, TextFacts, TextRecipe
 from oneblock.presets.causal import CausalRecipe
@@ -208,8 +209,19 @@ def _open_tokens(recipe: TextRecipe, data: Any) -> tuple[TokenFile, str]:
             "TokenFile"
         )
     texts = data
-    vocabulary = open_vocabulary(recipe.vocabulary, lambda: read_texts(texts.data, "train", root=texts.data_dir))
+    vocabulary = open_vocabulary(recipe.vocabulary, lambda: read_words(texts.data, "train", root=texts.data_dir))
+    _tell_short(texts, vocabulary, recipe.length)
     return open_text(texts.data, "train", vocabulary, root=texts.data_dir), texts.data
+
+
+def _tell_short(texts: TextData, vocabulary: Vocabulary, length: int) -> None:
+    """Note, before any training, a held-out text that nothing can be scored on."""
+    count = len(open_text(texts.data, "test", vocabulary, root=texts.data_dir))
+    if count < length:
+        note(
+            f"the test split of {texts.data} has {count} tokens, fewer than a window of length={length}: the model can "
+            "be trained but not evaluated; use more text or a shorter length"
+        )
 
 
 def _image_facts(recipe: Recipe, source: EncodedSource, name: str) -> ImageFacts:

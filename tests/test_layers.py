@@ -12,7 +12,8 @@ from commands import ENVIRONMENT
 
 SRC = Path(__file__).parents[1] / "src"
 LINKS = (
-    ("noise", "precondition", "table", "ops", "data", "metrics", "optim", "condition", "version", "checks", "cpus"),
+    ("cpus",),
+    ("noise", "precondition", "table", "ops", "data", "metrics", "optim", "condition", "version", "checks"),
     ("partition", "calibrate", "backbone"),
     ("models",),
     ("plan", "convert"),

@@ -46,12 +46,6 @@ def check_count(name: str, value: int, least: int = 1, most: int | None = None) 
         raise ValueError(f"{name}={value!r} is not allowed; use a whole number, {least} or more{up_to}")
 
 
-def check_seed(name: str, value: int) -> None:
-    """Refuse what no generator of random numbers takes: other than whole numbers of 64 bits with a sign."""
-    if not _fits(value, int) or not -(2**63) <= value < 2**63:
-        raise ValueError(f"{name}={value!r} is not a seed; use a whole number below 2^63, for example 0")
-
-
 def check_number(
     name: str,
     value: float,

@@ -63,7 +63,14 @@ def open_data(recipe: Recipe, data: Data | None = None) -> tuple[Batches, ImageF
 
 def open_images(images: ImageData, split: Split = "train") -> EncodedSource:
     """One split of named images."""
-    source = open_source(images.data, split, size=images.image_size, channels=images.channels, root=images.data_dir)
+    source = open_source(
+        images.data,
+        split,
+        size=images.image_size,
+        channels=images.channels,
+        root=images.data_dir,
+        reading=images.reading(),
+    )
     return EncodedSource(source, open_codec(images.autoencoder))
 
 

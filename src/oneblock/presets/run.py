@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.loop import Idle, Run
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import ALONE, Ranks
+from oneblock.train.shown import shown
 from oneblock.train.strategy import check_job, check_turns, job_name, job_specs, plan_optimizer
 
 LARGE = 64 * 2**20
@@ -85,7 +87,8 @@ def train(
     check_turns(stride, idle)
     directory = Path(out)
     data = _found(directory, recipe.usual_data if data is None else data)
-    source, facts = open_data(recipe, data)
+    with shown() if watch.bars else nullcontext():
+        source, facts = open_data(recipe, data)
     remade = partial(_plan_of, recipe, backbone=backbone, strategy=strategy)
     plan, source, note = going_on(remade(facts), source, facts, remade, data, directory, accept_data)
     job = _job(plan, strategy, block)

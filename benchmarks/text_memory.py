@@ -2,10 +2,11 @@
 
     python benchmarks/text_memory.py --megabytes 200
 
-A file of so many megabytes of made-up words in lines is written, tokens are made of it (characters, bytes, byte pairs,
-rows of JSON, a folder of one document, gzip), and three batches of a late epoch are drawn, each in a process of its own.
-Prints a JSON line for each: seconds, the peak of all resident memory as the system counts it, of which mapped pages of
-the token file are what the system may take back at any time, and the peak of the memory that is the process's own.
+A file of so many megabytes of made-up words in lines is written, tokens are made of it (characters, bytes, byte
+pairs, rows of JSON, a folder of documents, gzip), and three batches are drawn, each in a process of its own. Prints a
+JSON line for each: seconds; the peak of the process's own memory and of all its resident memory while the text is
+opened; and that of its own memory while batches are drawn. Pages of the mapped token file, which the system takes back
+when it needs them, are in neither.
 """
 
 import argparse

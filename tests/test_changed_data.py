@@ -62,6 +62,15 @@ def test_the_same_folder_written_otherwise(place: Path, ok: Ok, monkeypatch: pyt
     assert json.loads((place / "run" / "data.json").read_text())["place"] == str(place / "imgs")
 
 
+def test_a_comparison_goes_on_under_the_former_name(place: Path, ok: Ok) -> None:
+    pytest.importorskip("matplotlib")
+    words = ("--image-size", "8", "--out", "cmp", *WORDS, "--budget", "640", "--seeds", "1", "--json")
+    compare = ("compare", "classify", *words, "--arms", "shallow", "greedy")
+    (first,) = ok(*compare, "--data", "folder:imgs")
+    (again,) = ok(*compare, "--data", "folder:imgs/")
+    assert [row["train_seconds"] for row in again["runs"]] == [row["train_seconds"] for row in first["runs"]]
+
+
 def test_another_working_directory_finds_the_folder(place: Path, ok: Ok, monkeypatch: pytest.MonkeyPatch) -> None:
     ok(*train("run", "folder:imgs", "--strategy", "plan-only"))
     (place / "elsewhere").mkdir()

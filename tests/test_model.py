@@ -181,7 +181,7 @@ def test_a_model_of_autoregressive_text(tmp_path: Path, text: str, ok: Ok) -> No
     assert scores == ok("evaluate", tmp_path / "run", *words)[0]
     found = model.sample(2, prompt="the cat", tokens=4, sample_seed=3)
     assert list(map(len, found)) == [11, 11] and found[0] != found[1]
-    pieces = list(model.stream("the cat", tokens=4, sample_seed=4))
+    pieces = list(model.stream("the cat", tokens=4, sample_seed=3, index=1))
     assert pieces[0] == "the cat" and "".join(pieces) == found[1] and len(pieces) == 5
     rows = ok(
         "sample",

@@ -13,7 +13,7 @@ from tiny import IMAGES
 import oneblock as ob
 from oneblock.checks import MOST_SEED, check_number
 from oneblock.data import MemorySource
-from oneblock.evaluate.images import Sampling
+from oneblock.evaluate.images import MOST_SAMPLE_SEED, Sampling
 from oneblock.evaluate.writing import CausalWriting, MaskedWriting, Writing
 from oneblock.model import ClassifyModel, ImageModel
 from oneblock.sample.calls import Answers
@@ -55,7 +55,9 @@ def test_seeds(seed: Any) -> None:
 
 def test_the_largest_seed(tmp_path: Path) -> None:
     ob.train(ob.ImageRecipe(**SMALL), data=MemorySource(IMAGES), out=tmp_path)
-    assert len(ImageModel.open(tmp_path).sample([0], steps=2, sample_seed=MOST_SEED)) == 1
+    assert len(ImageModel.open(tmp_path).sample([0], steps=2, sample_seed=MOST_SAMPLE_SEED)) == 1
+    with pytest.raises(ValueError, match=f"sample_seed={MOST_SAMPLE_SEED + 1} is not allowed"):
+        Sampling(sample_seed=MOST_SAMPLE_SEED + 1)
 
 
 @pytest.mark.parametrize("value", [*NOT_FINITE, -0.1, 1.1])

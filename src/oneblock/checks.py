@@ -9,8 +9,8 @@ from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-MOST_SEED = 2**32 - 1
-"""Seeds are multiplied and added to before they reach a generator, which takes 64 bits."""
+MOST_SEED = 2**63 - 1
+"""Of a generator, and of seeds that are derived from others."""
 
 
 def check_fields(settings: Any) -> None:
@@ -35,10 +35,15 @@ def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
         raise ValueError(f"{name}={value!r} is not allowed; use one of {', '.join(map(str, allowed))}")
 
 
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """Refuse what is not a whole number of ``least`` or more."""
-    if not _fits(value, int) or value < least:
-        raise ValueError(f"{name}={value!r} is not allowed; use a whole number, {least} or more")
+MANY = 10**6
+"""More calls, steps or draws than anyone waits for."""
+
+
+def check_count(name: str, value: int, least: int = 1, most: int | None = None) -> None:
+    """Refuse what is not a whole number of ``least`` or more, up to ``most``."""
+    if not _fits(value, int) or value < least or (most is not None and value > most):
+        up_to = "" if most is None or not _fits(value, int) or value < least else f" up to {most}"
+        raise ValueError(f"{name}={value!r} is not allowed; use a whole number, {least} or more{up_to}")
 
 
 def check_number(
@@ -66,10 +71,10 @@ def check_number(
         raise ValueError(f"{name}={value!r} is not allowed; use a number, {' and '.join(bounds)}")
 
 
-def check_seed(name: str, value: int) -> None:
-    """Refuse what is not a whole number from 0 to ``MOST_SEED``."""
-    if not _fits(value, int) or not 0 <= value <= MOST_SEED:
-        raise ValueError(f"{name}={value!r} is not allowed; use a whole number from 0 to {MOST_SEED}")
+def check_seed(name: str, value: int, most: int = MOST_SEED) -> None:
+    """Refuse what is not a whole number from 0 to ``most``."""
+    if not _fits(value, int) or not 0 <= value <= most:
+        raise ValueError(f"{name}={value!r} is not allowed; use a whole number from 0 to {most}")
 
 
 @cache

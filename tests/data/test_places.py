@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ from oneblock.data.places import (
     changes,
     data_record,
     hand_on,
-    listed,
     place_of,
     read_record,
     shown,
@@ -56,7 +56,7 @@ def test_files_that_changed_are_named(cats: Path) -> None:
 def test_links_back_end(cats: Path) -> None:
     (cats / "a" / "again").symlink_to(cats)
     (cats / "elsewhere").symlink_to(cats.parent / "cats" / "b")
-    assert set(listed(cats)) <= {"a/1.txt", "a/2.txt", "b/1.txt", "elsewhere/1.txt"}
+    assert set(data_record("folder:cats", cats, None).files) <= {"a/1.txt", "a/2.txt", "b/1.txt", "elsewhere/1.txt"}
 
 
 def test_of_very_many_files_folders_are_listed(cats: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,13 +67,25 @@ def test_of_very_many_files_folders_are_listed(cats: Path, monkeypatch: pytest.M
     assert changes(record, cats) == ["changed b/"]
 
 
+def test_very_large_sets_are_not_read(cats: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "READ", 30)
+    monkeypatch.setattr(places, "_digest", lambda path: pytest.fail("read"))
+    record = data_record("folder:cats", cats, None)
+    assert record.by == "time" and record.files["a/1.txt"].startswith("12 ")
+    assert changes(record, cats) == []
+    monkeypatch.setattr(places, "READ", 2**30)
+    assert changes(record, cats) == [], "told as they were then"
+    os.utime(cats / "a/1.txt", ns=(1, 1))
+    assert changes(record, cats) == ["changed a/1.txt"]
+
+
 def test_of_a_large_file_both_ends_are_digested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "WHOLE", 8)
     file = tmp_path / "large"
     found = []
     for content in (b"abcd....wxyz", b"Abcd....wxyz", b"abcd....wxyZ", b"abcd...wxyz", b"abcd"):
         file.write_bytes(content)
-        found.append(listed(file)["large"])
+        found.append(data_record("file:large", file, None).files["large"])
     assert len(set(found)) == 5
 
 

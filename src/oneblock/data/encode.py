@@ -11,10 +11,12 @@ from torch import Tensor
 from .text8 import check_letters, count_letters, symbols, text8_form
 from .vocabulary import BytePair, Bytes, Characters, Vocabulary
 
-LONGEST = 2**22
+LONGEST = 2**20
 """Characters without a place to cut at, after which byte pairs are cut anyway."""
 # a run of white space begins after a character that is none; no symbol of GPT-2's splitting reaches across
 _CUT = re.compile(r"(?<=[^\s\x1c-\x1f])(?=[ \n])")
+SHORT = 2**14
+"""Characters after which a text is cut at the next place."""
 START = 40
 """Characters that a message shows."""
 
@@ -27,32 +29,28 @@ def encode_pieces(vocabulary: Vocabulary, pieces: Iterable[str]) -> Iterator[Ten
     if isinstance(vocabulary, Characters):
         return _characters(vocabulary, pieces)
     if isinstance(vocabulary, BytePair):
-        return (vocabulary.encode(piece) for piece in cut_at_words(pieces))
+        return (vocabulary.encode(piece) for piece in cut_at_words(pieces))  # its library takes 100 bytes a token
     return iter([vocabulary.encode("".join(pieces))])
 
 
 def cut_at_words(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text, cut where byte pairs never join what is on the two sides: before the space or line feed that
-    begins a run of white space. Never empty."""
+    """The same text in short pieces, cut where byte pairs never join what is on the two sides: before the space or line
+    feed that begins a run of white space. Never empty."""
     held = ""
-    for piece in pieces:
-        held += piece
-        cut = _last_cut(held)
-        if cut or len(held) >= LONGEST:
-            cut = cut or len(held)
+    for piece in _short(pieces):
+        known, held = max(len(held) - 1, 0), held + piece
+        places = [match.start() for match in _CUT.finditer(held, known)]
+        if places or len(held) >= LONGEST:
+            cut = places[-1] if places else len(held)
             yield held[:cut]
             held = held[cut:]
     if held:
         yield held
 
 
-def _last_cut(text: str) -> int:
-    """The last place to cut a text at, 0 if there is none."""
-    for start in (max(0, len(text) - 2**12), 0):
-        places = [match.start() for match in _CUT.finditer(text, start)]
-        if places:
-            return places[-1]
-    return 0
+def _short(pieces: Iterable[str]) -> Iterator[str]:
+    for piece in pieces:
+        yield from (piece[start : start + SHORT] for start in range(0, len(piece), SHORT))
 
 
 def _bytes(vocabulary: Bytes, pieces: Iterable[str]) -> Iterator[Tensor]:

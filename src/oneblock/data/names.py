@@ -43,6 +43,7 @@ class TextData:
     """Which text."""
 
     data: str = "books"
-    """books, sotu, austen, shakespeare, milton (`make text` fetches them), file:PATH or hf:NAME"""
+    """books, sotu, austen, shakespeare, milton (`make text` fetches them), file:PATH (a text, .jsonl rows, or a folder
+    of them) or hf:NAME"""
     data_dir: Path | None = None
     """where the corpora lie (default: ./data)"""

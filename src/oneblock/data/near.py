@@ -7,7 +7,7 @@ containment of documents", 1997); of long texts only those whose hash ends in ze
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import torch
@@ -19,7 +19,8 @@ PASSAGE = 32
 """Tokens of a passage."""
 KEPT = 2**20
 """About as many passages of the training text are compared, at most."""
-PIECE = 2**20
+PIECE = 2**17
+"""Passages that are hashed together; so few that what they take is handed back."""
 MULTIPLIER, MIXER = 6364136223846793005, -7046029254386353131  # odd; products wrap around in 64 bits
 SHARED = 0.5
 """Share of a document's passages that makes it a near-copy."""
@@ -44,7 +45,7 @@ class NearCopies:
 def near_copies(train: TokenFile, test: TokenFile) -> NearCopies:
     """What ``test`` has in common with ``train``, read piece by piece."""
     zeros = max(0, (len(train) // KEPT).bit_length())
-    known = torch.cat([hashes for _, hashes in _passages(train, zeros)] or [torch.empty(0, dtype=torch.int64)]).unique()
+    known = _different(hashes for _, hashes in _passages(train, zeros))
     hits, counts = torch.zeros(test.num_documents), torch.zeros(test.num_documents)
     for starts, hashes in _passages(test, zeros):
         document = torch.searchsorted(test.starts, starts, right=True) - 1
@@ -55,6 +56,17 @@ def near_copies(train: TokenFile, test: TokenFile) -> NearCopies:
         return NearCopies(passages=0.0, documents=0.0)
     shares = hits[compared] / counts[compared]
     return NearCopies(passages=float(hits.sum() / counts.sum()), documents=float((shares >= SHARED).double().mean()))
+
+
+def _different(parts: Iterable[Tensor]) -> Tensor:
+    """Different values of all parts, ascending."""
+    known = torch.empty(0, dtype=torch.int64)
+    held: list[Tensor] = []
+    for part in parts:
+        held.append(part)
+        if sum(map(len, held)) > KEPT // 4:
+            known, held = torch.cat([known, *held]).unique(), []
+    return torch.cat([known, *held]).unique()
 
 
 def _among(known: Tensor, values: Tensor) -> Tensor:

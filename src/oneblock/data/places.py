@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 DATA_FILE = "data.json"
 KINDS = ("folder", "file", "cifar10", "cifar100", "tiny-imagenet")
@@ -21,8 +22,13 @@ LISTED = 20_000
 """Files that are listed one by one; of more, each folder is listed as a whole."""
 WHOLE = 64 * 2**20
 """Bytes up to which a file is digested as a whole; of a larger one half of it at each end."""
+READ = 2**30
+"""Bytes that are read for digests; files that are larger together are told by size and time of change."""
 SHOWN = 5
 """Files that a message names."""
+
+
+By = Literal["digest", "time"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +39,14 @@ class DataRecord:
         data: its name, as the user gave it.
         place: absolute path of the folder or file behind the name; empty for data without one.
         data_dir: absolute path of ``--data-dir``; empty without.
-        files: path below ``place`` -> size in bytes and digest.
+        files: path below ``place`` -> size in bytes and digest, or time of change, as ``by`` says; of very many files
+            path of a folder (it ends in /) -> how many there are, and a digest of that.
     """
 
     data: str
     place: str = ""
     data_dir: str = ""
+    by: By = "digest"
     files: dict[str, str] = field(default_factory=dict)
 
     def again(self) -> tuple[str, Path | None]:
@@ -58,12 +66,16 @@ def place_of(name: str, root: Path | None) -> Path | None:
 
 
 def data_record(name: str, place: Path | None, root: Path | None) -> DataRecord:
-    """What is to be kept of the data called ``name``, which lie at ``place`` or in ``root``; reads every file."""
+    """What is to be kept of the data called ``name``, which lie at ``place`` or in ``root``; reads files that are not
+    larger together than ``READ``."""
+    files = {} if place is None else dict(_walk(place))
+    by: By = "digest" if sum(path.stat().st_size for path in files.values()) <= READ else "time"
     return DataRecord(
         data=name,
         place="" if place is None else str(place),
         data_dir="" if root is None else str(root.expanduser().resolve()),
-        files={} if place is None else listed(place),
+        by=by,
+        files=_told(files, by, folders=len(files) > LISTED),
     )
 
 
@@ -88,14 +100,15 @@ def read_record(directory: Path) -> DataRecord | None:
         record = DataRecord(**json.loads((directory / DATA_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    texts = (record.data, record.place, record.data_dir)
+    texts = (record.data, record.place, record.data_dir, record.by)
     return record if all(isinstance(text, str) for text in texts) and isinstance(record.files, dict) else None
 
 
 def changes(record: DataRecord, place: Path) -> list[str]:
     """Which files at ``place`` are not those of the record: ``"changed cat/1.png"``, ``"new ..."``, ``"missing ..."``,
     by name."""
-    before, now = record.files, listed(place)
+    before = record.files
+    now = _told(dict(_walk(place)), record.by, folders=any(name.endswith("/") for name in before))
     words = {name: "changed" if name in before and name in now else "new" for name in now} | {
         name: "missing" for name in before if name not in now
     }
@@ -108,24 +121,24 @@ def shown(found: list[str]) -> str:
     return ", ".join(found[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def listed(place: Path) -> dict[str, str]:
-    """Path below ``place`` -> size and digest of every file there that is not hidden, at most ``LISTED`` of them; of
-    more, path of a folder -> number of its files and digest."""
-    if place.is_file():
-        return {place.name: _digest(place)}
-    files = dict(_walk(place))
-    if len(files) <= LISTED:
-        return files
-    folders: dict[str, list[str]] = defaultdict(list)
-    for name, digest in files.items():
-        folders[f"{name.rpartition('/')[0]}/"].append(f"{name} {digest}")
+def _told(files: Mapping[str, Path], by: By, folders: bool) -> dict[str, str]:
+    """What tells each of ``files`` from others, or with ``folders`` those of a folder together."""
+    told = {name: _digest(path) if by == "digest" else _time(path) for name, path in files.items()}
+    if not folders:
+        return told
+    lines: dict[str, list[str]] = defaultdict(list)
+    for name, text in told.items():
+        lines[f"{name.rpartition('/')[0]}/"].append(f"{name} {text}")
     return {
-        folder: f"{len(lines)} files {hashlib.sha256(repr(lines).encode()).hexdigest()[:16]}"
-        for folder, lines in sorted(folders.items())
+        folder: f"{len(found)} files {hashlib.sha256(repr(found).encode()).hexdigest()[:16]}"
+        for folder, found in sorted(lines.items())
     }
 
 
-def _walk(place: Path) -> Iterator[tuple[str, str]]:
+def _walk(place: Path) -> Iterator[tuple[str, Path]]:
+    """Path below ``place`` and path of every file there that is not hidden, in order; of a file itself its name."""
+    if place.is_file():
+        yield place.name, place
     seen: set[str] = set()
     for folder, folders, names in os.walk(place, followlinks=True):
         real = os.path.realpath(folder)
@@ -134,10 +147,15 @@ def _walk(place: Path) -> Iterator[tuple[str, str]]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
-            path = Path(folder) / name
+        for path in (Path(folder) / name for name in sorted(names) if not name.startswith(".")):
             if path.is_file():
-                yield path.relative_to(place).as_posix(), _digest(path)
+                yield path.relative_to(place).as_posix(), path
+
+
+def _time(path: Path) -> str:
+    """Bytes and time of change of a file."""
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _digest(path: Path) -> str:

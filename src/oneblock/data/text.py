@@ -48,8 +48,6 @@ CORPORA = ("sotu", "austen", "shakespeare", "milton")
 TEXTS = ("books", *CORPORA, "file:PATH", "hf:NAME")
 TEXT_FOLDER = "text"
 NUM_ROWS = 100_000
-SHORT = 2**14
-"""Characters of a piece that byte pairs are learned from."""
 # part of the names in the cache; raise it when documents, splits or a vocabulary's rule change
 VERSION = 2
 COPIES_FILE = "near-copies.json"
@@ -127,7 +125,7 @@ def read_words(spec: str, split: TextSplit, *, root: Path | None = None) -> Iter
     corpus = find_corpus(spec, root)
     with counting(corpus.work, "bytes of text, to learn byte pairs"):
         for document in corpus.splits()[split]:
-            yield from cut_at_words(_short(document.text()))
+            yield from cut_at_words(document.text())
 
 
 def split_copies(file: TokenFile) -> dict[str, dict[str, float]]:
@@ -153,11 +151,6 @@ def _shown(split: str, found: NearCopies) -> str:
         f"{found.passages:.0%} of the passages of {split} stand in the training text word for word "
         f"({found.documents:.0%} of its documents are near-copies)"
     )
-
-
-def _short(pieces: Iterable[str]) -> Iterator[str]:
-    for piece in pieces:
-        yield from (piece[start : start + SHORT] for start in range(0, len(piece), SHORT))
 
 
 def find_corpus(spec: str, root: Path | None = None) -> Corpus:

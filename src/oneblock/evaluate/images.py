@@ -40,6 +40,9 @@ from oneblock.sample.generate import CHUNK, generate
 NUM_SAMPLES = 2000
 """Images that are generated for scores."""
 
+MOST_SAMPLE_SEED = 2**32 - 1
+"""It is multiplied before it reaches a generator (``sample.generate``)."""
+
 SamplerName = Literal["euler", "heun", "dpm++2m", "churn"]
 GridName = Literal["equal-mass", "karras"]
 
@@ -64,7 +67,7 @@ class Sampling:
     def __post_init__(self) -> None:
         check_fields(self)
         check_guidance(self.guidance, self.guidance_interval)
-        check_seed("sample_seed", self.sample_seed)
+        check_seed("sample_seed", self.sample_seed, MOST_SAMPLE_SEED)
 
     def levels(self, plan: Plan) -> Tensor:
         """The noise levels (steps + 1,), descending to 0."""

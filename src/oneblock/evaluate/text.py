@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from oneblock.blockwise import Denoiser
+from oneblock.checks import check_seed
 from oneblock.data import TokenFile, split_copies
 from oneblock.evaluate.causal import evaluate_causal, plan_calls, write_causal
 from oneblock.evaluate.masked import TIMES, evaluate_masked, write_masked
@@ -60,6 +61,7 @@ def evaluate_text(
         seed: of what is written.
         scored: called with the scores of held-out text, before texts are written.
     """
+    check_seed("sample_seed", seed)
     quality.check(train, test, plan_length(plan))
     if quality.texts:
         _check_writing(plan, writing)

@@ -25,7 +25,7 @@ from oneblock.presets.base import Recipe, parse_count
 from oneblock.presets.cost import training_peak
 from oneblock.presets.data import Data
 from oneblock.presets.names import without_names
-from oneblock.presets.resume import former_plan
+from oneblock.presets.resume import former_name, former_plan
 from oneblock.presets.run import start_run
 from oneblock.train.checkpoint import checkpoints, job_folder
 from oneblock.train.drive import BARS, Watch, drive
@@ -67,8 +67,11 @@ class Grid(Generic[AnyRecipe, Known]):
     cells: Sequence[Cell] = field(default=())
 
     def open(self) -> Known:
-        """The data."""
-        return self.experiment.open(self.recipe, self.data, self.held_out)
+        """The data, under the name that they have in runs which are there already."""
+        known: Any = self.experiment.open(self.recipe, self.data, self.held_out)
+        name = former_name(self.out, known.facts.fingerprint)
+        found: Known = known if name is None else replace(known, facts=replace(known.facts, data=name))
+        return found
 
     def plans(self, cell: Cell, known: Known) -> list[Plan]:
         """The plans of one run. All arms hold the learning rate for the share of their steps that the branched one

@@ -12,7 +12,7 @@ import torch
 
 from oneblock.backbone import BuildBackbone
 from oneblock.blockwise import Denoiser
-from oneblock.checks import check_count
+from oneblock.checks import MANY, check_count
 from oneblock.data.places import hand_on
 from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
@@ -113,7 +113,7 @@ class Model(ABC):
 
     def bands(self, report_bands: int) -> Partition:
         """Bands that losses are reported on."""
-        check_count("report_bands", report_bands, least=0)
+        check_count("report_bands", report_bands, least=0, most=MANY)
         return make_partition(self.plan.partition.law, report_bands) if report_bands else self.plan.partition
 
 

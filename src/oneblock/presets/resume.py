@@ -7,6 +7,7 @@ names of classes, or a file has changed. Only the last is a matter for the user.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +31,17 @@ def former_plan(plan: Plan, directory: Path) -> Plan:
         return plan
     found = read_plan(directory)
     return found if found.hash == without_names(plan).hash else plan
+
+
+def former_name(directory: Path, fingerprint: str) -> str | None:
+    """The name that the plans of a comparison in ``directory`` give to the data with this fingerprint, which the user
+    may spell otherwise today; None if none does."""
+    for path in sorted(directory.rglob(PLAN_FILE)):
+        with suppress(ValueError):  # refused where it is needed
+            recipe = read_plan(path.parent).recipe
+            if recipe.get("fingerprint") == fingerprint:
+                return cast(str, recipe["data"])
+    return None
 
 
 def going_on(

@@ -137,7 +137,7 @@ def _survey(tree: Tree, name: str, reading: Reading) -> Survey:
             usable.append((file, read_header(file.path, reading)))
         except UnusableError as error:
             left_out.append((file, error))
-        tell(done, len(tree.files), f"files of {name}, looked at")
+        tell(done, len(tree.files), f"headers of {name}")
     if len(usable) < 2:
         raise ValueError(_too_few(tree, name, len(usable), left_out))
     return Survey(usable, left_out, _classes(tree, name, [file for file, _ in usable]))
@@ -150,9 +150,8 @@ def _too_few(tree: Tree, name: str, usable: int, left_out: LeftOut) -> str:
             f"{name} has no images{inside}; one folder per class with 2 or more images in all is allowed; move the "
             "images into folders named after their class"
         )
-    reasons = _kinds(_by_kind(left_out))
-    found = "none is a readable image" if not usable else "1 is a readable image"
-    return f"{name} has {len(tree.files)} files and {found} ({reasons}); 2 or more are allowed; add images"
+    others = f" (left out: {_kinds(_by_kind(left_out))})" if left_out else ""
+    return f"{name} has {usable or 'no'} readable image{others}; 2 or more are allowed; add images"
 
 
 def _classes(tree: Tree, name: str, files: Sequence[ImageFile]) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ from .documents import (
 from .encode import cut_at_words, encode_pieces
 from .near import NearCopies, near_copies
 from .progress import counting, note
+from .reading import data_folder
 from .textfile import is_rows
 from .textfolder import list_files, tell_unused
 from .textstream import stream_documents
@@ -101,7 +102,7 @@ def open_text(
     """
     _check_split(split)
     corpus = find_corpus(spec, root)
-    folder = (cache or _data_folder() / ".cache" / "tokens") / _cache_name(corpus, vocabulary)
+    folder = (cache or data_folder() / ".cache" / "tokens") / _cache_name(corpus, vocabulary)
     path = folder / f"{split}.tokens"
     if not path.is_file():
         corpus.told()
@@ -236,17 +237,13 @@ def _state(files: Sequence[Path]) -> str:
 
 
 def _corpus_folder(name: str, root: Path | None) -> Path:
-    data = _data_folder() if root is None else root
+    data = data_folder() if root is None else root
     folders = [data / TEXT_FOLDER / name, data / name]
     for folder in folders:
         if folder.is_dir():
             return folder
     looked = ", ".join(map(str, folders))
     raise ValueError(f"{name} is not in any of {looked}; one of these folders must hold its texts; run `make text`")
-
-
-def _data_folder() -> Path:
-    return Path(os.environ.get("ONEBLOCK_DATA") or "data")
 
 
 def _cache_name(corpus: Corpus, vocabulary: Vocabulary) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
-from oneblock.checks import check_fields
+from oneblock.checks import check_count, check_fields
 from oneblock.data import Vocabulary
 from oneblock.noise import NoiseLaw, law_to_dict
 from oneblock.optim.adamw import AdamWKind
@@ -278,6 +278,10 @@ class TextRecipe(Recipe):
     """tokens of a training window"""
     kv_heads: int = 0
     """heads of keys and values (0: as many as --heads)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("length", self.length)
 
 
 def square(facts: ImageFacts) -> tuple[int, int]:

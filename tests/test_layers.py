@@ -12,6 +12,7 @@ from commands import ENVIRONMENT
 
 SRC = Path(__file__).parents[1] / "src"
 LINKS = (
+    ("cpus",),
     ("noise", "precondition", "table", "ops", "data", "metrics", "optim", "condition", "version", "checks"),
     ("partition", "calibrate", "backbone"),
     ("models",),

@@ -9,6 +9,9 @@ from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+MOST_SEED = 2**63 - 1
+"""Of a generator, and of seeds that are derived from others."""
+
 
 def check_fields(settings: Any) -> None:
     """Refuse a field of a frozen dataclass whose value is not of its type; a list in the place of a tuple becomes a
@@ -43,21 +46,35 @@ def check_count(name: str, value: int, least: int = 1, most: int | None = None) 
         raise ValueError(f"{name}={value!r} is not allowed; use a whole number, {least} or more{up_to}")
 
 
-def check_seed(name: str, value: int) -> None:
-    """Refuse what no generator of random numbers takes: other than whole numbers of 64 bits with a sign."""
-    if not _fits(value, int) or not -(2**63) <= value < 2**63:
-        raise ValueError(f"{name}={value!r} is not a seed; use a whole number below 2^63, for example 0")
-
-
 def check_number(
-    name: str, value: float, *, least: float | None = None, above: float | None = None, below: float | None = None
+    name: str,
+    value: float,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
 ) -> None:
-    """Refuse what is not a finite number from ``least``, or beyond ``above``, and smaller than ``below``."""
+    """Refuse what is not a finite number from ``least``, or beyond ``above``, and smaller than ``below``, or up to
+    ``most``."""
     bounds = [f"{least:g} or more"] if least is not None else [f"above {above:g}"] if above is not None else []
-    bounds += [f"below {below:g}"] if below is not None else []
-    inside = (least is None or value >= least) and (above is None or value > above) and (below is None or value < below)
-    if not (_fits(value, float) and math.isfinite(value) and inside):
+    bounds += [f"below {below:g}"] if below is not None else [f"up to {most:g}"] if most is not None else []
+    inside = (
+        _fits(value, float)
+        and math.isfinite(value)
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (below is None or value < below)
+        and (most is None or value <= most)
+    )
+    if not inside:
         raise ValueError(f"{name}={value!r} is not allowed; use a number, {' and '.join(bounds)}")
+
+
+def check_seed(name: str, value: int, most: int = MOST_SEED) -> None:
+    """Refuse what is not a whole number from 0 to ``most``."""
+    if not _fits(value, int) or not 0 <= value <= most:
+        raise ValueError(f"{name}={value!r} is not allowed; use a whole number from 0 to {most}")
 
 
 @cache

@@ -88,6 +88,14 @@ class Plan:
     def depth(self) -> int:
         return sum(self.layers)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, if the recipe holds them; those of digits, and of plans of earlier versions, do not."""
+        names = self.recipe.get("classes", [])
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"recipe.classes={names!r} are not names; restore the plan from a copy of the run")
+        return tuple(map(str, names))
+
     def layer_range(self, block: int) -> range:
         """The layers of ``block``, counted from the input of the whole network."""
         self.partition.band(block)  # refuses a block that does not exist

@@ -125,11 +125,11 @@ def _parsed_and_run(verb: str, module: str, name: str, words: list[str]) -> int:
     except ImportError:
         print("oneblock: the command line needs tyro and rich; pip install 'oneblock[cli]'", file=sys.stderr)
         return 2
-    from oneblock.cli.console import reading
     from oneblock.cli.words import parse
     from oneblock.launch.local import BUSY
     from oneblock.train.learner import NonFiniteError
     from oneblock.train.loop import BusyError
+    from oneblock.train.shown import shown
 
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
     try:
@@ -137,7 +137,7 @@ def _parsed_and_run(verb: str, module: str, name: str, words: list[str]) -> int:
     except (ValueError, *WRONG_PATH) as error:
         return _failed(error, 2)
     try:
-        with reading(getattr(options, "json", False)):
+        with shown(progress=not getattr(options, "json", False)):
             options.run()
     except BusyError as error:
         return _failed(error, BUSY)

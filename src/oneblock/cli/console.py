@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,7 +12,6 @@ import rich.table
 from rich.console import Console
 from rich.markup import escape
 
-from oneblock.data.progress import listening
 from oneblock.report.table import Report, Table
 from oneblock.train.drive import Watch
 
@@ -25,37 +22,15 @@ def say(message: str, quiet: bool = False) -> None:
         print(message, file=sys.stderr)
 
 
+def note(scores: Mapping[str, Any]) -> None:
+    """What must be said beside scores: that they were taken on other data than the plan's."""
+    if "other_data" in scores:
+        say(f"oneblock: {scores['other_data']}")
+
+
 def teller(quiet: bool) -> Callable[[str], None]:
     """``say``, for whoever tells how far it is."""
     return partial(say, quiet=quiet)
-
-
-EVERY = 5.0
-"""Seconds between two lines about the reading of data."""
-
-
-class Reading:
-    """Shows how far the reading of data is, on a line every few seconds; on a terminal always the same one."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet, self._read, self._began, self._told = quiet, "", 0.0, 0.0
-
-    def __call__(self, done: int, total: int, unit: str) -> None:
-        now, read = time.monotonic(), f"{total:,} {unit}"
-        if read != self._read:
-            self._read, self._began, self._told = read, now, now
-        if self._quiet or now < self._told + EVERY:
-            return
-        self._told = now
-        line = f"read {done:,} of {read}, {done / (now - self._began):,.0f} a second"
-        print(line, file=sys.stderr, end="\r" if sys.stderr.isatty() and done < total else "\n", flush=True)
-
-
-@contextmanager
-def reading(quiet: bool) -> Iterator[None]:
-    """Show progress of whatever is read within, unless ``quiet``, and what data leave out."""
-    with listening(progress=Reading(quiet), note=lambda message: say(f"oneblock: {message}")):
-        yield
 
 
 def emit(values: Mapping[str, Any]) -> None:

@@ -58,6 +58,7 @@ class EvaluateImages(Opening):
             fid_weights=self.fid_weights,
             **asdict(self.sampling),
         )
+        console.note(row)
         if self.json:
             console.emit(row)
             return
@@ -76,6 +77,7 @@ class EvaluateClassify(Opening):
 
     def run(self) -> None:
         row = self.open(ClassifyModel).evaluate(self.data, confident=self.confident, **asdict(self.answers))
+        console.note(row)
         if self.json:
             console.emit(row)
         else:
@@ -115,6 +117,7 @@ class EvaluateText(Opening):
             if done and self.json:
                 console.emit(done[0])
             raise
+        console.note(row)
         if self.json:
             console.emit(row)
         elif "quality" in row:

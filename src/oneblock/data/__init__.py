@@ -5,7 +5,7 @@ from .dataset import DatasetSource
 from .encoded import Codec, EncodedSource, Pixels
 from .errors import MissingExtraError
 from .hub import HubSource
-from .memory import Batches, Samples
+from .memory import Batches, Samples, drawn, shuffled_if_sorted
 from .names import ImageData, TextData
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
 from .synthetic import synthetic_images
@@ -45,6 +45,7 @@ __all__ = [
     "TokenFile",
     "TokenSource",
     "Vocabulary",
+    "drawn",
     "load_images",
     "open_source",
     "open_text",
@@ -52,6 +53,7 @@ __all__ = [
     "random_flip",
     "read_texts",
     "read_words",
+    "shuffled_if_sorted",
     "split_copies",
     "synthetic_images",
     "to_float",

@@ -50,6 +50,11 @@ def listening(progress: Progress = _nobody, note: Note = _warn) -> Iterator[None
         _LISTENER.set(before)
 
 
+def is_heard() -> bool:
+    """Whether somebody listens."""
+    return _LISTENER.get() is not None
+
+
 def tell(done: int, total: int, unit: str) -> None:
     """Tell whoever listens that ``done`` of ``total`` units are read."""
     (_LISTENER.get() or _ALONE).progress(done, total, unit)
@@ -58,6 +63,12 @@ def tell(done: int, total: int, unit: str) -> None:
 def note(message: str) -> None:
     """Tell whoever listens something that is worth a line, once."""
     (_LISTENER.get() or _ALONE).note(message)
+
+
+def inform(message: str) -> None:
+    """Tell whoever listens what was done as it should be; without a listener nobody need know."""
+    if is_heard():
+        note(message)
 
 
 class Tally:

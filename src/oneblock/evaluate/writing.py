@@ -31,6 +31,7 @@ class Prompted:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_pick(self.temperature, self.top_p)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,6 @@ class Writing(MaskedWriting, CausalWriting):
         super().__post_init__()
         if self.count < 1:
             raise ValueError(f"count={self.count} writes nothing; use 1 or more")
-        check_pick(self.temperature, self.top_p)
 
     def prompts(self, vocabulary: Vocabulary, length: int) -> Tensor:
         """The tokens that the sequences begin with: int64 (count, t); a prompt of ``length`` or more is refused."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Generic
 
+from oneblock.cpus import threads_each
 from oneblock.experiment.base import AnyRecipe, Case, Cell, Contender, Experiment, Known
 from oneblock.experiment.results import copied, record, recorded
 from oneblock.experiment.summary import Row, Scores, summaries
@@ -23,6 +24,8 @@ from oneblock.plan import Plan, write_plan
 from oneblock.presets.base import Recipe, parse_count
 from oneblock.presets.cost import training_peak
 from oneblock.presets.data import Data
+from oneblock.presets.names import without_names
+from oneblock.presets.resume import former_name, former_plan
 from oneblock.presets.run import start_run
 from oneblock.train.checkpoint import checkpoints, job_folder
 from oneblock.train.drive import BARS, Watch, drive
@@ -64,15 +67,23 @@ class Grid(Generic[AnyRecipe, Known]):
     cells: Sequence[Cell] = field(default=())
 
     def open(self) -> Known:
-        """The data."""
-        return self.experiment.open(self.recipe, self.data, self.held_out)
+        """The data, under the name that they have in runs which are there already."""
+        known: Any = self.experiment.open(self.recipe, self.data, self.held_out)
+        name = former_name(self.out, known.facts.fingerprint)
+        found: Known = known if name is None else replace(known, facts=replace(known.facts, data=name))
+        return found
 
     def plans(self, cell: Cell, known: Known) -> list[Plan]:
         """The plans of one run. All arms hold the learning rate for the share of their steps that the branched one
         spends on its trunk."""
         recipe = self.recipe
         recipe = replace(recipe, budget=cell.budget, seed=cell.seed, hold=recipe.hold or recipe.branch)
-        return self.experiment.arms[cell.arm].plans(self.experiment.fitted(recipe, known), known.facts)
+        arm = self.experiment.arms[cell.arm]
+        found = arm.plans(self.experiment.fitted(recipe, known), known.facts)
+        if arm.rival is not None:  # it knows no names of classes
+            return [without_names(plan) for plan in found]
+        runs = places(self.out / cell.name, len(found))
+        return [former_plan(plan, place) for plan, place in zip(found, runs, strict=True)]
 
     def contender(self, cell: Cell, plans: Sequence[Plan]) -> Contender[Known] | None:
         """The rival of a run; None if its plans say how it is trained."""
@@ -150,7 +161,7 @@ class Grid(Generic[AnyRecipe, Known]):
 
     def _run_apart(self, plans: Mapping[Cell, Sequence[Plan]], workers: int) -> Iterator[tuple[Cell, Row]]:
         """Runs at the same time, each in a process with its share of the CPU threads."""
-        threads = self.machine.threads or max(1, (os.cpu_count() or 1) // workers)
+        threads = self.machine.threads or threads_each(workers)
         quiet = replace(self, watch=Watch(bars=False), machine=replace(self.machine, threads=threads))
         with ProcessPoolExecutor(workers, get_context("spawn"), _enter, (quiet,)) as pool:
             pending = {pool.submit(_row, cell, several): cell for cell, several in plans.items()}

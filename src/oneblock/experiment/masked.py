@@ -42,7 +42,7 @@ class MaskedExperiment:
 
     @property
     def usual(self) -> MaskedRecipe:
-        return MaskedRecipe(size="nano", budget="100k", batch_size=4, block_batch_size=4, branch=0.5, weighting="even")
+        return MaskedRecipe(size="nano", budget="100k", batch_size=4, block_batch_size=4, branch=0.5)
 
     @property
     def arms(self) -> Mapping[str, Arm[MaskedRecipe, MaskedExperiment]]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oneblock.launch.mirror import listing
-from oneblock.plan import read_plan
+from oneblock.plan import Plan, read_plan
 from oneblock.train.checkpoint import checkpoint_step, checkpoints, job_folder
-from oneblock.train.record import METRICS_FILE, Heartbeat, read_heartbeat, read_rows
+from oneblock.train.record import METRICS_FILE, NOTES_FILE, Heartbeat, read_heartbeat, read_notes, read_rows
 from oneblock.train.step import JobSpec
 from oneblock.train.strategy import job_specs
 
@@ -27,6 +27,8 @@ class JobStatus:
         seen_seconds_ago: since the last sign of life or the newest checkpoint.
         state: ``not started``, ``running``, ``silent`` (no sign of life for a minute), ``stopped``, ``failed: ...`` or
             ``done``.
+        classes: names of the plan's classes; empty where they are called by their numbers.
+        notes: what the job's record says of its training, e.g. that its data changed on the way.
     """
 
     plan: str
@@ -40,6 +42,8 @@ class JobStatus:
     seen_seconds_ago: float | None
     host: str
     state: str
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def status(run_dir: str | Path) -> list[JobStatus]:
@@ -50,10 +54,10 @@ def status(run_dir: str | Path) -> list[JobStatus]:
     """
     with listing(str(run_dir)) as directory:
         plan = read_plan(directory)
-        return [_job_status(directory, spec, plan.hash) for spec in job_specs(plan)]
+        return [_job_status(directory, spec, plan) for spec in job_specs(plan)]
 
 
-def _job_status(directory: Path, spec: JobSpec, plan: str) -> JobStatus:
+def _job_status(directory: Path, spec: JobSpec, plan: Plan) -> JobStatus:
     """The state of one job, from its checkpoints, metrics and heartbeat."""
     folder = job_folder(directory, spec.name)
     found = checkpoints(folder)
@@ -68,7 +72,7 @@ def _job_status(directory: Path, spec: JobSpec, plan: str) -> JobStatus:
     speed = beat.steps_per_second if beat and state == "running" else None
     step = max(saved, beat.step) if beat and state != "done" else saved
     return JobStatus(
-        plan=plan,
+        plan=plan.hash,
         job=spec.name,
         step=step,
         saved=saved,
@@ -79,6 +83,8 @@ def _job_status(directory: Path, spec: JobSpec, plan: str) -> JobStatus:
         seen_seconds_ago=seen,
         host=beat.host if beat else "",
         state=state,
+        classes=plan.classes,
+        notes=tuple(f"after step {note.step}: {note.note}" for note in read_notes(folder / NOTES_FILE)),
     )
 
 

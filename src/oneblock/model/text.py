@@ -10,9 +10,10 @@ from oneblock.evaluate.causal import write_causal
 from oneblock.evaluate.masked import TIMES, write_masked
 from oneblock.evaluate.quality import AskedUnit
 from oneblock.evaluate.text import WINDOWS, QualityOptions, Scorer, Writing, evaluate_text, write_texts
-from oneblock.model.base import Model
+from oneblock.model.base import Model, said_of
 from oneblock.plan import nth_seed
-from oneblock.presets.data import Data, plan_text, training_text
+from oneblock.presets.data import Data
+from oneblock.presets.splits import text_splits
 from oneblock.sample.calls import Answers, AskedPool, Asking
 from oneblock.sample.calls import Path as CallPath
 from oneblock.sample.masked import Reveal
@@ -75,19 +76,21 @@ class MaskedModel(Model):
             scored: called with the scores of held-out text, before texts are written.
         """
         quality = QualityOptions(texts=texts, scorer=scorer, unit=unit, mauve=mauve)
-        return evaluate_text(
+        splits = text_splits(self.plan, data, train, self.directory, with_training=bool(texts))
+        row = evaluate_text(
             self.denoiser,
             self.plan,
-            plan_text(self.plan, "test", data),
-            training_text(self.plan, data, train) if texts else None,
+            splits.test,
+            splits.train,
             windows=windows,
             bands=self.bands(report_bands),
             times=times,
             quality=quality,
             writing=Writing(prompt=prompt, reveals=reveals, order=order, temperature=temperature, top_p=top_p),
             seed=sample_seed,
-            scored=scored,
+            scored=None if scored is None else lambda first: scored(said_of(first, splits.other)),
         )
+        return said_of(row, splits.other)
 
 
 @final
@@ -175,15 +178,17 @@ class CausalModel(Model):
             scored: called with the scores of held-out text, before texts are written.
         """
         quality = QualityOptions(texts=texts, scorer=scorer, unit=unit, mauve=mauve)
-        return evaluate_text(
+        splits = text_splits(self.plan, data, train, self.directory, with_training=bool(texts))
+        row = evaluate_text(
             self.denoiser,
             self.plan,
-            plan_text(self.plan, "test", data),
-            training_text(self.plan, data, train) if texts else None,
+            splits.test,
+            splits.train,
             windows=windows,
             answers=Answers(path=path, pool=pool, calls=calls, draws=draws, noise_seed=noise_seed),
             quality=quality,
             writing=Writing(prompt=prompt, tokens=tokens, temperature=temperature, top_p=top_p),
             seed=sample_seed,
-            scored=scored,
+            scored=None if scored is None else lambda first: scored(said_of(first, splits.other)),
         )
+        return said_of(row, splits.other)

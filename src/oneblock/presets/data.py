@@ -36,7 +36,7 @@ from oneblock.plan import Plan
 from oneblock.presets.base import ImageFacts, Recipe, TextFacts, TextRecipe
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.classify import ClassifyRecipe
-from oneblock.presets.image import check_shape, image_shape
+from oneblock.presets.image import image_shape
 from oneblock.presets.masked import is_text, plan_length, plan_vocabulary
 from oneblock.table import cooccurrence, prototypes
 
@@ -63,7 +63,14 @@ def open_data(recipe: Recipe, data: Data | None = None) -> tuple[Batches, ImageF
 
 def open_images(images: ImageData, split: Split = "train") -> EncodedSource:
     """One split of named images."""
-    source = open_source(images.data, split, size=images.image_size, channels=images.channels, root=images.data_dir)
+    source = open_source(
+        images.data,
+        split,
+        size=images.image_size,
+        channels=images.channels,
+        root=images.data_dir,
+        reading=images.reading(),
+    )
     return EncodedSource(source, open_codec(images.autoencoder))
 
 
@@ -92,25 +99,6 @@ def plan_images(plan: Plan, split: Split = "train", data: Data | None = None) ->
     if data.autoencoder is None and len(shape) == 3:
         data = replace(data, image_size=data.image_size or shape[1], channels=data.channels or shape[0])
     return open_images(data, split)
-
-
-def plan_splits(
-    plan: Plan, data: Data | None = None, train: Data | None = None
-) -> tuple[EncodedSource | None, EncodedSource]:
-    """Training and held-out images of a plan; ``data`` as in ``plan_source``.
-
-    Named training images must be those of the plan. Of a source or Dataset of the user's own all are held out; the
-    training images are then ``train``, or those that the plan names, or None where neither is at hand.
-    """
-    test = plan_images(plan, "test", data)
-    check_fit(plan, test)
-    if train is not None:
-        return plan_images(plan, "train", train), test
-    if data is None or isinstance(data, str | ImageData):
-        known = plan_images(plan, "train", data)
-        check_images(plan, known)
-        return known, test
-    return _own_images(plan), test
 
 
 def plan_text(plan: Plan, split: Literal["train", "valid", "test"], data: Data | None = None) -> TokenFile:
@@ -159,12 +147,6 @@ def check_images(plan: Plan, images: EncodedSource) -> None:
         )
 
 
-def check_fit(plan: Plan, images: EncodedSource) -> None:
-    """Refuse images of another shape, other classes or another autoencoder than those of the plan."""
-    check_codec(plan, images.codec)
-    check_shape(plan, images.shape, len(images.classes))
-
-
 def check_codec(plan: Plan, codec: Codec) -> None:
     """Refuse an autoencoder that is not the plan's."""
     needed, found = plan.recipe["autoencoder"], codec.fingerprint()
@@ -189,17 +171,6 @@ def _named(plan: Plan) -> str:
     if name.startswith("dataset:"):
         raise ValueError(f"the data of this run are the user's own ({name}); give them again: data=...")
     return name
-
-
-def _own_images(plan: Plan) -> EncodedSource | None:
-    """The training images that a plan names, if they are at hand."""
-    if plan.recipe["autoencoder"]:
-        return None
-    try:
-        found = plan_images(plan, "train")
-    except ABSENT:
-        return None
-    return found if found.fingerprint() == plan.recipe["fingerprint"] else None
 
 
 def _own_text(plan: Plan) -> TokenFile | None:
@@ -269,6 +240,7 @@ def _image_facts(recipe: Recipe, source: EncodedSource, name: str) -> ImageFacts
     return ImageFacts(
         shape=source.shape,
         num_classes=len(source.classes),
+        classes=tuple(source.classes),
         data=name,
         fingerprint=source.fingerprint(),
         autoencoder=source.codec.fingerprint(),

@@ -18,8 +18,9 @@ def image_tables(row: Mapping[str, Any], bands: Partition) -> list[Table]:
     shown = [
         (name, f"{value:.4g}" if isinstance(value, float) else str(value))
         for name, value in row.items()
-        if name != "band_losses"
+        if name not in ("band_losses", "class_agreement_by_class", "other_data")
     ]
+    shown += _classes("class_agreement", row)
     title = "generated images" if "extractor" in row else "all bands"
     return [
         Table("held-out loss", ("band of sigma", "loss"), losses),
@@ -31,7 +32,13 @@ def label_table(row: Mapping[str, Any]) -> Table:
     """Of ``evaluate.labels.evaluate_labels``."""
     after = [(f"accuracy after call {i}", f"{value:.4f}") for i, value in enumerate(row["accuracies"], 1)]
     others = [(name, f"{row[name]:.4f}") for name in ("ece", "nll", "calls", "layers_per_image")]
-    return Table("held-out images", ("score", "value"), [*after, *others])
+    return Table("held-out images", ("score", "value"), [*after, *_classes("accuracy", row), *others])
+
+
+def _classes(score: str, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A line for each class that has a name."""
+    shares: Mapping[str, float | None] = row.get(f"{score}_by_class", {})
+    return [(f"{score} of {name}", "-" if share is None else f"{share:.4f}") for name, share in shares.items()]
 
 
 def text_table(row: Mapping[str, Any]) -> Table:

@@ -21,6 +21,8 @@ from oneblock.train.step import StepReport
 
 HEARTBEAT_FILE = "heartbeat.json"
 METRICS_FILE = "metrics.jsonl"
+NOTES_FILE = "notes.jsonl"
+"""What must be known of a job's training beside its metrics, for example that its data changed on the way."""
 Row = dict[str, float | str]
 
 
@@ -46,6 +48,16 @@ class Heartbeat:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class Note:
+    """A remark on a job after ``step`` steps, at ``time`` (seconds since 1970)."""
+
+    job: str
+    step: int
+    time: float
+    note: str
+
+
 class Recorder:
     """Averages step reports over ``every`` steps, appends them to ``metrics.jsonl`` in the job's folder, and
     keeps ``heartbeat.json`` there fresh.
@@ -54,10 +66,12 @@ class Recorder:
         directory: of the run.
         every: steps per row.
         beat_seconds: between two heartbeats of a job.
+        note: goes to ``notes.jsonl`` of every job, with the step before which it holds; empty for nothing.
     """
 
-    def __init__(self, directory: Path, every: int = 50, beat_seconds: float = 5.0) -> None:
+    def __init__(self, directory: Path, every: int = 50, beat_seconds: float = 5.0, note: str = "") -> None:
         self.directory = directory
+        self.note = note
         self.every = every
         self.beat_seconds = beat_seconds
         self._last: dict[str, StepReport] = {}
@@ -71,6 +85,8 @@ class Recorder:
         if report.job not in self._started:
             self._started.add(report.job)
             forget_after(path, report.step - 1)
+            if self.note:
+                add_note(path.with_name(NOTES_FILE), Note(report.job, report.step - 1, time.time(), self.note))
         self._last[report.job] = report
         at, _ = self._beats.get(report.job, (float("-inf"), 0))
         if report.step == report.num_steps or time.perf_counter() - at >= self.beat_seconds:
@@ -129,6 +145,22 @@ class Recorder:
         except OSError:  # a sign of life that cannot be written, on a full disk say, is no reason to die
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+
+def add_note(path: Path, note: Note) -> None:
+    """Append a note to a file of notes, unless its last one says the same."""
+    if [known.note for known in read_notes(path)][-1:] != [note.note]:
+        with open(path, "a") as file:
+            file.write(json.dumps(asdict(note)) + "\n")
+
+
+def read_notes(path: Path) -> list[Note]:
+    """The notes of a job; lines that are none are left out."""
+    found = []
+    for row in read_rows(path):
+        with suppress(TypeError):
+            found.append(Note(**row))  # type: ignore[arg-type]
+    return found
 
 
 def read_heartbeat(directory: Path) -> Heartbeat | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, Blockwise, Denoiser
+from oneblock.data.places import hand_on
 from oneblock.plan import PLAN_FILE, Plan, read_plan
 from oneblock.train.checkpoint import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 
@@ -55,6 +56,7 @@ def merge(directory: Path, output: Path, last_step: int, partial: bool = False) 
         index |= dict.fromkeys(sorted(named), shard)
         size += sum(t.numel() * t.element_size() for t in named.values())
     _write(output / INDEX_FILE, json.dumps({"metadata": {"total_size": size}, "weight_map": index}, indent=2) + "\n")
+    hand_on(directory, output)
     _write(output / CONFIG_FILE, plan.to_json())
     return problems
 

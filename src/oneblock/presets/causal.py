@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, Denoiser
+from oneblock.checks import check_count
 from oneblock.condition import Tokens
 from oneblock.models.cache import Cache
 from oneblock.models.gpt import GPT, GPTConfig, Streams
@@ -22,6 +23,8 @@ from oneblock.table import normalised, random_unit, simplex
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.causal import CausalText
 
+WIDEST = 2**16
+"""The longest vectors that stand for symbols."""
 TokenTable = Literal["simplex", "random", "co-occurrence"]
 
 
@@ -51,6 +54,10 @@ class CausalRecipe(TextRecipe):
     Bayes' rule; or the noisy vector, scaled"""
     clean: float = 0.0
     """share of every batch whose noisy tokens tell nothing: there it is an ordinary language model"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("label_width", self.label_width, least=0, most=WIDEST)
 
     def ordinary(self) -> Self:
         return replace(self, streams="none", inputs="evidence", clean=0.0)

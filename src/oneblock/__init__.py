@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from oneblock.model import Model
     from oneblock.noise import LogNormal
     from oneblock.partition import Partition, make_partition
-    from oneblock.plan import Plan, read_plan
+    from oneblock.plan import Plan
     from oneblock.precondition import Precondition
     from oneblock.presets.causal import CausalRecipe, recurrent_recipe
     from oneblock.presets.classify import ClassifyRecipe
     from oneblock.presets.cost import cost
+    from oneblock.presets.door import read_plan
     from oneblock.presets.image import ImageRecipe
     from oneblock.presets.masked import MaskedRecipe
     from oneblock.presets.run import train
@@ -53,11 +54,12 @@ _NAMES = {
     "model": ("Model",),
     "noise": ("LogNormal",),
     "partition": ("Partition", "make_partition"),
-    "plan": ("Plan", "read_plan"),
+    "plan": ("Plan",),
     "precondition": ("Precondition",),
     "presets.causal": ("CausalRecipe", "recurrent_recipe"),
     "presets.classify": ("ClassifyRecipe",),
     "presets.cost": ("cost",),
+    "presets.door": ("read_plan",),
     "presets.image": ("ImageRecipe",),
     "presets.masked": ("MaskedRecipe",),
     "presets.run": ("train",),

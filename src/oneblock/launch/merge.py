@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oneblock.launch.mirror import Mirror, is_remote
-from oneblock.plan import read_plan
+from oneblock.presets.door import read_plan
 from oneblock.train import shards
 from oneblock.train.strategy import job_specs
 

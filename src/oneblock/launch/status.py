@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oneblock.launch.mirror import listing
-from oneblock.plan import read_plan
+from oneblock.presets.door import read_plan
 from oneblock.train.checkpoint import checkpoint_step, checkpoints, job_folder
 from oneblock.train.record import METRICS_FILE, Heartbeat, read_heartbeat, read_rows
 from oneblock.train.step import JobSpec

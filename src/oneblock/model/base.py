@@ -16,9 +16,10 @@ from oneblock.checks import check_count
 from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
 from oneblock.presets.data import Data
-from oneblock.presets.tasks import blockwise, task_parts
+from oneblock.presets.door import open_plan
+from oneblock.presets.tasks import blockwise
 from oneblock.train.machine import open_device
-from oneblock.train.shards import CONFIG_FILE, INDEX_FILE, merge, open_denoiser, open_plan
+from oneblock.train.shards import CONFIG_FILE, INDEX_FILE, merge, open_denoiser
 from oneblock.train.strategy import job_specs
 
 KINDS = {
@@ -67,7 +68,6 @@ class Model(ABC):
             CheckpointError: on use, when a block is missing or damaged.
         """
         plan = open_plan(Path(path))
-        task_parts(plan)
         kind = _kind(plan.task)
         if not issubclass(kind, cls):
             raise ValueError(f"{path} is a run of task {plan.task!r}; open it with {kind.__name__} or Model")

@@ -19,6 +19,7 @@ from oneblock.plan import Plan, write_plan
 from oneblock.presets.base import Recipe, end_to_end
 from oneblock.presets.cost import block_bytes
 from oneblock.presets.data import Data, open_data, plan_source
+from oneblock.presets.door import check_plan
 from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.loop import Idle, Run
@@ -117,6 +118,7 @@ def start_run(
     warn: Callable[[str], None] = BARS.warn,
 ) -> Run:
     """Claim ``out`` for ``plan`` (another run's directory is refused) and gather what its jobs need."""
+    check_plan(plan)
     task = plan_task(plan)
     job_specs(plan)
     blocks = blockwise(plan, backbone)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, Blockwise, Denoiser
-from oneblock.plan import PLAN_FILE, Plan, read_plan
+from oneblock.plan import PLAN_FILE, Plan, read_plan, read_plan_file
 from oneblock.train.checkpoint import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -86,7 +86,7 @@ def is_run(directory: Path) -> bool:
 def open_plan(directory: Path) -> Plan:
     """The plan of a run's directory or of a merged model."""
     if (directory / CONFIG_FILE).is_file():
-        return Plan.from_json((directory / CONFIG_FILE).read_text(), str(directory / CONFIG_FILE))
+        return read_plan_file(directory / CONFIG_FILE)
     if not (directory / PLAN_FILE).is_file():
         raise ValueError(
             f"{directory} is neither a run nor a merged model; give a directory with {PLAN_FILE} or {CONFIG_FILE}"

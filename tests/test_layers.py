@@ -26,6 +26,7 @@ LINKS = (
     ("evaluate", "job"),
     ("model",),
     ("experiment",),
+    ("fsck",),
     ("report",),
     ("cli",),
     ("__main__",),

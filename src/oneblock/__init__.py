@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oneblock.condition import ClassIds, Condition, Tokens
     from oneblock.data.names import ImageData, TextData
     from oneblock.experiment.compare import compare
+    from oneblock.fsck import fsck
     from oneblock.guidance import ClassifierFree
     from oneblock.job import run_job
     from oneblock.launch.merge import merge
@@ -46,6 +47,7 @@ _NAMES = {
     "condition": ("ClassIds", "Condition", "Tokens"),
     "data.names": ("ImageData", "TextData"),
     "experiment.compare": ("compare",),
+    "fsck": ("fsck",),
     "guidance": ("ClassifierFree",),
     "job": ("run_job",),
     "launch.merge": ("merge",),
@@ -90,6 +92,7 @@ __all__ = [
     "compare",
     "cost",
     "denoising_loss",
+    "fsck",
     "launch",
     "make_partition",
     "merge",

@@ -24,6 +24,8 @@ class Status:
         jobs = status(self.run_dir)
         if not self.json:
             console.table(status_table(f"{self.run_dir}, plan {jobs[0].plan}", jobs))
+            for problem in (problem for job in jobs for problem in job.problems):
+                console.say(f"oneblock: {problem}")
             return
         for job in jobs:
             console.emit(asdict(job))

@@ -156,6 +156,7 @@ def check_images(plan: Plan, images: EncodedSource) -> None:
             f"the images of {images.name} have fingerprint {images.fingerprint()}, but the plan was made for "
             f"{plan.recipe['fingerprint']}; use the same files, size and channels"
         )
+    check_shape(plan, images.shape, len(images.classes))
 
 
 def check_fit(plan: Plan, images: EncodedSource) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -123,7 +124,13 @@ def start_run(
     job_specs(plan)
     blocks = blockwise(plan, backbone)
     device = machine.torch_device()
-    if device.type == "cpu" and _largest(plan, blocks, backbone) >= LARGE:
+    largest = _largest(plan, blocks, backbone)
+    if largest > _memory():
+        raise ValueError(
+            f"the largest block of the plan has {largest / 1e9:.3g} GB of weights, more than this machine's memory, "
+            f"{_memory() / 1e9:.3g} GB; use a smaller width, or more blocks"
+        )
+    if device.type == "cpu" and largest >= LARGE:
         _return_memory()
     write_plan(plan, out)
     return Run(
@@ -151,6 +158,11 @@ def _largest(plan: Plan, blocks: Blockwise, backbone: BuildBackbone | None) -> i
         return block_bytes(plan)
     largest = blocks.denoiser(max(range(plan.num_blocks), key=plan.layers.__getitem__))
     return sum(p.numel() * p.element_size() for p in largest.parameters())
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def open_run(

@@ -21,8 +21,8 @@ from oneblock.presets.masked import MaskedWeighting
 from oneblock.table import TableKind
 from oneblock.tasks.classify import LabelLoss, Weighting
 
-MOST_NUMBERS = 2**31
-"""Of a table of vectors for classes or symbols: 8 GiB."""
+MOST_NUMBERS = 2**28
+"""Of a table of vectors for classes or symbols: 1 GiB."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,8 @@ from oneblock.train.layout import not_finite
 from oneblock.train.step import OLD_TRUNK, TRUNK
 
 METADATA_KEY = "oneblock"
+MAPPED = 2**24
+"""Bytes of a file that may stay in memory while it is read."""
 NAME = re.compile(r"step-([0-9]{1,18})\.safetensors")
 """Of a checkpoint; it tells the step."""
 ASIDE = ".damaged"
@@ -82,6 +84,17 @@ class Stored(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def each(self) -> Iterator[tuple[str, Tensor]]:
+        """All of them in the order of their names; the file is opened anew after every ``MAPPED`` bytes."""
+        names = sorted(self._names)
+        while names:
+            with safe_open(self._path, "pt") as file:
+                seen = 0
+                while names and seen < MAPPED:
+                    tensor = file.get_tensor(self._names[names[0]])
+                    seen += tensor.nbytes
+                    yield names.pop(0), tensor
+
     def below(self, prefix: str) -> Stored:
         """Those whose names begin with ``prefix/``, without it."""
         start = f"{prefix}/"
@@ -136,9 +149,9 @@ def load_checkpoint(path: Path, plan: str, job: str) -> tuple[dict[str, Tensor],
         CheckpointError: not there, truncated, changed since it was written, or of another plan or job.
         StorageError: it cannot be read.
     """
-    stored, stamp = _open_intact(path)
+    stored, stamp = open_intact(path)
     _check_owner(path, stamp, plan, job)
-    return {name: tensor.clone() for name, tensor in stored.items()}, stamp
+    return {name: tensor.clone() for name, tensor in stored.each()}, stamp
 
 
 def read_stamp(path: Path, plan: str, job: str) -> Stamp:
@@ -150,12 +163,13 @@ def read_stamp(path: Path, plan: str, job: str) -> Stamp:
     return stamp
 
 
-def _open_intact(path: Path) -> tuple[Stored, Stamp]:
+def open_intact(path: Path) -> tuple[Stored, Stamp]:
+    """Tensors and stamp of a checkpoint of any plan and job, read to its end; errors as ``load_checkpoint``."""
     with _reading(path):
         tensors, stamp, digest = _header(path)
-        if digest != _digest(tensors, stamp):
+        bad: list[str] = []
+        if digest != _digest(tensors, stamp, bad):
             raise ValueError("its digest does not match its contents")
-        bad = not_finite(tensors.items())
         if bad:
             raise ValueError(f"{shown(bad)} hold numbers that are not finite")
     return tensors, stamp
@@ -265,7 +279,7 @@ def latest(
     paths = checkpoints(directory) if step is None else [checkpoint_path(directory, step)]
     for path in reversed(paths):
         try:
-            tensors, stamp = _open_intact(path)
+            tensors, stamp = open_intact(path)
         except CheckpointError as error:
             problems.append(str(error))
             continue
@@ -280,10 +294,13 @@ def latest(
     return None
 
 
-def _digest(tensors: Mapping[str, Tensor], stamp: Stamp) -> str:
+def _digest(tensors: Mapping[str, Tensor], stamp: Stamp, bad: list[str] | None = None) -> str:
+    """SHA-256 over tensors and stamp; ``bad`` gets the names of tensors that are not finite."""
     sha = hashlib.sha256(json.dumps(stamp.__dict__, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
+    pairs = tensors.each() if isinstance(tensors, Stored) else ((name, tensors[name]) for name in sorted(tensors))
+    for name, tensor in pairs:
+        if bad is not None:
+            bad += not_finite([(name, tensor)])
         sha.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
         sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()

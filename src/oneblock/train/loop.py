@@ -177,7 +177,7 @@ class BlockJob:
         def placed(tensors: Stored) -> Stored:
             return tensors.renamed(partial(_in_place, layers=self.spec.layers))
 
-        found = latest(start, self.run.plan.hash, misfit=lambda tensors, stamp: self._misfit(placed(tensors), stamp))
+        found = latest(start, self.run.plan.hash, misfit=lambda tensors, _: self.learner.misfit(placed(tensors)))
         if found is None or found[1].step != self.spec.first_step:
             why = f" ({'; '.join(found[2])})" if found and found[2] else ""
             raise ValueError(
@@ -187,9 +187,7 @@ class BlockJob:
         return placed(tensors), stamp, problems
 
     def _misfit(self, tensors: Stored, stamp: Stamp) -> str:
-        if stamp.step > self.last_step:
-            return f"it is of step {stamp.step}, and the job has {self.last_step}"
-        return self.learner.misfit(tensors)
+        return check_stamp(stamp, self.spec) or self.learner.misfit(tensors)
 
     def advance(self) -> StepReport:
         """The next step: its batch, its noise, the update."""
@@ -268,6 +266,16 @@ def train_job(
                 job.leave(idle)
                 yield report
                 job.come_back()
+
+
+def check_stamp(stamp: Stamp, spec: JobSpec) -> str:
+    """What is wrong with the steps of a job's checkpoint; empty if nothing is."""
+    if spec.first_step <= stamp.step <= spec.last_step == stamp.num_steps:
+        return ""
+    return (
+        f"it is of step {stamp.step} of {stamp.num_steps}, and {spec.name} goes from {spec.first_step} to "
+        f"{spec.last_step}"
+    )
 
 
 def _in_place(name: str, layers: range) -> str:

@@ -3,10 +3,10 @@
     python benchmarks/fuzz_files.py --mutations 10000
     python benchmarks/fuzz_files.py --seed 4711 --mutations 1     # one case again
 
-Each case takes a tiny run, changes one of its files and calls everything that reads it: status, fsck, merge, opening and
-sampling, a job's next step, launch without starting. It is wrong when a call ends in a traceback, gives another answer
-than before, leaves a part of a result, or changes a file that was there (``tests/fuzzing.py``). Adds a row to the file
-of results; exit code 1 when a case was wrong.
+Each case takes a tiny run, changes one of its files and calls everything that reads it: status, fsck, merge, opening
+and sampling, a job's next step, launch without starting. It is wrong when a call ends in a traceback, gives another
+answer than before, leaves a part of a result, or changes a file that was there (``tests/fuzzing.py``). Adds a row to
+the file of results; exit code 1 when a case was wrong.
 """
 
 import argparse

@@ -22,7 +22,7 @@ def check_fields(settings: Any) -> None:
         if isinstance(value, list) and get_origin(hint) is tuple:
             value = tuple(value)
             object.__setattr__(settings, name, value)
-        if not _fits(value, hint):
+        if not fits(value, hint):
             raise ValueError(
                 f"{name}={shown(value)} is not allowed in {type(settings).__name__}; use {_described(hint)}"
             )
@@ -49,7 +49,7 @@ def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
 
 def check_count(name: str, value: int, least: int = 1) -> None:
     """Refuse what is not a whole number of ``least`` or more."""
-    if not _fits(value, int) or value < least:
+    if not fits(value, int) or value < least:
         raise ValueError(f"{name}={shown(value)} is not allowed; use a whole number, {least} or more")
 
 
@@ -60,7 +60,7 @@ def check_number(
     bounds = [f"{least:g} or more"] if least is not None else [f"above {above:g}"] if above is not None else []
     bounds += [f"below {below:g}"] if below is not None else []
     inside = (least is None or value >= least) and (above is None or value > above) and (below is None or value < below)
-    if not (_fits(value, float) and abs(value) <= sys.float_info.max and inside):
+    if not (fits(value, float) and abs(value) <= sys.float_info.max and inside):
         raise ValueError(f"{name}={value!r} is not allowed; use a number, {' and '.join(bounds)}")
 
 
@@ -70,19 +70,20 @@ def _hints(kind: Any) -> dict[str, Any]:
     return {field.name: found[field.name] for field in fields(kind)}
 
 
-def _fits(value: object, hint: Any) -> bool:
+def fits(value: object, hint: Any) -> bool:
+    """Whether a value is of the type that a hint of a field says."""
     origin = get_origin(hint)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in get_args(hint))
     if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in get_args(hint))
+        return any(fits(value, one) for one in get_args(hint))
     if origin is tuple:
         kinds = get_args(hint)
         if not isinstance(value, tuple):
             return False
         if kinds[-1] is Ellipsis:
             return _all_fit(value, kinds[0])
-        return len(value) == len(kinds) and all(map(_fits, value, kinds))
+        return len(value) == len(kinds) and all(map(fits, value, kinds))
     if origin in (list, Sequence):
         allowed = list if origin is list else (list, tuple)
         return isinstance(value, allowed) and _all_fit(value, get_args(hint)[0])
@@ -100,7 +101,7 @@ def _all_fit(values: Sequence[object], hint: Any) -> bool:
     if hint in (int, float, str):  # there may be millions
         allowed = (int, float) if hint is float else hint
         return all(issubclass(kind, allowed) and kind is not bool for kind in set(map(type, values)))
-    return all(_fits(value, hint) for value in values)
+    return all(fits(value, hint) for value in values)
 
 
 def _described(hint: Any) -> str:

@@ -16,7 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from oneblock.checks import check_fields, shown
+from oneblock.checks import check_fields, fits, shown
 from oneblock.noise import LawValue, law_from_dict
 from oneblock.partition import Partition
 from oneblock.plain import MOST, parse_plain, read_plain
@@ -67,6 +67,7 @@ class Plan:
             )
         if self.shared not in get_args(Shared):
             raise ValueError(f"shared={self.shared!r} is not a policy; use one of {', '.join(get_args(Shared))}")
+        _check_kinds(self)
         check_fields(self)
         _check_values(self)
         if not self.layers or any(n < 1 for n in self.layers):
@@ -153,6 +154,18 @@ class Plan:
             return cls(**values)
         except ValueError as error:
             raise ValueError(f"{where}: {error}; {COPY}") from error
+
+
+def _check_kinds(plan: Plan) -> None:
+    """Refuse settings that are not plain values, by their names."""
+    for name in ("architecture", "recipe"):
+        values = getattr(plan, name)
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            if not fits(value, Plain):
+                raise ValueError(
+                    f"{name}.{key}={shown(value)} is not allowed in a plan; use text, a number, true, false, null, or "
+                    "a list of numbers or texts"
+                )
 
 
 def _check_values(plan: Plan) -> None:

@@ -115,18 +115,19 @@ def check_plan(plan: Plan) -> None:
     if plan.task not in DECLARED:
         raise ValueError(f"task={shown(plan.task)} is unknown; this version of oneblock trains: {', '.join(DECLARED)}")
     declared = DECLARED[plan.task]
-    _check_network(plan, declared)
+    network = _network(plan, declared)
     parts = (declared.settings, Budget, OptimizerSettings)
     check_keys(plan.recipe, "recipe", *parts)
     settings, _, _ = (parsed(kind, plan.recipe, "recipe") for kind in parts)
-    cast(RunSettings, settings).fit(plan)
+    cast(RunSettings, settings).fit(plan, network)
 
 
-def _check_network(plan: Plan, declared: Declared) -> None:
+def _network(plan: Plan, declared: Declared) -> Any:
+    """The shape of the plan's network."""
     name = plan.architecture.get("name")
     values = {key: value for key, value in plan.architecture.items() if key != "name"}
     own = isinstance(name, str) and ":" in name
-    if not own and name not in declared.networks:
+    if not own and name not in list(declared.networks):
         raise ValueError(
             f"architecture {shown(name)} is unknown for task {plan.task!r}; this version of oneblock builds: "
             f"{', '.join(declared.networks)}"
@@ -136,3 +137,4 @@ def _check_network(plan: Plan, declared: Declared) -> None:
     config = parsed(kind, values, "architecture")
     if config.depth != plan.depth:
         raise ValueError(f"layers={plan.layers} add up to {plan.depth}, but architecture.depth={config.depth}")
+    return config

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from oneblock.checks import check_fields, check_least, check_number
 from oneblock.data import Augmentation, Vocabulary, vocabulary_from_dict
+from oneblock.models.gpt import GPTConfig
 from oneblock.noise import CosineMask, LinearMask
 from oneblock.plan import Plan
 from oneblock.presets.causal import TokenTable, work_factors
@@ -44,8 +45,8 @@ class RunSettings:
         check_least(self, 1, "sync_every")
         _check_hex("fingerprint", self.fingerprint)
 
-    def fit(self, plan: Plan) -> None:
-        """Refuse settings that do not fit the rest of their plan."""
+    def fit(self, plan: Plan, network: Any) -> None:
+        """Refuse settings that do not fit the rest of their plan, or the shape of its ``network``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +58,16 @@ class PictureSettings(RunSettings):
         classes: names of the classes, in order; empty where they have none.
     """
 
-    autoencoder: str = ""
-    flip: bool = False
+    autoencoder: str
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_hex("autoencoder", self.autoencoder)
 
-    def fit(self, plan: Plan) -> None:
+    def fit(self, plan: Plan, network: Any) -> None:
         _check_law(plan, masks=False)
-        count = plan.architecture["num_classes"]
+        count = network.num_classes
         if self.classes and count and len(self.classes) != count:
             raise ValueError(f"recipe.classes names {len(self.classes)} classes, but architecture.num_classes={count}")
 
@@ -77,6 +77,7 @@ class ImageSettings(PictureSettings):
     """Of ``task="image"``."""
 
     label_dropout: float
+    flip: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,6 +95,7 @@ class ClassifySettings(PictureSettings):
     weighting: Weighting
     loss: LabelLoss
     label_smoothing: float
+    flip: bool
     crop: int
     operations: int
     magnitude: int
@@ -103,16 +105,16 @@ class ClassifySettings(PictureSettings):
         check_number("label_smoothing", self.label_smoothing, least=0, below=1)
         Augmentation(flip=self.flip, crop=self.crop, operations=self.operations, magnitude=self.magnitude)
 
-    def fit(self, plan: Plan) -> None:
-        super().fit(plan)
-        count = cast(int, plan.architecture["num_classes"])
+    def fit(self, plan: Plan, network: Any) -> None:
+        super().fit(plan, network)
+        count = network.num_classes
         if count < 2:
             raise ValueError(f"architecture.num_classes={count} leaves nothing to tell apart; use 2 or more")
         rows = self.prototypes if self.table == "prototypes" else None
         _check_table("prototypes", rows, count, self.table_width, square=self.table == "simplex")
         if self.table == "orthonormal" and self.table_width < count:
             raise ValueError(f"recipe.table_width={self.table_width} holds no {count} orthonormal rows; use {count}")
-        _check_shown(plan, self.inputs, self.table_width, count)
+        _check_shown(network, self.inputs, self.table_width, count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +130,10 @@ class TextSettings(RunSettings):
         merges = {"merges": self.merges} if self.vocabulary == "byte-pair" else {}
         return vocabulary_from_dict({"vocabulary": self.vocabulary, **merges})
 
-    def fit(self, plan: Plan) -> None:
+    def fit(self, plan: Plan, network: Any) -> None:
         if ("merges" in plan.recipe) != (self.vocabulary == "byte-pair"):
             raise ValueError(f"recipe.merges do not go with recipe.vocabulary={self.vocabulary!r}, but with byte-pair")
-        size, symbols = self.opened.size, plan.architecture["vocabulary"]
+        size, symbols = self.opened.size, network.vocabulary
         if size != symbols:
             raise ValueError(f"architecture.vocabulary={symbols}, but the vocabulary of the recipe has {size} symbols")
 
@@ -142,8 +144,8 @@ class MaskedSettings(TextSettings):
 
     weighting: MaskedWeighting = "bound"
 
-    def fit(self, plan: Plan) -> None:
-        super().fit(plan)
+    def fit(self, plan: Plan, network: Any) -> None:
+        super().fit(plan, network)
         _check_law(plan, masks=True)
 
 
@@ -165,16 +167,15 @@ class CausalSettings(TextSettings):
         if not 0.0 <= self.clean <= 1.0:
             raise ValueError(f"clean={self.clean} is not a share; use 0 to 1")
 
-    def fit(self, plan: Plan) -> None:
-        super().fit(plan)
+    def fit(self, plan: Plan, network: Any) -> None:
+        super().fit(plan, network)
         _check_law(plan, masks=False)
-        symbols = cast(int, plan.architecture["vocabulary"])
+        symbols = network.vocabulary
         rows = self.rows if self.table == "co-occurrence" else None
         _check_table("rows", rows, symbols, self.table_width, square=self.table == "simplex")
-        _check_shown(plan, self.inputs, self.table_width, symbols)
-        factors = (1, 0)
-        if plan.architecture["name"] == "gpt":
-            factors = work_factors(**{name: plan.architecture[name] for name in ("streams", "prelude", "coda")})  # type: ignore[arg-type]
+        _check_shown(network, self.inputs, self.table_width, symbols)
+        own = not isinstance(network, GPTConfig)
+        factors = (1, 0) if own else work_factors(network.streams, network.prelude, network.coda)
         if (self.passes, self.end_layers) != factors:
             raise ValueError(
                 f"recipe.passes={self.passes}, recipe.end_layers={self.end_layers} do not count the work of this "
@@ -227,14 +228,12 @@ def _check_table(name: str, rows: Sequence[float] | None, count: int, width: int
         allowed = str(count) if square else f"1 to {MOST_NUMBERS // count}"
         raise ValueError(f"recipe.table_width={width} does not fit {count} vectors; use {allowed}")
     if rows is not None and len(rows) != count * width:
-        raise ValueError(
-            f"recipe.{name} has {len(rows)} numbers, but {count} vectors of {width} numbers need {count * width}"
-        )
+        raise ValueError(f"recipe.{name} has {len(rows)} numbers; {count} vectors of {width} have {count * width}")
 
 
-def _check_shown(plan: Plan, inputs: LabelInput, width: int, count: int) -> None:
+def _check_shown(network: Any, inputs: LabelInput, width: int, count: int) -> None:
     """What the network is shown of a noisy vector: itself, or the evidence for each of ``count`` rows."""
     needed = width if inputs == "scaled" else count
-    found = plan.architecture.get("label_width", needed)
+    found = getattr(network, "label_width", needed)
     if found != needed:
         raise ValueError(f"architecture.label_width={found}, but recipe.inputs={inputs!r} shows vectors of {needed}")

@@ -16,6 +16,7 @@ from oneblock.plan import PLAN_FILE, Plan
 from oneblock.presets import TextFacts, cnn_plan
 from oneblock.presets.base import OwnBackbone
 from oneblock.presets.door import check_plan, open_plan, read_plan
+from oneblock.presets.tasks import block_parameters
 from oneblock.train.shards import CONFIG_FILE
 
 SMALL = {name: value for name, value in TINY.items() if name != "patch"} | {"length": 8}
@@ -177,6 +178,14 @@ def test_every_door_asks(tmp_path: Path, refused: Callable[..., str]) -> None:
     for words in (("status",), ("sample",), ("evaluate",), ("merge",), ("launch",), ("job", "--block", "0")):
         assert "recipe.precision='x' is not allowed" in refused(words[0], tmp_path, *words[1:])
     assert [path.name for path in tmp_path.iterdir()] == [PLAN_FILE]
+
+
+def test_networks_beyond_64_bits_are_not_built(tmp_path: Path) -> None:
+    text = altered(MAKE["image"](), "architecture.mlp_ratio", 1e300)
+    (tmp_path / PLAN_FILE).write_text(text)
+    plan = read_plan(tmp_path)
+    with pytest.raises(ValueError, match=r"the network cannot be built \(.*\); make it smaller, or restore its plan"):
+        block_parameters(plan)(0)  # type: ignore[misc]
 
 
 def test_plans_made_in_python_are_checked_too(tmp_path: Path) -> None:

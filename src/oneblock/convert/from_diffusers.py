@@ -41,7 +41,11 @@ class Autoencoder:
         except ImportError as error:
             raise ImportError("latents need diffusers; pip install 'oneblock[convert]'") from error
         try:
-            model = AutoencoderKL.from_pretrained(directory, local_files_only=True, use_safetensors=True)
+            model, loaded = AutoencoderKL.from_pretrained(
+                directory, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+            if any(loaded.values()):  # diffusers would go on with random weights
+                raise ValueError(", ".join(f"{name}: {str(found)[:80]}" for name, found in loaded.items() if found))
             self._shift = float(model.config.shift_factor or 0.0)
             self._scale = LATENT_STD * float(model.config.scaling_factor)
             bad = [name for name, t in model.state_dict().items() if not bool(torch.isfinite(t).all())]

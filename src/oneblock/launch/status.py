@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from oneblock.launch.mirror import listing
@@ -60,7 +60,9 @@ def status(run_dir: str | Path) -> list[JobStatus]:
     """
     with listing(str(run_dir)) as directory:
         plan = read_plan(directory)
-        return [_job_status(directory, spec, plan.hash) for spec in job_specs(plan)]
+        found = [_job_status(directory, spec, plan.hash) for spec in job_specs(plan)]
+        here, there = str(directory), str(run_dir)
+        return [replace(job, problems=tuple(one.replace(here, there) for one in job.problems)) for job in found]
 
 
 def _job_status(directory: Path, spec: JobSpec, plan: str) -> JobStatus:
@@ -75,7 +77,7 @@ def _job_status(directory: Path, spec: JobSpec, plan: str) -> JobStatus:
     # clocks of two machines differ a little: a sign from the future is one from now
     seen = max(0.0, time.time() - max(signs)) if signs else None
     state = _state(beat, saved, spec.last_step, seen) if found or beat or problems else "not started"
-    if problems and state not in ("running", "done"):
+    if problems and state != "done" and not (beat and state == "running"):
         state = "damaged"
     speed = beat.steps_per_second if beat and state == "running" else None
     step = max(saved, beat.step) if beat and state != "done" else saved

@@ -255,9 +255,13 @@ class _Unfilled(TorchFunctionMode):
 
 @contextmanager
 def without_content() -> Iterator[None]:
-    """Networks that are built here have shapes alone."""
-    with torch.device("meta"), _Unfilled():
-        yield
+    """Networks that are built here have shapes alone. One of more numbers than can be counted is a ``ValueError``."""
+    try:
+        with torch.device("meta"), _Unfilled():
+            yield
+    except (RuntimeError, TypeError, OverflowError) as error:  # what torch makes of sizes beyond 64 bits
+        reason = str(error).splitlines()[0][:120]
+        raise ValueError(f"the network cannot be built ({reason}); make it smaller, or restore its plan") from error
 
 
 def plan_task(plan: Plan) -> Task:

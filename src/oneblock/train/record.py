@@ -27,6 +27,8 @@ MOST_BEAT = 2**16
 """Bytes of a heartbeat: its error may be long."""
 MOST_ROW = 2**16
 """Bytes of a row of metrics."""
+TAIL = 2**20
+"""Bytes at the end of a metrics file in which the last row is looked for."""
 NUMBERS = ("step", "num_steps", "learning_rate", "loss", "plain", "grad_norm", "layer_evaluations")
 """What a row holds besides the job's name."""
 Row = dict[str, float | str]
@@ -178,8 +180,8 @@ def last_row(path: Path) -> Row | None:
     found = None
     if path.is_file():
         with open(path, "rb") as file:
-            file.seek(-min(path.stat().st_size, MOST_ROW), os.SEEK_END)
-            for line in file.read(MOST_ROW).split(b"\n"):
+            file.seek(-min(path.stat().st_size, TAIL), os.SEEK_END)
+            for line in file.read(TAIL).split(b"\n"):
                 found = _row(line) or found
     return found
 

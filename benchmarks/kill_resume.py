@@ -83,6 +83,8 @@ def main() -> int:
     parser.add_argument("--budget", default="300k")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    for name in ("INT", "HUP"):  # ignored by background jobs of a shell, which trainings would inherit
+        signal.signal(signal.Signals[f"SIG{name}"], signal.default_int_handler)
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         calm, stormy = Path(folder) / "calm", Path(folder) / "stormy"

@@ -56,7 +56,7 @@ def main() -> None:
         chosen = [(f"{directory.parent.name}: {arm}", directory) for arm, directory in chosen]
     plan = open_plan(chosen[0][1])
     scorer = n_grams(plan_text(plan, "train"))
-    windows = held_out(plan_text(plan, "test"), plan_length(plan), options.texts)
+    windows = held_out(plan_text(plan, "test"), plan_length(plan), options.texts).tokens
     real = text_quality([plan_vocabulary(plan).decode(row) for row in windows], scorer, "characters").as_row()
     rows: list[Row] = []
     with open(options.out / "rows.jsonl", "w") as file:

@@ -27,7 +27,7 @@ def main() -> None:
     torch.set_num_threads(1)
     train, test = (open_text(options.data, split, Characters()) for split in ("train", "test"))
     known = train.vocabulary.decode(train.tokens.long())
-    windows = [test.vocabulary.decode(row) for row in held_out(test, options.length, options.windows)]
+    windows = [test.vocabulary.decode(row) for row in held_out(test, options.length, options.windows).tokens]
     for order in options.orders:
         began = time.process_time()
         nats = sum(likelihood.nats for likelihood in NGramScorer([known], order)(windows))

@@ -85,7 +85,7 @@ def run(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     )
     seconds, plan = time.process_time() - began, trained.plan
     denoiser = open_denoiser(directory, blockwise(plan), machine.torch_device())
-    tokens = held_out(open_text(options.data, "test", plan_vocabulary(plan)), options.length, options.windows)
+    tokens = held_out(open_text(options.data, "test", plan_vocabulary(plan)), options.length, options.windows).tokens
     return {
         "variant": name,
         "seed": seed,

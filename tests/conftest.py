@@ -1,11 +1,14 @@
 import json
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import SENTENCES, TINY, WORK
 from hypothesis import settings
+
+from oneblock.train.stop import SIGNALS
 
 # Times vary with the load of the machine; they are measured in benchmarks, not here.
 settings.register_profile("quiet", deadline=None)
@@ -60,3 +63,13 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     path = tmp_path / "cats.txt"
     path.write_text(SENTENCES * 60)
     return f"file:{path}"
+
+
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    """None is ignored, as SIGINT is in a background job of a shell script and SIGHUP under nohup."""
+    usual = {one: signal.default_int_handler if one == signal.SIGINT else signal.SIG_DFL for one in SIGNALS}
+    before = {one: signal.signal(one, handler) for one, handler in usual.items()}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)

@@ -12,7 +12,7 @@ from commands import ENVIRONMENT
 
 SRC = Path(__file__).parents[1] / "src"
 LINKS = (
-    ("version", "checks", "plain"),
+    ("version", "checks", "plain", "cpus"),
     ("noise", "precondition", "table", "ops", "data", "metrics", "optim", "condition"),
     ("partition", "calibrate", "backbone"),
     ("models",),

@@ -124,15 +124,21 @@ def test_wrong_wishes_are_refused(images: Path, tmp_path: Path) -> None:
             wish()
 
 
-def test_images_of_other_training_data_are_refused(images: Path, tmp_path: Path) -> None:
+def test_images_of_other_data_are_scored_and_named(images: Path, tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     for split in ("train", "test"):
-        for name in "abcdefghij":
+        for name in "0123456789":
             (tmp_path / "data" / split / name).mkdir(parents=True)
             for i in range(2):
-                image.new("L", (8, 8), 10 * i).save(tmp_path / "data" / split / name / f"{i}.png")
-    with pytest.raises(ValueError, match=r"the images of .* have fingerprint .*, but the plan was made for"):
-        ob.Model.open(images).evaluate(f"folder:{tmp_path / 'data'}")
+                image.new("L", (8, 8), 10 * i + len(split)).save(tmp_path / "data" / split / name / f"{i}.png")
+    name = f"folder:{tmp_path / 'data'}"
+    model = ImageModel.open(images)
+    scores = model.evaluate(name, num_samples=12, steps=2, extractor="digits-cnn")
+    assert (scores["num_reference"], scores["num_held_out"]) == (20, 12)
+    assert f"{name} (fingerprint " in scores["other_data"]
+    assert "is not what the plan was made for, digits (" in scores["other_data"]
+    assert "other_data" not in model.evaluate(num_samples=0)
+    assert model.evaluate(name, num_samples=0)["loss"] != model.evaluate(num_samples=0)["loss"]
 
 
 def test_a_classifier(tmp_path: Path, ok: Ok) -> None:

@@ -9,6 +9,9 @@ from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+MOST_SEED = 2**32 - 1
+"""Seeds are multiplied and added to before they reach a generator, which takes 64 bits."""
+
 
 def check_fields(settings: Any) -> None:
     """Refuse a field of a frozen dataclass whose value is not of its type; a list in the place of a tuple becomes a
@@ -54,14 +57,34 @@ def check_count(name: str, value: int, least: int = 1) -> None:
 
 
 def check_number(
-    name: str, value: float, *, least: float | None = None, above: float | None = None, below: float | None = None
+    name: str,
+    value: float,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
 ) -> None:
-    """Refuse what is not a finite number from ``least``, or beyond ``above``, and smaller than ``below``."""
+    """Refuse what is not a finite number from ``least``, or beyond ``above``, and smaller than ``below``, or up to
+    ``most``."""
     bounds = [f"{least:g} or more"] if least is not None else [f"above {above:g}"] if above is not None else []
-    bounds += [f"below {below:g}"] if below is not None else []
-    inside = (least is None or value >= least) and (above is None or value > above) and (below is None or value < below)
-    if not (fits(value, float) and abs(value) <= sys.float_info.max and inside):
+    bounds += [f"below {below:g}"] if below is not None else [f"up to {most:g}"] if most is not None else []
+    inside = (
+        fits(value, float)
+        and abs(value) <= sys.float_info.max
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (below is None or value < below)
+        and (most is None or value <= most)
+    )
+    if not inside:
         raise ValueError(f"{name}={value!r} is not allowed; use a number, {' and '.join(bounds)}")
+
+
+def check_seed(name: str, value: int) -> None:
+    """Refuse what is not a whole number from 0 to ``MOST_SEED``."""
+    if not fits(value, int) or not 0 <= value <= MOST_SEED:
+        raise ValueError(f"{name}={value!r} is not allowed; use a whole number from 0 to {MOST_SEED}")
 
 
 @cache

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from oneblock.backbone import BuildBackbone
+from oneblock.data.places import DATA_FILE, check_record
 from oneblock.experiment.results import RESULT_FILE, read_result
 from oneblock.plan import PLAN_FILE, Plan
 from oneblock.presets.door import open_plan, read_plan
@@ -134,6 +135,7 @@ def _run(place: Path, backbone: BuildBackbone | None) -> Iterator[Finding]:
             yield from _checkpoints(folder, _intact)
         return
     yield Finding(path=path, note=f"plan {plan.hash}, task {plan.task}")
+    yield from _data(place)
     parameters = block_parameters(plan, backbone)
     for spec in job_specs(plan):
         folder = job_folder(place, spec.name)
@@ -141,6 +143,11 @@ def _run(place: Path, backbone: BuildBackbone | None) -> Iterator[Finding]:
         yield from _records(folder)
     if (place / "model" / CONFIG_FILE).exists():
         yield from _model(place / "model", backbone)
+
+
+def _data(place: Path) -> Iterator[Finding]:
+    if (place / DATA_FILE).exists():
+        yield _found(place / DATA_FILE, lambda: f"data {check_record(place).data}")
 
 
 def _checkpoints(folder: Path, look: Callable[[Path], str]) -> Iterator[Finding]:
@@ -198,6 +205,7 @@ def _model(place: Path, backbone: BuildBackbone | None) -> Iterator[Finding]:
             yield _found(shard, partial(_intact, shard))
         return
     yield Finding(path=path, note=f"plan {plan.hash}, task {plan.task}")
+    yield from _data(place)
     yield _found(place / INDEX_FILE, partial(_index, place, plan))
     parameters = block_parameters(plan, backbone)
     for block in range(plan.num_blocks):

@@ -47,6 +47,7 @@ def run_job(
     scratch: Path | None = None,
     machine: Machine = HERE,
     backbone: BuildBackbone | None = None,
+    accept_data: bool = False,
     watch: Watch = BARS,
 ) -> JobDone:
     """Train one block of a planned run to its end; the same call goes on where it was stopped.
@@ -62,9 +63,11 @@ def run_job(
         parallel: what torchrun's processes share out: the batch alone, or weights, gradients and moments too.
         scratch: where the copy of a remote directory lies; None is in the temporary directory.
         backbone: the user's own network, of a plan that names one.
+        accept_data: go on though the data have changed since the plan was made, with a note in the run's record.
 
     Raises:
-        ValueError: something does not fit the plan; nothing was trained.
+        ValueError: something does not fit the plan, the data for example, of which the files that differ are named;
+            nothing was trained.
         BusyError: another process trains this job.
         NonFiniteError: a loss was not finite.
     """
@@ -77,7 +80,7 @@ def run_job(
         directory = mirror.local if mirror else Path(run_dir)
         plan = read_plan(directory)
         job = job_name(plan, block)
-        run = open_run(plan, directory, data, machine, ranks, backbone, watch.warn)
+        run = open_run(plan, directory, data, machine, ranks, backbone, watch.warn, accept_data)
         if mirror is not None:
             watch = replace(watch, sent=_both(mirror.push_if_due, watch.sent))
         with _blocks(plan, job, ranks, run.device):

@@ -95,6 +95,14 @@ class Plan:
     def depth(self) -> int:
         return sum(self.layers)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, if the recipe holds them; those of digits, and of plans of earlier versions, do not."""
+        names = self.recipe.get("classes", [])
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"recipe.classes={names!r} are not names; restore the plan from a copy of the run")
+        return tuple(map(str, names))
+
     def layer_range(self, block: int) -> range:
         """The layers of ``block``, counted from the input of the whole network."""
         self.partition.band(block)  # refuses a block that does not exist
@@ -194,6 +202,12 @@ def derive_seed(seed: int, *parts: int | str) -> int:
     """A 63-bit seed from ``seed`` and any names and numbers: the head of their SHA-256."""
     digest = hashlib.sha256("/".join(map(str, (seed, *parts))).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def nth_seed(seed: int, index: int, *parts: int | str) -> int:
+    """The seed of one of several draws that are alike: ``seed`` itself for the first, and for the others one that is
+    derived from it, so that the draws of neighbouring seeds have none in common."""
+    return seed if index == 0 else derive_seed(seed, *parts, index)
 
 
 def write_plan(plan: Plan, directory: Path) -> Path:

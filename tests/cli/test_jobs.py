@@ -19,6 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import oneblock as ob
 from oneblock.cli.__main__ import main
+from oneblock.cpus import available_cpus
 from oneblock.launch.mirror import Mirror
 from oneblock.report.status import duration
 from oneblock.train.block import BlockLearner, train_step
@@ -308,20 +309,30 @@ def lines(capsys: pytest.CaptureFixture[str], *words: object) -> list[list[str]]
     return [words[1:] for words in found]
 
 
-def test_a_dry_run_prints_a_command_for_each_block(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_a_command_for_each_block(
+    planned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     common = ["-m", "oneblock.cli", "job", str(planned), "--block"]
     assert lines(capsys, planned, "--threads", "3") == [
         [*common, "0", "--threads", "3"],
         [*common, "1", "--threads", "3"],
     ]
-    share = str(max(1, (os.cpu_count() or 1) // 2))
+    share = str(max(1, available_cpus() // 2))
     assert lines(capsys, planned)[1] == [*common, "1", "--threads", share]
-    assert lines(capsys, planned, "--local", "1")[0] == [*common, "0", "--threads", str(os.cpu_count())]
+    assert lines(capsys, planned, "--local", "1")[0] == [*common, "0", "--threads", str(available_cpus())]
     assert lines(capsys, planned, "--slurm")[0] == [*common, "0"]
     more = ("--save-every", "7", "--checkpointing", "--data", "folder:a b", "--scratch", "/fast disk")
     assert lines(capsys, planned, "--slurm", *more)[1] == [
         *common, "1", "--checkpointing", "--save-every", "7", "--data", "folder:a b", "--scratch", "/fast disk",
     ]  # fmt: skip
+    assert lines(capsys, planned, "--accept-data", "--threads", "1")[1] == [
+        *common,
+        "1",
+        "--threads",
+        "1",
+        "--accept-data",
+    ]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *common]
     assert lines(capsys, planned, "--torchrun", "2", "--parallel", "fsdp", "--threads", "1") == [
         [*torchrun, block, "--threads", "1", "--parallel", "fsdp"] for block in ("0", "1")

@@ -101,4 +101,4 @@ def test_bad_input_is_refused(tmp_path: Path, text: str, ok: Ok, refused: Refuse
     assert "windows=0 is not allowed; use a whole number, 1 or more" in refused("evaluate", run, "--windows", "0")
     assert "reveals=0 is not allowed; use a whole number, 1 or more" in refused("sample", run, "--reveals", "0")
     (tmp_path / "cats.txt").write_text(SENTENCES * 61)
-    assert "the plan was made for" in refused("job", run, "--block", "0")
+    assert "has changed since the plan was made" in refused("job", run, "--block", "0")

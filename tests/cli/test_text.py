@@ -12,7 +12,8 @@ from commands import SENTENCES, TINY, WORK
 from oneblock.cli.__main__ import main
 from oneblock.data import Bytes, Characters
 from oneblock.evaluate.causal import bits_row, plan_calls, token_nats
-from oneblock.plan import Plan
+from oneblock.model import CausalModel
+from oneblock.plan import Plan, nth_seed
 from oneblock.presets import CausalRecipe, TextFacts, blockwise, cost, recurrent_recipe, token_table, training_flops
 from oneblock.sample.calls import Answers
 from oneblock.train.checkpoint import checkpoints
@@ -153,10 +154,12 @@ def test_draws_have_noise_of_their_own(tmp_path: Path, text: str, ok: Ok) -> Non
     tokens = Characters().encode(SENTENCES)[:16][None]
     one, two, both = (
         token_nats(denoiser, plan, tokens, Answers(path="redraw", pool="last", draws=draws, noise_seed=seed))
-        for draws, seed in ((1, 5), (1, 6), (2, 5))
+        for draws, seed in ((1, 5), (1, nth_seed(5, 1, "draw")), (2, 5))
     )
     assert not one.equal(two)
     torch.testing.assert_close((-both).exp(), ((-one).exp() + (-two).exp()) / 2)
+    next_seed = token_nats(denoiser, plan, tokens, Answers(path="redraw", pool="last", noise_seed=6))
+    assert not two.equal(next_seed)
 
 
 def test_what_is_written_is_scored_beside_held_out_text(tmp_path: Path, text: str, ok: Ok) -> None:
@@ -168,6 +171,66 @@ def test_what_is_written_is_scored_beside_held_out_text(tmp_path: Path, text: st
     assert real["num_texts"] == written["num_texts"] == 5
     assert real["num_characters"] == written["num_characters"] == 60
     assert real["bits_per_character"] < 1.0 < written["bits_per_character"]  # the sentences stand in the training text
+
+
+def test_texts_that_cannot_be_compared_are_refused_before_any_work(
+    tmp_path: Path, text: str, ok: Ok, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    ok("train", "text", "--out", run, "--data", text, *LENGTH, *TINY, *WORK)
+    (row,) = ok("evaluate", run, "--windows", "2", "--texts", "5", "--tokens", "4", "--json")
+    assert [each["num_texts"] for each in row["quality"]] == [5, 5]  # more texts than windows, and as many to compare
+    monkeypatch.setattr("oneblock.evaluate.text.evaluate_causal", lambda *_: pytest.fail("scored before the check"))
+    few = refused("evaluate", run, "--texts", "16")
+    assert "texts=16 are to be compared with as many windows of held-out text, but it has 13 of 16 tokens" in few
+    assert "use texts=13 or fewer" in few
+    assert "cut the prompt" in refused("evaluate", run, "--texts", "2", "--prompt", "the cat sat on the mat")
+
+
+def test_short_and_chinese_texts_are_scored_by_characters(tmp_path: Path, ok: Ok, text: str) -> None:
+    path, run = tmp_path / "chinese.txt", tmp_path / "run"
+    path.write_text("天地玄黄宇宙洪荒日月盈昃辰宿列张" * 80, "utf-8")
+    words = ("--vocabulary", "bytes", *LENGTH, *TINY, *WORK)
+    ok("train", "text", "--out", run, "--data", f"file:{path}", *words)
+    for tokens in ("2", "5", "16"):
+        (row,) = ok("evaluate", run, "--windows", "8", "--texts", "4", "--tokens", tokens, "--json")
+        assert row["tokens_per_byte"] == 1.0
+        assert {each["unit"] for each in row["quality"]} == {"characters"}
+    (row,) = ok("evaluate", run, "--windows", "8", "--texts", "4", "--unit", "words", "--json")
+    assert row["quality"][0]["unit"] == "words" and row["quality"][0]["distinct_4"] is None
+
+
+@pytest.mark.parametrize("json_words", [(), ("--json",)])
+def test_scores_are_shown_even_if_writing_fails(
+    tmp_path: Path,
+    text: str,
+    ok: Ok,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    json_words: tuple[str, ...],
+) -> None:
+    run = tmp_path / "run"
+    ok("train", "text", "--out", run, "--data", text, *LENGTH, *TINY, *WORK)
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("oneblock.evaluate.text.write_causal", stopped)
+    assert main(["evaluate", str(run), "--windows", "4", "--texts", "2", *json_words]) == 130
+    shown = capsys.readouterr()
+    assert "bits_per_byte" in shown.out
+    assert shown.err == "oneblock: stopped\n"
+
+
+def test_texts_of_neighbouring_seeds_have_none_in_common(tmp_path: Path, text: str, ok: Ok) -> None:
+    run = tmp_path / "run"
+    ok("train", "text", "--out", run, "--data", text, *LENGTH, *TINY, *WORK)
+    few = ("sample", run, "--count", "3", "--json")
+    texts = [row["text"] for seed in range(3) for row in ok(*few, "--sample-seed", str(seed))]
+    assert len(set(texts)) == 9
+    model = CausalModel.open(run)
+    assert texts[3:6] == model.sample(3, sample_seed=1)
+    assert texts[5] == "".join(model.stream(sample_seed=1, index=2))
 
 
 def test_scorers_of_the_evaluation_extra_say_what_to_install(

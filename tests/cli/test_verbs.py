@@ -72,6 +72,15 @@ def test_the_cost_of_a_sample_is_that_of_the_deepest_block(tmp_path: Path, ok: O
     assert row["layer_evaluations"] == 4 * 3
 
 
+def test_tensorboard_is_looked_for_before_any_work(
+    tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    words = ("--data", "folder:/no/such/place", "--tensorboard")
+    assert "--tensorboard needs tensorboard" in refused("train", "images", "--out", tmp_path / "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
 def test_train_writes_rows_and_events(tmp_path: Path, ok: Ok) -> None:
     pytest.importorskip("tensorboard")
     rows = ok("train", "images", "--out", tmp_path, *TINY, *WORK, "--json", "--tensorboard")

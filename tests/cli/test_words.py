@@ -103,7 +103,7 @@ def test_an_option_of_any_number_of_values_ends_at_a_run(tmp_path: Path, ok: Ok,
     ):
         found = parse(SAMPLE, "sample", words)
         assert isinstance(found, SampleImages) and (str(found.model), found.per_class) == (run, 1)
-        assert found.classes == ((1,) if "--classes=1" in words else (1, 2))
+        assert found.classes == (("1",) if "--classes=1" in words else ("1", "2"))
     assert "sample needs the directory of a run" in refused("sample", "--classes", "1", "2", tmp_path / "absent")
 
 

@@ -102,6 +102,7 @@ def test_features_that_know_no_classes_are_not_asked_for_them(monkeypatch: pytes
         def __call__(self, images: Tensor) -> Tensor:
             return images.float().flatten(1)[:, :2] + torch.arange(2 * len(images)).view(-1, 2) % 7
 
-    monkeypatch.setattr("oneblock.evaluate.images.extractor_for", lambda name: Rows())
+    monkeypatch.setattr("oneblock.evaluate.reference.check_extractor", lambda name: None)
+    monkeypatch.setattr("oneblock.evaluate.reference.extractor_for", lambda name: Rows())
     found = evaluate_images(by_class, tiny_plan(), SOURCE, SOURCE, num_samples=9, extractor="rows")
     assert (found["extractor"], found["class_agreement"]) == ("rows", None)

@@ -8,6 +8,7 @@ from oneblock.blockwise import Denoiser
 from oneblock.data import synthetic_images
 from oneblock.evaluate import labels
 from oneblock.evaluate.labels import classify_images, evaluate_labels
+from oneblock.plan import nth_seed
 from oneblock.presets import blockwise
 from oneblock.sample.calls import Answers
 
@@ -25,7 +26,9 @@ def test_every_part_has_noise_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     first, second = classify_images(denoiser(), PLAN, images, Answers(path="redraw")).probabilities.split(3, 1)
     assert not first.equal(second)
     third = classify_images(denoiser(), PLAN, images[:3], Answers(path="redraw", noise_seed=1)).probabilities
-    assert second.equal(third)
+    assert not second.equal(third)  # nor is it that of the next seed
+    derived = Answers(path="redraw", noise_seed=nth_seed(0, 1, "part"))
+    assert second.equal(classify_images(denoiser(), PLAN, images[:3], derived).probabilities)
 
 
 def test_images_that_do_not_fit_the_plan() -> None:

@@ -392,7 +392,6 @@ DIGITS = ImageExperiment(extractor="digits-cnn", num_samples=20, sampling=Sampli
         (DIGITS, pictures(), pictures(side=10), r"held_out has samples of shape \(1, 10, 10\), the training data"),
         (DIGITS, pictures(), TensorDataset(pictures().tensors[0]), "held_out has 0 classes, the training data 2"),
         (DIGITS, pictures(side=10), pictures(side=10), "do not fit digits-cnn"),
-        (DIGITS, pictures(classes=11), pictures(classes=11), "one requested class per image"),
         (DIGITS, pictures(5), pictures(), "the data have 5 training images, but comparing generated ones takes 6"),
         (DIGITS, pictures(), pictures(1, 1), "held_out has 1 classes"),
         (ClassifyExperiment(), pictures(), pictures(classes=3), "held_out has 3 classes, the training data 2"),

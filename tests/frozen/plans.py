@@ -58,7 +58,7 @@ CASES = (
     "masked-text",
     "masked-text --size nano --blocks 2 --length 16",
     "masked-text --schedule cosine",
-    "masked-text --weighting even",
+    "masked-text --weighting bound",
     "masked-text --heads 4 --kv-heads 2",
     "masked-text --vocabulary bytes",
     "masked-text --vocabulary bpe:272",

@@ -27,7 +27,7 @@ CASES = {
     "joint": f"images {SLIM} --shared joint",
     "synced": f"images {SLIM} --shared synced --sync-every 2",
     "classify": f"classify {WIDE} --crop 1",
-    "masked-text": f"masked-text {SLIM} {TEXT}",
+    "masked-text": f"masked-text {SLIM} {TEXT} --weighting bound",
     "text": f"text {SLIM} {TEXT}",
     "recurrent-text": f"recurrent-text --depth 1 --width 8 --heads 2 --budget 96 {WORK} {TEXT}",
 }

@@ -1,4 +1,3 @@
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -61,11 +60,14 @@ def test_what_the_jobs_are_told(planned: Path) -> None:
     assert [path.name for path in planned.iterdir()] == ["plan.json"]
 
 
-def test_threads_are_shared_out(planned: Path) -> None:
-    share = str(max(1, (os.cpu_count() or 1) // 2))
-    assert options(planned, machine=Machine()) == ["--threads", share]
-    assert options(planned, machine=Machine(), local=1) == ["--threads", str(os.cpu_count())]
+def test_threads_are_shared_out(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("oneblock.cpus.available_cpus", lambda: 8)
+    assert options(planned, machine=Machine()) == ["--threads", "4"]
+    assert options(planned, machine=Machine(), local=1) == ["--threads", "8"]
     assert options(planned, machine=Machine(), slurm=True) == []
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert options(planned, machine=Machine()) == []
 
 
 def test_events_are_told_and_given(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:

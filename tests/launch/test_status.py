@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from tiny import tiny_run
 
 import oneblock as ob
-from oneblock.cli.__main__ import main
 from oneblock.train.checkpoint import Stamp, checkpoint_path, checkpoint_step, checkpoints, save_checkpoint
 from oneblock.train.drive import Watch, drive
 from oneblock.train.record import HEARTBEAT_FILE, METRICS_FILE, Heartbeat, last_row
@@ -126,13 +125,6 @@ def test_lines_that_are_not_rows(line: bytes, run: Path) -> None:
     drive(tiny_run(run, save_every=2), "block-1", watch=Watch(bars=False))
     assert file.with_name(f"{METRICS_FILE}.damaged").read_bytes() == damaged, "what is not a row is kept beside"
     assert ob.status(run)[1].state == "done"
-
-
-def test_the_table_tells_what_is_wrong(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoints(run / "block-1")[-1].write_bytes(b"")
-    assert main(["status", str(run)]) == 0
-    out, err = capsys.readouterr()
-    assert "damaged" in out and "step-000000006.safetensors is damaged" in err
 
 
 def test_a_path_that_is_no_step_is_named() -> None:

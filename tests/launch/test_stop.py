@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import ENVIRONMENT
@@ -16,14 +17,22 @@ from oneblock.presets import CausalRecipe, train
 
 
 @pytest.mark.parametrize(
-    ("words", "number", "blocks"),
+    ("words", "number", "blocks", "shared"),
     [
-        (["launch"], signal.SIGTERM, 2),
-        (["job", "--block", "1", "--threads", "1"], signal.SIGUSR1, 1),
+        (["launch"], signal.SIGTERM, 2, {}),
+        (["job", "--block", "1", "--threads", "1"], signal.SIGUSR1, 1, {}),
+        (["launch"], signal.SIGINT, 2, {"shared": "synced", "sync_every": 10}),
+        (["launch", "--torchrun", "2", "--local", "1"], signal.SIGHUP, 1, {}),
     ],
 )
 def test_a_stopped_command_leaves_a_checkpoint(
-    words: list[str], number: signal.Signals, blocks: int, text: str, tmp_path: Path
+    words: list[str],
+    number: signal.Signals,
+    blocks: int,
+    shared: dict[str, Any],
+    text: str,
+    tmp_path: Path,
+    usual_signals: None,
 ) -> None:
     recipe = CausalRecipe(
         size="nano",
@@ -35,6 +44,7 @@ def test_a_stopped_command_leaves_a_checkpoint(
         batch_size=8,
         budget="10M",
         vocabulary="characters",
+        **shared,
     )
     train(recipe, data=TextData(data=text), out=tmp_path / "run", strategy="plan-only")
     verb, *options = words
@@ -57,3 +67,5 @@ def test_a_stopped_command_leaves_a_checkpoint(
     assert all(job.saved == job.step < job.num_steps for job in stopped)
     assert {job.state for job in stopped} == {"stopped"}
     assert not list((tmp_path / "run").rglob("*.partial"))
+    if shared:
+        assert len({job.step for job in stopped}) == 1, "where they meet"

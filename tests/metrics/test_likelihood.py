@@ -43,6 +43,12 @@ def test_sums_are_over_all_texts_before_the_exponent() -> None:
     assert json.loads(json.dumps(found.as_row()))["scorer"] == "listed"
 
 
+def test_bits_per_byte_count_bytes_and_bits_per_character_characters() -> None:
+    found = generative_perplexity(["天地", "é"], Listed(Likelihood(6 * math.log(2), 2), Likelihood(0.0, 1)))
+    assert (found.num_characters, found.num_bytes) == (3, 8)
+    assert (found.bits_per_character, found.bits_per_byte) == (pytest.approx(2.0), pytest.approx(0.75))
+
+
 def test_every_token_is_predicted_from_those_before_it() -> None:
     # 1 after the start 0, 2 after 1; 1 after 2 is wrong
     [found] = counting()(["121"])

@@ -124,6 +124,14 @@ def test_quality_is_made_of_its_parts() -> None:
     assert letters.repetition_4 == repetition(texts, 4, "characters")
 
 
+def test_short_texts_are_scored_by_what_they_have() -> None:
+    found = text_quality(["天地玄黄", "宇宙 洪"], Constant())
+    assert (found.distinct_1, found.distinct_2, found.distinct_4, found.repetition_4) == (1.0, 1.0, None, None)
+    assert found.note == "no text has 4 words or more: what counts 4 of them is not known"
+    assert text_quality(["天地玄黄"], Constant(), "characters").distinct_4 == 1.0
+    assert text_quality(["  "], Constant()).unigram_entropy is None
+
+
 def test_a_row_is_plain_json_and_names_scorer_and_unit() -> None:
     row = json.loads(json.dumps(text_quality(["a b c d"], Constant()).as_row()))
     assert (row["scorer"], row["unit"], row["distinct_4"]) == ("constant", "words", 1.0)

@@ -28,7 +28,7 @@ def with_library(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def compute_mauve(**settings: Any) -> SimpleNamespace:
         seen.update(settings)
-        return SimpleNamespace(mauve=0.25, mauve_star=0.5)
+        return SimpleNamespace(mauve=0.25 + settings["seed"] / 100, mauve_star=0.5)
 
     module = ModuleType("mauve")
     monkeypatch.setattr(module, "compute_mauve", compute_mauve, raising=False)
@@ -38,20 +38,32 @@ def with_library(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_features_and_settings_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = with_library(monkeypatch)
-    found = mauve(["a", "ab", "b"], ["bb", "a"], Letters(), num_clusters=4, scaling_factor=2.0, seed=3)
+    found = mauve(["a", "ab", "b"], ["bb", "a"], Letters(), num_clusters=4, scaling_factor=2.0, seeds=[3])
     assert seen["p_features"].tolist() == [[1, 0], [1, 1], [0, 1]]
     assert seen["q_features"].tolist() == [[0, 2], [1, 0]]
     assert (seen["num_buckets"], seen["mauve_scaling_factor"], seen["seed"]) == (4, 2.0, 3)
     assert json.loads(json.dumps(found.as_row())) == {
         "features": "letters",
-        "value": 0.25,
+        "value": 0.28,
+        "spread": 0.0,
         "smoothed": 0.5,
+        "smoothed_spread": 0.0,
         "num_p": 3,
         "num_q": 2,
         "num_clusters": 4,
         "scaling_factor": 2.0,
-        "seed": 3,
+        "seeds": [3],
     }
+
+
+def test_the_value_is_the_mean_over_seeds_with_its_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_library(monkeypatch)
+    found = mauve(["a", "b"], ["a", "b"], Letters(), seeds=[1, 2, 3])
+    assert (found.value, found.spread) == (pytest.approx(0.27), pytest.approx(0.01))
+    assert (found.smoothed, found.smoothed_spread, found.seeds) == (0.5, 0.0, (1, 2, 3))
+    assert len(mauve(["a", "b"], ["a", "b"], Letters()).seeds) == 5
+    with pytest.raises(ValueError, match="seeds is empty; one seed or more is allowed"):
+        mauve(["a", "b"], ["a", "b"], Letters(), seeds=[])
 
 
 def test_clusters_are_a_tenth_of_the_smaller_list(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,13 @@ ROWS = [{**row, "extractor": "digits-cnn"} for row in BARE]
 def test_the_tables_hold_the_scores() -> None:
     shown = report(ROWS, SCORES)
     assert shown.tables[0].title == "quality, held out (seeds: 2, features: digits-cnn)"
-    assert shown.tables[0].rows[0][2:5] == ("1.5000 ± 0.7071", "1.500 ± 0.707 / 3.000 ± 1.414", "12.00 ± 2.83")
+    assert shown.tables[0].rows[0][2:5] == (
+        "1.5000 ± 0.7071 (1.0000 to 2.0000)",
+        "1.500 ± 0.707 / 3.000 ± 1.414",
+        "12.00 ± 2.83 (10.00 to 14.00)",
+    )
     assert "images/s" in shown.tables[1].columns
-    assert len(shown.lines) == 3
+    assert [line[:1] for line in shown.lines] == ["±", "b", "l", "f"]
 
 
 def test_pictures_are_drawn_for_the_first_seed(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@ from typing import Any
 import pytest
 
 from oneblock.experiment.images import SCORES
-from oneblock.experiment.summary import Scores, pairs, spread, summaries
+from oneblock.experiment.summary import Scores, Spread, pairs, spread, summaries
 from oneblock.report.images import WINS
-from oneblock.report.spread import cost_table, crossing, crossings, plus_minus, wins
+from oneblock.report.spread import cost_table, crossing, crossings, plus_minus, seeds_note, wins, with_range
 
+ALONE, SEVERAL = Spread(1.0, 0.0, 1.0, 1.0), Spread(0.5, 0.125, 0.4, 0.62)
 WORK = {"1k": 1000, "4k": 4000}
 
 
@@ -38,19 +39,34 @@ ROWS = [
 def test_means_and_spreads_per_arm_and_budget() -> None:
     first, second, *_ = summaries(ROWS, SCORES)
     assert (first["arm"], first["budget"], first["seeds"]) == ("end-to-end", "1k", 2)
-    assert first["loss"] == (1.5, pytest.approx(0.5**0.5))
-    assert first["band_losses"][1] == (3.0, pytest.approx(2**0.5))
-    assert first["train_seconds"] == (5.0, 0.0)  # a resumed run does not know
+    assert first["loss"] == (1.5, pytest.approx(0.5**0.5), 1.0, 2.0)
+    assert first["band_losses"][1] == (3.0, pytest.approx(2**0.5), 2.0, 4.0)
+    assert first["train_seconds"] == (5.0, 0.0, 5.0, 5.0)  # a resumed run does not know
     assert second["frechet"][0] == 12.0
 
 
 def test_a_spread_of_nothing_is_none() -> None:
     assert spread([None, None]) is None
-    assert (plus_minus(None, 2), plus_minus((1.0, 0.0), 2), plus_minus((0.5, 0.125), 1, 100)) == (
+    assert (plus_minus(None, 2), plus_minus(ALONE, 2), plus_minus(SEVERAL, 1, 100)) == (
         "-",
         "1.00",
         "50.0 ± 12.5",
     )
+
+
+def test_a_range_stands_beside_a_spread_of_several() -> None:
+    assert (with_range(None, 2), with_range(ALONE, 2)) == ("-", "1.00")
+    assert with_range(SEVERAL, 1, 100) == "50.0 ± 12.5 (40.0 to 62.0)"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"), [(2, "0.4 to 31.9 times"), (3, "0.5 to 6.3 times"), (6, "0.6 to 2.5 times")]
+)
+def test_what_so_many_seeds_can_say(seeds: int, words: str) -> None:
+    """Against tables of the chi-square law: 0.0506 and 7.378 for two degrees of freedom, 0.831 and 12.83 for five."""
+    (note,) = seeds_note(seeds)
+    assert f"of {seeds} seeds" in note and words in note
+    assert seeds_note(1) == []
 
 
 def test_wins_pair_runs_of_one_seed_and_budget() -> None:
@@ -83,7 +99,7 @@ def test_crossings_need_two_budgets() -> None:
 
 def test_costs_are_counted_in_megabytes_with_columns_of_the_task() -> None:
     found = summaries([{**ROWS[0], "peak_bytes": 2_500_000, "speed": 12.0, "parameters": None}], SCORES)
-    table = cost_table([{**found[0], "speed": (12.0, 0.0)}], {"images/s": "speed"})
+    table = cost_table([{**found[0], "speed": Spread(12.0, 0.0, 12.0, 12.0)}], {"images/s": "speed"})
     assert table.columns == (
         "arm",
         "layer evals",

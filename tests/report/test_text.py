@@ -47,8 +47,8 @@ ROWS = [
 def test_means_and_spreads() -> None:
     first, *_ = summaries(ROWS, SCORES)
     assert (first["arm"], first["seeds"]) == ("shallow", 2)
-    assert first["bits_per_byte"] == (3.0, pytest.approx(2**0.5))
-    assert first["nats"][1] == (9.0, pytest.approx(3 * 2**0.5))
+    assert first["bits_per_byte"] == (3.0, pytest.approx(2**0.5), 2.0, 4.0)
+    assert first["nats"][1] == (9.0, pytest.approx(3 * 2**0.5), 6.0, 12.0)
 
 
 def test_fewer_bits_win() -> None:
@@ -61,7 +61,7 @@ def test_the_tables_hold_the_scores() -> None:
     shown = VIEW.report(ROWS, SCORES)
     quality, costs, samples = shown.tables
     assert quality.columns[-1] == "nats per token: band, noisiest first"
-    assert quality.rows[0][2:] == ("3.0000 ± 1.4142", "0.2500", "3.0000 ± 1.4142 / 9.0000 ± 4.2426")
+    assert quality.rows[0][2:] == ("3.0000 ± 1.4142 (2.0000 to 4.0000)", "0.2500", "3.0000 ± 1.4142 / 9.0000 ± 4.2426")
     assert "characters/s" in costs.columns
     assert samples.rows == [("shallow", f"[b]shallow writes {'x' * 82}")]
     assert any(

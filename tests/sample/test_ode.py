@@ -48,14 +48,28 @@ def drawn(generator: torch.Generator) -> Noise:
     return lambda z: torch.randn(z.shape, generator=generator, dtype=z.dtype)
 
 
+def geometric(steps: int) -> Tensor:
+    """Levels with one ratio between neighbours, from 5 to 0.1."""
+    return torch.logspace(math.log10(5.0), -1.0, steps + 1, dtype=torch.float64)
+
+
+def uneven(steps: int) -> Tensor:
+    """Levels from 5 to 0.1 whose logarithms lie 1, 2 and 3 parts apart, in turn."""
+    parts = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64).repeat(steps)[:steps].cumsum(0)
+    return 5.0 * 0.02 ** torch.cat([torch.zeros(1, dtype=torch.float64), parts / parts[-1]])
+
+
+@pytest.mark.parametrize("levels", [grid, geometric, uneven])
 @pytest.mark.parametrize("denoiser", [gaussian, mixture])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_the_measured_order_is_the_declared_one(name: str, denoiser: Callable[..., Tensor]) -> None:
+def test_the_measured_order_is_the_declared_one(
+    name: str, denoiser: Callable[..., Tensor], levels: Callable[[int], Tensor]
+) -> None:
     run = Churn(s_churn=0.0) if name == "churn" else SAMPLERS[name].run
-    exact = heun(denoiser, START, grid(4000), NONE)
+    exact = heun(denoiser, START, geometric(4000), NONE)
     if denoiser is gaussian:
         torch.testing.assert_close(exact, path(START, 5.0, 0.1), rtol=0, atol=1e-6)
-    errors = [float((run(denoiser, START, grid(n), NONE, None) - exact).abs().max()) for n in (80, 160, 320)]
+    errors = [float((run(denoiser, START, levels(n), NONE, None) - exact).abs().max()) for n in (80, 160, 320)]
     for coarse, fine in itertools.pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(SAMPLERS[name].order, abs=0.2)
 
@@ -64,6 +78,19 @@ def test_one_euler_step_by_hand() -> None:
     z = torch.tensor([[2.0]], dtype=torch.float64)
     out = euler(lambda z, sigma, condition: torch.full_like(z, 0.5), z, torch.tensor([4.0, 1.0]), NONE)
     assert out.item() == pytest.approx(0.25 * 2.0 + 0.75 * 0.5)
+
+
+def test_dpm_solver_extrapolates_to_the_middle_of_a_step_of_any_length() -> None:
+    """A denoiser that is linear in ``lambda = -ln sigma`` is met exactly, whatever step came before."""
+
+    def linear(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        return (0.3 - 0.8 * sigma.log()).view(-1, 1).expand_as(z)
+
+    z, levels = torch.tensor([[2.0]], dtype=torch.float64), [4.0, 3.0, 0.5]
+    out = SAMPLERS["dpm++2m"].run(linear, z, torch.tensor(levels, dtype=torch.float64), NONE, None)
+    first = 0.75 * 2.0 + 0.25 * (0.3 - 0.8 * math.log(4.0))
+    middle = 0.3 - 0.8 * (math.log(3.0) + math.log(0.5)) / 2
+    assert out.item() == pytest.approx(first / 6 + middle * 5 / 6)
 
 
 def test_a_perfect_denoiser_leaves_exactly_the_next_level_of_noise() -> None:
@@ -108,6 +135,26 @@ def test_churn_keeps_the_distribution(noise: float) -> None:
     assert out.std().item() == pytest.approx(S, rel=0.02)
     ordinary = heun(gaussian, z, karras_grid(0.005, 5.0, 60), NONE)
     assert out.equal(ordinary) == (noise == 0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "gamma"), [({"s_churn": 2.0}, 2 / 8), ({"s_churn": 40.0}, math.sqrt(2) - 1), ({"s_max": 0.9}, 0.0)]
+)
+def test_churn_raises_the_level_by_its_share_of_the_steps(settings: dict[str, float], gamma: float) -> None:
+    """``gamma = min(s_churn / steps, sqrt(2) - 1)`` within [s_min, s_max], and noise of ``s_noise`` times the gap."""
+    seen: list[tuple[float, float]] = []
+
+    def spy(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        seen.append((z.item(), sigma.item()))
+        return torch.zeros_like(z)
+
+    levels = torch.tensor([9.0, 2.0, 1.5, 1.0, 0.8, 0.7, 0.6, 0.5, 0.0], dtype=torch.float64)  # 8 steps
+    start = torch.tensor([[3.0]], dtype=torch.float64)
+    Churn(**{"s_noise": 1.01, **settings})(spy, start, levels, Nothing(1), torch.ones_like)
+    assert seen[0] == (3.0, 9.0)  # levels never exceed the first one
+    before, raised = 3.0 * 2.0 / 9.0, 2.0 * (1 + gamma)
+    noised = before + math.sqrt(raised**2 - 4.0) * 1.01
+    assert seen[2] == pytest.approx((noised, raised))
 
 
 def test_churn_is_reproducible() -> None:

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,7 @@ class Signalling(MemorySource):
         return super().batch(step, batch_size, seed)
 
 
-@pytest.fixture(autouse=True)
-def usual_signals() -> Iterator[None]:
-    """None is ignored, as SIGINT is in a background job of a shell script and SIGHUP under nohup."""
-    usual = {one: signal.default_int_handler if one == signal.SIGINT else signal.SIG_DFL for one in SIGNALS}
-    before = {one: signal.signal(one, handler) for one, handler in usual.items()}
-    yield
-    for one, handler in before.items():
-        signal.signal(one, handler)
+pytestmark = pytest.mark.usefixtures("usual_signals")
 
 
 def saved(run: Run) -> dict[str, int]:

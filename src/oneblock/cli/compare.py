@@ -23,6 +23,7 @@ from oneblock.presets.classify import ClassifyRecipe
 from oneblock.presets.image import ImageRecipe
 from oneblock.presets.masked import MaskedRecipe
 from oneblock.report.comparison import draw, report
+from oneblock.report.picture import check_pictures
 from oneblock.train.machine import Machine
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Compare:
 
     def run(self) -> None:
         experiment: Experiment[Any, Any] = self.scoring
+        check_pictures()
         found = compare(
             experiment,
             out=self.out,

@@ -22,6 +22,12 @@ def say(message: str, quiet: bool = False) -> None:
         print(message, file=sys.stderr)
 
 
+def note(scores: Mapping[str, Any]) -> None:
+    """What must be said beside scores: that they were taken on other data than the plan's."""
+    if "other_data" in scores:
+        say(f"oneblock: {scores['other_data']}")
+
+
 def teller(quiet: bool) -> Callable[[str], None]:
     """``say``, for whoever tells how far it is."""
     return partial(say, quiet=quiet)

@@ -8,6 +8,7 @@ from pathlib import Path
 from oneblock.cli import console
 from oneblock.experiment.demo import BUDGET, NUM_SAMPLES, ONE_THREAD, demo
 from oneblock.report.demo import demo_picture, demo_table
+from oneblock.report.picture import check_pictures
 from oneblock.train.machine import Machine
 
 
@@ -30,6 +31,7 @@ class Demo:
     machine: Machine = field(default_factory=lambda: ONE_THREAD)
 
     def run(self) -> None:
+        check_pictures()
         console.say(f"training both, side by side: a few minutes ({self.out})", self.json)
         told = console.teller(self.json)
         done = demo(self.out, budget=self.budget, num_samples=self.num_samples, machine=self.machine, told=told)

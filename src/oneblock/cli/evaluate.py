@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from oneblock.cli.opening import Opening
 from oneblock.data import ImageData, TextData
 from oneblock.evaluate.images import NUM_SAMPLES, Sampling
 from oneblock.evaluate.masked import TIMES
-from oneblock.evaluate.text import QualityOptions
+from oneblock.evaluate.quality import QualityOptions
 from oneblock.evaluate.writing import WINDOWS, CausalWriting, MaskedWriting
 from oneblock.model import CausalModel, ClassifyModel, ImageModel, MaskedModel
 from oneblock.report.scores import image_tables, label_table, quality_table, text_table
@@ -57,6 +58,7 @@ class EvaluateImages(Opening):
             fid_weights=self.fid_weights,
             **asdict(self.sampling),
         )
+        console.note(row)
         if self.json:
             console.emit(row)
             return
@@ -75,6 +77,7 @@ class EvaluateClassify(Opening):
 
     def run(self) -> None:
         row = self.open(ClassifyModel).evaluate(self.data, confident=self.confident, **asdict(self.answers))
+        console.note(row)
         if self.json:
             console.emit(row)
         else:
@@ -92,12 +95,32 @@ class EvaluateText(Opening):
     data: TextData = field(default_factory=_own_text)
     quality: QualityOptions = field(default_factory=QualityOptions)
 
-    def _show(self, row: dict[str, Any]) -> None:
+    def _score(self, evaluate: Callable[..., dict[str, Any]], **options: Any) -> None:
+        """Show the scores of held-out text as soon as they are there, and of written text when it is written."""
+        done: list[dict[str, Any]] = []
+
+        def scored(row: dict[str, Any]) -> None:
+            done.append(row)
+            if not self.json:
+                console.table(text_table(row))
+
+        try:
+            row = evaluate(
+                self.data,
+                windows=self.windows,
+                sample_seed=self.sample_seed,
+                scored=scored,
+                **asdict(self.quality),
+                **options,
+            )
+        except BaseException:
+            if done and self.json:
+                console.emit(done[0])
+            raise
+        console.note(row)
         if self.json:
             console.emit(row)
-            return
-        console.table(text_table(row))
-        if "quality" in row:
+        elif "quality" in row:
             table, notes = quality_table(row["quality"])
             console.table(table)
             for note in notes:
@@ -118,16 +141,8 @@ class EvaluateMaskedText(EvaluateText):
     writing: MaskedWriting = field(default_factory=MaskedWriting)
 
     def run(self) -> None:
-        row = self.open(MaskedModel).evaluate(
-            self.data,
-            windows=self.windows,
-            times=self.times,
-            report_bands=self.report_bands,
-            sample_seed=self.sample_seed,
-            **asdict(self.quality),
-            **asdict(self.writing),
-        )
-        self._show(row)
+        evaluate = self.open(MaskedModel).evaluate
+        self._score(evaluate, times=self.times, report_bands=self.report_bands, **asdict(self.writing))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,15 +156,7 @@ class EvaluateCausalText(EvaluateText):
     writing: CausalWriting = field(default_factory=CausalWriting)
 
     def run(self) -> None:
-        row = self.open(CausalModel).evaluate(
-            self.data,
-            windows=self.windows,
-            sample_seed=self.sample_seed,
-            **asdict(self.answers),
-            **asdict(self.quality),
-            **asdict(self.writing),
-        )
-        self._show(row)
+        self._score(self.open(CausalModel).evaluate, **asdict(self.answers), **asdict(self.writing))
 
 
 EVALUATE: dict[str, type[Opening]] = {

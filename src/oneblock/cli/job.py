@@ -32,6 +32,8 @@ class Job:
     """where the copy of a remote directory lies on this machine (default: in the temporary directory)"""
     backbone: str = ""
     """module:Class of the network, for a run that trains your own"""
+    accept_data: bool = False
+    """go on though the data have changed since the plan was made, with a note in the run's record"""
     json: bool = False
     """print one JSON object per row instead of progress"""
     tensorboard: bool = False
@@ -47,6 +49,7 @@ class Job:
             parallel=self.parallel,
             scratch=self.scratch,
             machine=self.machine,
+            accept_data=self.accept_data,
             backbone=load_backbone(self.backbone) if self.backbone else None,
             watch=console.watch(self.json, self.tensorboard),
         )

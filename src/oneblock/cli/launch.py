@@ -46,6 +46,8 @@ class Launch:
     """where the copy of a remote directory lies on the machine of a job (default: in the temporary directory)"""
     backbone: str = ""
     """module:Class of the network, for a run that trains your own"""
+    accept_data: bool = False
+    """jobs go on though the data have changed since the plan was made, with a note in the run's record"""
     json: bool = False
     """print one JSON object per event"""
     data: ImageData = field(default_factory=lambda: ImageData(data=""))
@@ -67,6 +69,7 @@ class Launch:
             data=self.data,
             machine=self.machine,
             backbone=self.backbone,
+            accept_data=self.accept_data,
             on_event=self._show,
         )
         if not self.slurm:
@@ -87,6 +90,7 @@ class Launch:
             data=self.data,
             machine=self.machine,
             backbone=self.backbone,
+            accept_data=self.accept_data,
         )
         for command in found:
             print(shlex.join(command.words))

@@ -28,7 +28,7 @@ class Opening:
     device: str = Machine.device
     """cpu, cuda, cuda:1, mps"""
     threads: int = Machine.threads
-    """CPU threads (0: torch's choice)"""
+    """CPU threads (0: OMP_NUM_THREADS, else the CPUs that this process may use)"""
     resident: int | None = None
     """blocks kept in memory; 1 holds a single block at any time"""
 

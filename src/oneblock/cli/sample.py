@@ -13,7 +13,7 @@ from oneblock.cli.opening import Opening
 from oneblock.evaluate.images import Sampling
 from oneblock.evaluate.writing import CausalWriting, MaskedWriting, Writing
 from oneblock.model import CausalModel, ImageModel, MaskedModel
-from oneblock.presets.image import image_task
+from oneblock.presets.names import class_labels, has_names
 from oneblock.report.samples import check_samples_place, write_samples
 from oneblock.sample.calls import Asking
 
@@ -29,8 +29,8 @@ class SampleImages(Opening):
     """the picture; the images go beside it as .safetensors (uint8)"""
     per_class: int = 10
     """images per class, or in all if the model has no classes"""
-    classes: tuple[int, ...] = ()
-    """which classes (all if none is named)"""
+    classes: tuple[str, ...] = ()
+    """which classes, by name or number (all if none is named)"""
     autoencoder: Path | None = None
     """directory of the AutoencoderKL that the model was trained with, if it denoises latents"""
     sampling: Sampling = field(default_factory=Sampling)
@@ -40,8 +40,7 @@ class SampleImages(Opening):
             raise ValueError(f"per_class={self.per_class} is too small; use 1 or more")
         check_samples_place(self.out)
         model = self.open(ImageModel)
-        num_classes = image_task(model.plan).num_classes
-        classes = self.classes or tuple(range(num_classes))
+        classes = class_labels(model.plan, self.classes) if self.classes else list(range(len(model.classes)))
         labels = torch.tensor(classes).repeat_interleave(self.per_class) if classes else None
         began = time.perf_counter()
         images = model.sample(
@@ -51,12 +50,12 @@ class SampleImages(Opening):
             **asdict(self.sampling),
         )
         seconds = time.perf_counter() - began
-        shown = str(write_samples(self.out, images, labels, self.per_class))
+        names = [model.classes[label] for label in classes]
+        shown = str(write_samples(self.out, images, labels, self.per_class, names if has_names(model.plan) else ()))
         cost = self.sampling.layer_evaluations(model.plan)
         if self.json:
-            console.emit(
-                {"picture": shown, "images": len(images), "seconds": round(seconds, 2), "layer_evaluations": cost}
-            )
+            row = {"picture": shown, "images": len(images), "seconds": round(seconds, 2), "layer_evaluations": cost}
+            console.emit({**row, "classes": names} if names else row)
         else:
             console.say(f"{len(images)} images in {seconds:.1f} s ({cost} layer evaluations each at most): {shown}")
 
@@ -87,7 +86,7 @@ class SampleText(Opening):
     count: int = Writing.count
     """number of sequences"""
     sample_seed: int = 0
-    """seed of everything drawn; the next sequence takes the next seed"""
+    """seed of everything drawn; every sequence has a stream of its own"""
     writing: CausalWriting = field(default_factory=CausalWriting)
     asking: Asking = field(default_factory=Asking)
 
@@ -96,7 +95,7 @@ class SampleText(Opening):
             raise ValueError(f"count={self.count} writes nothing; use 1 or more")
         model = self.open(CausalModel)
         for i in range(self.count):
-            pieces = model.stream(sample_seed=self.sample_seed + i, **asdict(self.writing), **asdict(self.asking))
+            pieces = model.stream(sample_seed=self.sample_seed, index=i, **asdict(self.writing), **asdict(self.asking))
             if self.json:
                 console.emit({"text": "".join(pieces)})
                 continue

@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from oneblock.cli import console
 from oneblock.launch.status import status
-from oneblock.report.status import status_table
+from oneblock.report.status import status_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +23,7 @@ class Status:
     def run(self) -> None:
         jobs = status(self.run_dir)
         if not self.json:
-            console.table(status_table(f"{self.run_dir}, plan {jobs[0].plan}", jobs))
-            for problem in (problem for job in jobs for problem in job.problems):
-                console.say(f"oneblock: {problem}")
+            console.report(status_report(f"{self.run_dir}, plan {jobs[0].plan}", jobs))
             return
         for job in jobs:
             console.emit(asdict(job))

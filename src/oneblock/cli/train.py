@@ -12,6 +12,7 @@ from oneblock.presets.causal import CausalRecipe, recurrent_recipe
 from oneblock.presets.classify import ClassifyRecipe
 from oneblock.presets.image import ImageRecipe
 from oneblock.presets.masked import MaskedRecipe
+from oneblock.presets.places import plan_record
 from oneblock.presets.run import Strategy, make_plan, train
 from oneblock.presets.tasks import load_backbone
 from oneblock.train.loop import Idle
@@ -35,6 +36,8 @@ class Train:
     """which block to train with --strategy one-block (0 is the noisiest; trunk is that of --branch)"""
     stride: int = 100
     """steps of a block before the next has its turn"""
+    accept_data: bool = False
+    """go on with a run though its data have changed, with a note in the run's record"""
     idle: Idle = "host"
     """where the blocks that wait for their turn are: left on the device, in host memory, or in their checkpoints"""
     backbone: str = ""
@@ -53,7 +56,7 @@ class Train:
                     f"out={self.out!r} is not a path; plan with --strategy plan-only, then train with oneblock job"
                 )
             plan, _ = make_plan(self.model, self.data, backbone)
-            send_plan(plan, self.out)
+            send_plan(plan, self.out, plan_record(plan, self.data))
             self._planned(plan.hash, [spec.name for spec in job_specs(plan)])
             return
         done = train(
@@ -65,6 +68,7 @@ class Train:
             block=self.block,
             stride=self.stride,
             idle=self.idle,
+            accept_data=self.accept_data,
             machine=self.machine,
             watch=console.watch(self.json, self.tensorboard),
         )

@@ -5,7 +5,7 @@ from .dataset import DatasetSource
 from .encoded import Codec, EncodedSource, Pixels
 from .errors import MissingExtraError
 from .hub import HubSource
-from .memory import Batches, Samples
+from .memory import Batches, Samples, drawn, shuffled_if_sorted
 from .names import ImageData, TextData
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
 from .synthetic import synthetic_images
@@ -45,12 +45,14 @@ __all__ = [
     "TokenFile",
     "TokenSource",
     "Vocabulary",
+    "drawn",
     "load_images",
     "open_source",
     "open_text",
     "open_vocabulary",
     "random_flip",
     "read_texts",
+    "shuffled_if_sorted",
     "synthetic_images",
     "to_float",
     "to_uint8",

@@ -80,6 +80,10 @@ class DatasetSource:
         """The first ``count`` items (None: all) as training sees them."""
         return self.take(torch.arange(len(self) if count is None else min(count, len(self))))
 
+    def drawn(self, count: int) -> Samples:
+        """``count`` items as training sees them, drawn from all as ``data.drawn`` does; all if there are no more."""
+        return self.samples() if count >= len(self) else self.batch(0, count, 0)
+
     def fingerprint(self) -> str:
         """Of the length, the first and the last item; 16 hex digits."""
         digest = hashlib.sha256(repr((len(self), self.shape, self.classes)).encode())

@@ -62,6 +62,10 @@ class ImageSet:
         """The first ``count`` images, or all if there are fewer."""
         return replace(self, images=self.images[:count], labels=self.labels[:count])
 
+    def take(self, indices: Tensor) -> ImageSet:
+        """The images at ``indices``, int64 (n,)."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of shape, class names, labels and pixels, in this order."""
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())

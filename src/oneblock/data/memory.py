@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .imageset import ImageSet
 from .order import Order
-from .transforms import to_float
+from .transforms import to_float, to_uint8
 
 
 class Samples(NamedTuple):
@@ -101,3 +101,23 @@ class MemorySource:
     def indices(self, step: int, batch_size: int, seed: int) -> Tensor:
         """Positions in the set of the samples of one step: int64 (batch_size,)."""
         return self._order.indices(step, batch_size, seed)
+
+
+def drawn(source: Source, count: int) -> ImageSet:
+    """``count`` images of a source, drawn from all of them: those of step 0 under seed 0, so that every caller has the
+    same. All, in the order they are stored, if there are no more."""
+    found = source.first(count + 1)
+    if len(found) <= count:
+        return found
+    if isinstance(source, MemorySource):
+        return source.images.take(source.indices(0, count, 0))
+    values, labels = source.batch(0, count, 0)
+    known = found.labels[:1].expand(count) if labels is None else labels
+    return ImageSet(to_uint8(values), known, found.classes, found.name)
+
+
+def shuffled_if_sorted(images: ImageSet, count: int) -> ImageSet:
+    """``count`` images of a set: the first, or drawn from all where the set is sorted by class, as folders are."""
+    if count >= len(images) or bool((images.labels.diff() < 0).any()) or images.labels[0] == images.labels[-1]:
+        return images.first(count)
+    return drawn(MemorySource(images), count)

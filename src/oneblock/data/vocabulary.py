@@ -54,6 +54,9 @@ class Vocabulary(Protocol):
             ValueError: an id lies outside the vocabulary.
         """
 
+    def byte_counts(self) -> Tensor:
+        """How many bytes of text each symbol stands for: int64 (v,), at least 1."""
+
     def fingerprint(self) -> str:
         """16 hex digits that tell this vocabulary from others; a plan holds them."""
 
@@ -75,6 +78,9 @@ class Bytes:
 
     def decode(self, ids: Tensor) -> str:
         return bytes(_checked(ids, self.size)).decode(errors="replace")
+
+    def byte_counts(self) -> Tensor:
+        return torch.ones(self.size, dtype=torch.int64)
 
     def fingerprint(self) -> str:
         return _fingerprint(self)
@@ -104,6 +110,10 @@ class Characters:
 
     def decode(self, ids: Tensor) -> str:
         return bytes(_checked(ids, self.size)).translate(b" " + LETTERS + bytes(NUM_BYTES - self.size)).decode()
+
+    def byte_counts(self) -> Tensor:
+        """A byte each, of the text that is left."""
+        return torch.ones(self.size, dtype=torch.int64)
 
     def fingerprint(self) -> str:
         return _fingerprint(self)
@@ -162,6 +172,9 @@ class BytePair:
 
     def decode(self, ids: Tensor) -> str:
         return b"".join(self._bytes[number] for number in _checked(ids, self.size)).decode(errors="replace")
+
+    def byte_counts(self) -> Tensor:
+        return torch.tensor([len(symbol) for symbol in self._bytes])
 
     def fingerprint(self) -> str:
         return _fingerprint(self)

@@ -11,8 +11,8 @@ from torch import Tensor
 from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.data import Vocabulary
 from oneblock.evaluate.device import device_of
-from oneblock.evaluate.writing import WRITING, Writing, tokens_per_byte
-from oneblock.plan import Plan
+from oneblock.evaluate.writing import UNFINISHED, WRITING, Writing, tokens_per_byte, weights
+from oneblock.plan import Plan, nth_seed
 from oneblock.presets.causal import block_readings, plan_streams, token_table
 from oneblock.presets.masked import plan_length, plan_vocabulary
 from oneblock.sample.calls import ANSWERS, Answers, Asking, Calls
@@ -20,8 +20,6 @@ from oneblock.sample.causal import predict, write
 from oneblock.tasks.causal import code_length, log_likelihood
 
 BATCH = 64
-UNFINISHED = "\ufffd"
-"""What a vocabulary writes for bytes that are not yet a character."""
 
 
 def plan_calls(plan: Plan, answers: Asking = ANSWERS) -> Calls:
@@ -37,41 +35,48 @@ def plan_calls(plan: Plan, answers: Asking = ANSWERS) -> Calls:
 
 
 def token_nats(denoiser: DenoiserLike, plan: Plan, tokens: Tensor, answers: Answers = ANSWERS) -> Tensor:
-    """Code lengths (calls, n, t) in nats of the tokens of texts (n, t) after every call."""
+    """Code lengths (calls, n, t) in nats of the tokens of texts (n, t) after every call; draw k of a path has the noise
+    of ``nth_seed(answers.noise_seed, k, "draw")``."""
     calls, table = plan_calls(plan, answers), token_table(plan)
     carried = plan_streams(plan) == "one"
     found = []
     for part in tokens.to(device_of(denoiser)).split(BATCH):
         draws = []
-        for seed in range(answers.noise_seed, answers.noise_seed + answers.draws):
+        for seed in (nth_seed(answers.noise_seed, k, "draw") for k in range(answers.draws)):
             steps = predict(denoiser, table, part, calls, carried, seed)
             draws.append(torch.stack([log_likelihood(p, part) for p in steps]))
         found.append(code_length(torch.stack(draws)))
     return torch.cat(found, dim=1)
 
 
-def bits_row(nats: Tensor, tokens: Tensor, vocabulary: Vocabulary) -> dict[str, Any]:
-    """What is reported of code lengths (calls, n, t) of texts (n, t): bits per byte, with the standard error over the
-    texts."""
-    per_byte = tokens_per_byte(tokens, vocabulary)
-    bits = nats.double().mean(2) / torch.tensor(2.0, dtype=torch.float64).log() * per_byte
+def bits_row(nats: Tensor, tokens: Tensor, vocabulary: Vocabulary, new: Tensor | None = None) -> dict[str, Any]:
+    """What is reported of code lengths (calls, n, t) of texts (n, t), of each its ``new`` tokens (n,) (None: all): bits
+    per byte, with the standard error over the texts."""
+    per_byte, weight = tokens_per_byte(tokens, vocabulary, new), weights(tokens, new)
+    nats = nats.cpu()
+    bits = (nats.double() * weight).mean(2) / torch.tensor(2.0, dtype=torch.float64).log() * per_byte
+    mean = bits[-1].mean()
+    # a text that counts for less is expected to add less
+    around = bits[-1] - (weight.mean(1) - 1.0) * mean
     return {
-        "bits_per_byte": float(bits[-1].mean()),
-        "error": float(bits[-1].std() / len(tokens) ** 0.5),
+        "bits_per_byte": float(mean),
+        "error": float(around.std() / len(tokens) ** 0.5),
         "bits_after_calls": bits.mean(1).tolist(),
-        "nats_per_token": float(nats[-1].mean()),
-        "tokens": tokens.numel(),
+        "nats_per_token": float((nats[-1] * weight.to(nats)).mean()),
+        "tokens": int((weight > 0).sum()),
         "tokens_per_byte": per_byte,
     }
 
 
-def evaluate_causal(denoiser: DenoiserLike, plan: Plan, tokens: Tensor, answers: Answers = ANSWERS) -> dict[str, Any]:
-    """Bits per byte of held-out windows ``tokens`` (n, t) after every call; with noise an upper bound
-    (``tasks.causal.code_length``).
+def evaluate_causal(
+    denoiser: DenoiserLike, plan: Plan, tokens: Tensor, answers: Answers = ANSWERS, new: Tensor | None = None
+) -> dict[str, Any]:
+    """Bits per byte of held-out windows ``tokens`` (n, t) after every call, counted where they are ``new`` (n,); with
+    noise an upper bound (``tasks.causal.code_length``).
 
     The first tokens of a window have little before them, as in training.
     """
-    return bits_row(token_nats(denoiser, plan, tokens, answers), tokens, plan_vocabulary(plan))
+    return bits_row(token_nats(denoiser, plan, tokens, answers), tokens, plan_vocabulary(plan), new)
 
 
 def write_causal(

@@ -6,37 +6,39 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
-from oneblock.checks import check_count, check_fields
-from oneblock.data import Codec, DatasetSource, EncodedSource, Pixels, to_float, to_uint8
+from oneblock.checks import check_count, check_fields, check_seed
+from oneblock.data import Codec, EncodedSource, to_uint8
 from oneblock.evaluate.bands import band_losses
 from oneblock.evaluate.device import device_of
+from oneblock.evaluate.reference import (
+    PIXELS,
+    agreement_by_class,
+    check_features,
+    held_out_targets,
+    makes_images,
+    quality_features,
+    reference,
+    told_classes,
+)
 from oneblock.guidance import ClassifierFree, check_guidance
-from oneblock.metrics import FeatureExtractor, class_agreement, default_extractor, extractor_for, image_quality
-from oneblock.metrics.coverage import NEIGHBOURS
-from oneblock.metrics.features import ClassifierExtractor
+from oneblock.metrics import image_quality
 from oneblock.metrics.quality import real_fid
 from oneblock.partition import Partition
 from oneblock.plan import Plan
-from oneblock.presets.data import check_fit
 from oneblock.presets.image import image_shape, image_task
+from oneblock.presets.names import class_labels
+from oneblock.presets.splits import check_fit
 from oneblock.sample import SAMPLERS, equal_mass_grid, karras_grid
 from oneblock.sample.generate import CHUNK, generate
 
-MOST_IMAGES = 10_000
-"""Held-out images that losses are taken on, and training images that generated ones are compared with."""
 NUM_SAMPLES = 2000
 """Images that are generated for scores."""
-FEWEST = NEIGHBOURS + 1
-"""Generated and training images that can be compared: each has that many neighbours."""
-FEWEST_HELD_OUT = 2
-"""Held-out images that have a covariance."""
-PIXELS = Pixels()
 
 SamplerName = Literal["euler", "heun", "dpm++2m", "churn"]
 GridName = Literal["equal-mass", "karras"]
@@ -62,6 +64,7 @@ class Sampling:
     def __post_init__(self) -> None:
         check_fields(self)
         check_guidance(self.guidance, self.guidance_interval)
+        check_seed("sample_seed", self.sample_seed)
 
     def levels(self, plan: Plan) -> Tensor:
         """The noise levels (steps + 1,), descending to 0."""
@@ -73,12 +76,6 @@ class Sampling:
     def layer_evaluations(self, plan: Plan) -> int:
         """Work of one sample at most: every call goes through the deepest block, with guidance twice."""
         return SAMPLERS[self.sampler].calls(self.steps) * max(plan.layers) * (1 if self.guidance == 1 else 2)
-
-
-def makes_images(plan: Plan, codec: Codec = PIXELS) -> bool:
-    """Whether what a plan generates can be seen: images of one or three channels, or latents behind their codec."""
-    shape = image_shape(plan)
-    return bool(codec.fingerprint()) or (len(shape) == 3 and shape[0] in (1, 3))
 
 
 def sample_images(
@@ -120,10 +117,15 @@ def sample_images(
     return to_uint8(decoded) if makes_images(plan, codec) else decoded
 
 
-def asked_labels(plan: Plan, labels: Sequence[int] | Tensor | None = None, count: int | None = None) -> Tensor | None:
-    """The classes of the samples that are asked for, for ``sample_images``: ``labels``; else all classes in turn, once
-    each or ``count`` samples in all. None for a plan without classes."""
+def asked_labels(
+    plan: Plan, labels: Sequence[int | str] | Tensor | None = None, count: int | None = None
+) -> Tensor | None:
+    """The classes of the samples that are asked for, for ``sample_images``: ``labels``, by number or by name; else all
+    classes in turn, once each or ``count`` samples in all. None for a plan without classes."""
     if labels is not None:
+        asked = [labels] if isinstance(labels, str) else labels
+        if isinstance(asked, Sequence) and any(isinstance(label, str) for label in asked):
+            return torch.tensor(class_labels(plan, asked))
         try:
             return torch.as_tensor(labels)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -163,97 +165,35 @@ def evaluate_images(
         ValueError: the data have another shape, other classes or another autoencoder than the plan.
     """
     check_fit(plan, test)
+    left_out = check_features(plan, extractor, num_samples) if makes_images(plan, test.codec) else ""
     features = quality_features(plan, train, test, num_samples, extractor)
     task = image_task(plan)
     bands = bands or plan.partition
     device = device_of(denoiser)
-    targets, labels = _targets(test)
+    targets, labels = held_out_targets(test)
     if labels is None or not task.num_classes:
         labels = torch.zeros(len(targets), dtype=torch.int64)
     losses = band_losses(denoiser, task, bands, targets.to(device), labels.to(device))
     scores: dict[str, Any] = {"band_losses": losses, "loss": sum(losses) / len(losses)}
     if features is None:
-        return scores
-    known, held_out = _reference(train, test)
+        return {**scores, "note": left_out} if left_out else scores
+    known, held_out = reference(train, test, num_samples)
     asked = torch.arange(num_samples) % task.num_classes if task.num_classes else None
     count = num_samples if asked is None else None
     began = time.perf_counter()
     images = sample_images(denoiser, plan, asked, sampling, test.codec, count=count)
     seconds = time.perf_counter() - began
-    told = asked if isinstance(features, ClassifierExtractor) else None
-    quality = image_quality(known, None if held_out is None else held_out[:num_samples], images, features, told)
+    told = told_classes(plan, features, images, asked)
+    quality = image_quality(known, held_out, images, features, told)
     fid = {"fid": real_fid(known, images, fid_weights)} if fid_weights else {}
     return {
         **scores,
         **quality.as_row(),
+        **agreement_by_class(plan, features, images, told),
         **fid,
         "sampling_seconds": seconds,
         "images_per_second": num_samples / seconds,
     }
-
-
-def extractor_name(plan: Plan, extractor: str = "") -> str:
-    """The features that generated images are compared on: those that are named, or what fits the plan's data."""
-    return extractor or default_extractor(cast(str, plan.recipe["data"]))
-
-
-def quality_features(
-    plan: Plan, train: EncodedSource | None, test: EncodedSource, num_samples: int, extractor: str = ""
-) -> FeatureExtractor | None:
-    """What ``evaluate_images`` compares images on, None if it takes the losses alone; refuses, before anything is
-    trained or generated, what it could not compare.
-
-    Raises:
-        ValueError: too few images, an unknown extractor, or one that does not take these images or classes.
-        ImportError: the packages of the extractor are absent.
-    """
-    check_count("num_samples", num_samples, least=0)
-    if not num_samples or not makes_images(plan, test.codec):
-        return None
-    features = extractor_for(extractor_name(plan, extractor))
-    if num_samples < FEWEST:
-        raise ValueError(
-            f"num_samples={num_samples} are too few to compare; use {FEWEST} or more, or 0 for the losses alone"
-        )
-    needed = [("held-out", test, FEWEST)]  # of a single split, which takes the place of the training images
-    if train is not None:
-        needed = [("training", train, FEWEST), ("held-out", test, FEWEST_HELD_OUT)]
-    for name, source, fewest in needed:
-        found = len(source.first(fewest).images)
-        if found < fewest:
-            raise ValueError(
-                f"the data have {found} {name} images, but comparing generated ones takes {fewest}; give more, or use "
-                "num_samples=0 for the losses alone"
-            )
-    held_out = test.first(1).images
-    features(held_out)
-    classes = image_task(plan).num_classes
-    if classes and isinstance(features, ClassifierExtractor):
-        class_agreement(features, held_out, torch.tensor([classes - 1]))
-    return features
-
-
-def _reference(train: EncodedSource | None, test: EncodedSource) -> tuple[Tensor, Tensor | None]:
-    """Images that generated ones are compared with, and others of the same kind, if there are any."""
-    held_out = test.first(MOST_IMAGES).images
-    if train is None or train.fingerprint() == test.fingerprint():
-        return held_out, None
-    known = train.first(MOST_IMAGES).images
-    if known.shape[1:] != held_out.shape[1:]:
-        raise ValueError(
-            f"the training images have shape {tuple(known.shape[1:])}, but the held-out images "
-            f"{tuple(held_out.shape[1:])}; give both in the same size and channels"
-        )
-    return known, held_out
-
-
-def _targets(source: EncodedSource) -> tuple[Tensor, Tensor | None]:
-    """What losses are taken on: clean targets (n, ...), and their labels (n,) if they have any."""
-    if isinstance(source.images, DatasetSource):
-        values, labels = source.images.take(torch.arange(min(MOST_IMAGES, len(source.images))))
-        return source.codec.encode(values), labels
-    held_out = source.first(MOST_IMAGES)
-    return source.codec.encode(to_float(held_out.images)), held_out.labels
 
 
 def _no_labels(plan: Plan, count: int | None) -> Tensor:

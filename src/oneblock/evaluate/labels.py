@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.checks import check_number
 from oneblock.condition import Frames
 from oneblock.data import ImageSet, to_float
 from oneblock.evaluate.device import device_of
 from oneblock.metrics import accuracy, expected_calibration_error, negative_log_likelihood
-from oneblock.plan import Plan
+from oneblock.plan import Plan, nth_seed
 from oneblock.presets.classify import label_table
 from oneblock.presets.image import check_shape
+from oneblock.presets.names import class_names, has_names
 from oneblock.sample.calls import ANSWERS, Answers, Asking, Calls
 from oneblock.sample.labels import Answer, classify
 
@@ -44,10 +46,17 @@ def classify_images(
     pixels = _pixels(plan, images).to(device_of(denoiser))
     table, calls = label_table(plan).to(pixels), label_calls(plan, answers)
     parts = [
-        classify(denoiser, table, Frames(part), calls, answers.draws, confident, seed=answers.noise_seed + i)
+        classify(
+            denoiser, table, Frames(part), calls, answers.draws, confident, nth_seed(answers.noise_seed, i, "part")
+        )
         for i, part in enumerate(pixels.split(BATCH))
     ]
     return Answer(torch.cat([p.probabilities for p in parts], 1), torch.cat([p.calls for p in parts]))
+
+
+def check_confident(confident: float) -> None:
+    """Refuse what is not a probability."""
+    check_number("confident", confident, least=0, most=1)
 
 
 def evaluate_labels(
@@ -64,9 +73,21 @@ def evaluate_labels(
     spent = torch.tensor([0, *layers]).cumsum(0)[answer.calls.cpu()].double().mean()
     return {
         **label_scores(answer.probabilities.cpu(), test.labels),
+        **by_class(plan, answer.probabilities[-1].argmax(-1).cpu() == test.labels, test.labels, "accuracy_by_class"),
         "calls": float(answer.calls.double().mean()),
         "layers_per_image": float(spent) * answers.draws,
     }
+
+
+def by_class(plan: Plan, right: Tensor, labels: Tensor, score: str) -> dict[str, dict[str, float | None]]:
+    """``{score: {name: share}}``, the share of ``right``, bool (n,), among samples of each class of ``labels`` (n,);
+    None for a class without samples. Nothing of a plan without names of classes.
+    """
+    if not has_names(plan):
+        return {}
+    shares = [right[labels == label] for label in range(len(class_names(plan)))]
+    found = [float(share.double().mean()) if len(share) else None for share in shares]
+    return {score: dict(zip(class_names(plan), found, strict=True))}
 
 
 def _pixels(plan: Plan, images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from oneblock.blockwise import DenoiserLike
 from oneblock.checks import check_count
 from oneblock.evaluate.device import device_of
-from oneblock.evaluate.writing import WRITING, Writing, tokens_per_byte
+from oneblock.evaluate.writing import WRITING, Writing, tokens_per_byte, weights
 from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.presets.masked import masked_task, plan_length, plan_vocabulary
@@ -22,7 +22,13 @@ TIMES = 4
 
 
 def evaluate_masked(
-    denoiser: DenoiserLike, plan: Plan, tokens: Tensor, *, bands: Partition | None = None, times: int = TIMES
+    denoiser: DenoiserLike,
+    plan: Plan,
+    tokens: Tensor,
+    *,
+    bands: Partition | None = None,
+    times: int = TIMES,
+    new: Tensor | None = None,
 ) -> dict[str, Any]:
     """The bound of held-out windows ``tokens`` (n, t), in nats per token and bits per byte, with its Monte-Carlo
     standard error.
@@ -30,17 +36,19 @@ def evaluate_masked(
     Args:
         bands: those that nats are reported of (None: the plan's own).
         times: masked shares of every band for each window.
+        new: tokens (n,) at the end of each window that are counted (None: all of them).
     """
     check_count("times", times)
-    bound = nelbo(denoiser, masked_task(plan), bands or plan.partition, tokens.to(device_of(denoiser)), times)
-    per_byte = tokens_per_byte(tokens, plan_vocabulary(plan))
+    tokens, weight = tokens.to(device_of(denoiser)), weights(tokens, new)
+    bound = nelbo(denoiser, masked_task(plan), bands or plan.partition, tokens, times, weights=weight)
+    per_byte = tokens_per_byte(tokens, plan_vocabulary(plan), new)
     bits, error = bound.bits(per_byte)
     return {
         "bits_per_byte": bits,
         "error": error,
         "nats_per_token": bound.total,
         "nats_per_band": bound.bands,
-        "tokens": tokens.numel(),
+        "tokens": int((weight > 0).sum()),
         "tokens_per_byte": per_byte,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from oneblock.sample.masked import Reveal, check_pick
 
 WINDOWS = 512
 """Windows of held-out text that scores are taken on."""
+UNFINISHED = "\ufffd"
+"""What a vocabulary writes for bytes that are not a whole character."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,7 @@ class Prompted:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_pick(self.temperature, self.top_p)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,6 @@ class Writing(MaskedWriting, CausalWriting):
         super().__post_init__()
         if self.count < 1:
             raise ValueError(f"count={self.count} writes nothing; use 1 or more")
-        check_pick(self.temperature, self.top_p)
 
     def prompts(self, vocabulary: Vocabulary, length: int) -> Tensor:
         """The tokens that the sequences begin with: int64 (count, t); a prompt of ``length`` or more is refused."""
@@ -92,15 +95,39 @@ WRITING = Writing()
 """The usual way."""
 
 
-def held_out(file: TokenFile, length: int, windows: int = WINDOWS) -> Tensor:
-    """So many windows of a text, or all that it has, spread evenly over it: int64 (n, length)."""
+class Windows(NamedTuple):
+    """Windows of a text, int64 (n, t), and how many tokens at the end of each are new, int64 (n,): the others stand in
+    the window before, so that they are read again but not counted again."""
+
+    tokens: Tensor
+    new: Tensor
+
+
+def held_out(file: TokenFile, length: int, windows: int = WINDOWS) -> Windows:
+    """So many windows of ``length`` tokens of a text, or all that it has, spread evenly over it."""
     check_count("windows", windows)
     starts, _ = file.windows(length)
     chosen = starts[torch.linspace(0, len(starts) - 1, min(windows, len(starts))).round().long().unique()]
-    return file.read(chosen, length)
+    new = torch.diff(chosen, prepend=chosen[:1] - length).clamp(max=length)
+    return Windows(file.read(chosen, length), new)
 
 
-def tokens_per_byte(tokens: Tensor, vocabulary: Vocabulary) -> float:
-    """Of windows (n, t): their tokens for each byte of their text in UTF-8, which of a to z and space is a
-    character."""
-    return tokens.numel() / len("".join(vocabulary.decode(row) for row in tokens.cpu()).encode())
+def weights(tokens: Tensor, new: Tensor | None = None) -> Tensor:
+    """How much each token of windows (n, t) counts, float64 (n, t): 0 or the same for all ``new`` ones (None: all of
+    them), 1 on average."""
+    if new is None:
+        return torch.ones(tokens.shape, dtype=torch.float64)
+    counted = (tokens.shape[1] - torch.arange(tokens.shape[1]) <= new[:, None].cpu()).double()
+    return counted / counted.mean()
+
+
+def tokens_per_byte(tokens: Tensor, vocabulary: Vocabulary, new: Tensor | None = None) -> float:
+    """Of windows (n, t): their tokens for each byte that these stand for, counted where they are ``new``. Windows may
+    cut characters; they do not cut bytes."""
+    counted = tokens.cpu()[weights(tokens, new) > 0]
+    return len(counted) / int(vocabulary.byte_counts()[counted].sum())
+
+
+def readable(tokens: Tensor, vocabulary: Vocabulary) -> str:
+    """The whole characters of a window (t,), without those that its edges cut."""
+    return vocabulary.decode(tokens.cpu()).strip(UNFINISHED)

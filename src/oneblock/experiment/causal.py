@@ -12,12 +12,13 @@ import torch
 
 from oneblock.evaluate.causal import evaluate_causal, plan_calls, write_causal
 from oneblock.evaluate.text import n_grams
-from oneblock.evaluate.writing import WINDOWS, Writing
+from oneblock.evaluate.writing import WINDOWS, Writing, readable
 from oneblock.experiment.arms import blocks_alone, branched, branched_ensemble, ensemble
 from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.data import Texts, open_texts
 from oneblock.experiment.summary import COSTS, Row, Scores
-from oneblock.plan import Plan
+from oneblock.metrics import NGramScorer
+from oneblock.plan import Plan, nth_seed
 from oneblock.presets.base import end_to_end, shallow
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.data import Data
@@ -93,7 +94,7 @@ def asked_of_texts(plans: Sequence[Plan], windows: int, answers: Answers, writin
 def score_texts(case: Case[Texts], run: Run, answers: Answers, writing: Writing) -> Row:
     """Bits per byte after every call, and texts."""
     denoiser = open_denoiser(run.directory, run.blockwise, run.device)
-    found = evaluate_causal(denoiser, run.plan, case.known.test, answers)
+    found = evaluate_causal(denoiser, run.plan, case.known.test, answers, case.known.new)
     calls = plan_calls(run.plan, answers)
     return {
         **found,
@@ -102,9 +103,9 @@ def score_texts(case: Case[Texts], run: Run, answers: Answers, writing: Writing)
 
 
 def written(cell: Cell, writing: Writing, write: Callable[[int], str]) -> Row:
-    """The texts of a run, each from a seed of its own, and how fast they came."""
+    """The texts of a run, as ``oneblock sample --sample-seed`` with its seed writes them, and how fast they came."""
     began = time.perf_counter()
-    texts = [write(seed) for seed in range(cell.seed * writing.count, (cell.seed + 1) * writing.count)]
+    texts = [write(nth_seed(cell.seed, i, "text")) for i in range(writing.count)]
     return {"characters_per_second": sum(map(len, texts)) / (time.perf_counter() - began), "samples": texts}
 
 
@@ -136,16 +137,29 @@ class Counted:
         began = time.perf_counter()
         scorer = n_grams(known.file)
         seconds = time.perf_counter() - began
-        texts = [known.facts.vocabulary.decode(row) for row in known.test]
-        nats = torch.tensor([found.nats / len(text.encode()) for found, text in zip(scorer(texts), texts, strict=True)])
-        bits = nats.double() / math.log(2)
+        nats, sizes = code_lengths(scorer, known)
+        size = sum(sizes) / len(sizes)
+        bits = torch.tensor([each / size for each in nats]).double() / math.log(2)
+        mean = float(bits.mean())
+        # a window with fewer bytes than others is expected to add less
+        around = bits - torch.tensor([each / size - 1.0 for each in sizes], dtype=torch.float64) * mean
         return {
             **untrained_row(case.cell),
             "train_seconds": seconds,
-            "bits_per_byte": float(bits.mean()),
-            "error": float(bits.std() / len(bits) ** 0.5),
-            "bits_after_calls": [float(bits.mean())],
+            "bits_per_byte": mean,
+            "error": float(around.std() / len(bits) ** 0.5),
+            "bits_after_calls": [mean],
         }
+
+
+def code_lengths(scorer: NGramScorer, known: Texts) -> tuple[list[float], list[int]]:
+    """Of every held-out window the nats of its new whole characters, and their bytes in UTF-8."""
+    vocabulary = known.facts.vocabulary
+    texts = [readable(row, vocabulary) for row in known.test]
+    before = [len(readable(row[: len(row) - new], vocabulary)) for row, new in zip(known.test, known.new, strict=True)]
+    pieces = scorer.log_probabilities(texts).split(list(map(len, texts)))
+    nats = [-float(piece[start:].sum()) for piece, start in zip(pieces, before, strict=True)]
+    return nats, [len(text[start:].encode()) for text, start in zip(texts, before, strict=True)]
 
 
 def counted(experiment: CausalExperiment, plan: Plan) -> Counted:

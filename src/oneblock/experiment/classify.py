@@ -10,7 +10,7 @@ import torch
 
 from oneblock import rivals
 from oneblock.data import to_float
-from oneblock.evaluate.labels import BATCH, evaluate_labels, label_calls, label_scores
+from oneblock.evaluate.labels import BATCH, check_confident, evaluate_labels, label_calls, label_scores
 from oneblock.experiment.arms import blocks_alone, branched, ensemble
 from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.data import Pictures, check_classes, open_pictures
@@ -68,6 +68,7 @@ class ClassifyExperiment:
         return replace(recipe, patch=recipe.patch or max(1, known.facts.shape[1] // PATCHES))
 
     def check(self, plans: Mapping[Cell, Sequence[Plan]], known: Pictures) -> None:
+        check_confident(self.confident)
         check_classes(known)
         for cell, (plan,) in plans.items():
             if ARMS[cell.arm].rival is None:

@@ -24,10 +24,12 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Texts:
-    """Training windows, the held-out windows (n, t) that every run is scored on, and what a plan must know of them."""
+    """Training windows, the held-out windows (n, t) that every run is scored on, counted where they are ``new`` (n,),
+    and what a plan must know of them."""
 
     train: TextBatches
     test: Tensor
+    new: Tensor
     facts: TextFacts
 
     @property
@@ -74,7 +76,7 @@ def open_texts(recipe: TextRecipe, data: Data | None, held_out: Data | None, win
     if not isinstance(named, TokenFile):
         raise ValueError(f"held_out is a {type(named).__name__}; text takes a name, TextData or a TokenFile")
     check_vocabulary(named, train.source.vocabulary)
-    return Texts(train, windows_of(named, recipe.length, windows), cast(TextFacts, facts))
+    return Texts(train, *windows_of(named, recipe.length, windows), cast(TextFacts, facts))
 
 
 def _named(data: Data, held_out: Data | None) -> Data:

@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Generic
 
+from oneblock.cpus import threads_each
 from oneblock.experiment.base import AnyRecipe, Case, Cell, Contender, Experiment, Known
 from oneblock.experiment.results import copied, record, recorded
 from oneblock.experiment.summary import Row, Scores, summaries
@@ -23,6 +24,8 @@ from oneblock.plan import Plan, write_plan
 from oneblock.presets.base import Recipe, parse_count
 from oneblock.presets.cost import training_peak
 from oneblock.presets.data import Data
+from oneblock.presets.names import without_names
+from oneblock.presets.resume import former_plan
 from oneblock.presets.run import start_run
 from oneblock.train.checkpoint import checkpoints, job_folder
 from oneblock.train.drive import BARS, Watch, drive
@@ -72,7 +75,12 @@ class Grid(Generic[AnyRecipe, Known]):
         spends on its trunk."""
         recipe = self.recipe
         recipe = replace(recipe, budget=cell.budget, seed=cell.seed, hold=recipe.hold or recipe.branch)
-        return self.experiment.arms[cell.arm].plans(self.experiment.fitted(recipe, known), known.facts)
+        arm = self.experiment.arms[cell.arm]
+        found = arm.plans(self.experiment.fitted(recipe, known), known.facts)
+        if arm.rival is not None:  # it knows no names of classes
+            return [without_names(plan) for plan in found]
+        runs = places(self.out / cell.name, len(found))
+        return [former_plan(plan, place) for plan, place in zip(found, runs, strict=True)]
 
     def contender(self, cell: Cell, plans: Sequence[Plan]) -> Contender[Known] | None:
         """The rival of a run; None if its plans say how it is trained."""
@@ -150,7 +158,7 @@ class Grid(Generic[AnyRecipe, Known]):
 
     def _run_apart(self, plans: Mapping[Cell, Sequence[Plan]], workers: int) -> Iterator[tuple[Cell, Row]]:
         """Runs at the same time, each in a process with its share of the CPU threads."""
-        threads = self.machine.threads or max(1, (os.cpu_count() or 1) // workers)
+        threads = self.machine.threads or threads_each(workers)
         quiet = replace(self, watch=Watch(bars=False), machine=replace(self.machine, threads=threads))
         with ProcessPoolExecutor(workers, get_context("spawn"), _enter, (quiet,)) as pool:
             pending = {pool.submit(_row, cell, several): cell for cell, several in plans.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import ClassVar
@@ -10,11 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from oneblock.blockwise import check_resident
-from oneblock.evaluate.images import Sampling, evaluate_images, extractor_name, quality_features, sample_images
+from oneblock.evaluate.images import Sampling, evaluate_images, sample_images
+from oneblock.evaluate.reference import check_features, extractor_name, makes_images, quality_features
 from oneblock.experiment.arms import blocks_alone, branched
 from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.data import Pictures, check_classes, open_pictures
 from oneblock.experiment.summary import COSTS, Row, Scores
+from oneblock.metrics.features import check_extractor
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
 from oneblock.presets.base import end_to_end, shallow
@@ -59,6 +62,8 @@ class ImageExperiment:
         return SCORES
 
     def open(self, recipe: ImageRecipe, data: Data | None, held_out: Data | None) -> Pictures:
+        if self.extractor and self.num_samples:
+            check_extractor(self.extractor)  # before images are read
         return open_pictures(recipe, data, held_out)
 
     def fitted(self, recipe: ImageRecipe, known: Pictures) -> ImageRecipe:
@@ -75,6 +80,10 @@ class ImageExperiment:
             check_classes(known)
         check_codec(every[0], known.test.codec)
         quality_features(every[0], known.train, known.test, self.num_samples, self.extractor)
+        if makes_images(every[0], known.test.codec):
+            left_out = check_features(every[0], self.extractor, self.num_samples)
+            if left_out:
+                warnings.warn(f"scores are losses alone, {left_out}", stacklevel=2)
 
     def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
         (plan,) = plans

@@ -42,7 +42,7 @@ class MaskedExperiment:
 
     @property
     def usual(self) -> MaskedRecipe:
-        return MaskedRecipe(size="nano", budget="100k", batch_size=4, block_batch_size=4, branch=0.5, weighting="even")
+        return MaskedRecipe(size="nano", budget="100k", batch_size=4, block_batch_size=4, branch=0.5)
 
     @property
     def arms(self) -> Mapping[str, Arm[MaskedRecipe, MaskedExperiment]]:
@@ -78,7 +78,7 @@ class MaskedExperiment:
         denoiser = networks[0] if len(networks) == 1 else Ensemble(networks)
         plan = case.plans[0]
         bands = make_partition(plan.partition.law, self.report_bands)
-        bound = evaluate_masked(denoiser, plan, case.known.test, bands=bands, times=self.times)
+        bound = evaluate_masked(denoiser, plan, case.known.test, bands=bands, times=self.times, new=case.known.new)
         began = time.perf_counter()
         texts = write_masked(denoiser, plan, self.writing, case.cell.seed)
         speed = sum(map(len, texts)) / (time.perf_counter() - began)

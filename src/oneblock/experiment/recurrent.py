@@ -122,7 +122,7 @@ class ThroughTime:
             "parameters": sum(p.numel() for p in rival.model.parameters()),
             **trained,
             "peak_bytes": rivals.training_peak(rival, settings).total,
-            **bits_row(nats, known.test, vocabulary),
+            **bits_row(nats, known.test, vocabulary, known.new),
             "listed_at": self._shown,
         }
 

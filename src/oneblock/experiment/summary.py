@@ -9,12 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Row = dict[str, Any]
-Spread = tuple[float, float]
 COSTS = ("train_seconds", "peak_bytes", "peak_bytes_checkpointing", "parameters")
 """What every row says of its training beside its work."""
+
+
+class Spread(NamedTuple):
+    """A score over the seeds: mean, standard deviation (0 of a single seed), lowest and highest."""
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +45,8 @@ class Scores:
 
 
 def summaries(rows: Sequence[Row], scores: Scores) -> list[Row]:
-    """(mean, standard deviation) over the seeds of every score, None of one that no run has, and of every item of the
-    listed one; one row per arm and budget."""
+    """The ``Spread`` over the seeds of every score, None of one that no run has, and of every item of the listed one;
+    one row per arm and budget."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["arm"], row["budget"]), []).append(row)
@@ -56,11 +64,11 @@ def summaries(rows: Sequence[Row], scores: Scores) -> list[Row]:
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
-    """(mean, standard deviation) of the known values; None without any."""
+    """The spread of the known values; None without any."""
     known = [value for value in values if value is not None]
     if not known:
         return None
-    return mean(known), stdev(known) if len(known) > 1 else 0.0
+    return Spread(mean(known), stdev(known) if len(known) > 1 else 0.0, min(known), max(known))
 
 
 def pairs(rows: Sequence[Row], arm: str, rival: str) -> list[tuple[Row, Row]]:

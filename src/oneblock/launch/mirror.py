@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from oneblock.data.places import DATA_FILE, DataRecord, write_record
 from oneblock.plan import PLAN_FILE, Plan, write_plan
 from oneblock.train.checkpoint import checkpoints, folder_name, job_folder
-from oneblock.train.record import HEARTBEAT_FILE, METRICS_FILE
+from oneblock.train.record import HEARTBEAT_FILE, METRICS_FILE, NOTES_FILE
 
-SMALL = (HEARTBEAT_FILE, METRICS_FILE)
+SMALL = (HEARTBEAT_FILE, METRICS_FILE, NOTES_FILE)
 MOST_HEADER = 2**25
 """Bytes of the header of a checkpoint."""
 
@@ -58,6 +59,7 @@ class Mirror:
     def pull(self, *jobs: str) -> Path:
         """Fetch the plan and all files of ``jobs``; what only the copy holds is left alone. Returns the copy."""
         self._fetch(PLAN_FILE)
+        self._fetch(DATA_FILE)
         for job in jobs:
             folder = folder_name(job, lambda name: self._files.isdir(f"{self._root}/{name}"))
             for name in self._names(folder):
@@ -92,6 +94,8 @@ class Mirror:
             raise ValueError(f"{self._root} belongs to another plan; use another address")
         self._files.makedirs(self._root, exist_ok=True)
         self._files.put_file(str(self.local / PLAN_FILE), target)
+        if (self.local / DATA_FILE).is_file():
+            self._files.put_file(str(self.local / DATA_FILE), f"{self._root}/{DATA_FILE}")
 
     def list_into(self, directory: Path) -> None:
         """Make ``directory`` look like the run to one who reads progress: its plan, metrics and heartbeats, and of
@@ -150,10 +154,13 @@ class Mirror:
         self._sent_at = time.perf_counter()
 
 
-def send_plan(plan: Plan, address: str) -> None:
-    """Write ``plan`` at the fsspec ``address``, unless it is there; ``ValueError`` if another plan is."""
+def send_plan(plan: Plan, address: str, record: DataRecord | None = None) -> None:
+    """Write ``plan`` at the fsspec ``address``, unless it is there, with the ``record`` of its data; ``ValueError`` if
+    another plan is."""
     with tempfile.TemporaryDirectory() as folder:
         write_plan(plan, Path(folder))
+        if record is not None:
+            write_record(record, Path(folder))
         Mirror(address, Path(folder)).push_plan()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from oneblock.backbone import refuse_while_loading
+from oneblock.cpus import threads_each
 from oneblock.data import ImageData, TextData
 from oneblock.launch.command import Command, job_command
 from oneblock.launch.local import Event, run_commands
@@ -43,6 +44,7 @@ def launch(
     data: str | ImageData | TextData | None = None,
     machine: Machine = HERE,
     backbone: str = "",
+    accept_data: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> list[Event]:
     """Start the jobs of a planned run, one for each block, and wait until they have trained; the trunk of a branched
@@ -58,6 +60,7 @@ def launch(
         scratch: where the copy of a remote directory lies on the machine of a job.
         data: where the data of the plan lie on the machine of a job, when it is not where they usually do.
         backbone: ``"module:Class"``, of a run that trains a network of one's own.
+        accept_data: jobs go on though the data have changed since the plan was made (``run_job``).
         on_event: told of every event when it happens.
 
     Returns:
@@ -69,7 +72,7 @@ def launch(
     """
     refuse_while_loading("launch")
     _check_counts(local=local, torchrun=torchrun, retries=retries)
-    jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone)
+    jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone, accept_data)
     directory = jobs.directory()
     plan = read_plan(directory)
     stages = jobs.stages(plan)
@@ -92,10 +95,11 @@ def commands(
     data: str | ImageData | TextData | None = None,
     machine: Machine = HERE,
     backbone: str = "",
+    accept_data: bool = False,
 ) -> list[Command]:
     """What ``launch`` would start, in order; nothing is started. Arguments and errors are those of ``launch``."""
     _check_counts(local=local, torchrun=torchrun)
-    jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone)
+    jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone, accept_data)
     return [command for stage in jobs.stages(read_plan(jobs.directory())) for command in stage]
 
 
@@ -112,6 +116,7 @@ class _Jobs:
     data: str | ImageData | TextData | None
     machine: Machine
     backbone: str
+    accept_data: bool = False
 
     def directory(self) -> Path:
         """The run's directory on this machine."""
@@ -129,6 +134,7 @@ class _Jobs:
         words += ["--parallel", self.parallel] if self.torchrun else []
         words += ["--scratch", str(self.scratch)] if self.scratch else []
         words += ["--backbone", self.backbone] if self.backbone else []
+        words += ["--accept-data"] if self.accept_data else []
         stages = ([spec for spec in specs if spec.block is None], [spec for spec in specs if spec.block is not None])
         return [[job_command(spec.name, self.run_dir, words, self.torchrun) for spec in one] for one in stages if one]
 
@@ -191,10 +197,10 @@ class _Jobs:
             )
 
     def _threads(self, jobs: int) -> int:
-        """CPU threads of a process: its share of the machine, unless the user or Slurm sets them."""
+        """CPU threads of a process: its share of those that this one may use, unless the user or Slurm sets them."""
         if self.machine.threads or self.slurm:
             return self.machine.threads
-        return max(1, (os.cpu_count() or 1) // (self.workers(jobs) * max(1, self.torchrun)))
+        return threads_each(self.workers(jobs) * max(1, self.torchrun))
 
 
 def _check_counts(**counts: int) -> None:

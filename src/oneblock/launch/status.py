@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from oneblock.launch.mirror import listing
+from oneblock.plan import Plan
 from oneblock.presets.door import read_plan
 from oneblock.train.checkpoint import (
     CheckpointError,
@@ -16,7 +17,14 @@ from oneblock.train.checkpoint import (
     job_folder,
     read_stamp,
 )
-from oneblock.train.record import METRICS_FILE, Heartbeat, last_row, read_heartbeat
+from oneblock.train.record import (
+    METRICS_FILE,
+    NOTES_FILE,
+    Heartbeat,
+    last_row,
+    read_heartbeat,
+    read_notes,
+)
 from oneblock.train.step import JobSpec
 from oneblock.train.strategy import job_specs
 
@@ -36,6 +44,8 @@ class JobStatus:
             ``damaged`` (not running, and its newest checkpoint is not one of it) or ``done``.
         problems: what is wrong with the newest checkpoints, of which ``saved`` is then none. Their headers alone are
             read; ``fsck`` reads everything.
+        classes: names of the plan's classes; empty where they are called by their numbers.
+        notes: what the job's record says of its training, e.g. that its data changed on the way.
     """
 
     plan: str
@@ -50,6 +60,8 @@ class JobStatus:
     host: str
     state: str
     problems: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def status(run_dir: str | Path) -> list[JobStatus]:
@@ -60,15 +72,15 @@ def status(run_dir: str | Path) -> list[JobStatus]:
     """
     with listing(str(run_dir)) as directory:
         plan = read_plan(directory)
-        found = [_job_status(directory, spec, plan.hash) for spec in job_specs(plan)]
+        found = [_job_status(directory, spec, plan) for spec in job_specs(plan)]
         here, there = str(directory), str(run_dir)
         return [replace(job, problems=tuple(one.replace(here, there) for one in job.problems)) for job in found]
 
 
-def _job_status(directory: Path, spec: JobSpec, plan: str) -> JobStatus:
+def _job_status(directory: Path, spec: JobSpec, plan: Plan) -> JobStatus:
     """The state of one job, from its checkpoints, metrics and heartbeat."""
     folder = job_folder(directory, spec.name)
-    found, problems = _believable(folder, plan)
+    found, problems = _believable(folder, plan.hash)
     row = last_row(folder / METRICS_FILE)
     beat = read_heartbeat(folder)
     saved = checkpoint_step(found[-1]) if found else spec.first_step
@@ -82,7 +94,7 @@ def _job_status(directory: Path, spec: JobSpec, plan: str) -> JobStatus:
     speed = beat.steps_per_second if beat and state == "running" else None
     step = max(saved, beat.step) if beat and state != "done" else saved
     return JobStatus(
-        plan=plan,
+        plan=plan.hash,
         job=spec.name,
         step=step,
         saved=saved,
@@ -94,6 +106,8 @@ def _job_status(directory: Path, spec: JobSpec, plan: str) -> JobStatus:
         host=beat.host if beat else "",
         state=state,
         problems=tuple(problems),
+        classes=plan.classes,
+        notes=tuple(f"after step {note.step}: {note.note}" for note in read_notes(folder / NOTES_FILE)),
     )
 
 

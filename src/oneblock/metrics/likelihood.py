@@ -4,9 +4,10 @@ With the texts t cut into tokens t_1, t_2, ... by the scorer's own vocabulary an
 
     perplexity             exp(-1/N sum_t sum_i log p(t_i | t_1 .. t_i-1)),  N tokens in all
     bits per character     -1/C sum_t sum_i log2 p(t_i | t_1 .. t_i-1),      C characters in all
+    bits per byte          the same, divided by the bytes of the texts in UTF-8
 
 Perplexity is per token, so it compares only scores of one scorer, and not even those where texts are cut unlike each
-other: nonsense takes more tokens, each of them less surprising. Bits per character compare all of these. Both numbers
+other: nonsense takes more tokens, each of them less surprising. Bits per byte compare all of these. All numbers
 fall when a text is dull or repeats itself: read them beside a measure of diversity (``text``), and beside the score of
 real text. As "generative perplexity" in Lou et al., "Discrete Diffusion Modeling by Estimating the Ratios of the Data
 Distribution", arXiv 2310.16834, and Sahoo et al., "Simple and Effective Masked Diffusion Language Models", arXiv
@@ -47,15 +48,18 @@ class TextScorer(Protocol):
 class GenerativePerplexity:
     """Likelihood of texts under the scorer of that name.
 
-    ``perplexity`` >= 1 is per token of the scorer, ``bits_per_character`` >= 0 per code point.
+    ``perplexity`` >= 1 is per token of the scorer, ``bits_per_character`` >= 0 per code point, ``bits_per_byte`` >= 0
+    per byte in UTF-8.
     """
 
     scorer: str
     perplexity: float
     bits_per_character: float
+    bits_per_byte: float
     num_texts: int
     num_tokens: int
     num_characters: int
+    num_bytes: int
 
     def as_row(self) -> dict[str, str | int | float]:
         """The fields as plain values, ready for one line of JSON."""
@@ -63,7 +67,7 @@ class GenerativePerplexity:
 
 
 def generative_perplexity(texts: Sequence[str], scorer: TextScorer) -> GenerativePerplexity:
-    """Perplexity and bits per character of texts, each from sums over all of them.
+    """Perplexity, bits per character and bits per byte of texts, each from sums over all of them.
 
     A long text thus weighs more than a short one. Raises ValueError for a single string and where no text has a
     character.
@@ -72,13 +76,16 @@ def generative_perplexity(texts: Sequence[str], scorer: TextScorer) -> Generativ
     likelihoods = scorer(texts)
     nats = math.fsum(each.nats for each in likelihoods)
     num_tokens, num_characters = sum(each.num_tokens for each in likelihoods), sum(map(len, texts))
+    num_bytes = sum(len(text.encode(errors="replace")) for text in texts)
     return GenerativePerplexity(
         scorer=scorer.name,
         perplexity=math.exp(nats / num_tokens),
         bits_per_character=nats / math.log(2) / num_characters,
+        bits_per_byte=nats / math.log(2) / num_bytes,
         num_texts=len(texts),
         num_tokens=num_tokens,
         num_characters=num_characters,
+        num_bytes=num_bytes,
     )
 
 

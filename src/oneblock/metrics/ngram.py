@@ -40,7 +40,7 @@ class _Level(NamedTuple):
 
 
 class NGramScorer:
-    """Scores texts by the n-grams of ``texts``; its tokens are characters, so perplexity = 2 ^ bits per character.
+    """Scores texts by the n-grams of ``texts``; its tokens are code points, so perplexity = 2 ^ bits per character.
 
     ``order`` is n: a character is predicted from the n - 1 before it, fewer at the start of a text; no n-gram reaches
     over the end of one. Time and memory grow with order times the number of characters: seconds for 10^7.

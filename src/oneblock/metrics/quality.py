@@ -20,11 +20,16 @@ from oneblock.metrics.features import (
     ClassifierExtractor,
     FeatureExtractor,
     check_images,
+    is_installed,
     minimum_samples,
 )
 from oneblock.metrics.frechet import frechet_distance, moments
 from oneblock.metrics.kernel import kernel_distance
 
+NO_FIDELITY = (
+    "the published FID needs torch-fidelity and a torchvision that fits torch; run: "
+    "pip install 'oneblock[images]' torch-fidelity"
+)
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
@@ -157,6 +162,14 @@ def inception_weights(weights: Path | None = None) -> Path:
     return path
 
 
+def check_fid(weights: Path | None = None) -> Path:
+    """The file of ``inception_weights``; ImportError where torch-fidelity, which reads it, is not installed."""
+    path = inception_weights(weights)
+    if not is_installed("torch_fidelity"):
+        raise ImportError(NO_FIDELITY)
+    return path
+
+
 def real_fid(real: Tensor, fake: Tensor, weights: Path | None = None) -> float:
     """The published FID of images uint8 (n, c, h, w), c is 1 or 3, by torch-fidelity and Inception weights.
 
@@ -172,10 +185,7 @@ def real_fid(real: Tensor, fake: Tensor, weights: Path | None = None) -> float:
     try:
         from torch_fidelity import calculate_metrics
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises RuntimeError
-        raise ImportError(
-            "real_fid needs torch-fidelity and a torchvision that fits torch; run: "
-            "pip install 'oneblock[images]' torch-fidelity"
-        ) from error
+        raise ImportError(NO_FIDELITY) from error
     metrics = calculate_metrics(
         input1=_RgbImages(fake),
         input2=_RgbImages(real),

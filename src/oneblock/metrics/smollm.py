@@ -103,11 +103,10 @@ def smollm2_scorer(device: torch.device | str = "cpu", path: Path | None = None)
     Nothing is ever downloaded. Raises ImportError where a package is absent, FileNotFoundError where the path is
     not a file, ValueError where it is another model.
     """
-    try:
-        from gguf import GGUFReader
-        from gguf.quants import dequantize
-    except ImportError as error:
-        raise ImportError(f"smollm2_scorer needs gguf; run: {_INSTALL}") from error
+    check_smollm2_packages()
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
     file = GGUFReader(str(_model_file() if path is None else _existing(path)))
     fields = {name: field.contents() for name, field in file.fields.items()}
     _check_kind(fields, path)
@@ -121,6 +120,22 @@ def smollm2_scorer(device: torch.device | str = "cpu", path: Path | None = None)
         logits=network,
         start=fields["tokenizer.ggml.tokens"].index(_BETWEEN),
     )
+
+
+def check_smollm2_packages() -> None:
+    """ImportError, which says what to install, where ``gguf`` is absent, which reads the weights."""
+    try:
+        import gguf  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"smollm2_scorer needs gguf; run: {_INSTALL}") from error
+
+
+def check_smollm2() -> None:
+    """The same where anything is absent that ``smollm2_scorer`` without a path needs."""
+    check_smollm2_packages()
+    _model_file()
+    if find_spec("tokenizers") is None:
+        raise ImportError(f"smollm2_scorer needs tokenizers; run: {_INSTALL}")
 
 
 def _check_kind(fields: Mapping[str, Any], path: Path | None) -> None:

@@ -33,23 +33,25 @@ class TextQuality:
     """Diversity of texts and their likelihood under a scorer, each with its name.
 
     The diversity counts the unit of that name. ``distinct_*`` and ``repetition_4`` lie in 0..1, ``unigram_entropy`` is
-    in bits, ``perplexity`` per token of the scorer. ``note`` says what weakens the numbers, empty if nothing does.
+    in bits, each None where no text is long enough for it; ``perplexity`` is per token of the scorer. ``note`` says
+    what weakens the numbers, empty if nothing does.
     """
 
     scorer: str
     unit: str
     num_texts: int
     num_characters: int
-    distinct_1: float
-    distinct_2: float
-    distinct_4: float
-    repetition_4: float
-    unigram_entropy: float
+    distinct_1: float | None
+    distinct_2: float | None
+    distinct_4: float | None
+    repetition_4: float | None
+    unigram_entropy: float | None
     perplexity: float
     bits_per_character: float
+    bits_per_byte: float
     note: str
 
-    def as_row(self) -> dict[str, str | int | float]:
+    def as_row(self) -> dict[str, str | int | float | None]:
         """The fields as plain values, ready for one line of JSON."""
         return asdict(self)
 
@@ -67,21 +69,23 @@ def text_quality(texts: Sequence[str], scorer: TextScorer, unit: Unit = "words")
     """Diversity of texts by their words or characters, and likelihood under ``scorer``.
 
     Score real texts of the same lengths, too: they are what the numbers are read against.
-    Raises ValueError for what ``distinct``, ``repetition`` and ``generative_perplexity`` refuse.
+    Raises ValueError for an unknown unit, a single string and texts without a character.
     """
+    longest = max((len(_cut(text, unit)) for text in texts), default=0)
     likelihood = generative_perplexity(texts, scorer)
     return TextQuality(
         scorer=likelihood.scorer,
         unit=unit,
         num_texts=likelihood.num_texts,
         num_characters=likelihood.num_characters,
-        distinct_1=distinct(texts, 1, unit),
-        distinct_2=distinct(texts, 2, unit),
-        distinct_4=distinct(texts, 4, unit),
-        repetition_4=repetition(texts, 4, unit),
-        unigram_entropy=unigram_entropy(texts, unit),
+        distinct_1=distinct(texts, 1, unit) if longest >= 1 else None,
+        distinct_2=distinct(texts, 2, unit) if longest >= 2 else None,
+        distinct_4=distinct(texts, 4, unit) if longest >= 4 else None,
+        repetition_4=repetition(texts, 4, unit) if longest >= 4 else None,
+        unigram_entropy=unigram_entropy(texts, unit) if longest >= 1 else None,
         perplexity=likelihood.perplexity,
         bits_per_character=likelihood.bits_per_character,
+        bits_per_byte=likelihood.bits_per_byte,
         note=_note(texts, unit),
     )
 
@@ -191,6 +195,8 @@ def _entropy(counts: Counter[tuple[Hashable, ...]]) -> float:
 def _note(texts: Sequence[str], unit: Unit) -> str:
     lengths = [len(_cut(text, unit)) for text in texts]
     notes = []
+    if max(lengths) < 4:
+        return f"no text has 4 {unit} or more: what counts 4 of them is not known"
     if short := sum(length < 4 for length in lengths):
         notes.append(f"{short} of {len(texts)} texts have fewer than 4 {unit}; repetition_4 leaves them out")
     if max(lengths) > 2 * statistics.median(lengths):

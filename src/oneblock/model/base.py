@@ -16,6 +16,7 @@ from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
 from oneblock.presets.data import Data
 from oneblock.presets.door import open_plan
+from oneblock.presets.names import class_names
 from oneblock.presets.tasks import block_parameters, blockwise
 from oneblock.train.machine import open_device
 from oneblock.train.shards import CONFIG_FILE, copy_model, merge, open_denoiser
@@ -77,10 +78,14 @@ class Model(ABC):
 
     @abstractmethod
     def evaluate(self, data: Data | None = None) -> dict[str, Any]:
-        """Scores on held-out data, as plain values.
+        """Scores on held-out data, as plain values. Where the data are given by a name and their training split is not
+        what the plan was made for, ``other_data`` says so.
 
         Args:
             data: a name, ``ImageData`` or ``TextData``, a ``Source`` or a torch Dataset; None is the plan's own.
+
+        Raises:
+            ValueError: the data have another shape, vocabulary or other classes than the plan.
         """
 
     def save(self, path: str | Path) -> None:
@@ -98,10 +103,20 @@ class Model(ABC):
         elif out.resolve() != self.directory.resolve():
             copy_model(self.directory, out, self.plan, wanted)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """One name for each class: that of the data, or the class's number; empty without classes."""
+        return class_names(self.plan)
+
     def bands(self, report_bands: int) -> Partition:
         """Bands that losses are reported on."""
         check_count("report_bands", report_bands, least=0)
         return make_partition(self.plan.partition.law, report_bands) if report_bands else self.plan.partition
+
+
+def said_of(row: dict[str, Any], other: str) -> dict[str, Any]:
+    """Scores, with ``other_data`` if they were taken on other data than the plan's."""
+    return {**row, "other_data": other} if other else row
 
 
 def _kind(task: str) -> type[Model]:

@@ -18,9 +18,11 @@ from oneblock.evaluate.images import (
     evaluate_images,
     sample_images,
 )
-from oneblock.metrics.quality import inception_weights
-from oneblock.model.base import Model
-from oneblock.presets.data import Data, check_codec, open_codec, plan_splits
+from oneblock.evaluate.reference import check_features, extractor_name
+from oneblock.metrics.quality import check_fid
+from oneblock.model.base import Model, said_of
+from oneblock.presets.data import Data, check_codec, open_codec
+from oneblock.presets.splits import plan_splits
 
 
 @final
@@ -31,7 +33,7 @@ class ImageModel(Model):
 
     def sample(
         self,
-        labels: Sequence[int] | Tensor | None = None,
+        labels: Sequence[int | str] | Tensor | None = None,
         *,
         count: int | None = None,
         sampler: SamplerName = Sampling.sampler,
@@ -45,7 +47,8 @@ class ImageModel(Model):
         """Images uint8 (n, c, h, w); where the targets are not images float32 (n, *shape), as the data were.
 
         Args:
-            labels: the class of each; None takes all classes in turn, once each unless ``count`` says otherwise.
+            labels: the class of each, its number or one of ``classes``; None takes all classes in turn, once each
+                unless ``count`` says otherwise.
             count: n, instead of ``labels``; a model without classes needs it.
             sampler, steps, grid, guidance, guidance_interval, sample_seed: see ``evaluate.images.Sampling``.
             autoencoder: directory of the AutoencoderKL that the model was trained with, if it denoises latents.
@@ -101,7 +104,11 @@ class ImageModel(Model):
             fid_weights: file of torch-fidelity's Inception weights, for the published FID.
             sampler, steps, grid, guidance, guidance_interval, sample_seed: see ``evaluate.images.Sampling``.
         """
-        weights = inception_weights(Path(fid_weights)) if fid_weights else None
+        weights = None
+        if fid_weights:
+            weights = check_fid(Path(fid_weights))
+            extractor = extractor_name(self.plan, extractor)  # it is asked for: images are generated in any case
+        check_features(self.plan, extractor, num_samples)
         sampling = Sampling(
             sampler=sampler,
             steps=steps,
@@ -110,15 +117,16 @@ class ImageModel(Model):
             guidance_interval=guidance_interval,
             sample_seed=sample_seed,
         )
-        known, test = plan_splits(self.plan, data, train)
-        return evaluate_images(
+        splits = plan_splits(self.plan, data, train, self.directory)
+        row = evaluate_images(
             self.denoiser,
             self.plan,
-            known,
-            test,
+            splits.train,
+            splits.test,
             bands=self.bands(report_bands),
             num_samples=num_samples,
             extractor=extractor,
             sampling=sampling,
             fid_weights=weights,
         )
+        return said_of(row, splits.other)

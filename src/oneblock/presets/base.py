@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
-from oneblock.checks import check_fields
+from oneblock.checks import check_count, check_fields, check_number
 from oneblock.data import Vocabulary
 from oneblock.noise import NoiseLaw, law_to_dict
 from oneblock.optim.adamw import AdamWKind
@@ -41,6 +41,7 @@ class ImageFacts:
     Args:
         shape: (channels, height, width) of what the network works on; of a backbone of one's own, any shape.
         num_classes: of their labels; 0 where they have none.
+        classes: one name for each; empty where they are called by their numbers.
         data: the source's name, e.g. ``"fashion-mnist"``, and ``fingerprint`` of its training images.
         autoencoder: fingerprint of the frozen autoencoder whose latents are denoised; empty for pixels.
         rows: values of the class vectors ``table="prototypes"``, row by row.
@@ -48,6 +49,7 @@ class ImageFacts:
 
     shape: tuple[int, ...]
     num_classes: int
+    classes: tuple[str, ...] = ()
     data: str = ""
     fingerprint: str = ""
     autoencoder: str = ""
@@ -147,6 +149,12 @@ class Recipe(ABC):
 
     def __post_init__(self) -> None:
         check_fields(self)
+        for name, least in (("depth", 0), ("width", 0), ("heads", 0), ("blocks", 1), ("sync_every", 1)):
+            check_count(name, getattr(self, name), least)
+        for layers in self.layers:
+            check_count("layers", layers)
+        check_number("sigma_data", self.sigma_data, above=0)
+        check_number("overlap", self.overlap, least=0)
 
     @abstractmethod
     def plan(self, facts: Any, backbone: OwnBackbone | None = None) -> Plan:
@@ -204,8 +212,6 @@ class Recipe(ABC):
         settings: Mapping[str, Plain],
     ) -> Plan:
         """The plan of the task; ``settings`` join the recipe's own."""
-        if self.sync_every < 1:
-            raise ValueError(f"sync_every={self.sync_every} is not a number of steps; use 1 or more")
         layers = self.layer_split
         budget = Budget(
             layer_evaluations=self.layer_evaluations,

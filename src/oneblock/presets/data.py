@@ -93,25 +93,6 @@ def plan_images(plan: Plan, split: Split = "train", data: Data | None = None) ->
     return open_images(data, split)
 
 
-def plan_splits(
-    plan: Plan, data: Data | None = None, train: Data | None = None
-) -> tuple[EncodedSource | None, EncodedSource]:
-    """Training and held-out images of a plan; ``data`` as in ``plan_source``.
-
-    Named training images must be those of the plan. Of a source or Dataset of the user's own all are held out; the
-    training images are then ``train``, or those that the plan names, or None where neither is at hand.
-    """
-    test = plan_images(plan, "test", data)
-    check_fit(plan, test)
-    if train is not None:
-        return plan_images(plan, "train", train), test
-    if data is None or isinstance(data, str | ImageData):
-        known = plan_images(plan, "train", data)
-        check_images(plan, known)
-        return known, test
-    return _own_images(plan), test
-
-
 def plan_text(plan: Plan, split: Literal["train", "valid", "test"], data: Data | None = None) -> TokenFile:
     """A split of the text of a plan, in the plan's vocabulary; ``data`` names another text or place."""
     if isinstance(data, TokenFile):
@@ -159,12 +140,6 @@ def check_images(plan: Plan, images: EncodedSource) -> None:
     check_shape(plan, images.shape, len(images.classes))
 
 
-def check_fit(plan: Plan, images: EncodedSource) -> None:
-    """Refuse images of another shape, other classes or another autoencoder than those of the plan."""
-    check_codec(plan, images.codec)
-    check_shape(plan, images.shape, len(images.classes))
-
-
 def check_codec(plan: Plan, codec: Codec) -> None:
     """Refuse an autoencoder that is not the plan's."""
     needed, found = plan.recipe["autoencoder"], codec.fingerprint()
@@ -189,17 +164,6 @@ def _named(plan: Plan) -> str:
     if name.startswith("dataset:"):
         raise ValueError(f"the data of this run are the user's own ({name}); give them again: data=...")
     return name
-
-
-def _own_images(plan: Plan) -> EncodedSource | None:
-    """The training images that a plan names, if they are at hand."""
-    if plan.recipe["autoencoder"]:
-        return None
-    try:
-        found = plan_images(plan, "train")
-    except ABSENT:
-        return None
-    return found if found.fingerprint() == plan.recipe["fingerprint"] else None
 
 
 def _own_text(plan: Plan) -> TokenFile | None:
@@ -258,6 +222,7 @@ def _image_facts(recipe: Recipe, source: EncodedSource, name: str) -> ImageFacts
     return ImageFacts(
         shape=source.shape,
         num_classes=len(source.classes),
+        classes=tuple(source.classes),
         data=name,
         fingerprint=source.fingerprint(),
         autoencoder=source.codec.fingerprint(),

@@ -14,6 +14,7 @@ from oneblock.noise import LogNormal
 from oneblock.partition import Bands
 from oneblock.plan import Plain, Plan
 from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square
+from oneblock.presets.names import class_setting
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.image import ImageGeneration
 
@@ -50,6 +51,7 @@ class ImageRecipe(PictureRecipe):
             "flip": self.flip,
             "autoencoder": facts.autoencoder,
             "label_dropout": self.label_dropout,
+            **(class_setting(facts) if self.conditional else {}),
         }
         if backbone is None:
             architecture = self._dit(facts, num_classes)

@@ -29,9 +29,9 @@ class MaskedRecipe(TextRecipe):
 
     schedule: Schedule = "linear"
     """how the masked share grows with time"""
-    weighting: MaskedWeighting = "bound"
+    weighting: MaskedWeighting = "even"
     """weight of a masked token in training: as in the likelihood bound, where few masked tokens count for many; or
-    even"""
+    even, which learns better from small batches"""
 
     def plan(self, facts: TextFacts, backbone: OwnBackbone | None = None) -> Plan:
         architecture = self._encoder(facts) if backbone is None else own_text_architecture(backbone, facts, self)

@@ -7,8 +7,9 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from torch import nn
 
@@ -16,11 +17,13 @@ from oneblock.backbone import BuildBackbone, refuse_while_loading
 from oneblock.blockwise import Blockwise
 from oneblock.checks import check_choice
 from oneblock.data import Batches
-from oneblock.plan import Plan, write_plan
-from oneblock.presets.base import Recipe, end_to_end
+from oneblock.plan import PLAN_FILE, Plan, write_plan
+from oneblock.presets.base import ImageFacts, Recipe, TextFacts, end_to_end
 from oneblock.presets.cost import block_bytes
-from oneblock.presets.data import Data, open_data, plan_source
-from oneblock.presets.door import check_plan
+from oneblock.presets.data import Data, open_data
+from oneblock.presets.door import check_plan, read_plan
+from oneblock.presets.places import keep_place, located
+from oneblock.presets.resume import going_on, run_source
 from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.loop import Idle, Run
@@ -56,6 +59,7 @@ def train(
     block: int | str | None = None,
     stride: int = 100,
     idle: Idle = "host",
+    accept_data: bool = False,
     machine: Machine = HERE,
     watch: Watch = BARS,
 ) -> Trained:
@@ -71,22 +75,31 @@ def train(
             ``branch``); the whole network as a single block; or only write the plan, for jobs elsewhere.
         stride: steps of a block before the next has its turn.
         idle: where blocks wait for their turn: left on the device, in host memory, or in their checkpoints alone.
+        accept_data: go on with a run though its data have changed, with a note in the run's record.
 
     Raises:
-        ValueError: anything that does not fit together, before any work.
+        ValueError: anything that does not fit together, before any work; data that have changed since the run was
+            started, with the files that differ.
         NonFiniteError: a loss was not finite.
     """
     refuse_while_loading("train")
     check_choice("strategy", strategy, get_args(Strategy))
     check_turns(stride, idle)
-    plan, source = make_plan(recipe, data, backbone, strategy)
+    directory = Path(out)
+    data = _found(directory, recipe.usual_data if data is None else data)
+    source, facts = open_data(recipe, data)
+    remade = partial(_plan_of, recipe, backbone=backbone, strategy=strategy)
+    plan, source, note = going_on(remade(facts), source, facts, remade, data, directory, accept_data)
     job = _job(plan, strategy, block)
     if strategy == "plan-only":
         job_specs(plan)
-        write_plan(plan, Path(out))
+        write_plan(plan, directory)
+        keep_place(plan, directory, data)
         return Trained(str(out), plan, 0.0)
     machine = machine if device is None else replace(machine, device=device)
-    run = start_run(plan, Path(out), source, machine, backbone=backbone, warn=watch.warn)
+    run = start_run(plan, directory, source, machine, backbone=backbone, warn=watch.warn, note=note)
+    if not note:
+        keep_place(plan, directory, data)
     return Trained(str(out), plan, drive(run, job, stride=stride, idle=idle, watch=watch))
 
 
@@ -98,15 +111,31 @@ def make_plan(
 ) -> tuple[Plan, Batches]:
     """The plan of a recipe, and its training samples; arguments and errors of ``train``."""
     source, facts = open_data(recipe, data)
+    return _plan_of(recipe, facts, backbone, strategy), source
+
+
+def _plan_of(
+    recipe: Recipe,
+    facts: ImageFacts | TextFacts,
+    backbone: Callable[..., nn.Module] | None,
+    strategy: Strategy,
+) -> Plan:
     if strategy == "end-to-end":
         if recipe.branch:
             raise ValueError(f"branch={recipe.branch} needs two blocks or more; use branch=0 or another strategy")
         recipe = end_to_end(recipe)
     if backbone is None:
-        return recipe.plan(facts), source
+        return recipe.plan(facts)
     plan = recipe.plan(facts, own_backbone(backbone))
     check_own(plan, backbone)
-    return plan, source
+    return plan
+
+
+def _found(directory: Path, data: Data) -> Data:
+    """``data``, or where the run in ``directory`` has kept that they lie."""
+    if not (directory / PLAN_FILE).is_file():
+        return data
+    return cast(Data, located(read_plan(directory), directory, data))
 
 
 def start_run(
@@ -117,6 +146,7 @@ def start_run(
     ranks: Ranks = ALONE,
     backbone: BuildBackbone | None = None,
     warn: Callable[[str], None] = BARS.warn,
+    note: str = "",
 ) -> Run:
     """Claim ``out`` for ``plan`` (another run's directory is refused) and gather what its jobs need."""
     check_plan(plan)
@@ -149,6 +179,7 @@ def start_run(
         keep=machine.keep,
         warn=warn,
         reseed=backbone is not None,
+        note=note,
     )
 
 
@@ -173,11 +204,16 @@ def open_run(
     ranks: Ranks = ALONE,
     backbone: BuildBackbone | None = None,
     warn: Callable[[str], None] = BARS.warn,
+    accept_data: bool = False,
 ) -> Run:
     """What a job of a planned run needs, from the plan, the data and nothing else."""
     if backbone is not None:
         check_own(plan, backbone)
-    return start_run(plan, directory, plan_source(plan, data), machine, ranks, backbone, warn)
+    source, note = run_source(plan, directory, data, accept_data)
+    run = start_run(plan, directory, source, machine, ranks, backbone, warn, note)
+    if not note and ranks.first:
+        keep_place(plan, directory, located(plan, directory, data))
+    return run
 
 
 def _job(plan: Plan, strategy: Strategy, block: int | str | None) -> str | None:

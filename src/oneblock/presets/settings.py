@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, TypeVar, cast
 
-from oneblock.checks import check_fields, check_least, check_number
+from oneblock.checks import check_fields, check_least, check_number, shown
 from oneblock.data import Augmentation, Vocabulary, vocabulary_from_dict
 from oneblock.models.gpt import GPTConfig
 from oneblock.noise import CosineMask, LinearMask
@@ -70,6 +70,8 @@ class PictureSettings(RunSettings):
         count = network.num_classes
         if self.classes and count and len(self.classes) != count:
             raise ValueError(f"recipe.classes names {len(self.classes)} classes, but architecture.num_classes={count}")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"recipe.classes={shown(self.classes)} names a class twice; use other names")
 
 
 @dataclass(frozen=True, kw_only=True)

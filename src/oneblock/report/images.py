@@ -10,8 +10,20 @@ from safetensors.torch import load_file
 
 from oneblock.experiment.images import SAMPLES_FILE, SAMPLES_PER_CLASS
 from oneblock.experiment.summary import Row, Scores, summaries
+from oneblock.plan import PLAN_FILE
+from oneblock.presets.door import read_plan
+from oneblock.presets.names import class_names, has_names
 from oneblock.report.picture import curves, image_grid
-from oneblock.report.spread import arm_curves, cost_table, crossings, plus_minus, several_budgets, wins
+from oneblock.report.spread import (
+    arm_curves,
+    cost_table,
+    crossings,
+    plus_minus,
+    seeds_note,
+    several_budgets,
+    wins,
+    with_range,
+)
 from oneblock.report.table import Report, Table
 from oneblock.report.training import training_picture
 
@@ -27,9 +39,9 @@ def report(rows: Sequence[Row], scores: Scores) -> Report:
         (
             row["arm"],
             f"{row['layer_evaluations']:,}",
-            plus_minus(row["loss"], 4),
+            with_range(row["loss"], 4),
             " / ".join(plus_minus(band, 3) for band in row["band_losses"]),
-            plus_minus(row["frechet"], 2),
+            with_range(row["frechet"], 2),
             plus_minus(row["frechet_floor"], 2),
             plus_minus(row["recall"], 3),
         )
@@ -38,7 +50,7 @@ def report(rows: Sequence[Row], scores: Scores) -> Report:
     features = f", features: {rows[0]['extractor']}" if any("frechet" in row for row in rows) else ""
     title = f"quality, held out (seeds: {shown[0]['seeds']}{features})"
     tables = [Table(title, columns, quality), cost_table(shown, {"images/s": "images_per_second"})]
-    return Report(tables, [*wins(rows, scores, WINS), *crossings(shown, scores)])
+    return Report(tables, [*seeds_note(shown[0]["seeds"]), *wins(rows, scores, WINS), *crossings(shown, scores)])
 
 
 def draw(out: Path, rows: Sequence[Row], scores: Scores) -> list[Path]:
@@ -62,4 +74,12 @@ def _samples(directory: Path) -> Path | None:
     if not file.is_file():
         return picture
     samples = load_file(file)["images"]
-    return image_grid(samples, picture, SAMPLES_PER_CLASS) if samples.dtype == torch.uint8 else None
+    if samples.dtype != torch.uint8:
+        return None
+    return image_grid(samples, picture, SAMPLES_PER_CLASS, names=_names(directory))
+
+
+def _names(directory: Path) -> tuple[str, ...]:
+    """Of the classes, if the run's plan holds names."""
+    plan = read_plan(directory) if (directory / PLAN_FILE).is_file() else None
+    return class_names(plan) if plan is not None and has_names(plan) else ()

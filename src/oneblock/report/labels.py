@@ -7,7 +7,17 @@ from pathlib import Path
 
 from oneblock.experiment.summary import Row, Scores, summaries
 from oneblock.report.picture import curves
-from oneblock.report.spread import Curve, arm_curves, cost_table, crossings, plus_minus, several_budgets, wins
+from oneblock.report.spread import (
+    Curve,
+    arm_curves,
+    cost_table,
+    crossings,
+    plus_minus,
+    seeds_note,
+    several_budgets,
+    wins,
+    with_range,
+)
 from oneblock.report.table import Report, Table
 from oneblock.report.training import training_picture
 
@@ -22,7 +32,7 @@ def report(rows: Sequence[Row], scores: Scores) -> Report:
         (
             row["arm"],
             f"{row['layer_evaluations']:,}",
-            plus_minus(row["accuracy"], 2, 100),
+            with_range(row["accuracy"], 2, 100),
             _calls([call[0] for call in row["accuracies"]]),
             plus_minus(row["ece"], 4),
             plus_minus(row["nll"], 4),
@@ -31,7 +41,7 @@ def report(rows: Sequence[Row], scores: Scores) -> Report:
         for row in shown
     ]
     tables = [Table(f"held-out images (seeds: {shown[0]['seeds']})", columns, quality), cost_table(shown)]
-    return Report(tables, [*wins(rows, scores, WINS), *crossings(shown, scores)])
+    return Report(tables, [*seeds_note(shown[0]["seeds"]), *wins(rows, scores, WINS), *crossings(shown, scores)])
 
 
 def _calls(accuracies: Sequence[float]) -> str:

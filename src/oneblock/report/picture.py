@@ -11,15 +11,20 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+LONGEST = 24
+"""Characters of a name that a picture shows."""
+
 
 def check_pictures() -> None:
     """Raise an ``ImportError`` where there is no matplotlib."""
     _pyplot()
 
 
-def image_grid(images: Tensor, path: Path, columns: int, pixels: int = 64, smooth: bool = False) -> Path:
+def image_grid(
+    images: Tensor, path: Path, columns: int, pixels: int = 64, smooth: bool = False, names: Sequence[str] = ()
+) -> Path:
     """Write uint8 images (n, c, h, w) row by row as one PNG, each enlarged by a whole factor to about ``pixels``:
-    every pixel a square, or smoothly."""
+    every pixel a square, or smoothly. ``names`` stand before the rows."""
     pyplot = _pyplot()
     n, _, height, _width = images.shape
     rows = -(-n // columns)
@@ -29,9 +34,25 @@ def image_grid(images: Tensor, path: Path, columns: int, pixels: int = 64, smoot
     large = F.interpolate(padded.float(), scale_factor=factor, mode=mode).round().clamp(0, 255).to(torch.uint8)
     framed = F.pad(large, (1, 1, 1, 1), value=128)
     sheet = rearrange(framed, "(r k) c h w -> (r h) (k w) c", k=columns).expand(-1, -1, 3).contiguous()
+    if names:
+        sheet = torch.cat([_margin(names, sheet.shape[0] // rows, rows), sheet], dim=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     pyplot.imsave(path, sheet.numpy())
     return path
+
+
+def _margin(names: Sequence[str], height: int, rows: int) -> Tensor:
+    """A white strip uint8 (rows * height, width, 3) with a name in the middle of each row, cut to ``LONGEST``."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    shown = [name if len(name) <= LONGEST else name[: LONGEST - 2] + ".." for name in names]
+    widest = max(round(ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(name)) for name in shown)
+    strip = Image.new("RGB", (widest + 8, rows * height), "white")
+    draw = ImageDraw.Draw(strip)
+    for row, name in enumerate(shown):
+        draw.text((strip.width - 4, round((row + 0.5) * height)), name, fill="black", anchor="rm")
+    return torch.from_numpy(np.array(strip))
 
 
 def curves(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -35,13 +36,15 @@ def check_samples_place(picture: Path) -> None:
             raise ValueError(f"{path} exists and is not a file of samples; give another place to write to")
 
 
-def write_samples(picture: Path, images: Tensor, labels: Tensor | None = None, columns: int = 10) -> Path:
+def write_samples(
+    picture: Path, images: Tensor, labels: Tensor | None = None, columns: int = 10, names: Sequence[str] = ()
+) -> Path:
     """Write ``images`` (n, ...) and their ``labels`` (n,) as safetensors, and what are images, uint8 (n, c, h, w), as a
-    grid; the file to look at. ``picture`` must have passed ``check_samples_place``."""
+    grid, with ``names`` before its rows; the file to look at. ``picture`` must have passed ``check_samples_place``."""
     tensors = samples_file(picture)
     tensors.parent.mkdir(parents=True, exist_ok=True)
     save_file({"images": images.contiguous(), **({} if labels is None else {"labels": labels})}, tensors)
-    return image_grid(images, picture, columns) if not images.is_floating_point() else tensors
+    return image_grid(images, picture, columns, names=names) if not images.is_floating_point() else tensors
 
 
 def _has_samples(path: Path) -> bool:

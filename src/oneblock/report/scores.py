@@ -8,7 +8,7 @@ from typing import Any
 from oneblock.partition import Partition
 from oneblock.report.table import Table
 
-QUALITY = ("distinct_1", "distinct_2", "distinct_4", "repetition_4", "unigram_entropy", "bits_per_character")
+QUALITY = ("distinct_1", "distinct_2", "distinct_4", "repetition_4", "unigram_entropy", "bits_per_byte")
 
 
 def image_tables(row: Mapping[str, Any], bands: Partition) -> list[Table]:
@@ -18,8 +18,9 @@ def image_tables(row: Mapping[str, Any], bands: Partition) -> list[Table]:
     shown = [
         (name, f"{value:.4g}" if isinstance(value, float) else str(value))
         for name, value in row.items()
-        if name != "band_losses"
+        if name not in ("band_losses", "class_agreement_by_class", "other_data")
     ]
+    shown += _classes("class_agreement", row)
     title = "generated images" if "extractor" in row else "all bands"
     return [
         Table("held-out loss", ("band of sigma", "loss"), losses),
@@ -31,7 +32,13 @@ def label_table(row: Mapping[str, Any]) -> Table:
     """Of ``evaluate.labels.evaluate_labels``."""
     after = [(f"accuracy after call {i}", f"{value:.4f}") for i, value in enumerate(row["accuracies"], 1)]
     others = [(name, f"{row[name]:.4f}") for name in ("ece", "nll", "calls", "layers_per_image")]
-    return Table("held-out images", ("score", "value"), [*after, *others])
+    return Table("held-out images", ("score", "value"), [*after, *_classes("accuracy", row), *others])
+
+
+def _classes(score: str, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A line for each class that has a name."""
+    shares: Mapping[str, float | None] = row.get(f"{score}_by_class", {})
+    return [(f"{score} of {name}", "-" if share is None else f"{share:.4f}") for name, share in shares.items()]
 
 
 def text_table(row: Mapping[str, Any]) -> Table:
@@ -45,8 +52,15 @@ def text_table(row: Mapping[str, Any]) -> Table:
 
 def quality_table(rows: Sequence[Mapping[str, Any]]) -> tuple[Table, list[str]]:
     """Of ``evaluate.text.written_quality``: a table, and what must be said beside it."""
-    lines = [(str(row["texts"]), *(f"{row[name]:.4f}" for name in QUALITY)) for row in rows]
-    title = f"{rows[0]['num_texts']} texts, by {rows[0]['unit']}; bits per character under {rows[0]['scorer']}"
-    last = rows[-1]
-    notes = [f"MAUVE {last['mauve']['value']:.4f} on {last['mauve']['features']}"] if "mauve" in last else []
+    lines = [(str(row["texts"]), *(_shown(row[name]) for name in QUALITY)) for row in rows]
+    title = f"{rows[0]['num_texts']} texts, by {rows[0]['unit']}; bits per byte under {rows[0]['scorer']}"
+    last, notes = rows[-1], []
+    if "mauve" in last:
+        found = last["mauve"]
+        seeds = f"over {len(found['seeds'])} seeds of its clustering"
+        notes = [f"MAUVE {found['value']:.4f} ± {found['spread']:.4f} {seeds}, on {found['features']}"]
     return Table(title, ("texts", *QUALITY), lines), [*notes, *([last["note"]] if last["note"] else [])]
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

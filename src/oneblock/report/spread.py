@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
 
+import torch
+
 from oneblock.experiment.summary import Row, Scores, Spread, pairs
 from oneblock.report.table import Table
 
@@ -19,8 +21,40 @@ def plus_minus(value: Spread | None, digits: int, scale: float = 1.0) -> str:
     """``mean ± deviation`` of a spread, in units of 1 / ``scale``."""
     if value is None:
         return "-"
-    center, width = value[0] * scale, value[1] * scale
+    center, width = value.mean * scale, value.deviation * scale
     return f"{center:.{digits}f}" if width == 0 else f"{center:.{digits}f} ± {width:.{digits}f}"
+
+
+def with_range(value: Spread | None, digits: int, scale: float = 1.0) -> str:
+    """``mean ± deviation (lowest to highest)`` of a spread, in units of 1 / ``scale``."""
+    shown = plus_minus(value, digits, scale)
+    if value is None or value.deviation == 0:
+        return shown
+    return f"{shown} ({value.low * scale:.{digits}f} to {value.high * scale:.{digits}f})"
+
+
+def seeds_note(seeds: int, share: float = 0.95) -> list[str]:
+    """What so many seeds can say of the deviation, a line; nothing of a single seed.
+
+    ``(n - 1) s^2 / sigma^2`` of n normal scores follows a chi-square law of n - 1 degrees of freedom.
+    """
+    if seeds < 2:
+        return []
+    low, high = (math.sqrt((seeds - 1) / _chi_square(seeds - 1, q)) for q in ((1 + share) / 2, (1 - share) / 2))
+    return [
+        f"±: standard deviation of {seeds} seeds; by chance alone ({share:.0%}, normal scores) that of many seeds is "
+        f"{low:.1f} to {high:.1f} times as large"
+    ]
+
+
+def _chi_square(freedom: int, share: float) -> float:
+    """The quantile of a chi-square law, by bisection."""
+    low, high = 0.0, 100.0 * freedom
+    for _ in range(100):
+        middle = (low + high) / 2
+        below = torch.special.gammainc(*torch.tensor([freedom / 2, middle / 2], dtype=torch.float64))
+        low, high = (middle, high) if below < share else (low, middle)
+    return low
 
 
 def cost_table(shown: Sequence[Row], speeds: Mapping[str, str] | None = None) -> Table:

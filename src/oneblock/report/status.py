@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oneblock.launch.status import JobStatus
-from oneblock.report.table import Table
+from oneblock.report.table import Report, Table
 
 COLUMNS = ("job", "step", "saved", "loss", "steps/s", "left", "last seen", "host", "state")
 
@@ -13,6 +13,13 @@ COLUMNS = ("job", "step", "saved", "loss", "steps/s", "left", "last seen", "host
 def status_table(title: str, jobs: Sequence[JobStatus]) -> Table:
     """One row for each job."""
     return Table(title, COLUMNS, [_row(job) for job in jobs])
+
+
+def status_report(title: str, jobs: Sequence[JobStatus]) -> Report:
+    """The table, names of classes, what the record of each job says, and what is wrong with its checkpoints."""
+    classes = [f"classes: {', '.join(jobs[0].classes)}"] if jobs[0].classes else []
+    notes = [f"{job.job}, {note}" for job in jobs for note in (*job.notes, *job.problems)]
+    return Report([status_table(title, jobs)], classes + notes)
 
 
 def _row(job: JobStatus) -> tuple[str, ...]:

@@ -6,9 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from oneblock.experiment.summary import Row, Scores, summaries
+from oneblock.experiment.summary import Row, Scores, Spread, summaries
 from oneblock.report.picture import curves
-from oneblock.report.spread import Curve, arm_curves, cost_table, crossings, plus_minus, several_budgets, wins
+from oneblock.report.spread import (
+    Curve,
+    arm_curves,
+    cost_table,
+    crossings,
+    plus_minus,
+    seeds_note,
+    several_budgets,
+    wins,
+    with_range,
+)
 from oneblock.report.table import Report, Table
 from oneblock.report.training import training_picture
 
@@ -39,7 +49,7 @@ class TextReport:
             (
                 row["arm"],
                 f"{row['layer_evaluations']:,}",
-                plus_minus(row[BITS], 4),
+                with_range(row[BITS], 4),
                 f"{row['error'][0]:.4f}",
                 " / ".join(_items(row[scores.listed], places.get(row["arm"]))),
             )
@@ -48,7 +58,7 @@ class TextReport:
         title = f"held-out text (seeds: {shown[0]['seeds']}; error: of one run)"
         costs = cost_table(shown, {"characters/s": "characters_per_second"})
         tables = [Table(title, columns, quality), costs, *_written(rows)]
-        return Report(tables, [*wins(rows, scores, WINS), *crossings(shown, scores)])
+        return Report(tables, [*seeds_note(shown[0]["seeds"]), *wins(rows, scores, WINS), *crossings(shown, scores)])
 
     def draw(self, out: Path, rows: Sequence[Row], scores: Scores) -> list[Path]:
         """The listed score, training loss of the first seed and, with several budgets, bits against work."""
@@ -68,7 +78,7 @@ class TextReport:
         return pictures
 
 
-def _items(listed: Sequence[tuple[float, float]], places: Sequence[int] | None) -> list[str]:
+def _items(listed: Sequence[Spread], places: Sequence[int] | None) -> list[str]:
     """The listed score of a summary, each item with its place if it has one of its own."""
     items = [plus_minus(item, 4) for item in listed]
     return items if places is None else [f"{at}: {item}" for at, item in zip(places, items, strict=True)]

@@ -26,7 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from oneblock.checks import check_fields
+from oneblock.checks import check_fields, check_seed
 from oneblock.plan import Plan
 
 Path = Literal["none", "mean", "euler", "redraw"]
@@ -76,6 +76,7 @@ class Answers(Asking):
         super().__post_init__()
         if self.draws < 1:
             raise ValueError(f"draws={self.draws} is too small; use 1 or more")
+        check_seed("noise_seed", self.noise_seed)
 
 
 ANSWERS = Answers()

@@ -68,7 +68,7 @@ def reveal(
 
 def check_pick(temperature: float, top_p: float) -> None:
     """Refuse what ``pick`` cannot draw with."""
-    if not temperature >= 0 or not 0.0 < top_p <= 1.0:
+    if not 0.0 <= temperature < float("inf") or not 0.0 < top_p <= 1.0:
         raise ValueError(
             f"temperature={temperature}, top_p={top_p}: use a temperature of 0 or more, and a top_p above 0 up to 1"
         )

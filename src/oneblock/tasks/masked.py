@@ -71,10 +71,18 @@ class MaskedText:
             return Loss(self.bound(total, noised), plain)
         return Loss(total / (self.mean_shares[noised.block] * targets.shape[1]), plain)
 
-    def total(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Tensor:
-        """The sum (n,) of the cross-entropies at masked places, in nats."""
+    def total(
+        self,
+        denoiser: DenoiserLike,
+        noised: Noised,
+        targets: Tensor,
+        condition: Condition,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """The sum (n,) of the cross-entropies at masked places, in nats, each as often as ``weights`` (n, t) say."""
         logits = denoiser(noised.z, noised.sigma, condition).float()
         nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        nats = nats if weights is None else nats * weights.to(nats)
         return (nats * (noised.z == self.mask)).sum(1)
 
     def bound(self, total: Tensor, noised: Noised) -> Tensor:
@@ -108,13 +116,18 @@ def nelbo(
     draws: int = 1,
     seed: int = 0,
     batch_size: int = 128,
+    weights: Tensor | None = None,
 ) -> Bound:
     """The bound of held-out ``tokens`` (n, t), each sequence at ``draws`` times of every band.
 
     The mean over a band of mass q is weighted by q, so that the bands of any partition sum to the same bound. The same
     times and masks for every denoiser that is asked with the same ``seed``.
+
+    Args:
+        weights: (n, t), how much each token counts, 1 on average (None: all the same).
     """
     rows = tokens.repeat(draws, 1)
+    weighed = None if weights is None else weights.repeat(draws, 1)
     bands, variance = [], 0.0
     for band in range(partition.num_blocks):
         generator = torch.Generator().manual_seed(seed * 1000 + band)
@@ -125,7 +138,8 @@ def nelbo(
         parts = []
         for part in torch.arange(len(rows)).split(batch_size):
             noised = task.noised(rows[part], levels[part], band, generator)
-            parts.append(task.bound(task.total(denoiser, noised, rows[part], Nothing(len(part))), noised))
+            weight = None if weighed is None else weighed[part]
+            parts.append(task.bound(task.total(denoiser, noised, rows[part], Nothing(len(part)), weight), noised))
         values = torch.cat(parts).double() * (high - low)
         bands.append(float(values.mean()))
         variance += float(values.var(unbiased=True)) / len(values) if len(values) > 1 else math.inf

@@ -15,7 +15,7 @@ from oneblock.train.progress import progress
 from oneblock.train.record import Recorder, Row
 from oneblock.train.step import StepReport
 from oneblock.train.stop import stoppable
-from oneblock.train.strategy import job_specs, one_block, round_robin
+from oneblock.train.strategy import TRUNK, job_specs, one_block, round_robin
 
 Reports = Generator[StepReport, None, None]
 
@@ -29,7 +29,7 @@ class Watch:
     """How a training is watched; none of it changes what is learned.
 
     Args:
-        bars: show progress where standard error is a terminal.
+        bars: show progress on standard error: bars on a terminal, elsewhere a line now and then.
         label: stands before the names of jobs there.
         row: called with every row of metrics.
         sent: called with a job's name after each of its steps, and once more, with True, when it ends, stops or fails.
@@ -43,6 +43,10 @@ class Watch:
     sent: Callable[[str, bool], None] | None = None
     tensorboard: bool = False
     warn: Callable[[str], None] = _warn
+
+    def __post_init__(self) -> None:
+        if self.tensorboard:
+            _summary_writer()  # refused, if at all, before any work
 
 
 BARS = Watch()
@@ -59,11 +63,19 @@ def drive(run: Run, job: str | None = None, *, stride: int = 100, idle: Idle = "
     """
     totals = {spec.name: (spec.first_step, spec.last_step) for spec in job_specs(run.plan)}
     reports = one_block(run, job) if job else round_robin(run, stride, idle)
-    return watched(reports, run.directory, totals, watch, silent=not run.ranks.first)
+    together = run.ranks.size > 1 or (run.plan.shared == "synced" and job not in (None, TRUNK))
+    silent = not run.ranks.first
+    return watched(reports, run.directory, totals, watch, silent=silent, together=together, note=run.note)
 
 
 def watched(
-    reports: Reports, directory: Path, totals: Mapping[str, tuple[int, int]], watch: Watch, silent: bool = False
+    reports: Reports,
+    directory: Path,
+    totals: Mapping[str, tuple[int, int]],
+    watch: Watch,
+    silent: bool = False,
+    together: bool = False,
+    note: str = "",
 ) -> float:
     """Go through ``reports`` to their end; the seconds that it took.
 
@@ -71,15 +83,17 @@ def watched(
         directory: gets metrics and heartbeats.
         totals: first and last step of each job.
         silent: another process writes and shows for all.
+        together: other processes take part, and ``reports`` see to it that all stop at the same step.
+        note: what the record of every job must say.
     """
     began = time.perf_counter()
     if silent:
-        with stoppable() as between_steps, closing(reports):
+        with stoppable(together) as between_steps, closing(reports):
             for _ in reports:
                 between_steps()
         return time.perf_counter() - began
     writer = _Writer(directory) if watch.tensorboard else None
-    with stoppable() as between_steps, _recorded(directory, watch) as record, closing(reports):
+    with stoppable(together) as between_steps, _recorded(directory, watch, note) as record, closing(reports):
         for report in progress(reports, totals, watch.label) if watch.bars else reports:
             row = record(report)
             if row is not None and writer is not None:
@@ -91,9 +105,9 @@ def watched(
 
 
 @contextmanager
-def _recorded(directory: Path, watch: Watch) -> Iterator[Callable[[StepReport], Row | None]]:
+def _recorded(directory: Path, watch: Watch, note: str) -> Iterator[Callable[[StepReport], Row | None]]:
     """A function that records a report; afterwards the heartbeats tell how it ended."""
-    recorder = Recorder(directory)
+    recorder = Recorder(directory, note=note)
     jobs: set[str] = set()
 
     def record(report: StepReport) -> Row | None:
@@ -114,13 +128,17 @@ def _recorded(directory: Path, watch: Watch) -> Iterator[Callable[[StepReport], 
                 watch.sent(job, True)
 
 
+def _summary_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("--tensorboard needs tensorboard; pip install 'oneblock[report]'") from error
+    return SummaryWriter
+
+
 class _Writer:
     def __init__(self, directory: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ImportError("--tensorboard needs tensorboard; pip install 'oneblock[report]'") from error
-        self._writer: Any = SummaryWriter(str(directory / "tensorboard"))
+        self._writer: Any = _summary_writer()(str(directory / "tensorboard"))
 
     def add(self, row: Row) -> None:
         for name in ("loss", "plain", "grad_norm", "learning_rate"):

@@ -34,6 +34,7 @@ from oneblock.train.checkpoint import (
 )
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
+from oneblock.train.stop import asked
 
 Idle = Literal["device", "host", "disk"]
 
@@ -101,6 +102,7 @@ class Run:
         save_every, keep: steps between checkpoints, and how many are kept.
         reseed: seed torch's own generators before every step, for networks that draw from them (dropout).
         warn: is told about damaged checkpoints that were passed over.
+        note: what the record must say of this run, e.g. that its data have changed; empty for nothing.
     """
 
     plan: Plan
@@ -118,6 +120,7 @@ class Run:
     keep: int = 2
     reseed: bool = False
     warn: Callable[[str], None] = lambda message: None
+    note: str = ""
 
 
 class BlockJob:
@@ -217,6 +220,12 @@ class BlockJob:
             keep_last(self.folder, self.run.keep, self.step)
         self._saved = self.step
 
+    def stop_together(self) -> None:
+        """Of several processes that train the block: where one was asked to stop, all write a checkpoint and stop."""
+        if self.run.ranks.size > 1 and self.run.ranks.any(asked()):
+            self.save()
+            raise KeyboardInterrupt
+
     def close(self) -> None:
         # of several processes the others may be in the middle of a step, and cannot help to put a checkpoint together
         if self._learner is not None and self.run.ranks.size == 1:
@@ -249,7 +258,8 @@ def train_job(
 ) -> Generator[StepReport, None, None]:
     """Train a block to its last step, from its newest intact checkpoint; yields after every step.
 
-    Closing the generator between steps saves a checkpoint first, unless several processes train the block.
+    Closing the generator between steps saves a checkpoint first, unless several processes train the block: these stop
+    together, with a checkpoint, once a signal has asked one of them (``train.stop``).
 
     Args:
         start: see ``BlockJob``.
@@ -266,6 +276,7 @@ def train_job(
                 job.leave(idle)
                 yield report
                 job.come_back()
+            job.stop_together()
 
 
 def check_stamp(stamp: Stamp, spec: JobSpec) -> str:

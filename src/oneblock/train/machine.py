@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
 
 from oneblock.checks import check_count
+from oneblock.cpus import CHOSEN, available_cpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +18,7 @@ class Machine:
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps"""
     threads: int = 0
-    """CPU threads (0: torch's choice)"""
+    """CPU threads (0: OMP_NUM_THREADS, else the CPUs that this process may use)"""
     checkpointing: bool = False
     """recompute activations in the backward pass: less memory, more time"""
     compile: bool = False
@@ -34,6 +36,8 @@ class Machine:
         """The device, tried out; sets the number of CPU threads."""
         if self.threads:
             torch.set_num_threads(self.threads)
+        elif CHOSEN not in os.environ and torch.get_num_threads() > available_cpus():
+            torch.set_num_threads(available_cpus())  # torch does not know of quotas
         return open_device(self.device)
 
 

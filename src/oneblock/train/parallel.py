@@ -76,6 +76,10 @@ class Ranks:
         dist.all_gather_object(found, value)
         return len(set(found)) == 1
 
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is set in one of the processes, or more."""
+        return flag if self.kind is None else any_process(flag)
+
     def local(self, tensor: Tensor) -> Tensor:
         """This process's shard, sharing memory with ``tensor``; for whole tensors the tensor itself."""
         sharded: Any = tensor
@@ -131,6 +135,14 @@ def group_of_blocks(block: int, num_blocks: int, device: torch.device) -> Iterat
         yield
     finally:
         dist.destroy_process_group()
+
+
+def any_process(flag: bool) -> bool:
+    """Whether ``flag`` is set in one process of the default group, or more; all must ask at the same time."""
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    flags = torch.tensor(int(flag), device=device)
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags.item())
 
 
 def _shard(denoiser: BlockDenoiser, device: torch.device, precision: str) -> None:

@@ -1,16 +1,17 @@
-"""Progress bars on a terminal."""
+"""Progress of a training: bars on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
 
+from oneblock.train.lines import lines
 from oneblock.train.step import StepReport
 
 
 def progress(reports: Iterator[StepReport], totals: Mapping[str, tuple[int, int]], label: str) -> Iterator[StepReport]:
-    """Pass reports on behind one bar per job with its loss and the time left; nothing when standard error is not a
-    terminal, or rich is not installed.
+    """Pass reports on behind one bar per job with its loss and the time left; behind a line now and then where standard
+    error is not a terminal, or rich is not installed.
 
     Args:
         totals: first and last step of each job.
@@ -19,10 +20,10 @@ def progress(reports: Iterator[StepReport], totals: Mapping[str, tuple[int, int]
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     except ImportError:
-        yield from reports
+        yield from lines(reports, totals, label, _line)
         return
     if not sys.stderr.isatty():
-        yield from reports
+        yield from lines(reports, totals, label, _line)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -39,3 +40,7 @@ def progress(reports: Iterator[StepReport], totals: Mapping[str, tuple[int, int]
                 tasks[report.job] = bars.add_task(f"{label} {report.job}", total=last - first, loss="")
             bars.update(tasks[report.job], completed=report.step - first, loss=f"{report.loss:.3f}")
             yield report
+
+
+def _line(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -10,11 +10,11 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from oneblock.checks import check_fields, check_least, check_number
 from oneblock.plain import parse_plain, read_plain
@@ -23,6 +23,8 @@ from oneblock.train.step import StepReport
 
 HEARTBEAT_FILE = "heartbeat.json"
 METRICS_FILE = "metrics.jsonl"
+NOTES_FILE = "notes.jsonl"
+"""What must be known of a job's training beside its metrics, for example that its data changed on the way."""
 MOST_BEAT = 2**16
 """Bytes of a heartbeat: its error may be long."""
 MOST_ROW = 2**16
@@ -62,6 +64,19 @@ class Heartbeat:
             check_number("steps_per_second", self.steps_per_second, least=0)
 
 
+@dataclass(frozen=True)
+class Note:
+    """A remark on a job after ``step`` steps, at ``time`` (seconds since 1970)."""
+
+    job: str
+    step: int
+    time: float
+    note: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
 class Recorder:
     """Averages step reports over ``every`` steps, appends them to ``metrics.jsonl`` in the job's folder, and
     keeps ``heartbeat.json`` there fresh.
@@ -70,10 +85,12 @@ class Recorder:
         directory: of the run.
         every: steps per row.
         beat_seconds: between two heartbeats of a job.
+        note: goes to ``notes.jsonl`` of every job, with the step before which it holds; empty for nothing.
     """
 
-    def __init__(self, directory: Path, every: int = 50, beat_seconds: float = 5.0) -> None:
+    def __init__(self, directory: Path, every: int = 50, beat_seconds: float = 5.0, note: str = "") -> None:
         self.directory = directory
+        self.note = note
         self.every = every
         self.beat_seconds = beat_seconds
         self._last: dict[str, StepReport] = {}
@@ -87,6 +104,8 @@ class Recorder:
         if report.job not in self._started:
             self._started.add(report.job)
             forget_after(path, report.step - 1)
+            if self.note:
+                add_note(path.with_name(NOTES_FILE), Note(report.job, report.step - 1, time.time(), self.note))
         self._last[report.job] = report
         at, _ = self._beats.get(report.job, (float("-inf"), 0))
         if report.step == report.num_steps or time.perf_counter() - at >= self.beat_seconds:
@@ -147,6 +166,18 @@ class Recorder:
                 partial.unlink(missing_ok=True)
 
 
+def add_note(path: Path, note: Note) -> None:
+    """Append a note to a file of notes, unless its last one says the same."""
+    if [known.note for known in read_notes(path)][-1:] != [note.note]:
+        with open(path, "a") as file:
+            file.write(json.dumps(asdict(note)) + "\n")
+
+
+def read_notes(path: Path) -> list[Note]:
+    """The notes of a job; lines that are none are left out."""
+    return [note for _, note in _lines(path, _note) if note is not None]
+
+
 def read_heartbeat(directory: Path) -> Heartbeat | None:
     """The last heartbeat of the job with this directory; None if there is none, or it cannot be read."""
     try:
@@ -170,7 +201,7 @@ def check_heartbeat(directory: Path) -> Heartbeat:
 
 def read_rows(path: Path) -> Iterator[Row]:
     """Rows of a metrics file. Lines that are not such rows are left out: the last one may be cut short by a kill."""
-    for _, row in _lines(path):
+    for _, row in _lines(path, _row):
         if row is not None:
             yield row
 
@@ -188,7 +219,7 @@ def last_row(path: Path) -> Row | None:
 
 def foreign_lines(path: Path) -> list[int]:
     """The numbers, from 1, of the lines that are not rows, but for a last one that a kill has cut short."""
-    found = [(number, row is None, line.endswith(b"\n")) for number, (line, row) in enumerate(_lines(path), 1)]
+    found = [(number, row is None, line.endswith(b"\n")) for number, (line, row) in enumerate(_lines(path, _row), 1)]
     return [number for number, foreign, whole in found if foreign and (whole or number < len(found))]
 
 
@@ -204,13 +235,25 @@ def forget_after(path: Path, step: int) -> None:
         partial.replace(path)
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, Row | None]]:
-    """Every line, of which no more than ``MOST_ROW`` bytes are read at a time, and the row that it is."""
+Line = TypeVar("Line")
+
+
+def _lines(path: Path, read: Callable[[bytes], Line | None]) -> Iterator[tuple[bytes, Line | None]]:
+    """Every line, of which no more than ``MOST_ROW`` bytes are read at a time, and what it says."""
     if not path.is_file():
         return
     with open(path, "rb") as file:
         while line := file.readline(MOST_ROW):
-            yield line, _row(line)
+            yield line, read(line)
+
+
+def _note(line: bytes) -> Note | None:
+    try:
+        values = parse_plain(line, "a note")
+        known = isinstance(values, dict) and values.keys() == {field.name for field in fields(Note)}
+        return Note(**values) if known else None
+    except ValueError:
+        return None
 
 
 def _row(line: bytes) -> Row | None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, Blockwise, Denoiser
+from oneblock.data.places import hand_on
 from oneblock.plain import read_plain
 from oneblock.plan import PLAN_FILE, Plan, read_plan, read_plan_file
 from oneblock.train.checkpoint import (
@@ -69,6 +70,7 @@ def merge(
         save_checkpoint(output / shard, named, stamp)
         index |= dict.fromkeys(sorted(named), shard)
         size += sum(t.numel() * t.element_size() for t in named.values())
+    hand_on(directory, output)
     _write_model(output, plan, index, size)
     return problems
 
@@ -86,6 +88,7 @@ def copy_model(directory: Path, output: Path, plan: Plan, parameters: Parameters
     output.mkdir(parents=True, exist_ok=True)
     for path in shards.values():
         shutil.copyfile(path, output / path.name)
+    hand_on(directory, output)
     _write_model(output, plan, {name: file for name, (file, _) in sizes.items()}, sum(n for _, n in sizes.values()))
 
 

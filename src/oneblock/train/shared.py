@@ -30,7 +30,9 @@ from oneblock.train.checkpoint import (
     set_aside,
 )
 from oneblock.train.loop import BlockJob, Run
+from oneblock.train.parallel import any_process
 from oneblock.train.step import JobSpec, StepReport
+from oneblock.train.stop import asked
 
 
 def train_together(
@@ -43,7 +45,8 @@ def train_together(
         start: directory of the job that they start as copies of.
         apart: every block has a process of its own, which has joined the others' process group as rank ``block``.
 
-    Closing the generator saves all blocks at the step where they stand, unless they are apart.
+    Closing the generator saves all blocks at the step where they stand, unless they are apart: then they stop where
+    they meet, with a checkpoint, once a signal has asked one of them (``train.stop``).
 
     Raises:
         ValueError: the blocks' checkpoints have no step in common.
@@ -69,6 +72,10 @@ def train_together(
                     for job in jobs:
                         job.save()
                 yield from reports
+                if apart and at % every == 0 and any_process(asked()):
+                    for job in jobs:
+                        job.save()
+                    raise KeyboardInterrupt
         except GeneratorExit:
             if not apart:
                 for job in jobs:

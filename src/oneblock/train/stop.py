@@ -1,40 +1,63 @@
-"""Stops between two steps: a signal asks for one, and the step that is being taken ends first."""
+"""Stops between two steps: a signal asks for one, and the step that is being taken ends first.
+
+Processes that train together stop at the same step: each looks at ``asked`` where all of them meet.
+"""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Ctrl-C; the end of a job; the end of its terminal; a warning of Slurm, ``--signal=USR1@90``."""
+ECHO = 1.0
+"""Seconds in which a second signal is the first again, to processes that train together: their launcher passes on what
+they got as well."""
+
+_ASKED: list[float] = []
+"""When a signal has asked for a stop."""
+
+
+def asked() -> bool:
+    """Whether a signal has asked for a stop of what is ``stoppable``."""
+    return bool(_ASKED)
 
 
 @contextmanager
-def stoppable() -> Iterator[Callable[[], None]]:
+def stoppable(together: bool = False) -> Iterator[Callable[[], None]]:
     """A function to call between two steps, which raises ``KeyboardInterrupt`` once a signal has asked for a stop.
 
     A second signal raises at once, wherever the program is. Signals that are ignored stay so (``nohup``). They reach
     the main thread alone: in another there is nothing to catch.
+
+    Args:
+        together: several processes train together, and stop where they find that one of them is ``asked``; the function
+            does nothing.
     """
-    asked: list[int] = []
+    when = "where all processes meet" if together else "after this step"
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if not _ASKED:
+            _ASKED.append(time.monotonic())
+            name = signal.Signals(number).name
+            print(f"oneblock: {name}: stopping {when}, with a checkpoint; again stops at once", file=sys.stderr)
+        elif not together or time.monotonic() - _ASKED[0] > ECHO:
             raise KeyboardInterrupt
-        asked.append(number)
-        name = signal.Signals(number).name
-        print(f"oneblock: {name}: stopping after this step, with a checkpoint; again stops at once", file=sys.stderr)
 
     def between_steps() -> None:
-        if asked:
+        if _ASKED and not together:
             raise KeyboardInterrupt
 
     with caught(ask):
-        yield between_steps
+        try:
+            yield between_steps
+        finally:
+            _ASKED.clear()
 
 
 @contextmanager

@@ -1,0 +1,170 @@
+"""Where the data of a run lie and which files they are: ``data.json`` beside the plan, and no part of its hash.
+
+The plan holds the name as the user gave it; the file holds it resolved, so that a run finds its data from any working
+directory, and a short digest of every file, so that a run whose data have changed can say what changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+from oneblock.checks import check_fields
+from oneblock.plain import read_plain
+
+DATA_FILE = "data.json"
+KINDS = ("folder", "file", "cifar10", "cifar100", "tiny-imagenet")
+"""Of names with a path behind their colon."""
+LISTED = 20_000
+"""Files that are listed one by one; of more, each folder is listed as a whole."""
+WHOLE = 64 * 2**20
+"""Bytes up to which a file is digested as a whole; of a larger one half of it at each end."""
+SHOWN = 5
+"""Files that a message names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecord:
+    """The data that a run started with.
+
+    Args:
+        data: its name, as the user gave it.
+        place: absolute path of the folder or file behind the name; empty for data without one.
+        data_dir: absolute path of ``--data-dir``; empty without.
+        files: path below ``place`` -> size in bytes and digest.
+    """
+
+    data: str
+    place: str = ""
+    data_dir: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def again(self) -> tuple[str, Path | None]:
+        """Name and root by which the data are found from here: as the user gave them where that still is the place."""
+        if self.place and Path(self.place).exists() and place_of(self.data, None) != Path(self.place):
+            return f"{self.data.partition(':')[0]}:{self.place}", None
+        return self.data, Path(self.data_dir) if self.data_dir else None
+
+
+def place_of(name: str, root: Path | None) -> Path | None:
+    """The absolute path that the ``name`` of data stands for, below ``root`` if it is relative; None without one."""
+    kind, _, path = name.partition(":")
+    if kind not in KINDS or not path:
+        return None
+    place = Path(path).expanduser()
+    return (place if root is None else root.expanduser() / place).resolve()
+
+
+def data_record(name: str, place: Path | None, root: Path | None) -> DataRecord:
+    """What is to be kept of the data called ``name``, which lie at ``place`` or in ``root``; reads every file."""
+    return DataRecord(
+        data=name,
+        place="" if place is None else str(place),
+        data_dir="" if root is None else str(root.expanduser().resolve()),
+        files={} if place is None else listed(place),
+    )
+
+
+def write_record(record: DataRecord, directory: Path) -> None:
+    """Write ``data.json``, whole or not at all."""
+    path = directory / DATA_FILE
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # jobs of one run may start together
+    partial.write_text(json.dumps(asdict(record), indent=1) + "\n")
+    partial.replace(path)
+
+
+def hand_on(source: Path, target: Path) -> None:
+    """Tell the model in ``target`` where the data of the run or model in ``source`` lie, without the list of files."""
+    record = read_record(source)
+    if record is not None:
+        write_record(replace(record, files={}), target)
+
+
+def read_record(directory: Path) -> DataRecord | None:
+    """What a run or model says of its data; None if it says nothing that can be read."""
+    try:
+        return check_record(directory)
+    except (OSError, ValueError):
+        return None
+
+
+def check_record(directory: Path) -> DataRecord:
+    """The same; a file that says nothing of data is a ``ValueError``, and one that is not there an ``OSError``."""
+    path = directory / DATA_FILE
+    values = read_plain(path)
+    names = {field.name for field in fields(DataRecord)}
+    if not isinstance(values, dict) or not {"data"} <= values.keys() <= names or "\\u0000" in json.dumps(values):
+        raise ValueError(f"{path} does not say where data lie; delete it, and give the data")
+    try:
+        return DataRecord(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; delete it, and give the data") from error
+
+
+def changes(record: DataRecord, place: Path) -> list[str]:
+    """Which files at ``place`` are not those of the record: ``"changed cat/1.png"``, ``"new ..."``, ``"missing ..."``,
+    by name."""
+    before, now = record.files, listed(place)
+    words = {name: "changed" if name in before and name in now else "new" for name in now} | {
+        name: "missing" for name in before if name not in now
+    }
+    return [f"{words[name]} {name}" for name in sorted(words) if before.get(name) != now.get(name)]
+
+
+def shown(found: list[str]) -> str:
+    """A few of the changes, and how many more there are."""
+    more = len(found) - SHOWN
+    return ", ".join(found[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def listed(place: Path) -> dict[str, str]:
+    """Path below ``place`` -> size and digest of every file there that is not hidden, at most ``LISTED`` of them; of
+    more, path of a folder -> number of its files and digest."""
+    if place.is_file():
+        return {place.name: _digest(place)}
+    files = dict(_walk(place))
+    if len(files) <= LISTED:
+        return files
+    folders: dict[str, list[str]] = defaultdict(list)
+    for name, digest in files.items():
+        folders[f"{name.rpartition('/')[0]}/"].append(f"{name} {digest}")
+    return {
+        folder: f"{len(lines)} files {hashlib.sha256(repr(lines).encode()).hexdigest()[:16]}"
+        for folder, lines in sorted(folders.items())
+    }
+
+
+def _walk(place: Path) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(place, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in names if not name.startswith(".")):
+            path = Path(folder) / name
+            if path.is_file():
+                yield path.relative_to(place).as_posix(), _digest(path)
+
+
+def _digest(path: Path) -> str:
+    """Bytes and the head of the SHA-256 of a file; ``unreadable`` for one that cannot be read."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            sha = hashlib.sha256(file.read(min(size, WHOLE // 2)))
+            file.seek(max(WHOLE // 2, size - WHOLE // 2))
+            sha.update(file.read())
+    except OSError:
+        return "unreadable"
+    return f"{size} {sha.hexdigest()[:16]}"

@@ -157,10 +157,10 @@ class Tabulated(NoiseLaw):
         _check_sigma_range(min(self.levels, default=0.0), max(self.levels, default=0.0))
         for name, values in (("levels", self.levels), ("mass", self.mass)):
             if not all(a < b for a, b in pairwise(values)):
-                raise ValueError(f"{name}={values} do not ascend; give strictly ascending numbers")
+                raise ValueError(f"{name}={shown(values)} do not ascend; give strictly ascending numbers")
         if len(self.levels) != len(self.mass) or (self.mass[0], self.mass[-1]) != (0.0, 1.0):
             raise ValueError(
-                f"mass={self.mass} at {len(self.levels)} levels; give one number per level, from 0.0 to 1.0"
+                f"mass={shown(self.mass)} at {len(self.levels)} levels; give one number per level, from 0.0 to 1.0"
             )
 
     @property

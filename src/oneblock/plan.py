@@ -62,19 +62,19 @@ class Plan:
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(
-                f"schema_version={self.schema_version}: this version of oneblock reads {SCHEMA_VERSION}; "
+                f"schema_version={shown(self.schema_version)}: this version of oneblock reads {SCHEMA_VERSION}; "
                 f"use the version of oneblock that wrote the plan"
             )
         if self.shared not in get_args(Shared):
-            raise ValueError(f"shared={self.shared!r} is not a policy; use one of {', '.join(get_args(Shared))}")
+            raise ValueError(f"shared={shown(self.shared)} is not a policy; use one of {', '.join(get_args(Shared))}")
         _check_kinds(self)
         check_fields(self)
         _check_values(self)
         if not self.layers or any(n < 1 for n in self.layers):
-            raise ValueError(f"layers={self.layers}: every block needs at least one layer")
+            raise ValueError(f"layers={shown(self.layers)}: every block needs at least one layer")
         if len(self.layers) != len(self.edges) - 1:
             raise ValueError(
-                f"layers={self.layers} makes {len(self.layers)} blocks, but edges make {len(self.edges) - 1} bands; "
+                f"layers={shown(self.layers)} makes {len(self.layers)} blocks, but edges make {len(self.edges) - 1} bands; "
                 f"give one band per block"
             )
         _ = self.partition, self.precondition  # both validate their values
@@ -100,7 +100,7 @@ class Plan:
         """Names of the classes, if the recipe holds them; those of digits, and of plans of earlier versions, do not."""
         names = self.recipe.get("classes", [])
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"recipe.classes={names!r} are not names; restore the plan from a copy of the run")
+            raise ValueError(f"recipe.classes={shown(names)} are not names; restore the plan from a copy of the run")
         return tuple(map(str, names))
 
     def layer_range(self, block: int) -> range:

@@ -136,5 +136,5 @@ def _network(plan: Plan, declared: Declared) -> Any:
     check_keys(values, "architecture", kind)
     config = parsed(kind, values, "architecture")
     if config.depth != plan.depth:
-        raise ValueError(f"layers={plan.layers} add up to {plan.depth}, but architecture.depth={config.depth}")
+        raise ValueError(f"layers={shown(plan.layers)} add up to {plan.depth}, but architecture.depth={config.depth}")
     return config

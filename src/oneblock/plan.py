@@ -74,8 +74,8 @@ class Plan:
             raise ValueError(f"layers={shown(self.layers)}: every block needs at least one layer")
         if len(self.layers) != len(self.edges) - 1:
             raise ValueError(
-                f"layers={shown(self.layers)} makes {len(self.layers)} blocks, but edges make {len(self.edges) - 1} bands; "
-                f"give one band per block"
+                f"layers={shown(self.layers)} makes {len(self.layers)} blocks, but edges make "
+                f"{len(self.edges) - 1} bands; give one band per block"
             )
         _ = self.partition, self.precondition  # both validate their values
 

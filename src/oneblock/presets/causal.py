@@ -67,7 +67,7 @@ class CausalRecipe(TextRecipe):
         table = _table(self.table, facts.vocabulary.size, width, self.seed, facts.rows)
         if backbone is None:
             architecture = self._gpt(facts, table)
-            passes, ends = (2, self.prelude + 2 * self.coda) if self.streams == "two" else (1, self.prelude + self.coda)
+            passes, ends = work_factors(self.streams, self.prelude, self.coda)
         else:
             architecture, passes, ends = own_text_architecture(backbone, facts, self), 1, 0
         settings: Mapping[str, Plain] = {
@@ -99,6 +99,12 @@ class CausalRecipe(TextRecipe):
             coda=self.coda,
         )
         return {"name": "gpt", **asdict(config)}
+
+
+def work_factors(streams: Streams, prelude: int, coda: int) -> tuple[int, int]:
+    """How often a layer of a GPT works on every token, and how many layers' work is done before and after those that
+    ``depth`` counts."""
+    return (2, prelude + 2 * coda) if streams == "two" else (1, prelude + coda)
 
 
 def recurrent_recipe() -> CausalRecipe:

@@ -12,8 +12,9 @@ import torch
 
 from oneblock.backbone import BuildBackbone, refuse_while_loading
 from oneblock.launch.mirror import Mirror, is_remote
-from oneblock.plan import Plan, read_plan
+from oneblock.plan import Plan
 from oneblock.presets.data import Data
+from oneblock.presets.door import read_plan
 from oneblock.presets.run import open_run
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.machine import HERE, Machine

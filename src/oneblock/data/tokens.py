@@ -20,12 +20,16 @@ import secrets
 import struct
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 from torch import Tensor
+
+from oneblock.checks import check_fields
+from oneblock.plain import parse_plain
 
 from .memory import Samples
 from .order import check_position, epoch_seed
@@ -49,6 +53,9 @@ class Header:
     starts: list[int]
     vocabulary: dict[str, VocabularyValue]
     sha256: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def write_tokens(path: Path, documents: Iterable[Tensor | Iterable[Tensor]], vocabulary: Vocabulary) -> TokenFile:
@@ -179,7 +186,10 @@ class TokenFile:
         Returns:
             int64 (n, length).
         """
-        return torch.stack([self.tokens[start : start + length].long() for start in starts.tolist()])
+        found = torch.stack([self.tokens[start : start + length].long() for start in starts.tolist()])
+        if len(found) and not 0 <= int(found.min()) <= int(found.max()) < self.vocabulary.size:
+            raise _damaged(self.path, f"it has tokens beyond its {self.vocabulary.size} symbols")
+        return found
 
     def windows(self, length: int, stride: int | None = None) -> tuple[Tensor, Tensor]:
         """Windows for an evaluation that counts every token exactly once, documents joined.
@@ -238,13 +248,27 @@ def _read_header(path: Path) -> tuple[Header, str]:
         text = file.read(length)
     if hashlib.sha256(text).digest() != digest:
         raise _damaged(path, "its header is damaged")
-    values = json.loads(text)
-    if values.get("format") != FORMAT or values.get("dtype") not in DTYPES:
-        raise _damaged(path, f"it has format {values.get('format')!r} and dtype {values.get('dtype')!r}")
-    header = Header(**values)
+    header = _parsed(path, text)
     if size != header.count * DTYPES[header.dtype].itemsize + length + FOOTER.size:
         raise _damaged(path, f"it has {size} bytes, which do not fit {header.count} tokens")
     return header, digest.hex()
+
+
+def _parsed(path: Path, text: bytes) -> Header:
+    """The header that ``text`` says, every value of it checked."""
+    try:
+        values = parse_plain(text, "its header")
+        if not isinstance(values, dict) or values.keys() != {field.name for field in fields(Header)}:
+            raise ValueError("its header is another one")
+        header = Header(**values)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    if header.format != FORMAT or header.dtype not in DTYPES:
+        raise _damaged(path, f"it has format {header.format} and dtype {header.dtype!r}")
+    starts = header.starts
+    if starts[:1] != [0] or any(a >= b for a, b in pairwise([*starts, header.count])):
+        raise _damaged(path, "its documents do not follow each other")
+    return header
 
 
 def _damaged(path: Path, reason: str) -> ValueError:

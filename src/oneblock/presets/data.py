@@ -36,7 +36,7 @@ from oneblock.plan import Plan
 from oneblock.presets.base import ImageFacts, Recipe, TextFacts, TextRecipe
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.classify import ClassifyRecipe
-from oneblock.presets.image import image_shape
+from oneblock.presets.image import check_shape, image_shape
 from oneblock.presets.masked import is_text, plan_length, plan_vocabulary
 from oneblock.table import cooccurrence, prototypes
 
@@ -145,6 +145,7 @@ def check_images(plan: Plan, images: EncodedSource) -> None:
             f"the images of {images.name} have fingerprint {images.fingerprint()}, but the plan was made for "
             f"{plan.recipe['fingerprint']}; use the same files, size and channels"
         )
+    check_shape(plan, images.shape, len(images.classes))
 
 
 def check_codec(plan: Plan, codec: Codec) -> None:

@@ -1,5 +1,6 @@
 """Data and settings that do not fit a model: refused in plain words, or left out of the scores with a note."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,17 @@ def test_wishes_for_text(masked: MaskedModel, causal: CausalModel) -> None:
         (masked.evaluate, {"times": 0}, "times=0 is not allowed; use a whole number, 1 or more"),
         (masked.evaluate, {"windows": 2.5}, "windows=2.5 is not allowed; use a whole number, 1 or more"),
         (causal.evaluate, {"texts": -1}, "texts=-1 is not allowed; use a whole number, 0 or more"),
+        (masked.sample, {"reveals": 10**20}, "reveals=1.* is not allowed; use a whole number, 1 or more up to 1000000"),
+        (masked.sample, {"temperature": math.inf}, "temperature=inf, top_p=1.0: use a temperature of 0 or more"),
+        (masked.sample, {"sample_seed": 2**63}, "seed=9.* is not allowed; use a whole number from 0 to 9"),
+        (masked.evaluate, {"times": 10**20}, "times=1.* is not allowed; use a whole number, 1 or more up to 1000000"),
+        (masked.evaluate, {"texts": 2, "top_p": math.nan}, "top_p=nan: use a temperature of 0 or more, and a top_p"),
+        (causal.evaluate, {"draws": 10**20}, "draws=1.* is not allowed; use a whole number, 1 or more up to 1000000"),
+        (causal.evaluate, {"noise_seed": 2**64}, "noise_seed=1.* is not allowed; use a whole number from 0 to"),
+        (causal.evaluate, {"sample_seed": 2**64}, "sample_seed=1.* is not allowed; use a whole number from 0 to"),
+        (causal.evaluate, {"temperature": math.nan}, "temperature=nan, top_p=1.0: use a temperature of 0 or more"),
+        (causal.sample, {"calls": 10**20}, "calls=1.* is not a number of calls; use 1 or more, up to 1000000"),
+        (causal.sample, {"sample_seed": 2**64}, "seed=1.* is not allowed; use a whole number from 0 to"),
         (causal.sample, {"path": "foo"}, "path='foo' is not allowed in Asking"),
         (causal.sample, {"count": 1.5}, "count=1.5 is not allowed in Writing; use a whole number"),
         (causal.stream, {"temperature": "hot"}, "temperature='hot' is not allowed in Writing; use a number"),

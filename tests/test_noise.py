@@ -151,7 +151,17 @@ def table(levels: list[float], mass: list[float]) -> dict[str, LawValue]:
         ({"law": "log-uniform", "sigma_min": 1.0, "sigma_max": 1.0}, "is not a range; use finite 0 < sigma_min"),
         ({"law": "log-uniform", "sigma_min": 0.0, "sigma_max": 1.0}, "is not a range"),
         (table([1.0, 2.0, 2.0], [0.0, 0.5, 1.0]), r"levels=\(1.0, 2.0, 2.0\) do not ascend; give strictly ascending"),
-        (table([1.0, float("nan"), 2.0], [0.0, 0.5, 1.0]), r"levels=\(1.0, nan, 2.0\) do not ascend"),
+        (
+            table([1.0, float("nan"), 2.0], [0.0, 0.5, 1.0]),
+            r"levels=\[1.0, nan, 2.0\] of a noise law is not allowed; use",
+        ),
+        (table([True, 2.0], [0.0, 1.0]), r"levels=\[True, 2.0\] of a noise law is not allowed; use finite numbers"),
+        ({"law": "log-uniform", "sigma_min": "1", "sigma_max": 2.0}, "sigma_min='1' of a noise law is not allowed"),
+        ({"law": ["log-uniform"]}, r"noise law \['log-uniform'\] is unknown"),
+        (
+            {"law": "log-normal", "p_mean": 1e6, "p_std": 1.0, "sigma_min": 0.1, "sigma_max": 1.0},
+            "p_mean=1000000.0, p_std=1.0 leave nothing between sigma_min=0.1 and sigma_max=1.0",
+        ),
         (table([1.0, 2.0, 3.0], [0.0, 0.6, 0.5]), r"mass=\(0.0, 0.6, 0.5\) do not ascend"),
         (table([1.0, 2.0], [0.0, 0.5, 1.0]), r"mass=\(0.0, 0.5, 1.0\) at 2 levels; give one number per level, from 0"),
         (table([1.0, 2.0], [0.0, 0.9]), r"mass=\(0.0, 0.9\) at 2 levels; give one number per level, from 0.0 to 1.0"),

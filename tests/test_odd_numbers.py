@@ -97,3 +97,11 @@ def test_bounds() -> None:
     for value in (1.5, "1", None, True):
         with pytest.raises(ValueError, match="use a number, 0 or more and up to 1"):
             check_number("x", value, least=0, most=1)  # type: ignore[arg-type]
+
+
+def test_a_grid_that_cannot_be_is_refused_before_any_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ob.train(ob.ImageRecipe(**SMALL), data=MemorySource(IMAGES), out=tmp_path, strategy="plan-only")
+    model = ImageModel.open(tmp_path)  # without a trained block: any work would fail otherwise
+    for grid, message in (("karras", "steps=1 is too small for a grid"), ("equal-mass", "steps=1 is not a multiple")):
+        with pytest.raises(ValueError, match=message):
+            model.evaluate(MemorySource(IMAGES), steps=1, grid=grid, num_samples=8, extractor="digits-cnn")

@@ -78,8 +78,11 @@ def test_derived_seeds_differ_by_use_block_and_step() -> None:
         ({"shared": "maybe"}, "shared='maybe' is not a policy; use one of private, synced, joint"),
         ({"sigma_data": -1.0}, "sigma_data=-1.0 is not a standard deviation"),
         ({"overlap": 2.0}, "overlap=2.0 is outside"),
-        ({"edges": 3}, "holds a value of the wrong kind .*restore it from a copy"),
-        ({"layers": ["2", "2"]}, "holds a value of the wrong kind"),
+        (
+            {"edges": 3},
+            r"plan.json: edges=3 is not allowed in Plan; use a tuple, each item a number; restore it from a copy",
+        ),
+        ({"layers": ["2", "2"]}, r"layers=\('2', '2'\) is not allowed in Plan; use a tuple, each item a whole number"),
         ({"noise": {"law": "gamma"}}, "noise law 'gamma' is unknown"),
     ],
 )

@@ -190,3 +190,16 @@ def test_a_run_of_another_plan_and_data_of_another_kind_are_refused(tmp_path: Pa
         make_plan(MaskedRecipe(), [1, 2])
     with pytest.raises(ValueError, match=r"branch=0\.5 needs two blocks or more"):
         make_plan(replace(tiny, branch=0.5), "digits", strategy="end-to-end")
+
+
+@pytest.mark.parametrize("recipe", [CausalRecipe, MaskedRecipe])
+def test_no_window_is_refused(recipe: Callable[..., Recipe]) -> None:
+    for length in (0, -1):
+        with pytest.raises(ValueError, match=f"length={length} is not allowed; use a whole number, 1 or more"):
+            recipe(length=length)
+
+
+def test_vectors_of_no_length_are_refused() -> None:
+    for width in (-1, 10**20):
+        with pytest.raises(ValueError, match=f"label_width={width} is not allowed; use a whole number, 0 or more"):
+            CausalRecipe(label_width=width)

@@ -129,6 +129,14 @@ def test_symbols_with_the_same_neighbours_lie_close_together() -> None:
     assert torch.equal(cooccurrence(tokens, 6, 3, reach=1), narrow)
 
 
+@pytest.mark.parametrize("piece", [1, 2, 7, 599])
+def test_neighbours_are_counted_piece_by_piece(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    tokens = torch.randint(5, (600,), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    whole = cooccurrence(tokens, 5, 4, reach=3)
+    monkeypatch.setattr("oneblock.table.PIECE", piece)
+    assert torch.equal(cooccurrence(tokens, 5, 4, reach=3), whole)
+
+
 def test_information_of_a_pair_by_hand() -> None:
     """Two symbols in turn: with nearly all pairs (0, 1), PMI is ln 2 off the diagonal and 0 on it."""
     tokens = torch.arange(4000) % 2

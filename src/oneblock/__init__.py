@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oneblock.condition import ClassIds, Condition, Tokens
     from oneblock.data.names import ImageData, TextData
     from oneblock.experiment.compare import compare
+    from oneblock.fsck import fsck
     from oneblock.guidance import ClassifierFree
     from oneblock.job import run_job
     from oneblock.launch.merge import merge
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
     from oneblock.model import Model
     from oneblock.noise import LogNormal
     from oneblock.partition import Partition, make_partition
-    from oneblock.plan import Plan, read_plan
+    from oneblock.plan import Plan
     from oneblock.precondition import Precondition
     from oneblock.presets.causal import CausalRecipe, recurrent_recipe
     from oneblock.presets.classify import ClassifyRecipe
     from oneblock.presets.cost import cost
+    from oneblock.presets.door import read_plan
     from oneblock.presets.image import ImageRecipe
     from oneblock.presets.masked import MaskedRecipe
     from oneblock.presets.run import train
@@ -45,6 +47,7 @@ _NAMES = {
     "condition": ("ClassIds", "Condition", "Tokens"),
     "data.names": ("ImageData", "TextData"),
     "experiment.compare": ("compare",),
+    "fsck": ("fsck",),
     "guidance": ("ClassifierFree",),
     "job": ("run_job",),
     "launch.merge": ("merge",),
@@ -53,11 +56,12 @@ _NAMES = {
     "model": ("Model",),
     "noise": ("LogNormal",),
     "partition": ("Partition", "make_partition"),
-    "plan": ("Plan", "read_plan"),
+    "plan": ("Plan",),
     "precondition": ("Precondition",),
     "presets.causal": ("CausalRecipe", "recurrent_recipe"),
     "presets.classify": ("ClassifyRecipe",),
     "presets.cost": ("cost",),
+    "presets.door": ("read_plan",),
     "presets.image": ("ImageRecipe",),
     "presets.masked": ("MaskedRecipe",),
     "presets.run": ("train",),
@@ -88,6 +92,7 @@ __all__ = [
     "compare",
     "cost",
     "denoising_loss",
+    "fsck",
     "launch",
     "make_partition",
     "merge",

@@ -12,12 +12,14 @@ import torch
 
 from oneblock.backbone import BuildBackbone, refuse_while_loading
 from oneblock.launch.mirror import Mirror, is_remote
-from oneblock.plan import Plan, read_plan
+from oneblock.plan import Plan
 from oneblock.presets.data import Data
+from oneblock.presets.door import read_plan
 from oneblock.presets.run import open_run
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import ALONE, Kind, Ranks, group_of_blocks, process_group
+from oneblock.train.shown import shown
 from oneblock.train.strategy import job_name, job_specs
 
 
@@ -79,7 +81,8 @@ def run_job(
         directory = mirror.local if mirror else Path(run_dir)
         plan = read_plan(directory)
         job = job_name(plan, block)
-        run = open_run(plan, directory, data, machine, ranks, backbone, watch.warn, accept_data)
+        with shown() if watch.bars else nullcontext():
+            run = open_run(plan, directory, data, machine, ranks, backbone, watch.warn, accept_data)
         if mirror is not None:
             watch = replace(watch, sent=_both(mirror.push_if_due, watch.sent))
         with _blocks(plan, job, ranks, run.device):

@@ -21,6 +21,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from oneblock.checks import check_fields, shown
+
 
 class NoiseLaw(ABC):
     """A distribution of noise levels on ``[low, high]``, ``low < high``."""
@@ -68,9 +70,16 @@ class LogNormal(NoiseLaw):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_sigma_range(self.sigma_min, self.sigma_max)
-        if not self.p_std > 0:
+        if not 0 < self.p_std < math.inf:
             raise ValueError(f"p_std={self.p_std} is not a spread; use a number above 0")
+        q_low, q_high = self._ends()
+        if not q_high > q_low:
+            raise ValueError(
+                f"p_mean={self.p_mean}, p_std={self.p_std} leave nothing between sigma_min={self.sigma_min} and "
+                f"sigma_max={self.sigma_max}; use a mean, in ln sigma, between them"
+            )
 
     @property
     def low(self) -> float:
@@ -108,6 +117,7 @@ class LogUniform(NoiseLaw):
     sigma_max: float = 80.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_sigma_range(self.sigma_min, self.sigma_max)
 
     @property
@@ -143,13 +153,14 @@ class Tabulated(NoiseLaw):
     mass: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_sigma_range(min(self.levels, default=0.0), max(self.levels, default=0.0))
         for name, values in (("levels", self.levels), ("mass", self.mass)):
             if not all(a < b for a, b in pairwise(values)):
-                raise ValueError(f"{name}={values} do not ascend; give strictly ascending numbers")
+                raise ValueError(f"{name}={shown(values)} do not ascend; give strictly ascending numbers")
         if len(self.levels) != len(self.mass) or (self.mass[0], self.mass[-1]) != (0.0, 1.0):
             raise ValueError(
-                f"mass={self.mass} at {len(self.levels)} levels; give one number per level, from 0.0 to 1.0"
+                f"mass={shown(self.mass)} at {len(self.levels)} levels; give one number per level, from 0.0 to 1.0"
             )
 
     @property
@@ -249,22 +260,25 @@ def law_from_dict(values: Mapping[str, LawValue]) -> NoiseLaw:
     """Inverse of ``law_to_dict``; an unknown law or setting is a ``ValueError``."""
     settings = dict(values)
     name = settings.pop("law", None)
-    if name not in LAWS:
-        raise ValueError(f"noise law {name!r} is unknown; use one of {', '.join(LAWS)}")
-    kind = LAWS[str(name)]
+    if not isinstance(name, str) or name not in LAWS:
+        raise ValueError(f"noise law {shown(name)} is unknown; use one of {', '.join(LAWS)}")
+    kind = LAWS[name]
     allowed = set(kind.__dataclass_fields__)
     if set(settings) != allowed:
         raise ValueError(f"noise law {name!r} has settings {sorted(settings)}; it needs exactly {sorted(allowed)}")
-    plain = {key: _plain(value) for key, value in settings.items()}
-    return cast(Callable[..., NoiseLaw], kind)(**plain)
+    return cast(Callable[..., NoiseLaw], kind)(**{key: _plain(key, value) for key, value in settings.items()})
 
 
-def _plain(value: LawValue) -> float | tuple[float, ...]:
-    return float(value) if isinstance(value, str | int | float) else tuple(float(v) for v in value)
+def _plain(key: str, value: LawValue) -> float | tuple[float, ...]:
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < math.inf for v in numbers):
+        raise ValueError(f"{key}={shown(value)} of a noise law is not allowed; use finite numbers")
+    found = tuple(float(cast(float, v)) for v in numbers)
+    return found if numbers is value else found[0]
 
 
 def _check_sigma_range(sigma_min: float, sigma_max: float) -> None:
-    if not (0.0 < sigma_min < sigma_max < math.inf):
+    if not (0.0 < sigma_min < sigma_max < math.inf and sigma_max / sigma_min < math.inf):
         raise ValueError(
             f"sigma_min={sigma_min}, sigma_max={sigma_max} is not a range; use finite 0 < sigma_min < sigma_max"
         )

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from oneblock.checks import shown
 from oneblock.noise import LogUniform, NoiseLaw
 
 Bands = Literal["equal-mass", "log-uniform"]
@@ -35,7 +36,9 @@ class Partition:
 
     def __post_init__(self) -> None:
         if len(self.edges) < 2 or any(a <= b for a, b in zip(self.edges, self.edges[1:], strict=False)):
-            raise ValueError(f"edges={self.edges} do not descend; give at least two strictly descending noise levels")
+            raise ValueError(
+                f"edges={shown(self.edges)} do not descend; give at least two strictly descending noise levels"
+            )
         if self.edges[0] != self.law.high or self.edges[-1] != self.law.low:
             raise ValueError(
                 f"edges run from {self.edges[0]} to {self.edges[-1]}; they must cover the noise law, "

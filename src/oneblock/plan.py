@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -15,13 +16,16 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from oneblock.checks import check_fields, fits, shown
 from oneblock.noise import LawValue, law_from_dict
 from oneblock.partition import Partition
+from oneblock.plain import MOST, parse_plain, read_plain
 from oneblock.precondition import Precondition
 
 SCHEMA_VERSION = 1
 PLAN_FILE = "plan.json"
 Shared = Literal["private", "synced", "joint"]
+COPY = "restore it from a copy of the run"
 Plain = str | int | float | bool | None | list[int] | list[float] | list[str]
 
 
@@ -58,17 +62,20 @@ class Plan:
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(
-                f"schema_version={self.schema_version}: this version of oneblock reads {SCHEMA_VERSION}; "
+                f"schema_version={shown(self.schema_version)}: this version of oneblock reads {SCHEMA_VERSION}; "
                 f"use the version of oneblock that wrote the plan"
             )
         if self.shared not in get_args(Shared):
-            raise ValueError(f"shared={self.shared!r} is not a policy; use one of {', '.join(get_args(Shared))}")
+            raise ValueError(f"shared={shown(self.shared)} is not a policy; use one of {', '.join(get_args(Shared))}")
+        _check_kinds(self)
+        check_fields(self)
+        _check_values(self)
         if not self.layers or any(n < 1 for n in self.layers):
-            raise ValueError(f"layers={self.layers}: every block needs at least one layer")
+            raise ValueError(f"layers={shown(self.layers)}: every block needs at least one layer")
         if len(self.layers) != len(self.edges) - 1:
             raise ValueError(
-                f"layers={self.layers} makes {len(self.layers)} blocks, but edges make {len(self.edges) - 1} bands; "
-                f"give one band per block"
+                f"layers={shown(self.layers)} makes {len(self.layers)} blocks, but edges make "
+                f"{len(self.edges) - 1} bands; give one band per block"
             )
         _ = self.partition, self.precondition  # both validate their values
 
@@ -93,7 +100,7 @@ class Plan:
         """Names of the classes, if the recipe holds them; those of digits, and of plans of earlier versions, do not."""
         names = self.recipe.get("classes", [])
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"recipe.classes={names!r} are not names; restore the plan from a copy of the run")
+            raise ValueError(f"recipe.classes={shown(names)} are not names; restore the plan from a copy of the run")
         return tuple(map(str, names))
 
     def layer_range(self, block: int) -> range:
@@ -129,29 +136,66 @@ class Plan:
     def from_json(cls, text: str, where: str = "plan") -> Plan:
         """Read a plan; ``ValueError`` names a missing or unknown key, another schema version, or broken JSON."""
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where} is not JSON ({error}); restore it from a copy of the run") from error
+            values = parse_plain(text, where)
+        except ValueError as error:
+            raise ValueError(f"{error}; {COPY}") from error
+        return cls.from_values(values, where)
+
+    @classmethod
+    def from_values(cls, values: object, where: str = "plan") -> Plan:
+        """A plan from what a file holds; errors as ``from_json``."""
         if not isinstance(values, dict):
             raise ValueError(f"{where} holds a {type(values).__name__}; a plan is a JSON object")
         version = values.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if type(version) is not int or version != SCHEMA_VERSION:
             raise ValueError(
-                f"{where} has schema_version={version!r}; this version of oneblock reads {SCHEMA_VERSION}; "
+                f"{where} has schema_version={shown(version)}; this version of oneblock reads {SCHEMA_VERSION}; "
                 f"use the version of oneblock that wrote it"
             )
         known = {field.name for field in fields(cls)}
         if set(values) != known:
             unknown, missing = sorted(set(values) - known), sorted(known - set(values))
             raise ValueError(
-                f"{where} has unknown keys {unknown} and lacks {missing}; it must have exactly {sorted(known)}"
+                f"{where} has unknown keys {shown(unknown)} and lacks {missing}; it must have exactly {sorted(known)}"
             )
         try:
-            for key in ("layers", "edges"):
-                values[key] = tuple(values[key])
             return cls(**values)
-        except TypeError as error:
-            raise ValueError(f"{where} holds a value of the wrong kind ({error}); restore it from a copy") from error
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}; {COPY}") from error
+
+
+def _check_kinds(plan: Plan) -> None:
+    """Refuse settings that are not plain values, by their names."""
+    for name in ("architecture", "recipe"):
+        values = getattr(plan, name)
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            if not fits(value, Plain):
+                raise ValueError(
+                    f"{name}.{key}={shown(value)} is not allowed in a plan; use text, a number, true, false, null, or "
+                    "a list of numbers or texts"
+                )
+
+
+def _check_values(plan: Plan) -> None:
+    """Refuse texts that no file can hold, and numbers that are not finite or have more than 64 bits."""
+    own = {field.name: getattr(plan, field.name) for field in fields(Plan)}
+    inner = {name: own.pop(name) for name in ("architecture", "noise", "recipe")}
+    named = own | {f"{name}.{key}": value for name, values in inner.items() for key, value in values.items()}
+    for name, value in named.items():
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(one, str):
+                if not _storable(one):
+                    raise ValueError(f"{name}={shown(value)} holds characters that no file can; use plain text")
+            elif one is not None and not (math.isfinite(one) if isinstance(one, float) else -MOST - 1 <= one <= MOST):
+                raise ValueError(f"{name}={shown(value)} is not allowed; use finite numbers of at most 64 bits")
+
+
+def _storable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return "\0" not in text
 
 
 def derive_seed(seed: int, *parts: int | str) -> int:
@@ -191,7 +235,20 @@ def read_plan(directory: Path) -> Plan:
     path = directory / PLAN_FILE
     if not path.is_file():
         raise ValueError(f"{directory} has no {PLAN_FILE}; give the directory of a run (its --out)")
-    return Plan.from_json(path.read_text(), str(path))
+    return read_plan_file(path)
+
+
+def read_plan_file(path: Path) -> Plan:
+    """The plan that a file holds, its own fields checked; what its task and its network need, ``presets.door`` checks.
+
+    Raises:
+        ValueError: names the file and what is wrong with it.
+    """
+    try:
+        values = read_plain(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; {COPY}") from error
+    return Plan.from_values(values, str(path))
 
 
 def differences(a: Plan, b: Plan) -> list[str]:

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+PIECE = 2**20
+"""Tokens of a text that are counted together."""
 TableKind = Literal["simplex", "orthonormal", "random", "prototypes"]
 
 
@@ -64,11 +66,12 @@ def cooccurrence(tokens: Tensor, vocabulary: int, width: int, reach: int = 2) ->
         raise ValueError(
             f"width={width} does not fit co-occurrence vectors; use 1 to the number of symbols, {vocabulary}"
         )
-    tokens = tokens.long()
     counts = torch.zeros(vocabulary * vocabulary, dtype=torch.float64)
-    for distance in range(1, reach + 1):
-        pairs = tokens[:-distance] * vocabulary + tokens[distance:]
-        counts += torch.bincount(pairs, minlength=len(counts))
+    for start in range(0, len(tokens), PIECE):  # a long text lies in a file
+        piece = tokens[start : start + PIECE + reach].long()
+        for distance in range(1, reach + 1):
+            after = piece[distance : distance + PIECE]
+            counts += torch.bincount(piece[: len(after)] * vocabulary + after, minlength=len(counts))
     joint = counts.view(vocabulary, vocabulary)
     joint = joint + joint.mT + 1.0 / vocabulary  # symbols that never occur have a direction too
     share = joint.sum(1) / joint.sum()

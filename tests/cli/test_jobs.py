@@ -8,20 +8,22 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from commands import SRC, TINY, WORK
 from fsspec.implementations.memory import MemoryFileSystem
 
+import oneblock as ob
 from oneblock.cli.__main__ import main
 from oneblock.cpus import available_cpus
 from oneblock.launch.mirror import Mirror
 from oneblock.report.status import duration
 from oneblock.train.block import BlockLearner, train_step
-from oneblock.train.checkpoint import checkpoints, load_checkpoint
+from oneblock.train.checkpoint import Stamp, checkpoints, load_checkpoint, save_checkpoint
 from oneblock.train.learner import NonFiniteError
 from oneblock.train.record import Heartbeat, Recorder, read_heartbeat
 from oneblock.train.step import JobSpec, StepReport
@@ -121,7 +123,7 @@ def test_a_job_at_an_address_leaves_there_what_others_need(planned: Path, tmp_pa
     files.store.clear()
 
 
-def test_a_plan_at_an_address_is_a_run_that_has_not_started(ok: Ok, refused: Refused) -> None:
+def test_a_plan_at_an_address_is_a_run_that_has_not_started(tmp_path: Path, ok: Ok, refused: Refused) -> None:
     files = MemoryFileSystem()
     files.store.clear()
     words = ("train", "images", *TINY, *WORK, "--out", "memory://planned")
@@ -129,7 +131,13 @@ def test_a_plan_at_an_address_is_a_run_that_has_not_started(ok: Ok, refused: Ref
     assert [state["state"] for state in ok("status", "memory://planned", "--json")] == ["not started"] * 2
     assert "belongs to another plan" in refused(*words, "--strategy", "plan-only", "--seed", "1")
     assert "is not a path; plan with --strategy plan-only" in refused(*words)
-    files.store["/planned/block-0/step-000000002.safetensors"] = files.store["/planned/plan.json"]
+    name = "/planned/block-0/step-000000002.safetensors"
+    files.store[name] = files.store["/planned/plan.json"]
+    state = ok("status", "memory://planned", "--json")[0]
+    assert (state["saved"], state["state"]) == (0, "damaged")
+    assert "memory://planned/block-0/step-000000002.safetensors is damaged" in state["problems"][0]
+    save_checkpoint(tmp_path / Path(name).name, {"a": torch.zeros(99)}, Stamp(state["plan"], "block-0", 2, 4))
+    files.pipe_file(name, (tmp_path / Path(name).name).read_bytes())
     state = ok("status", "memory://planned", "--json")[0]  # a checkpoint, and nothing that tells when it came
     assert (state["saved"], state["seen_seconds_ago"], state["state"]) == (2, None, "silent")
     files.store.clear()
@@ -222,7 +230,10 @@ def test_a_heartbeat_tells_where_a_job_stands(
 def test_checkpoints_count_for_more_than_signs_of_life(trained: Path, ok: Ok) -> None:
     beat(trained, "block-0", state="failed", error="afterwards", time=time.time() - 7200)
     (trained / "block-1" / "heartbeat.json").unlink()
-    shutil.move(checkpoints(trained / "block-1")[-1], trained / "block-1" / "step-000000003.safetensors")
+    (last,) = checkpoints(trained / "block-1")[-1:]
+    tensors, stamp = load_checkpoint(last, ob.read_plan(trained).hash, "block-1")
+    save_checkpoint(last.with_name("step-000000003.safetensors"), tensors, replace(stamp, step=3))
+    last.unlink()
     first, second = ok("status", trained, "--json")
     assert (first["state"], first["step"], first["saved"]) == ("done", 4, 4)
     assert (second["state"], second["step"], second["saved"]) == ("running", 3, 3)  # the checkpoint is a sign too

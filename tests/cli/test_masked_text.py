@@ -100,5 +100,7 @@ def test_bad_input_is_refused(tmp_path: Path, text: str, ok: Ok, refused: Refuse
     assert "count=0 writes nothing" in refused("sample", run, "--count", "0")
     assert "windows=0 is not allowed; use a whole number, 1 or more" in refused("evaluate", run, "--windows", "0")
     assert "reveals=0 is not allowed; use a whole number, 1 or more" in refused("sample", run, "--reveals", "0")
+    assert "times=-1 is not allowed; use a whole number, 1 or more" in refused("evaluate", run, "--times", "-1")
+    assert "temperature=nan, top_p=1.0: use a temperature" in refused("sample", run, "--temperature", "nan")
     (tmp_path / "cats.txt").write_text(SENTENCES * 61)
     assert "has changed since the plan was made" in refused("job", run, "--block", "0")

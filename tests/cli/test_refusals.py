@@ -70,8 +70,8 @@ def test_training_options(tmp_path: Path, refused: Refused, words: list[str], me
 @pytest.mark.parametrize(
     ("modes", "message"),
     [
-        ({}, "no class folders"),
-        ({"a": [], "b": []}, "class folders without files; 2 or more images are allowed"),
+        ({}, "no images; one folder per class"),
+        ({"a": [], "b": []}, "no images (folder without files: 2 (a/, b/)); one folder per class with 2 or more"),
         ({"a": ["RGB"]}, "1 readable image; 2 or more are allowed"),
         ({"a": ["RGB", "RGB"], "b": ["L", "RGB"]}, "mixes"),
     ],

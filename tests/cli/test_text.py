@@ -200,6 +200,23 @@ def test_short_and_chinese_texts_are_scored_by_characters(tmp_path: Path, ok: Ok
     assert row["quality"][0]["unit"] == "words" and row["quality"][0]["distinct_4"] is None
 
 
+def test_a_test_split_below_a_window_is_told_before_training(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "few.txt").write_text(SENTENCES * 4)
+    words = ["train", "text", "--out", str(tmp_path / "run"), "--data", f"file:{tmp_path / 'few.txt'}", *LENGTH]
+    assert main([*words, *TINY, *WORK]) == 0
+    shown = capsys.readouterr().err
+    assert "has 13 tokens, fewer than a window of length=16: the model can be trained but not evaluated" in shown
+
+
+def test_near_copies_stand_beside_the_scores(tmp_path: Path, text: str, ok: Ok) -> None:
+    run = tmp_path / "run"
+    ok("train", "text", "--out", run, "--data", text, *LENGTH, *TINY, *WORK)
+    (row,) = ok("evaluate", run, "--windows", "4", "--json")
+    assert row["near_copies"] == {"passages": 1.0, "documents": 1.0}  # the same sentences again and again
+
+
 @pytest.mark.parametrize("json_words", [(), ("--json",)])
 def test_scores_are_shown_even_if_writing_fails(
     tmp_path: Path,

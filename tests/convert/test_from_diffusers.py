@@ -1,9 +1,11 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from commands import TINY, WORK
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from oneblock.convert.from_diffusers import Autoencoder
@@ -76,3 +78,41 @@ def test_train_and_sample_in_latents(tmp_path: Path, ok: Callable, refused: Call
     other = save_autoencoder(tmp_path / "other", 1)
     assert "--autoencoder gives the latents of" in refused("evaluate", run, "--autoencoder", other)
     assert "another" in refused("train", "images", "--out", run, *TINY, *WORK)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("scaling_factor", None), ("scaling_factor", "x"), ("scaling_factor", -1.0), ("shift_factor", [1]),
+        ("block_out_channels", 3), ("latent_channels", 5), ("norm_num_groups", 3), ("down_block_types", ["Nothing"]),
+        ("act_fn", None), ("in_channels", "one"),
+    ],
+)  # fmt: skip
+def test_an_altered_configuration_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    path = save_autoencoder(tmp_path, 0) / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ValueError, match="does not hold an AutoencoderKL of diffusers"):
+        Autoencoder(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "[" * 100_000, '{"scaling_factor": NaN}'])
+def test_a_configuration_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (save_autoencoder(tmp_path, 0) / "config.json").write_text(text)
+    with pytest.raises(ValueError, match="does not hold an AutoencoderKL of diffusers"):
+        Autoencoder(tmp_path)
+
+
+def test_weights_that_are_not_finite_or_missing_are_refused(tmp_path: Path) -> None:
+    path = save_autoencoder(tmp_path, 0) / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["encoder.conv_in.bias"][0] = float("nan")
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"numbers that are not finite .*encoder.conv_in.bias"):
+        Autoencoder(tmp_path)
+    del weights["encoder.conv_in.bias"]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="does not hold an AutoencoderKL of diffusers"):
+        Autoencoder(tmp_path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="does not hold an AutoencoderKL of diffusers"):
+        Autoencoder(tmp_path)

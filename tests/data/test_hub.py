@@ -152,3 +152,12 @@ def test_rows_without_label_and_empty_streams_are_refused(monkeypatch: pytest.Mo
     serve(monkeypatch, empty)
     with pytest.raises(ValueError, match="has no rows in split 'train'"):
         open_hub()
+
+
+def test_values_of_unknown_meaning_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured() -> Iterator[dict[str, object]]:
+        yield {"picture": Image.new("F", (8, 8), 0.5), "kind": 0, "note": "text"}
+
+    serve(monkeypatch, datasets.IterableDataset.from_generator(measured, features=features()))
+    with pytest.raises(ValueError, match=r"hf:someone/set has an image of floating point without a known range \(save"):
+        open_hub().first(1)

@@ -1,4 +1,5 @@
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,8 @@ import torch
 
 from oneblock.data import text
 from oneblock.data.documents import SPLITS, TextSplit
-from oneblock.data.text import CORPORA, TEXTS, open_text, read_texts
+from oneblock.data.progress import listening
+from oneblock.data.text import CORPORA, TEXTS, open_text, read_texts, read_words, split_copies
 from oneblock.data.tokens import TokenFile, TokenSource
 from oneblock.data.vocabulary import BytePair, Bytes, Characters
 
@@ -50,6 +52,7 @@ def test_characters_and_byte_pairs(novels: Path) -> None:
     file = open_text(f"file:{novels}", "train", pairs, cache=cache)
     assert file.tokens.dtype == torch.uint16
     assert documents(file) == list(read_texts(f"file:{novels}", "train"))
+    assert BytePair.train(read_words(f"file:{novels}", "train"), 280) == pairs
     assert len(list(cache.iterdir())) == 2
 
 
@@ -83,6 +86,45 @@ def test_a_single_file_is_cut(tmp_path: Path) -> None:
     }
     with pytest.raises(ValueError, match=r"length=51 does not fit .*valid.tokens with 50 tokens; 1\.\.50 is allowed"):
         TokenSource(parts["valid"], 51)
+
+
+def test_near_copies_are_told_once_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    rows = [f"Number {number}: " + "".join(chr(97 + number * k * k % 26) for k in range(200)) for number in range(60)]
+    for number, row in enumerate(rows):
+        (tmp_path / "x" / f"{number}.txt").write_text(row)
+        (tmp_path / "x" / f"{number}b.txt").write_text(row.replace(":", ";"))
+    notes: list[str] = []
+    with listening(note=notes.append):
+        files = {split: open_text("file:x", split, Bytes(), root=tmp_path, cache=tmp_path) for split in SPLITS}
+    (note,) = notes
+    assert "passages of valid stand in the training text word for word" in note and "% of its documents are" in note
+    found = split_copies(files["test"])
+    assert set(found) == {"valid", "test"}
+    assert found["test"]["documents"] > 0.5 and found["test"]["passages"] > 0.5
+    with listening(note=notes.append):
+        open_text("file:x", "test", Bytes(), root=tmp_path, cache=tmp_path)
+    assert notes == [note]
+
+
+def test_unused_files_are_told_once(novels: Path) -> None:
+    (novels / "notes.md").write_text("x")
+    with pytest.warns(UserWarning, match="40 of 41 files are used; not used: 1 of the kind .md"):
+        open_novels(novels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_novels(novels)
+
+
+def test_long_texts_tell_how_far_they_are(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("One line of a long text.\n" * 100_000)
+    told: list[tuple[int, int, str]] = []
+    with listening(progress=lambda *words: told.append(words), note=lambda _: None):
+        open_text("file:x.txt", "train", Characters(), root=tmp_path, cache=tmp_path)
+    assert {(total, unit) for _, total, unit in told} == {(5_000_000, "bytes of text")}
+    done = [done for done, _, _ in told]
+    assert done == sorted(done) and done[-1] == 5_000_000
+    assert any(2_000_000 < each < 3_000_000 for each in done)
 
 
 def test_a_stream_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

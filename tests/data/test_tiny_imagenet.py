@@ -7,6 +7,7 @@ from oneblock.data.sources import load_images
 from oneblock.data.tiny_imagenet import load_tiny_imagenet
 
 Image = pytest.importorskip("PIL.Image")
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 WORDS = "n00\tentity\nn03\tcrane, derrick\nn01\tcrane\nn02\tgoldfish, Carassius auratus\n"
 # the middle of the range survives JPEG exactly where an image has one colour

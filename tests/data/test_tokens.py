@@ -1,6 +1,9 @@
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -119,6 +122,43 @@ def test_a_changed_header_is_refused(tmp_path: Path) -> None:
             TokenFile(path)
         path.write_bytes(whole)
     TokenFile(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"count": "8"}, "count='8' is not allowed in Header; use a whole number"),
+        ({"count": True}, "count=True is not allowed in Header"),
+        ({"dtype": ["|u1"]}, r"dtype=\['|u1'\] is not allowed in Header"),
+        ({"dtype": "|u8"}, "it has format 1 and dtype '|u8'"),
+        ({"format": 1.0}, "format=1.0 is not allowed in Header"),
+        ({"starts": [0, 5, 5]}, "its documents do not follow each other"),
+        ({"starts": [1, 5]}, "its documents do not follow each other"),
+        ({"starts": [0, 8]}, "its documents do not follow each other"),
+        ({"starts": []}, "its documents do not follow each other"),
+        ({"starts": [0, None]}, "starts=.* is not allowed in Header"),
+        ({"vocabulary": 3}, "vocabulary=3 is not allowed in Header"),
+        ({"vocabulary": {"vocabulary": "klingon"}}, "vocabulary='klingon' is unknown"),
+        ({"surplus": 1}, "its header is another one"),
+        ({"sha256": ...}, "its header is another one"),
+        ({"count": 2**70}, "has more than 64 bits"),
+    ],
+)
+def test_a_header_that_says_something_else_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = numbered(tmp_path, 5, 3).path
+    header = json.loads(path.read_bytes()[8 : -tokens.FOOTER.size]) | change
+    text = json.dumps({name: value for name, value in header.items() if value is not ...}).encode()
+    footer = tokens.FOOTER.pack(hashlib.sha256(text).digest(), len(text), tokens.MAGIC)
+    path.write_bytes(bytes(range(8)) + text + footer)
+    with pytest.raises(ValueError, match=message.replace("|", r"\|")):
+        TokenFile(path)
+
+
+def test_tokens_beyond_the_vocabulary_are_not_read(tmp_path: Path) -> None:
+    file = write_tokens(tmp_path / "x.tokens", [torch.arange(8)], Characters())
+    damage(file.path, 2, 64)
+    with pytest.raises(ValueError, match=r"x.tokens is not a whole token file .it has tokens beyond its 27 symbols"):
+        TokenFile(file.path).read(torch.tensor([0]), 8)
 
 
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

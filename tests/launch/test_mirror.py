@@ -16,6 +16,7 @@ from oneblock.train.checkpoint import (
     checkpoints,
     keep_last,
     latest,
+    read_stamp,
     save_checkpoint,
 )
 
@@ -59,10 +60,10 @@ def spy(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[tuple[str, str]]:
     for name in names:
         method = getattr(MemoryFileSystem, name)
 
-        def call(self: Any, *words: Any, name: str = name, method: Any = method) -> Any:
+        def call(self: Any, *words: Any, name: str = name, method: Any = method, **options: Any) -> Any:
             remote = words[1] if name == "put_file" else words[0]
             calls.append((name, str(remote).rsplit("/", 1)[-1]))
-            return method(self, *words)
+            return method(self, *words, **options)
 
         monkeypatch.setattr(MemoryFileSystem, name, call)
     return calls
@@ -241,7 +242,8 @@ def test_progress_is_read_without_fetching_checkpoints(
         assert [path.name for path in checkpoints(directory / "block-1")] == ["step-000000004.safetensors"]
         assert (directory / "block-1" / "heartbeat.json").read_text() == "heartbeat.json"
         assert (directory / "block-1" / "metrics.jsonl").read_text() == "metrics.jsonl"
-    assert {name for _, name in calls} == {PLAN_FILE, "heartbeat.json", "metrics.jsonl"}
+        assert read_stamp(directory / "block-1" / "step-000000004.safetensors", PLAN.hash, "block-1").step == 4
+    assert {name for kind, name in calls if kind == "get_file"} == {PLAN_FILE, "heartbeat.json", "metrics.jsonl"}
     assert not directory.exists()
     with listing(str(tmp_path)) as directory:
         assert directory == tmp_path

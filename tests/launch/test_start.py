@@ -50,8 +50,8 @@ def test_what_the_jobs_are_told(planned: Path) -> None:
     one = ["--threads", "1"]
     assert [command.job for command in commands(planned)] == ["block-0", "block-1"]
     assert options(planned) == one
-    assert options(planned, data=ImageData(data="folder:x", image_size=8)) == [
-        *one, "--data", "folder:x", "--image-size", "8",
+    assert options(planned, data=ImageData(data="folder:x", image_size=8, cache=False, max_pixels=99)) == [
+        *one, "--data", "folder:x", "--image-size", "8", "--max-pixels", "99", "--no-cache",
     ]  # fmt: skip
     assert options(planned, data="folder:x") == [*one, "--data", "folder:x"]
     assert options(planned, data=TextData(data="", data_dir=Path("texts"))) == [*one, "--data-dir", "texts"]

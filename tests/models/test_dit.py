@@ -131,7 +131,7 @@ def test_sizes_have_the_papers_parameters(size: str, millions: int) -> None:
     ("changes", "message"),
     [
         ({"patch": 3}, "patch=3 does not divide image_size=8; use a divisor"),
-        ({"patch": 0}, "patch=0 does not divide"),
+        ({"patch": 0}, "patch=0 is not allowed; use 1 or more"),
         ({"heads": 3}, "heads=3 does not divide width=16; use a divisor"),
         ({"width": 18}, "width=18 is not a multiple of 4"),
     ],

@@ -196,7 +196,7 @@ def test_with_the_skip_the_classifier_reads_z_at_low_noise_and_the_token_at_high
     ("changes", "message"),
     [
         ({"patch": 3}, "patch=3 does not divide image_size=8; use a divisor"),
-        ({"patch": 0}, "patch=0 does not divide"),
+        ({"patch": 0}, "patch=0 is not allowed; use 1 or more"),
         ({"heads": 3}, "heads=3 does not divide width=16; use a divisor"),
         ({"width": 18}, "width=18 is not a multiple of 4"),
         ({"skip_sigma_data": 0.5}, "label_width=5 is not width=16, which skip_sigma_data needs"),

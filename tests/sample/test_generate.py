@@ -63,6 +63,12 @@ def test_batches_start_from_different_noise_of_the_top_level() -> None:
     assert not found[:1000].equal(found[1000:2000])
 
 
+def test_large_seeds_have_noise_too() -> None:
+    for seed in (2**62, -(2**62), 2 * 10**13):
+        assert samples(3, seed=seed).isfinite().all()
+    assert not samples(3, seed=2**62).equal(samples(3, seed=2**62 + 1))
+
+
 def test_no_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size=0 is not a batch size; use 1 or more"):
         samples(3, batch_size=0)

@@ -32,6 +32,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("evaluate",): ("evaluate", "EVALUATE", "scores of a model on held-out data"),
     ("status",): ("status", "Status", "where the jobs of a run stand"),
     ("merge",): ("merge", "Merge", "make one model of a run's blocks"),
+    ("fsck",): ("fsck", "Fsck", "what is wrong with the files of a run, a model or a comparison, and what is good"),
     ("compare", "images"): ("compare", "CompareImages", "train blockwise and its rivals with the same work"),
     ("compare", "classify"): ("compare", "CompareClassify", "the same for classifiers"),
     ("compare", "masked-text"): ("compare", "CompareMaskedText", "the same for masked diffusion of text"),
@@ -49,8 +50,8 @@ WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirecto
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; 0 when it worked, 2 for the user's mistakes, 1 for a run that failed on its own, 75 for a job
-    that another process trains."""
+    """Run one verb; 0 when it worked, 2 for the user's mistakes, 1 for a run that failed on its own or files that are
+    wrong, 75 for a job that another process trains."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
         try:
@@ -129,6 +130,7 @@ def _parsed_and_run(verb: str, module: str, name: str, words: list[str]) -> int:
     from oneblock.launch.local import BUSY
     from oneblock.train.learner import NonFiniteError
     from oneblock.train.loop import BusyError
+    from oneblock.train.shown import shown
 
     command = getattr(import_module(f"oneblock.cli.{module}"), name)
     try:
@@ -136,14 +138,14 @@ def _parsed_and_run(verb: str, module: str, name: str, words: list[str]) -> int:
     except (ValueError, *WRONG_PATH) as error:
         return _failed(error, 2)
     try:
-        options.run()
+        with shown(progress=not getattr(options, "json", False)):
+            return options.run() or 0
     except BusyError as error:
         return _failed(error, BUSY)
     except (ValueError, ImportError, *WRONG_PATH) as error:
         return _failed(error, 2)
     except (OSError, NonFiniteError) as error:
         return _failed(error, 1)
-    return 0
 
 
 def _failed(error: Exception | str, code: int) -> int:

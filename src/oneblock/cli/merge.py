@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from oneblock.cli import console
 from oneblock.launch.merge import merge
+from oneblock.presets.tasks import load_backbone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +22,13 @@ class Merge:
     """directory of the model (default: model, inside that directory)"""
     partial: bool = False
     """merge what exists: unfinished blocks as they stand, and without those that are missing or damaged"""
+    backbone: str = ""
+    """module:Class of the network, for a run that trains your own: the files are compared with it"""
     json: bool = False
     """print one JSON object instead of text"""
 
     def run(self) -> None:
-        made = merge(self.run_dir, self.out, self.partial)
+        made = merge(self.run_dir, self.out, self.partial, load_backbone(self.backbone) if self.backbone else None)
         if self.json:
             console.emit(
                 {"model": str(made.model), "blocks": made.blocks, "plan": made.plan, "problems": list(made.problems)}

@@ -10,7 +10,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import tyro
 
-from oneblock.train.shards import is_run, open_plan
+from oneblock.presets.door import open_plan
+from oneblock.train.shards import is_run
 
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 

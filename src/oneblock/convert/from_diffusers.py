@@ -7,6 +7,7 @@ https://arxiv.org/abs/2112.10752.
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,17 @@ class Autoencoder:
         except ImportError as error:
             raise ImportError("latents need diffusers; pip install 'oneblock[convert]'") from error
         try:
-            model = AutoencoderKL.from_pretrained(directory, local_files_only=True, use_safetensors=True)
-        except (OSError, ValueError, KeyError) as error:
+            model, loaded = AutoencoderKL.from_pretrained(
+                directory, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+            if any(loaded.values()):  # diffusers would go on with random weights
+                raise ValueError(", ".join(f"{name}: {str(found)[:80]}" for name, found in loaded.items() if found))
+            self._shift = float(model.config.shift_factor or 0.0)
+            self._scale = LATENT_STD * float(model.config.scaling_factor)
+            bad = [name for name, t in model.state_dict().items() if not bool(torch.isfinite(t).all())]
+            if bad or not (math.isfinite(self._shift) and 0 < self._scale < math.inf):
+                raise ValueError(f"numbers that are not finite or a scale that is not above 0: {bad[:3]}")
+        except Exception as error:  # diffusers checks little: a wrong value ends in any error
             raise ValueError(
                 f"{directory} does not hold an AutoencoderKL of diffusers ({error}); give the directory that has its "
                 "config.json and diffusion_pytorch_model.safetensors"
@@ -49,8 +59,6 @@ class Autoencoder:
         self._model: Any = model.to(device).eval().requires_grad_(False)
         self._device = torch.device(device)
         self._batch_size = batch_size
-        self._shift = float(self._model.config.shift_factor or 0.0)
-        self._scale = LATENT_STD * float(self._model.config.scaling_factor)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from .memory import Batches, Samples, drawn, shuffled_if_sorted
 from .names import ImageData, TextData
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
 from .synthetic import synthetic_images
-from .text import open_text, read_texts
+from .text import open_text, read_texts, read_words, split_copies
 from .tokens import TextBatches, TokenFile, TokenSource, write_tokens
 from .transforms import random_flip, to_float, to_uint8
 from .vocabulary import (
@@ -52,7 +52,9 @@ __all__ = [
     "open_vocabulary",
     "random_flip",
     "read_texts",
+    "read_words",
     "shuffled_if_sorted",
+    "split_copies",
     "synthetic_images",
     "to_float",
     "to_uint8",

@@ -1,169 +1,216 @@
-"""Images of a user: one folder per class, files of any size and mode.
-
-Without the subfolders ``train`` and ``test``, a file belongs to the test split when the hash of
-``class/file`` says so. The split of a file therefore never changes when others come or go.
-"""
+"""Images of a user: one folder per class, files of any size and mode; ``tree`` says which files are of which split."""
 
 from __future__ import annotations
 
-import hashlib
-import warnings
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from .cache import Place
+from .decode import Header, UnusableError, decode, read_header
 from .imageset import ImageSet, Split
-from .pixels import DAMAGE, DEFAULT_SIZE, choose_channels, require_pillow, to_pixels
+from .pixels import DEFAULT_SIZE, choose_channels, require_pillow
+from .progress import inform, note, tell
+from .reading import READING, Reading
+from .tree import HIDDEN, ImageFile, Tree, find_files, natural
 
-TEST_PERCENT = 10
-NAMES_IN_WARNING = 5
+NAMES_SHOWN = 3
+
+
+LeftOut = list[tuple[ImageFile, UnusableError]]
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """A file, the label of its folder, and the split it belongs to."""
+class Survey:
+    """The files that can be images, with what they say of themselves; the others, with the reason; the classes."""
 
-    path: Path
-    name: str
-    label: int
-    split: Split
+    usable: list[tuple[ImageFile, Header]]
+    left_out: LeftOut
+    classes: tuple[str, ...]
 
 
-def load_folder(root: Path, split: Split, size: int | None = None, channels: int | None = None) -> ImageSet:
-    """One split of a tree of class folders.
+def load_folder(
+    root: Path, split: Split, size: int | None = None, channels: int | None = None, reading: Reading = READING
+) -> ImageSet:
+    """One split of a tree of class folders (``tree``).
+
+    The listener hears how many files of how many are used, and why not the others; without one it is a warning where
+    files were left out.
 
     Args:
-        root: holds one folder per class, or ``train`` and ``test`` that each do.
-        split: taken from ``train`` and ``test``, else ``TEST_PERCENT`` of the files are the test split.
+        root: holds one folder per class, or ``train`` and another split that each do, or images alone.
+        split: taken from folders of splits, else ``tree.TEST_PERCENT`` of the files are the test split.
         size: side of the square images; None is ``DEFAULT_SIZE``.
         channels: 1 or 3; None keeps what the files are, provided they are all grey or all colour.
+        reading: what is too large, and whether decoded images are kept.
 
     Returns:
-        uint8 (n, c, size, size), files in order of their names, unreadable ones named in ``skipped``.
+        uint8 (n, c, size, size), files in order of their classes and names, those that cannot be read in ``skipped``.
 
     Raises:
-        ValueError: no folder, no class folders, no images, one image, only corrupt images, grey mixed with
-            colour, an empty split, or class folders that differ between ``train`` and ``test``.
+        ValueError: no folder, no images, one image, grey mixed with colour, an empty split, or held-out classes that
+            are not among those of ``train``.
         MissingExtraError: Pillow is not installed.
     """
     require_pillow()
-    name = f"folder:{root.name}"
-    classes, files = list_files(root)
-    modes = _survey(files, name)
-    chosen = [file for file in files if file.split == split]
-    shape = (choose_channels(modes, channels, name), size or DEFAULT_SIZE)
-    images, labels, skipped = _read(chosen, *shape)
-    _report(skipped, name)
-    if not images:
-        raise ValueError(
-            f"{name} has no readable image in split {split!r} ({len(chosen)} files); 1 or more are allowed; "
-            "add images, or sort them into train/ and test/ folders"
-        )
-    return ImageSet(torch.stack(images), torch.tensor(labels), classes, name, tuple(skipped))
+    tree = find_files(root)
+    name = f"folder:{root.resolve().name}"
+    place = _place(root, tree, name, split, size, channels, reading)
+    kept = place.find()
+    if kept is None and channels is not None:
+        # kept by whoever did not say how many channels, which are perhaps as many
+        kept = _place(root, tree, name, split, size, None, reading).find()
+    if kept is not None and channels in (None, kept[0].shape[0]):
+        inform(f"{kept[1]}; decoded before")
+        return kept[0]
+    images, account = _decode(tree, name, split, size, channels, reading)
+    (note if account.incomplete else inform)(account.text)
+    if not account.passing:
+        place.keep(images, account.text)
+    return images
+
+
+def _place(
+    root: Path, tree: Tree, name: str, split: Split, size: int | None, channels: int | None, reading: Reading
+) -> Place:
+    """Where the decoded images are kept: a key of all that they follow from."""
+    from PIL import __version__ as pillow
+
+    files = [(file.name, file.split, file.size, file.changed) for file in tree.files]
+    made = (size or DEFAULT_SIZE, channels, reading.max_pixels, pillow)
+    return Place(f"{name}-{split}", (root.resolve().as_posix(), split, *made, files), reading)
 
 
 def list_files(root: Path) -> tuple[tuple[str, ...], list[ImageFile]]:
-    """Class names and all files below ``root``, both sorted by name; hidden files are not seen.
+    """Names of the folders that may be classes, and the files below ``root`` (``tree``); nothing is opened."""
+    files = find_files(root).files
+    return _sorted({file.kind for file in files}), files
 
-    Raises:
-        ValueError: ``root`` is not a folder, has no class folders, or its ``train`` and ``test`` disagree on
-            the classes.
-    """
-    if not root.is_dir():
-        raise ValueError(f"folder:{root} does not exist; an existing folder is allowed; check the path")
-    if not ((root / "train").is_dir() and (root / "test").is_dir()):
-        classes = _class_names(root)
-        return classes, _list_split(root, classes, None)
-    classes, others = _class_names(root / "train"), _class_names(root / "test")
-    if classes != others:
-        differing = ", ".join(sorted(set(classes) ^ set(others)))
+
+@dataclass(frozen=True)
+class Account:
+    """What became of the files: a sentence, whether more than hidden files were left out, and whether some of these may
+    be read another time."""
+
+    text: str
+    incomplete: bool
+    passing: bool
+
+
+def _decode(
+    tree: Tree, name: str, split: Split, size: int | None, channels: int | None, reading: Reading
+) -> tuple[ImageSet, Account]:
+    """The images, and what became of the files."""
+    survey = _survey(tree, name, reading)
+    modes = Counter(header.mode for _, header in survey.usable)
+    channels, size = choose_channels(modes, channels, name), size or DEFAULT_SIZE
+    chosen = [(file, header) for file, header in survey.usable if file.split == split]
+    left_out = [(file, why) for file, why in survey.left_out if file.split == split]
+    images = torch.empty(len(chosen), channels, size, size, dtype=torch.uint8)
+    labels: list[int] = []
+    sources = [(file.path, header.memory) for file, header in chosen]
+    for (file, _), found in zip(chosen, decode(sources, reading, size, channels, name), strict=True):
+        if isinstance(found, UnusableError):
+            left_out.append((file, found))
+        else:
+            images[len(labels)] = found
+            labels.append(survey.classes.index(file.kind))
+    account = _account(tree, survey, name, split, len(labels), left_out)
+    if not labels:
         raise ValueError(
-            f"folder:{root} has different classes in train/ and test/ ({differing}); equal class folders are "
-            "allowed; add or rename the folders"
+            f"{account.text}; this split has no readable image, 1 or more are allowed; add images, or sort them into "
+            "train/ and test/ folders"
         )
-    return classes, [
-        *_list_split(root / "train", classes, "train"),
-        *_list_split(root / "test", classes, "test"),
-    ]
+    skipped = tuple(sorted(file.name for file, _ in left_out))
+    return ImageSet(images[: len(labels)], torch.tensor(labels), survey.classes, name, skipped), account
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
-    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not names:
-        raise ValueError(
-            f"folder:{root} has no class folders; one folder per class is allowed; "
-            "move the images into folders named after their class"
-        )
-    return tuple(names)
-
-
-def _list_split(root: Path, classes: Sequence[str], split: Split | None) -> list[ImageFile]:
-    files = []
-    for label, folder in enumerate(classes):
-        paths = [path for path in (root / folder).iterdir() if path.is_file() and not path.name.startswith(".")]
-        for path in sorted(paths, key=lambda path: path.name):
-            name = f"{folder}/{path.name}"
-            files.append(ImageFile(path, name, label, split or split_of(name)))
-    return files
-
-
-def split_of(name: str, test_percent: int = TEST_PERCENT) -> Split:
-    """The split of a name: ``test`` for ``test_percent`` of all names, chosen by their SHA-256."""
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-    return "test" if int.from_bytes(digest[:8], "big") % 100 < test_percent else "train"
-
-
-def _survey(files: Sequence[ImageFile], name: str) -> Counter[str]:
-    """Count the modes of both splits, so that train and test get the same number of channels."""
-    if not files:
-        raise ValueError(
-            f"{name} has class folders without files; 2 or more images are allowed; "
-            "put the images straight into their class folders"
-        )
-    modes = Counter(mode for file in files if (mode := _mode(file.path)) is not None)
-    if not modes:
-        raise ValueError(
-            f"{name} has {len(files)} files and none is a readable image; 2 or more are allowed; check the "
-            f"first one, {files[0].name}"
-        )
-    if modes.total() == 1:
-        raise ValueError(f"{name} has 1 readable image; 2 or more are allowed; add images")
-    return modes
-
-
-def _mode(path: Path) -> str | None:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.mode
-    except (*DAMAGE, Image.DecompressionBombError):
-        return None
-
-
-def _read(files: Sequence[ImageFile], channels: int, size: int) -> tuple[list[Tensor], list[int], list[str]]:
-    from PIL import Image
-
-    images, labels, skipped = [], [], []
-    for file in files:
+def _survey(tree: Tree, name: str, reading: Reading) -> Survey:
+    """Look at the files of both splits, so that they get the same classes and channels."""
+    usable: list[tuple[ImageFile, Header]] = []
+    left_out: list[tuple[ImageFile, UnusableError]] = []
+    for done, file in enumerate(tree.files, 1):
         try:
-            with Image.open(file.path) as image:
-                pixels = to_pixels(image, size, channels)
-        except (*DAMAGE, Image.DecompressionBombError):
-            skipped.append(file.name)
-            continue
-        images.append(pixels)
-        labels.append(file.label)
-    return images, labels, skipped
+            usable.append((file, read_header(file.path, reading)))
+        except UnusableError as error:
+            left_out.append((file, error))
+        tell(done, len(tree.files), f"headers of {name}")
+    if len(usable) < 2:
+        raise ValueError(_too_few(tree, name, len(usable), left_out))
+    return Survey(usable, left_out, _classes(tree, name, [file for file, _ in usable]))
 
 
-def _report(skipped: Sequence[str], name: str) -> None:
-    if not skipped:
-        return
-    shown = ", ".join(skipped[:NAMES_IN_WARNING])
-    more = "" if len(skipped) <= NAMES_IN_WARNING else f" and {len(skipped) - NAMES_IN_WARNING} more"
-    warnings.warn(f"{name}: skipped {len(skipped)} unreadable files: {shown}{more}", stacklevel=3)
+def _too_few(tree: Tree, name: str, usable: int, left_out: LeftOut) -> str:
+    if not tree.files:
+        inside = f" ({_kinds(tree.left_out)})" if tree.left_out else ""
+        return (
+            f"{name} has no images{inside}; one folder per class with 2 or more images in all is allowed; move the "
+            "images into folders named after their class"
+        )
+    others = f" (left out: {_kinds(_by_kind(left_out))})" if left_out else ""
+    return f"{name} has {usable or 'no'} readable image{others}; 2 or more are allowed; add images"
+
+
+def _classes(tree: Tree, name: str, files: Sequence[ImageFile]) -> tuple[str, ...]:
+    """Folders with a usable image; with splits of the user's own, those of the training split."""
+    if not tree.own_splits:
+        return _sorted({file.kind for file in files})
+    train, held_out = ({file.kind for file in files if file.split == split} for split in ("train", "test"))
+    if more := _sorted(held_out - train):
+        raise ValueError(
+            f"{name} has held-out classes without training images ({', '.join(more)}); class folders that are also in "
+            "train/ are allowed; add or rename the folders"
+        )
+    return _sorted(train)
+
+
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(names, key=natural))
+
+
+def _account(tree: Tree, survey: Survey, name: str, split: Split, used: int, left_out: LeftOut) -> Account:
+    """How many files of how many are used, and why not the others."""
+    total = sum(file.split == split for file in tree.files)
+    parts = [f"{name}: {used} of {total} files of the {split} split are used", *tree.choices]
+    if left_out:
+        parts.append(f"left out: {_kinds(_by_kind(left_out))}")
+    missing = _sorted({file.kind for file in tree.files} - set(survey.classes))
+    others = dict(tree.left_out) | (
+        {"folder without usable images": [f"{kind}/" for kind in missing]} if missing else {}
+    )
+    if others:
+        parts.append(f"not looked at: {_kinds(others)}")
+    if tree.own_splits and (unseen := _sorted(set(survey.classes) - _held_out(survey))):
+        parts.append(f"no held-out images of {_some(unseen)}")
+    if survey.classes[1:] == () and (inner := _inner(tree)) > 1:
+        parts.append(f"one class: the {inner} folders in {survey.classes[0]}/ are parts of it, not classes")
+    passing = any(why.passing for _, why in survey.left_out + left_out)
+    return Account("; ".join(parts), bool(left_out or others.keys() - {HIDDEN}), passing)
+
+
+def _held_out(survey: Survey) -> set[str]:
+    return {file.kind for file, _ in survey.usable if file.split == "test"}
+
+
+def _inner(tree: Tree) -> int:
+    """How many folders of the second level hold files."""
+    return len({file.name.split("/")[1] for file in tree.files if file.name.count("/") > 1})
+
+
+def _by_kind(left_out: LeftOut) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for file, why in left_out:
+        found[why.kind].append(f"{file.name} ({why.detail})" if why.detail else file.name)
+    return found
+
+
+def _kinds(names: Mapping[str, Sequence[str]]) -> str:
+    return ", ".join(f"{kind}: {len(some)} ({_some(some)})" for kind, some in names.items())
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

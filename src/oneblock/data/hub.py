@@ -149,7 +149,10 @@ class HubSource:
                 f"{self._channels} channels); one kind is allowed when channels is None; "
                 "pass channels=1 or channels=3 (--channels)"
             )
-        return to_pixels(image, self._size, self._channels)
+        try:
+            return to_pixels(image, self._size, self._channels)
+        except ValueError as error:
+            raise ValueError(f"{self.name} has an image of {error}; or choose another image column") from error
 
     def _label(self, row: Row) -> int:
         label = row[self._columns.label]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from .reading import Reading
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
@@ -18,9 +20,22 @@ class ImageData:
     """resize and crop (folders) or pad (digits, fashion-mnist) to this many pixels"""
     channels: int | None = None
     """1 (grey) or 3 (colour), for folders that mix both"""
+    max_pixels: int = Reading.max_pixels
+    """images of files with more pixels are left out: a small file may unpack to fill the memory"""
+    cache: bool = Reading.cache
+    """whether decoded images are kept on disk (.cache/images in $ONEBLOCK_DATA or ./data) and found there again"""
+    cache_gb: float = Reading.cache_gb
+    """decoded images of all sets that are kept, in GB; those unused for longest are removed first"""
 
     autoencoder: Path | None = None
     """denoise the latents of this frozen AutoencoderKL of diffusers (a directory) instead of pixels"""
+
+    def __post_init__(self) -> None:
+        self.reading()
+
+    def reading(self) -> Reading:
+        """How files of images are read; ``ValueError`` for a setting that is not possible."""
+        return Reading(max_pixels=self.max_pixels, cache=self.cache, cache_gb=self.cache_gb)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +43,7 @@ class TextData:
     """Which text."""
 
     data: str = "books"
-    """books, sotu, austen, shakespeare, milton (`make text` fetches them), file:PATH or hf:NAME"""
+    """books, sotu, austen, shakespeare, milton (`make text` fetches them), file:PATH (a text, .jsonl rows, or a folder
+    of them) or hf:NAME"""
     data_dir: Path | None = None
     """where the corpora lie (default: ./data)"""

@@ -11,9 +11,12 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
+
+from oneblock.checks import check_fields
+from oneblock.plain import read_plain
 
 DATA_FILE = "data.json"
 KINDS = ("folder", "file", "cifar10", "cifar100", "tiny-imagenet")
@@ -48,6 +51,9 @@ class DataRecord:
     data_dir: str = ""
     by: By = "digest"
     files: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def again(self) -> tuple[str, Path | None]:
         """Name and root by which the data are found from here: as the user gave them where that still is the place."""
@@ -97,11 +103,22 @@ def hand_on(source: Path, target: Path) -> None:
 def read_record(directory: Path) -> DataRecord | None:
     """What a run or model says of its data; None if it says nothing that can be read."""
     try:
-        record = DataRecord(**json.loads((directory / DATA_FILE).read_text()))
-    except (OSError, ValueError, TypeError):
+        return check_record(directory)
+    except (OSError, ValueError):
         return None
-    texts = (record.data, record.place, record.data_dir, record.by)
-    return record if all(isinstance(text, str) for text in texts) and isinstance(record.files, dict) else None
+
+
+def check_record(directory: Path) -> DataRecord:
+    """The same; a file that says nothing of data is a ``ValueError``, and one that is not there an ``OSError``."""
+    path = directory / DATA_FILE
+    values = read_plain(path)
+    names = {field.name for field in fields(DataRecord)}
+    if not isinstance(values, dict) or not {"data"} <= values.keys() <= names or "\\u0000" in json.dumps(values):
+        raise ValueError(f"{path} does not say where data lie; delete it, and give the data")
+    try:
+        return DataRecord(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; delete it, and give the data") from error
 
 
 def changes(record: DataRecord, place: Path) -> list[str]:

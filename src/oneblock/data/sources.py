@@ -2,7 +2,7 @@
 
     digits             scikit-learn's handwritten digits, 8 x 8
     fashion-mnist      28 x 28 grey, fetched once by ``make data``
-    folder:DIR         a folder of class folders
+    folder:DIR         a folder of class folders, or of images alone
     cifar10:DIR        the binary batch files of CIFAR-10 (cifar100:DIR of CIFAR-100)
     tiny-imagenet:DIR  the unpacked folder of Tiny ImageNet, 64 x 64
     hf:NAME            streamed by the ``datasets`` library
@@ -22,6 +22,7 @@ from .hub import HubSource
 from .idx import load_fashion_mnist
 from .imageset import ImageSet, Split, check_channels, check_size, check_split, pad_to, with_channels
 from .memory import MemorySource, Source
+from .reading import READING, Reading
 from .tiny_imagenet import load_tiny_imagenet
 
 __all__ = ["SPECS", "ImageSet", "MemorySource", "Source", "load_images", "open_source"]
@@ -36,6 +37,7 @@ def load_images(
     size: int | None = None,
     channels: int | None = None,
     root: Path | None = None,
+    reading: Reading = READING,
 ) -> ImageSet:
     """One split of a named data set, in memory.
 
@@ -46,6 +48,7 @@ def load_images(
             streams are resized. None keeps the fixed size, and is 32 for the others.
         channels: 1 or 3; None keeps what the images are.
         root: where fashion-mnist is looked for, and what a relative DIR starts from.
+        reading: how files of images are read, and whether they are kept decoded.
 
     Raises:
         ValueError: unknown spec or split, a size below the images', or data that is absent or damaged.
@@ -56,10 +59,10 @@ def load_images(
     check_channels(channels)
     kind, place = _parse(spec)
     if kind == "folder":
-        return load_folder(_below(root, place), split, size, channels)
+        return load_folder(_below(root, place), split, size, channels, reading)
     if kind == "hf":
         return _open_hub(place, split, size, channels).first()
-    images = _load_fixed(kind, place, split, root)
+    images = _load_fixed(kind, place, split, root, reading)
     return replace(images, images=with_channels(pad_to(images.images, size, kind), channels))
 
 
@@ -70,12 +73,13 @@ def open_source(
     size: int | None = None,
     channels: int | None = None,
     root: Path | None = None,
+    reading: Reading = READING,
 ) -> Source:
     """Batches of a named data set: streamed for ``hf:NAME``, from memory for all others; arguments of
     ``load_images``."""
     kind, place = _parse(spec)
     if kind != "hf":
-        return MemorySource(load_images(spec, split, size=size, channels=channels, root=root))
+        return MemorySource(load_images(spec, split, size=size, channels=channels, root=root, reading=reading))
     check_split(split)
     return _open_hub(place, split, size, channels)
 
@@ -95,13 +99,13 @@ def _below(root: Path | None, place: str) -> Path:
     return path if root is None else root / path
 
 
-def _load_fixed(kind: str, place: str, split: Split, root: Path | None) -> ImageSet:
+def _load_fixed(kind: str, place: str, split: Split, root: Path | None, reading: Reading) -> ImageSet:
     if kind == "digits":
         return load_digits(split)
     if kind == "fashion-mnist":
         return load_fashion_mnist(split, root)
     if kind == "tiny-imagenet":
-        return load_tiny_imagenet(_below(root, place), split)
+        return load_tiny_imagenet(_below(root, place), split, reading)
     return load_cifar(CIFAR10 if kind == "cifar10" else CIFAR100, _below(root, place), split)
 
 

@@ -5,7 +5,8 @@
     austen       six novels
     shakespeare  plays and poems
     milton       poems and a speech
-    file:PATH    a folder of .txt files, one per document, or a single file, which is cut in three
+    file:PATH    a folder of documents (.txt files, or rows of .jsonl files with a field ``text``), a .jsonl file, or
+                 any other single file of text, which is cut in three (``textfile``)
     hf:NAME      the first rows of a data set streamed by the ``datasets`` library, one per document
 
 Behind ``hf:NAME`` stand settings, for example ``hf:NAME,text=COLUMN,config=NAME,documents=1000``.
@@ -15,9 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +30,18 @@ from .documents import (
     Document,
     Splits,
     TextSplit,
+    bytes_to_read,
     cut_file,
-    file_document,
-    list_files,
     split_documents,
-    stream_documents,
+    split_files,
 )
+from .encode import cut_at_words, encode_pieces
+from .near import NearCopies, near_copies
+from .progress import counting, note
+from .reading import data_folder
+from .textfile import is_rows
+from .textfolder import list_files, tell_unused
+from .textstream import stream_documents
 from .tokens import TokenFile, write_tokens
 from .vocabulary import Vocabulary
 
@@ -42,7 +50,10 @@ TEXTS = ("books", *CORPORA, "file:PATH", "hf:NAME")
 TEXT_FOLDER = "text"
 NUM_ROWS = 100_000
 # part of the names in the cache; raise it when documents, splits or a vocabulary's rule change
-VERSION = 1
+VERSION = 2
+COPIES_FILE = "near-copies.json"
+WORTH_A_NOTE = 0.01
+"""Share of a held-out text's passages in the training text that is told."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +64,15 @@ class Corpus:
         name: as the user wrote it.
         state: tells this text from others and from what it was before, without reading it.
         splits: reads and splits it.
+        work: about how many bytes are read until its token files are written.
+        told: notes which of its files are not used.
     """
 
     name: str
     state: str
     splits: Callable[[], Splits]
+    work: int = 0
+    told: Callable[[], None] = lambda: None
 
 
 def open_text(
@@ -71,7 +86,8 @@ def open_text(
     """The tokens of one split of a named text.
 
     The first call writes a token file for each split into ``cache``; a later one maps it. It is written again, under
-    another name, when a file of the text has another size or time of change; ``hf:NAME`` is never asked again.
+    another name, when a file of the text has another size or time of change; ``hf:NAME`` is never asked again. Texts of
+    any length are read piece by piece; ``progress.listening`` tells how far it is.
 
     Args:
         spec: one of ``TEXTS``, with PATH or NAME filled in.
@@ -86,19 +102,56 @@ def open_text(
     """
     _check_split(split)
     corpus = find_corpus(spec, root)
-    folder = (cache or _data_folder() / ".cache" / "tokens") / _cache_name(corpus, vocabulary)
+    folder = (cache or data_folder() / ".cache" / "tokens") / _cache_name(corpus, vocabulary)
     path = folder / f"{split}.tokens"
     if not path.is_file():
-        splits = corpus.splits()
-        for each in SPLITS:
-            write_tokens(folder / f"{each}.tokens", _encoded(splits[each], vocabulary), vocabulary)
+        corpus.told()
+        with counting(corpus.work, "bytes of text"):
+            splits = corpus.splits()
+            for each in SPLITS:
+                write_tokens(folder / f"{each}.tokens", _encoded(splits[each], vocabulary), vocabulary)
+        _compare(folder, spec)
     return TokenFile(path)
 
 
 def read_texts(spec: str, split: TextSplit, *, root: Path | None = None) -> Iterator[str]:
-    """The documents of one split as texts, to learn a vocabulary from; arguments and errors of ``open_text``."""
+    """The documents of one split as texts; arguments and errors of ``open_text``."""
     _check_split(split)
     return (document.read() for document in find_corpus(spec, root).splits()[split])
+
+
+def read_words(spec: str, split: TextSplit, *, root: Path | None = None) -> Iterator[str]:
+    """The same in pieces of a thousand words or so, to learn a vocabulary from (``encode.cut_at_words``)."""
+    _check_split(split)
+    corpus = find_corpus(spec, root)
+    with counting(corpus.work, "bytes of text, to learn byte pairs"):
+        for document in corpus.splits()[split]:
+            yield from cut_at_words(document.text())
+
+
+def split_copies(file: TokenFile) -> dict[str, dict[str, float]]:
+    """What the splits beside a token file of ``open_text`` have in common with the training text, by split; empty for
+    any other file."""
+    path = file.path.parent / COPIES_FILE
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _compare(folder: Path, spec: str) -> None:
+    """Write how much of the held-out splits stands in the training text, and note it."""
+    train = TokenFile(folder / "train.tokens")
+    found = {split: near_copies(train, TokenFile(folder / f"{split}.tokens")) for split in SPLITS[1:]}
+    partial = folder / f"{COPIES_FILE}.{os.getpid()}.partial"
+    partial.write_text(json.dumps({split: each.as_row() for split, each in found.items()}))
+    partial.replace(folder / COPIES_FILE)
+    if any(each.passages >= WORTH_A_NOTE for each in found.values()):
+        note(f"{spec}: {'; '.join(_shown(split, each) for split, each in found.items())}")
+
+
+def _shown(split: str, found: NearCopies) -> str:
+    return (
+        f"{found.passages:.0%} of the passages of {split} stand in the training text word for word "
+        f"({found.documents:.0%} of its documents are near-copies)"
+    )
 
 
 def find_corpus(spec: str, root: Path | None = None) -> Corpus:
@@ -151,18 +204,31 @@ def _file_corpus(spec: str, path: Path) -> Corpus:
     if not path.exists():
         raise ValueError(f"{path} does not exist; a text file or a folder of .txt files is allowed; check the path")
     if path.is_dir():
-        return _documents_corpus(spec, [list_files(path)])
-    return Corpus(spec, _state([path]), lambda: cut_file(path))
+        return _documents_corpus(spec, [list_files(path)], lambda: tell_unused(path))
+    if is_rows(path):
+        return _documents_corpus(spec, [[path]])
+    return Corpus(spec, _state([path]), lambda: cut_file(path), bytes_to_read(path))
 
 
-def _documents_corpus(spec: str, folders: Sequence[Sequence[Path]]) -> Corpus:
+def _documents_corpus(spec: str, folders: Sequence[Sequence[Path]], told: Callable[[], None] = lambda: None) -> Corpus:
     """Files of folders that are split one by one: what is held out of ``austen`` is also held out of ``books``."""
 
     def splits() -> Splits:
-        each = [split_documents(map(file_document, files), spec) for files in folders]
-        return {split: [document for one in each for document in one[split]] for split in SPLITS}
+        each = [split_files(files, spec) for files in folders]
+        return {split: _Joined([one[split] for one in each]) for split in SPLITS}
 
-    return Corpus(spec, _state(list(itertools.chain(*folders))), splits)
+    files = list(itertools.chain(*folders))
+    return Corpus(spec, _state(files), splits, sum(map(bytes_to_read, files)), told)
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """Documents of several folders, one after the other."""
+
+    parts: Sequence[Iterable[Document]]
+
+    def __iter__(self) -> Iterator[Document]:
+        return itertools.chain(*self.parts)
 
 
 def _state(files: Sequence[Path]) -> str:
@@ -171,17 +237,13 @@ def _state(files: Sequence[Path]) -> str:
 
 
 def _corpus_folder(name: str, root: Path | None) -> Path:
-    data = _data_folder() if root is None else root
+    data = data_folder() if root is None else root
     folders = [data / TEXT_FOLDER / name, data / name]
     for folder in folders:
         if folder.is_dir():
             return folder
     looked = ", ".join(map(str, folders))
     raise ValueError(f"{name} is not in any of {looked}; one of these folders must hold its texts; run `make text`")
-
-
-def _data_folder() -> Path:
-    return Path(os.environ.get("ONEBLOCK_DATA") or "data")
 
 
 def _cache_name(corpus: Corpus, vocabulary: Vocabulary) -> str:
@@ -191,11 +253,19 @@ def _cache_name(corpus: Corpus, vocabulary: Vocabulary) -> str:
     return f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def _encoded(documents: Sequence[Document], vocabulary: Vocabulary) -> Iterator[Tensor]:
-    for document in documents:
-        text = document.read()
+def _encoded(documents: Iterable[Document], vocabulary: Vocabulary) -> Iterator[Iterator[Tensor]]:
+    return (_named(document, vocabulary) for document in documents)
+
+
+def _named(document: Document, vocabulary: Vocabulary) -> Iterator[Tensor]:
+    """The ids of a document in pieces; what the vocabulary refuses, with the document's name."""
+    pieces = encode_pieces(vocabulary, document.text())
+    while True:
         try:
-            ids = vocabulary.encode(text)
+            ids = next(pieces, None)
         except ValueError as error:
-            raise ValueError(f"{document.name}: {error}") from error
+            named = document.name in str(error)
+            raise error if named else ValueError(f"{document.name}: {error}") from error
+        if ids is None:
+            return
         yield ids

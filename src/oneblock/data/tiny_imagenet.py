@@ -13,25 +13,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .cache import Place
+from .decode import in_order
 from .imageset import ImageSet, Split
 from .pixels import DAMAGE, require_pillow, to_pixels
+from .progress import inform, tell
+from .reading import READING, Reading
 
 FOLDER = "tiny-imagenet-200"
 SIDE = 64
+NAME = "tiny-imagenet"
+MEMORY = 2**20
+"""Bytes that decoding an image may need."""
 AGAIN = f"unpack {FOLDER}.zip again"
 
 
-def load_tiny_imagenet(root: Path, split: Split) -> ImageSet:
+def load_tiny_imagenet(root: Path, split: Split, reading: Reading = READING) -> ImageSet:
     """One split as uint8 (n, 3, 64, 64), grey files repeated as colour, in an order that mixes the classes.
 
     Args:
         root: the folder of wnids.txt, or the one that holds it under its standard name.
         split: ``train``, the classes in turn; ``test``, the validation images as annotated.
+        reading: whether decoded images are kept.
 
     Returns:
         Labels count the sorted WordNet ids. A class is named by its first synonym, followed by its id where
@@ -46,10 +55,28 @@ def load_tiny_imagenet(root: Path, split: Split) -> ImageSet:
     ids = sorted({line.strip() for line in _lines(folder / "wnids.txt")})
     classes = _class_names(folder / "words.txt", ids)
     files = _train_files(folder / "train", ids) if split == "train" else _val_files(folder / "val", ids)
+    place = _place(folder, split, [path for path, _ in files], classes, reading)
+    if (kept := place.find()) is not None:
+        inform(kept[1])
+        return kept[0]
     images = torch.empty(len(files), 3, SIDE, SIDE, dtype=torch.uint8)
-    for image, (path, _) in zip(images, files, strict=True):
-        image.copy_(_read(path))
-    return ImageSet(images, torch.tensor([label for _, label in files]), classes, "tiny-imagenet")
+    for done, pixels in enumerate(in_order(_read, [path for path, _ in files], lambda path: MEMORY)):
+        images[done] = pixels
+        tell(done + 1, len(files), f"images of {NAME}")
+    found = ImageSet(images, torch.tensor([label for _, label in files]), classes, NAME)
+    place.keep(found, f"{NAME}: {len(files)} images of the {split} split; decoded before ({place.path})")
+    return found
+
+
+def _place(folder: Path, split: Split, paths: Sequence[Path], classes: tuple[str, ...], reading: Reading) -> Place:
+    """Where the decoded images are kept; nowhere if one is missing, which is an error for whoever reads it."""
+    from PIL import __version__ as pillow
+
+    try:
+        files = [(path.name, stat.st_size, stat.st_mtime_ns) for path in paths for stat in (path.stat(),)]
+    except OSError:
+        return Place(NAME, None, replace(reading, cache=False))
+    return Place(f"{NAME}-{split}", (folder.resolve().as_posix(), split, pillow, classes, files), reading)
 
 
 def _lines(path: Path) -> list[str]:

@@ -20,12 +20,16 @@ import secrets
 import struct
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 from torch import Tensor
+
+from oneblock.checks import check_fields
+from oneblock.plain import parse_plain
 
 from .memory import Samples
 from .order import check_position, epoch_seed
@@ -50,13 +54,17 @@ class Header:
     vocabulary: dict[str, VocabularyValue]
     sha256: str
 
+    def __post_init__(self) -> None:
+        check_fields(self)
 
-def write_tokens(path: Path, documents: Iterable[Tensor], vocabulary: Vocabulary) -> TokenFile:
+
+def write_tokens(path: Path, documents: Iterable[Tensor | Iterable[Tensor]], vocabulary: Vocabulary) -> TokenFile:
     """Write a token file, whole or not at all; several processes may write the same one.
 
     Args:
         path: the file; folders are made, and a file of that name is replaced.
-        documents: ids (t,) in 0..v - 1, t at least 1, any integer type; taken one after another.
+        documents: ids (t,) in 0..v - 1, t at least 1, any integer type, each document as a whole or in pieces; taken
+            one after another.
         vocabulary: the one that made the ids.
 
     Raises:
@@ -75,19 +83,22 @@ def write_tokens(path: Path, documents: Iterable[Tensor], vocabulary: Vocabulary
     return TokenFile(path)
 
 
-def _write(file: BinaryIO, documents: Iterable[Tensor], vocabulary: Vocabulary) -> None:
+def _write(file: BinaryIO, documents: Iterable[Tensor | Iterable[Tensor]], vocabulary: Vocabulary) -> None:
     name = dtype_name(vocabulary.size)
     starts: list[int] = []
     count, digest = 0, hashlib.sha256()
-    for ids in documents:
-        _check_document(ids, len(starts), vocabulary.size)
-        plain = ids.cpu().to(DTYPES[name]).contiguous()
-        # the bytes in place: torch shows them only through numpy, which the base installation may lack
-        content = (ctypes.c_ubyte * plain.nbytes).from_address(plain.data_ptr())
-        file.write(content)
-        digest.update(content)
+    for document in documents:
         starts.append(count)
-        count += len(ids)
+        for ids in [document] if isinstance(document, Tensor) else document:
+            _check_document(ids, len(starts) - 1, vocabulary.size)
+            plain = ids.cpu().to(DTYPES[name]).contiguous()
+            # the bytes in place: torch shows them only through numpy, which the base installation may lack
+            content = (ctypes.c_ubyte * plain.nbytes).from_address(plain.data_ptr())
+            file.write(content)
+            digest.update(content)
+            count += len(ids)
+        if count == starts[-1]:
+            raise ValueError(f"document {len(starts) - 1} is empty; one token or more is allowed; leave it out")
     if not starts:
         raise ValueError("documents is empty; one document or more is allowed; give some text")
     header = Header(
@@ -146,6 +157,11 @@ class TokenFile:
         return len(self.tokens)
 
     @property
+    def dtype(self) -> str:
+        """Of a token, a key of ``DTYPES``."""
+        return self._header.dtype
+
+    @property
     def num_documents(self) -> int:
         """How many documents there are, at least 1."""
         return len(self.starts)
@@ -170,7 +186,10 @@ class TokenFile:
         Returns:
             int64 (n, length).
         """
-        return torch.stack([self.tokens[start : start + length].long() for start in starts.tolist()])
+        found = torch.stack([self.tokens[start : start + length].long() for start in starts.tolist()])
+        if len(found) and not 0 <= int(found.min()) <= int(found.max()) < self.vocabulary.size:
+            raise _damaged(self.path, f"it has tokens beyond its {self.vocabulary.size} symbols")
+        return found
 
     def windows(self, length: int, stride: int | None = None) -> tuple[Tensor, Tensor]:
         """Windows for an evaluation that counts every token exactly once, documents joined.
@@ -229,13 +248,27 @@ def _read_header(path: Path) -> tuple[Header, str]:
         text = file.read(length)
     if hashlib.sha256(text).digest() != digest:
         raise _damaged(path, "its header is damaged")
-    values = json.loads(text)
-    if values.get("format") != FORMAT or values.get("dtype") not in DTYPES:
-        raise _damaged(path, f"it has format {values.get('format')!r} and dtype {values.get('dtype')!r}")
-    header = Header(**values)
+    header = _parsed(path, text)
     if size != header.count * DTYPES[header.dtype].itemsize + length + FOOTER.size:
         raise _damaged(path, f"it has {size} bytes, which do not fit {header.count} tokens")
     return header, digest.hex()
+
+
+def _parsed(path: Path, text: bytes) -> Header:
+    """The header that ``text`` says, every value of it checked."""
+    try:
+        values = parse_plain(text, "its header")
+        if not isinstance(values, dict) or values.keys() != {field.name for field in fields(Header)}:
+            raise ValueError("its header is another one")
+        header = Header(**values)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    if header.format != FORMAT or header.dtype not in DTYPES:
+        raise _damaged(path, f"it has format {header.format} and dtype {header.dtype!r}")
+    starts = header.starts
+    if starts[:1] != [0] or any(a >= b for a, b in pairwise([*starts, header.count])):
+        raise _damaged(path, "its documents do not follow each other")
+    return header
 
 
 def _damaged(path: Path, reason: str) -> ValueError:
@@ -321,13 +354,17 @@ class TokenSource:
 
     def _epoch_positions(self, seed: int, epoch: int) -> Tensor:
         if self._epoch != (seed, epoch):
+            self._order = torch.empty(0, dtype=torch.int64)
             generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
             drawn = torch.rand(len(self._offsets), generator=generator, dtype=torch.float64)
             offsets = (drawn * self._offsets).long()
             windows = torch.randperm(len(self), generator=generator)
-            document = torch.searchsorted(self._ends, windows, right=True)
-            within = (windows - self._first[document]) * self.length
-            self._order = self._starts[document] + offsets[document] + within
+            if len(offsets) == 1:  # in place: a long text has many windows
+                self._order = windows.mul_(self.length).add_(self._starts + offsets)
+            else:
+                document = torch.searchsorted(self._ends, windows, right=True)
+                within = (windows - self._first[document]) * self.length
+                self._order = self._starts[document] + offsets[document] + within
             self._epoch = (seed, epoch)
         return self._order
 

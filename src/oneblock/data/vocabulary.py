@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .errors import MissingExtraError
+from .text8 import LETTERS, check_letters, count_letters, symbols, text8_form
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 VocabularyValue = str | list[str]
 
 NUM_BYTES = 256
-DIGITS = (b"zero", b"one", b"two", b"three", b"four", b"five", b"six", b"seven", b"eight", b"nine")
-LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 # a pair of symbols that stands only once is not worth a symbol of its own
 MIN_FREQUENCY = 2
 
@@ -103,10 +101,10 @@ class Characters:
 
     def encode(self, text: str) -> Tensor:
         """As ``Vocabulary.encode``; also refuses a text less than half of whose letters are in A-Z and a-z."""
-        _check_alphabet(text)
+        check_letters(text, *count_letters(text))
         plain = text8_form(text)
         _check_left(len(plain.strip()), text, "letter or digit")
-        return _to_ids(plain.translate(bytes.maketrans(b" " + LETTERS, bytes(range(self.size)))))
+        return symbols(plain).long()
 
     def decode(self, ids: Tensor) -> str:
         return bytes(_checked(ids, self.size)).translate(b" " + LETTERS + bytes(NUM_BYTES - self.size)).decode()
@@ -266,13 +264,6 @@ def open_vocabulary(name: str, texts: Callable[[], Iterable[str]]) -> Vocabulary
     return KNOWN[name] if name in KNOWN else BytePair.train(texts(), size)
 
 
-def text8_form(text: str) -> bytes:
-    """The text as ``Characters`` sees it: bytes of a-z and single spaces, empty only for an empty text."""
-    plain = text.encode("ascii", "replace").lower()
-    spelled = re.sub(rb"[0-9]", lambda digit: b" " + DIGITS[int(digit.group())] + b" ", plain)
-    return re.sub(rb"[^a-z]+", b" ", spelled)
-
-
 def _learn(texts: Iterable[str], size: int) -> tuple[str, ...]:
     _require_tokenizers()
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -331,18 +322,6 @@ def _check_left(num: int, text: str, needed: str) -> None:
     if num == 0:
         raise ValueError(
             f"text={text[:40]!r} has no symbol of the vocabulary; one {needed} or more is allowed; use another text"
-        )
-
-
-def _check_alphabet(text: str) -> None:
-    if text.isascii():
-        return
-    foreign = [character for character in re.sub(r"[\x00-\x7f]+", "", text) if character.isalpha()]
-    kept = len(re.findall("[A-Za-z]", text))
-    if kept < len(foreign):
-        raise ValueError(
-            f"text={text[:40]!r} keeps {kept} of its {kept + len(foreign)} letters (lost: {foreign[0]!r} and others); "
-            "half of them or more is allowed in a vocabulary of the letters a-z; use bytes or byte pairs"
         )
 
 

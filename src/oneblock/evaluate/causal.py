@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import Denoiser, DenoiserLike
+from oneblock.checks import check_seed
 from oneblock.data import Vocabulary
 from oneblock.evaluate.device import device_of
 from oneblock.evaluate.writing import UNFINISHED, WRITING, Writing, tokens_per_byte, weights
@@ -84,6 +85,7 @@ def write_causal(
 ) -> Iterator[str]:
     """One text in pieces as they are written, its prompt first; what is not yet a character waits for the next
     token."""
+    check_seed("seed", seed)
     calls = answers if isinstance(answers, Calls) else plan_calls(plan, answers)
     vocabulary = plan_vocabulary(plan)
     given, count = writing.to_write(vocabulary, plan_length(plan))

@@ -168,6 +168,8 @@ def evaluate_images(
         ValueError: the data have another shape, other classes or another autoencoder than the plan.
     """
     check_fit(plan, test)
+    if num_samples:
+        sampling.levels(plan)  # refused, if at all, before any work
     left_out = check_features(plan, extractor, num_samples) if makes_images(plan, test.codec) else ""
     features = quality_features(plan, train, test, num_samples, extractor)
     task = image_task(plan)

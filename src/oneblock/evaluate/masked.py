@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
-from oneblock.checks import check_count
+from oneblock.checks import MANY, check_count, check_seed
 from oneblock.evaluate.device import device_of
 from oneblock.evaluate.writing import WRITING, Writing, tokens_per_byte, weights
 from oneblock.partition import Partition
@@ -38,7 +38,7 @@ def evaluate_masked(
         times: masked shares of every band for each window.
         new: tokens (n,) at the end of each window that are counted (None: all of them).
     """
-    check_count("times", times)
+    check_count("times", times, most=MANY)
     tokens, weight = tokens.to(device_of(denoiser)), weights(tokens, new)
     bound = nelbo(denoiser, masked_task(plan), bands or plan.partition, tokens, times, weights=weight)
     per_byte = tokens_per_byte(tokens, plan_vocabulary(plan), new)
@@ -55,6 +55,7 @@ def evaluate_masked(
 
 def write_masked(denoiser: DenoiserLike, plan: Plan, writing: Writing = WRITING, seed: int = 0) -> list[str]:
     """Texts of the plan's length that begin with the prompt."""
+    check_seed("seed", seed)
     task, vocabulary, length = masked_task(plan), plan_vocabulary(plan), plan_length(plan)
     given = writing.prompts(vocabulary, length)
     tokens = torch.full((len(given), length), task.mask)

@@ -116,6 +116,9 @@ def written_quality(
     unit = _unit(options.unit, real)
     found = {"held-out": text_quality(real, scorer, unit), "written": text_quality(texts, scorer, unit)}
     rows: list[dict[str, Any]] = [{"texts": name, **quality.as_row()} for name, quality in found.items()]
+    if options.scorer == "n-gram" and len(train) > COUNTED:
+        note = f"n-grams of the first {COUNTED:,} of {len(train):,} training tokens"
+        rows[-1]["note"] = "; ".join(filter(None, (rows[-1]["note"], note)))
     if options.mauve:
         rows[-1]["mauve"] = mauve(texts, real).as_row()
     return rows

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from oneblock.blockwise import Denoiser
-from oneblock.data import TokenFile
+from oneblock.checks import check_seed
+from oneblock.data import TokenFile, split_copies
 from oneblock.evaluate.causal import evaluate_causal, plan_calls, write_causal
 from oneblock.evaluate.masked import TIMES, evaluate_masked, write_masked
 from oneblock.evaluate.quality import ORDER, QUALITY, QualityOptions, Scorer, beside, n_grams, written_quality
@@ -49,7 +50,8 @@ def evaluate_text(
     seed: int = 0,
     scored: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """All scores of a model of text on ``windows`` of a held-out text.
+    """All scores of a model of text on ``windows`` of a held-out text; under ``"near_copies"`` how much of a named text
+    stands in its training text (``data.near``).
 
     Args:
         train: the training text, of which n-grams score written texts; needed where ``quality.texts`` is above 0.
@@ -59,6 +61,7 @@ def evaluate_text(
         seed: of what is written.
         scored: called with the scores of held-out text, before texts are written.
     """
+    check_seed("sample_seed", seed)
     quality.check(train, test, plan_length(plan))
     if quality.texts:
         _check_writing(plan, writing)
@@ -67,6 +70,9 @@ def evaluate_text(
         row = evaluate_masked(denoiser, plan, tokens, bands=bands, times=times, new=new)
     else:
         row = evaluate_causal(denoiser, plan, tokens, answers, new)
+    copies = split_copies(test).get(test.path.stem)
+    if copies is not None:
+        row["near_copies"] = copies
     if scored is not None:
         scored(row)
     if train is not None and quality.texts:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oneblock.checks import check_count, check_fields
+from oneblock.checks import MANY, check_count, check_fields
 from oneblock.data import TokenFile, Vocabulary
 from oneblock.sample.masked import Reveal, check_pick
 
@@ -45,7 +45,7 @@ class MaskedWriting(Prompted):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("reveals", self.reveals)
+        check_count("reveals", self.reveals, most=MANY)
 
 
 @dataclass(frozen=True, kw_only=True)

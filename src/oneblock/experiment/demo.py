@@ -14,11 +14,12 @@ from oneblock.experiment.base import Cell
 from oneblock.experiment.compare import compare
 from oneblock.experiment.grid import Comparison
 from oneblock.experiment.images import ImageExperiment
+from oneblock.presets.door import open_plan
 from oneblock.presets.image import ImageRecipe
 from oneblock.presets.tasks import blockwise
 from oneblock.train.drive import Watch
 from oneblock.train.machine import Machine
-from oneblock.train.shards import merge, open_denoiser, open_plan
+from oneblock.train.shards import merge, open_denoiser
 from oneblock.train.strategy import job_specs
 
 BUDGET = "200k"

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from oneblock.experiment.summary import Row
+from oneblock.plain import read_plain
 
 RESULT_FILE = "result.json"
 OLD_NAMES = {"bits_per_character": "bits_per_byte", "tokens_per_character": "tokens_per_byte"}
@@ -21,8 +22,20 @@ def recorded(directory: Path, arm: str, asked: Row) -> Row | None:
     found = directory / RESULT_FILE
     if not found.is_file():
         return None
-    row, wanted = _as_today(json.loads(found.read_text())), {"arm": arm, **json.loads(json.dumps(asked))}
+    row, wanted = read_result(found), {"arm": arm, **json.loads(json.dumps(asked))}
     return row if all(row.get(key) == value for key, value in wanted.items()) else None
+
+
+def read_result(path: Path) -> Row:
+    """The row of a result's file; ``ValueError`` if it is not one: it is not scored again unasked, as it may be another
+    program's."""
+    try:
+        values = read_plain(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete it, and the run is scored again") from error
+    if not isinstance(values, dict) or not isinstance(values.get("answers", {}), dict):
+        raise ValueError(f"{path} is not the result of a run; delete it, and the run is scored again")
+    return _as_today(values)
 
 
 def _as_today(row: Row) -> Row:
@@ -32,7 +45,7 @@ def _as_today(row: Row) -> Row:
     if OLD_ANSWERS.keys() & answers.keys():
         asked = {"noise_seed": 0} | {OLD_ANSWERS.get(key, key): value for key, value in answers.items()}
         # the usual pool was evidence for every network whose pool can be chosen, which is what auto means for these
-        named["answers"] = asked | ({"pool": "auto"} if asked["pool"] == "evidence" else {})
+        named["answers"] = asked | ({"pool": "auto"} if asked.get("pool") == "evidence" else {})
     return named
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from oneblock.backbone import BuildBackbone
 from oneblock.launch.mirror import Mirror, is_remote
-from oneblock.plan import read_plan
+from oneblock.presets.door import read_plan
+from oneblock.presets.tasks import block_parameters
 from oneblock.train import shards
 from oneblock.train.strategy import job_specs
 
@@ -31,16 +33,22 @@ class Merged:
     problems: tuple[str, ...]
 
 
-def merge(run_dir: str | Path, out: str | Path | None = None, partial: bool = False) -> Merged:
+def merge(
+    run_dir: str | Path,
+    out: str | Path | None = None,
+    partial: bool = False,
+    backbone: BuildBackbone | None = None,
+) -> Merged:
     """Make one model of a run's trained blocks.
 
     Args:
         run_dir: directory of the run, or its fsspec address.
         out: directory of the model; None is ``model`` inside the run's directory.
         partial: merge what exists: unfinished blocks as they stand, and without those that are missing or damaged.
+        backbone: the user's own network, of a run that trains one: its tensors are compared with those of the files.
 
     Raises:
-        ValueError: ``out`` holds another model, or a remote run is merged without one.
+        ValueError: ``out`` holds something else, or a remote run is merged without one.
         CheckpointError: names every block that is missing, unfinished, damaged or of another plan.
     """
     directory = Path(run_dir)
@@ -52,7 +60,8 @@ def merge(run_dir: str | Path, out: str | Path | None = None, partial: bool = Fa
         directory = mirror.pull(*(f"block-{block}" for block in range(plan.num_blocks)))
     plan = read_plan(directory)
     model = directory / "model" if out is None else Path(out)
-    problems = shards.merge(directory, model, job_specs(plan)[-1].last_step, partial)
+    wanted = block_parameters(plan, backbone)
+    problems = shards.merge(directory, model, job_specs(plan)[-1].last_step, partial, wanted)
     missing = tuple(b for b in range(plan.num_blocks) if not (model / f"block-{b}.safetensors").is_file())
     return Merged(
         model=model,

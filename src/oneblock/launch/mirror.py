@@ -21,6 +21,8 @@ from oneblock.train.checkpoint import checkpoints, folder_name, job_folder
 from oneblock.train.record import HEARTBEAT_FILE, METRICS_FILE, NOTES_FILE
 
 SMALL = (HEARTBEAT_FILE, METRICS_FILE, NOTES_FILE)
+MOST_HEADER = 2**25
+"""Bytes of the header of a checkpoint."""
 
 
 def is_remote(run_dir: str) -> bool:
@@ -96,8 +98,8 @@ class Mirror:
             self._files.put_file(str(self.local / DATA_FILE), f"{self._root}/{DATA_FILE}")
 
     def list_into(self, directory: Path) -> None:
-        """Make ``directory`` look like the run to one who reads progress: its plan, metrics and heartbeats, and empty
-        files in place of checkpoints."""
+        """Make ``directory`` look like the run to one who reads progress: its plan, metrics and heartbeats, and of
+        checkpoints the headers, in files of the same size."""
         self._fetch(PLAN_FILE, directory)
         for folder in self._names(""):
             for name in self._names(folder):
@@ -105,7 +107,7 @@ class Mirror:
                     self._fetch(f"{folder}/{name}", directory)
                 elif name.startswith("step-"):
                     (directory / folder).mkdir(exist_ok=True)
-                    (directory / folder / name).touch()
+                    self._fetch_header(f"{folder}/{name}", directory / folder / name)
                     os.utime(directory / folder / name, (0, 0))  # only heartbeats tell when a job was seen
 
     def _name(self, address: str) -> str:
@@ -132,6 +134,15 @@ class Mirror:
         self._files.get_file(source, str(partial))
         partial.replace(target)
         self._sent[target] = _version(target)  # it is already there
+
+    def _fetch_header(self, name: str, target: Path) -> None:
+        """The beginning of a safetensors file, which says what is in it; the rest of ``target`` takes no room."""
+        source = f"{self._root}/{name}"
+        size = int(self._files.size(source) or 0)
+        length = int.from_bytes(self._files.cat_file(source, start=0, end=8), "little") if size > 8 else 0
+        known = length < min(size, MOST_HEADER)
+        target.write_bytes(self._files.cat_file(source, start=0, end=8 + length) if known else b"")
+        os.truncate(target, size if known else 0)
 
     def _send(self, folder: Path) -> None:
         self._files.makedirs(f"{self._root}/{folder.name}", exist_ok=True)

@@ -20,7 +20,8 @@ from oneblock.launch.local import Event, run_commands
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.launch.slurm import Parameter, submit
 from oneblock.launch.words import changed_words
-from oneblock.plan import Plan, read_plan
+from oneblock.plan import Plan
+from oneblock.presets.door import read_plan
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import Kind
 from oneblock.train.stop import caught

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from oneblock.launch.mirror import listing
-from oneblock.plan import Plan, read_plan
-from oneblock.train.checkpoint import checkpoint_step, checkpoints, job_folder
-from oneblock.train.record import METRICS_FILE, NOTES_FILE, Heartbeat, read_heartbeat, read_notes, read_rows
+from oneblock.plan import Plan
+from oneblock.presets.door import read_plan
+from oneblock.train.checkpoint import (
+    CheckpointError,
+    StorageError,
+    checkpoint_step,
+    checkpoints,
+    job_folder,
+    read_stamp,
+)
+from oneblock.train.record import (
+    METRICS_FILE,
+    NOTES_FILE,
+    Heartbeat,
+    last_row,
+    read_heartbeat,
+    read_notes,
+)
 from oneblock.train.step import JobSpec
 from oneblock.train.strategy import job_specs
 
@@ -25,8 +40,10 @@ class JobStatus:
         step: of the last sign of life; ``saved`` is that of the newest checkpoint, where a killed job goes on.
         seconds_left: at the last speed.
         seen_seconds_ago: since the last sign of life or the newest checkpoint.
-        state: ``not started``, ``running``, ``silent`` (no sign of life for a minute), ``stopped``, ``failed: ...`` or
-            ``done``.
+        state: ``not started``, ``running``, ``silent`` (no sign of life for a minute), ``stopped``, ``failed: ...``,
+            ``damaged`` (not running, and its newest checkpoint is not one of it) or ``done``.
+        problems: what is wrong with the newest checkpoints, of which ``saved`` is then none. Their headers alone are
+            read; ``fsck`` reads everything.
         classes: names of the plan's classes; empty where they are called by their numbers.
         notes: what the job's record says of its training, e.g. that its data changed on the way.
     """
@@ -42,6 +59,7 @@ class JobStatus:
     seen_seconds_ago: float | None
     host: str
     state: str
+    problems: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -54,21 +72,25 @@ def status(run_dir: str | Path) -> list[JobStatus]:
     """
     with listing(str(run_dir)) as directory:
         plan = read_plan(directory)
-        return [_job_status(directory, spec, plan) for spec in job_specs(plan)]
+        found = [_job_status(directory, spec, plan) for spec in job_specs(plan)]
+        here, there = str(directory), str(run_dir)
+        return [replace(job, problems=tuple(one.replace(here, there) for one in job.problems)) for job in found]
 
 
 def _job_status(directory: Path, spec: JobSpec, plan: Plan) -> JobStatus:
     """The state of one job, from its checkpoints, metrics and heartbeat."""
     folder = job_folder(directory, spec.name)
-    found = checkpoints(folder)
-    rows = list(read_rows(folder / METRICS_FILE))
+    found, problems = _believable(folder, plan.hash)
+    row = last_row(folder / METRICS_FILE)
     beat = read_heartbeat(folder)
     saved = checkpoint_step(found[-1]) if found else spec.first_step
     # the time of a checkpoint at a remote address is not known and stands at 0
     signs = [at for at in (path.stat().st_mtime for path in found[-1:]) if at] + ([beat.time] if beat else [])
     # clocks of two machines differ a little: a sign from the future is one from now
     seen = max(0.0, time.time() - max(signs)) if signs else None
-    state = _state(beat, saved, spec.last_step, seen) if found or beat else "not started"
+    state = _state(beat, saved, spec.last_step, seen) if found or beat or problems else "not started"
+    if problems and state != "done" and not (beat and state == "running"):
+        state = "damaged"
     speed = beat.steps_per_second if beat and state == "running" else None
     step = max(saved, beat.step) if beat and state != "done" else saved
     return JobStatus(
@@ -77,15 +99,30 @@ def _job_status(directory: Path, spec: JobSpec, plan: Plan) -> JobStatus:
         step=step,
         saved=saved,
         num_steps=spec.last_step,
-        loss=float(rows[-1]["loss"]) if rows else beat.loss if beat else None,
+        loss=float(row["loss"]) if row else beat.loss if beat else None,
         steps_per_second=speed,
         seconds_left=(spec.last_step - step) / speed if speed else None,
         seen_seconds_ago=seen,
         host=beat.host if beat else "",
         state=state,
+        problems=tuple(problems),
         classes=plan.classes,
         notes=tuple(f"after step {note.step}: {note.note}" for note in read_notes(folder / NOTES_FILE)),
     )
+
+
+def _believable(folder: Path, plan: str) -> tuple[list[Path], list[str]]:
+    """The checkpoints of a job up to the newest whose header says that it is one, and what is wrong with the newer."""
+    found, problems = checkpoints(folder), list[str]()
+    while found:
+        try:
+            read_stamp(found[-1], plan, folder.name)
+        except (CheckpointError, StorageError) as error:
+            problems.append(str(error))
+            found.pop()
+        else:
+            break
+    return found, problems
 
 
 def _state(beat: Heartbeat | None, saved: int, last_step: int, seen: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from abc import ABC, abstractmethod
 from importlib import import_module
 from pathlib import Path
@@ -12,15 +11,15 @@ import torch
 
 from oneblock.backbone import BuildBackbone
 from oneblock.blockwise import Denoiser
-from oneblock.checks import check_count
-from oneblock.data.places import hand_on
+from oneblock.checks import MANY, check_count
 from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
 from oneblock.presets.data import Data
+from oneblock.presets.door import open_plan
 from oneblock.presets.names import class_names
-from oneblock.presets.tasks import blockwise, task_parts
+from oneblock.presets.tasks import block_parameters, blockwise
 from oneblock.train.machine import open_device
-from oneblock.train.shards import CONFIG_FILE, INDEX_FILE, merge, open_denoiser, open_plan
+from oneblock.train.shards import CONFIG_FILE, copy_model, merge, open_denoiser
 from oneblock.train.strategy import job_specs
 
 KINDS = {
@@ -39,14 +38,16 @@ class Model(ABC):
         plan: of the run.
         denoiser: of the whole noise range, its blocks loaded when they are needed.
         directory: the run or merged model that it came from.
+        backbone: the user's own network, where it has one.
     """
 
     task: ClassVar[str]
 
-    def __init__(self, plan: Plan, denoiser: Denoiser, directory: Path) -> None:
+    def __init__(self, plan: Plan, denoiser: Denoiser, directory: Path, backbone: BuildBackbone | None = None) -> None:
         self.plan = plan
         self.denoiser = denoiser
         self.directory = directory
+        self.backbone = backbone
 
     @classmethod
     def open(
@@ -69,12 +70,11 @@ class Model(ABC):
             CheckpointError: on use, when a block is missing or damaged.
         """
         plan = open_plan(Path(path))
-        task_parts(plan)
         kind = _kind(plan.task)
         if not issubclass(kind, cls):
             raise ValueError(f"{path} is a run of task {plan.task!r}; open it with {kind.__name__} or Model")
         denoiser = open_denoiser(Path(path), blockwise(plan, backbone), open_device(device), resident)
-        return kind(plan, denoiser, Path(path))
+        return kind(plan, denoiser, Path(path), backbone)
 
     @abstractmethod
     def evaluate(self, data: Data | None = None) -> dict[str, Any]:
@@ -97,14 +97,11 @@ class Model(ABC):
         """
         out = Path(path)
         _check_free(out, self.plan)
+        wanted = block_parameters(self.plan, self.backbone)
         if not (self.directory / CONFIG_FILE).is_file():
-            merge(self.directory, out, job_specs(self.plan)[-1].last_step)
+            merge(self.directory, out, job_specs(self.plan)[-1].last_step, parameters=wanted)
         elif out.resolve() != self.directory.resolve():
-            out.mkdir(parents=True, exist_ok=True)
-            shards = sorted(self.directory.glob("block-*.safetensors"))
-            for file in (*shards, self.directory / INDEX_FILE, self.directory / CONFIG_FILE):
-                shutil.copyfile(file, out / file.name)
-            hand_on(self.directory, out)
+            copy_model(self.directory, out, self.plan, wanted)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -113,7 +110,7 @@ class Model(ABC):
 
     def bands(self, report_bands: int) -> Partition:
         """Bands that losses are reported on."""
-        check_count("report_bands", report_bands, least=0)
+        check_count("report_bands", report_bands, least=0, most=MANY)
         return make_partition(self.plan.partition.law, report_bands) if report_bands else self.plan.partition
 
 

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneblock.backbone import forward
+from oneblock.checks import check_fields, check_least
 from oneblock.condition import Condition, Frames, told
 from oneblock.models.layers import NoiseEmbedder
 
@@ -53,6 +54,8 @@ class CNNConfig:
     levels: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        check_least(self, 1, "channels", "num_classes", "label_width")
         if self.image_size < 2**POOLINGS:
             raise ValueError(f"image_size={self.image_size} is too small to halve {POOLINGS} times; use 8 or more")
         for name in ("depth", "width", "filters"):

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from oneblock.backbone import forward
+from oneblock.checks import check_fields, check_least, check_number
 from oneblock.condition import ClassIds, Condition, told
 from oneblock.models.layers import LayerConfig, ModulatedLayer, NoiseEmbedder, check_positions, positions_2d
 
@@ -39,7 +40,11 @@ class DiTConfig:
     mlp_ratio: float = 4.0
 
     def __post_init__(self) -> None:
-        if self.patch < 1 or self.image_size % self.patch:
+        check_fields(self)
+        check_least(self, 1, "image_size", "channels", "depth", "width", "heads", "patch")
+        check_least(self, 0, "num_classes")
+        check_number("mlp_ratio", self.mlp_ratio, above=0)
+        if self.image_size % self.patch:
             raise ValueError(f"patch={self.patch} does not divide image_size={self.image_size}; use a divisor")
         check_positions(self.width)
         _ = self.layer  # validates heads

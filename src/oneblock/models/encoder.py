@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from oneblock.backbone import forward
+from oneblock.checks import check_fields, check_least
 from oneblock.condition import Condition
 from oneblock.models.layers import NoiseEmbedder
 from oneblock.models.rotary import RotaryConfig, RotaryLayer, Rotation, rotation, usual_hidden
@@ -39,6 +40,9 @@ class EncoderConfig:
     kv_heads: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        check_least(self, 1, "width", "heads")
+        check_least(self, 0, "kv_heads")
         for name in ("vocabulary", "context", "depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} leaves nothing to learn; use 1 or more")

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from oneblock.backbone import forward, through
+from oneblock.checks import check_fields, check_least
 from oneblock.condition import Condition, Tokens, told
 from oneblock.models.layers import NoiseEmbedder
 from oneblock.models.rotary import RotaryConfig, RotaryLayer, Rotation, rotation, usual_hidden
@@ -58,6 +59,9 @@ class GPTConfig:
     coda: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        check_least(self, 1, "width", "heads")
+        check_least(self, 0, "kv_heads")
         for name in ("vocabulary", "context", "label_width", "depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} leaves nothing to learn; use 1 or more")

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from oneblock.backbone import forward
+from oneblock.checks import check_fields, check_least, check_number
 from oneblock.condition import Condition, Frames, told
 from oneblock.models.layers import (
     Layer,
@@ -62,7 +63,11 @@ class ViTConfig:
     skip_sigma_data: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.patch < 1 or self.image_size % self.patch:
+        check_fields(self)
+        check_least(self, 1, "image_size", "channels", "num_classes", "label_width", "depth", "width", "heads", "patch")
+        check_number("mlp_ratio", self.mlp_ratio, above=0)
+        check_number("skip_sigma_data", self.skip_sigma_data, least=0)
+        if self.image_size % self.patch:
             raise ValueError(f"patch={self.patch} does not divide image_size={self.image_size}; use a divisor")
         check_positions(self.width)
         if self.noisy_token == "none" and (self.modulated or self.skip_sigma_data):

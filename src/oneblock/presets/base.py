@@ -285,6 +285,10 @@ class TextRecipe(Recipe):
     kv_heads: int = 0
     """heads of keys and values (0: as many as --heads)"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("length", self.length)
+
 
 def square(facts: ImageFacts) -> tuple[int, int]:
     """Channels and side of images, which must be square."""

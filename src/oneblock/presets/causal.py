@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, Denoiser
+from oneblock.checks import check_count
 from oneblock.condition import Tokens
 from oneblock.models.cache import Cache
 from oneblock.models.gpt import GPT, GPTConfig, Streams
@@ -22,6 +23,8 @@ from oneblock.table import normalised, random_unit, simplex
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.causal import CausalText
 
+WIDEST = 2**16
+"""The longest vectors that stand for symbols."""
 TokenTable = Literal["simplex", "random", "co-occurrence"]
 
 
@@ -52,6 +55,10 @@ class CausalRecipe(TextRecipe):
     clean: float = 0.0
     """share of every batch whose noisy tokens tell nothing: there it is an ordinary language model"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("label_width", self.label_width, least=0, most=WIDEST)
+
     def ordinary(self) -> Self:
         return replace(self, streams="none", inputs="evidence", clean=0.0)
 
@@ -60,7 +67,7 @@ class CausalRecipe(TextRecipe):
         table = _table(self.table, facts.vocabulary.size, width, self.seed, facts.rows)
         if backbone is None:
             architecture = self._gpt(facts, table)
-            passes, ends = (2, self.prelude + 2 * self.coda) if self.streams == "two" else (1, self.prelude + self.coda)
+            passes, ends = work_factors(self.streams, self.prelude, self.coda)
         else:
             architecture, passes, ends = own_text_architecture(backbone, facts, self), 1, 0
         settings: Mapping[str, Plain] = {
@@ -92,6 +99,12 @@ class CausalRecipe(TextRecipe):
             coda=self.coda,
         )
         return {"name": "gpt", **asdict(config)}
+
+
+def work_factors(streams: Streams, prelude: int, coda: int) -> tuple[int, int]:
+    """How often a layer of a GPT works on every token, and how many layers' work is done before and after those that
+    ``depth`` counts."""
+    return (2, prelude + 2 * coda) if streams == "two" else (1, prelude + coda)
 
 
 def recurrent_recipe() -> CausalRecipe:

@@ -17,7 +17,7 @@ from oneblock.optim.adamw import make_state, state_tensors
 from oneblock.plan import Plan
 from oneblock.presets.base import ImageFacts, Recipe, TextFacts, TextRecipe, end_to_end
 from oneblock.presets.causal import CausalRecipe, with_symbols
-from oneblock.presets.tasks import build_backbone, task_parts
+from oneblock.presets.tasks import build_backbone, task_parts, without_content
 from oneblock.train.block import BlockLearner, block_learner, block_losses
 from oneblock.train.learner import rehearse
 from oneblock.train.step import JobSpec
@@ -26,7 +26,7 @@ from oneblock.train.strategy import job_specs, plan_optimizer
 
 def block_bytes(plan: Plan) -> int:
     """Bytes of the weights of the largest block."""
-    with torch.device("meta"):
+    with without_content():
         largest = build_backbone(plan)(range(max(plan.layers)))
     return sum(p.numel() * p.element_size() for p in largest.parameters())
 

@@ -26,16 +26,17 @@ from oneblock.data import (
     open_source,
     open_text,
     open_vocabulary,
-    read_texts,
+    read_words,
     to_float,
     vocabulary_size,
 )
 from oneblock.data.dataset import MapStyle
+from oneblock.data.progress import note
 from oneblock.plan import Plan
 from oneblock.presets.base import ImageFacts, Recipe, TextFacts, TextRecipe
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.classify import ClassifyRecipe
-from oneblock.presets.image import image_shape
+from oneblock.presets.image import check_shape, image_shape
 from oneblock.presets.masked import is_text, plan_length, plan_vocabulary
 from oneblock.table import cooccurrence, prototypes
 
@@ -62,7 +63,14 @@ def open_data(recipe: Recipe, data: Data | None = None) -> tuple[Batches, ImageF
 
 def open_images(images: ImageData, split: Split = "train") -> EncodedSource:
     """One split of named images."""
-    source = open_source(images.data, split, size=images.image_size, channels=images.channels, root=images.data_dir)
+    source = open_source(
+        images.data,
+        split,
+        size=images.image_size,
+        channels=images.channels,
+        root=images.data_dir,
+        reading=images.reading(),
+    )
     return EncodedSource(source, open_codec(images.autoencoder))
 
 
@@ -137,6 +145,7 @@ def check_images(plan: Plan, images: EncodedSource) -> None:
             f"the images of {images.name} have fingerprint {images.fingerprint()}, but the plan was made for "
             f"{plan.recipe['fingerprint']}; use the same files, size and channels"
         )
+    check_shape(plan, images.shape, len(images.classes))
 
 
 def check_codec(plan: Plan, codec: Codec) -> None:
@@ -208,8 +217,19 @@ def _open_tokens(recipe: TextRecipe, data: Any) -> tuple[TokenFile, str]:
             "TokenFile"
         )
     texts = data
-    vocabulary = open_vocabulary(recipe.vocabulary, lambda: read_texts(texts.data, "train", root=texts.data_dir))
+    vocabulary = open_vocabulary(recipe.vocabulary, lambda: read_words(texts.data, "train", root=texts.data_dir))
+    _tell_short(texts, vocabulary, recipe.length)
     return open_text(texts.data, "train", vocabulary, root=texts.data_dir), texts.data
+
+
+def _tell_short(texts: TextData, vocabulary: Vocabulary, length: int) -> None:
+    """Note, before any training, a held-out text that nothing can be scored on."""
+    count = len(open_text(texts.data, "test", vocabulary, root=texts.data_dir))
+    if count < length:
+        note(
+            f"the test split of {texts.data} has {count} tokens, fewer than a window of length={length}: the model can "
+            "be trained but not evaluated; use more text or a shorter length"
+        )
 
 
 def _image_facts(recipe: Recipe, source: EncodedSource, name: str) -> ImageFacts:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from oneblock.data import Batches, EncodedSource, TextBatches, TokenSource
-from oneblock.plan import PLAN_FILE, Plan, differences, read_plan
+from oneblock.plan import PLAN_FILE, Plan, differences
 from oneblock.presets.base import ImageFacts, TextFacts
 from oneblock.presets.data import Data, check_codec, plan_images, plan_text
+from oneblock.presets.door import read_plan
+from oneblock.presets.image import check_shape
 from oneblock.presets.masked import is_text, plan_length, plan_vocabulary
 from oneblock.presets.names import without_names
 from oneblock.presets.places import located, named_data, other_data
@@ -98,6 +100,8 @@ def run_source(plan: Plan, directory: Path, data: Data | None = None, accept: bo
     said = other_data(plan, found, named_data(plan, data), directory)
     if said and not accept:
         raise ValueError(f"{said}; {ACCEPT}")
+    if not said and isinstance(source, EncodedSource):
+        check_shape(plan, source.shape, len(source.classes))
     return (fitted(plan, source) if said and isinstance(source, EncodedSource) else source), said
 
 

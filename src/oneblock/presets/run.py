@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +18,11 @@ from oneblock.backbone import BuildBackbone, refuse_while_loading
 from oneblock.blockwise import Blockwise
 from oneblock.checks import check_choice
 from oneblock.data import Batches
-from oneblock.plan import PLAN_FILE, Plan, read_plan, write_plan
+from oneblock.plan import PLAN_FILE, Plan, write_plan
 from oneblock.presets.base import ImageFacts, Recipe, TextFacts, end_to_end
 from oneblock.presets.cost import block_bytes
 from oneblock.presets.data import Data, open_data
+from oneblock.presets.door import check_plan, read_plan
 from oneblock.presets.places import keep_place, located
 from oneblock.presets.resume import going_on, run_source
 from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
@@ -27,6 +30,7 @@ from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.loop import Idle, Run
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import ALONE, Ranks
+from oneblock.train.shown import shown
 from oneblock.train.strategy import check_job, check_turns, job_name, job_specs, plan_optimizer
 
 LARGE = 64 * 2**20
@@ -85,7 +89,8 @@ def train(
     check_turns(stride, idle)
     directory = Path(out)
     data = _found(directory, recipe.usual_data if data is None else data)
-    source, facts = open_data(recipe, data)
+    with shown() if watch.bars else nullcontext():
+        source, facts = open_data(recipe, data)
     remade = partial(_plan_of, recipe, backbone=backbone, strategy=strategy)
     plan, source, note = going_on(remade(facts), source, facts, remade, data, directory, accept_data)
     job = _job(plan, strategy, block)
@@ -147,11 +152,18 @@ def start_run(
     note: str = "",
 ) -> Run:
     """Claim ``out`` for ``plan`` (another run's directory is refused) and gather what its jobs need."""
+    check_plan(plan)
     task = plan_task(plan)
     job_specs(plan)
     blocks = blockwise(plan, backbone)
     device = machine.torch_device()
-    if device.type == "cpu" and _largest(plan, blocks, backbone) >= LARGE:
+    largest = _largest(plan, blocks, backbone)
+    if largest > _memory():
+        raise ValueError(
+            f"the largest block of the plan has {largest / 1e9:.3g} GB of weights, more than this machine's memory, "
+            f"{_memory() / 1e9:.3g} GB; use a smaller width, or more blocks"
+        )
+    if device.type == "cpu" and largest >= LARGE:
         _return_memory()
     write_plan(plan, out)
     return Run(
@@ -180,6 +192,11 @@ def _largest(plan: Plan, blocks: Blockwise, backbone: BuildBackbone | None) -> i
         return block_bytes(plan)
     largest = blocks.denoiser(max(range(plan.num_blocks), key=plan.layers.__getitem__))
     return sum(p.numel() * p.element_size() for p in largest.parameters())
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def open_run(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from oneblock.backbone import LOADING, BuildBackbone, check_backbone
 from oneblock.blockwise import Blockwise
@@ -45,6 +48,7 @@ from oneblock.presets.cnn import CNN_NAME, cnn_config
 from oneblock.presets.image import dit_config, empty_images, image_augment, image_task
 from oneblock.presets.masked import empty_masked, empty_masked_task, encoder_config, masked_task, num_symbols
 from oneblock.tasks.base import Batch, Task
+from oneblock.train.shards import Parameters
 
 Config = TypeVar("Config")
 
@@ -222,6 +226,42 @@ def check_own(plan: Plan, backbone: BuildBackbone) -> None:
 def blockwise(plan: Plan, backbone: BuildBackbone | None = None) -> Blockwise:
     """Blocks of a plan, ready to be built one by one; ``backbone`` as in ``build_backbone``."""
     return Blockwise(build_backbone(plan, backbone), plan, task_parts(plan).frame(plan))
+
+
+def block_parameters(plan: Plan, backbone: BuildBackbone | None = None) -> Parameters | None:
+    """The parameters of every block of a plan, without content; None where its network is the user's own and
+    ``backbone`` is not given."""
+    if backbone is None and ":" in str(plan.architecture.get("name")):
+        return None
+    build = build_backbone(plan, backbone)
+
+    @cache
+    def parameters(block: int) -> dict[str, Tensor]:
+        with without_content() if backbone is None else nullcontext():
+            return dict(build(plan.layer_range(block)).named_parameters())
+
+    return parameters
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves tensors as they are: to fill those of the meta device loads torch's compiler, for seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.endswith("__") and (args or kwargs):
+            return args[0] if args else next(iter(kwargs.values()))
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_content() -> Iterator[None]:
+    """Networks that are built here have shapes alone. One of more numbers than can be counted is a ``ValueError``."""
+    try:
+        with torch.device("meta"), _Unfilled():
+            yield
+    except (RuntimeError, TypeError, OverflowError) as error:  # what torch makes of sizes beyond 64 bits
+        reason = str(error).splitlines()[0][:120]
+        raise ValueError(f"the network cannot be built ({reason}); make it smaller, or restore its plan") from error
 
 
 def plan_task(plan: Plan) -> Task:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from oneblock.experiment.images import SAMPLES_FILE, SAMPLES_PER_CLASS
 from oneblock.experiment.summary import Row, Scores, summaries
-from oneblock.plan import PLAN_FILE, read_plan
+from oneblock.plan import PLAN_FILE
+from oneblock.presets.door import read_plan
 from oneblock.presets.names import class_names, has_names
 from oneblock.report.picture import curves, image_grid
 from oneblock.report.spread import (

@@ -16,9 +16,10 @@ def status_table(title: str, jobs: Sequence[JobStatus]) -> Table:
 
 
 def status_report(title: str, jobs: Sequence[JobStatus]) -> Report:
-    """The table, names of classes, and what the record of each job says."""
+    """The table, names of classes, what the record of each job says, and what is wrong with its checkpoints."""
     classes = [f"classes: {', '.join(jobs[0].classes)}"] if jobs[0].classes else []
-    return Report([status_table(title, jobs)], classes + [f"{job.job}, {note}" for job in jobs for note in job.notes])
+    notes = [f"{job.job}, {note}" for job in jobs for note in (*job.notes, *job.problems)]
+    return Report([status_table(title, jobs)], classes + notes)
 
 
 def _row(job: JobStatus) -> tuple[str, ...]:

@@ -15,7 +15,16 @@ from typing import Any, Generic
 
 from oneblock.data import Augment
 from oneblock.rivals.base import Data, Rival, RivalSettings, Sampled, Stage, Trained, draw
-from oneblock.train.checkpoint import Stamp, checkpoint_path, keep_last, latest, save_checkpoint
+from oneblock.train.checkpoint import (
+    Stamp,
+    Stored,
+    checkpoint_path,
+    keep_last,
+    latest,
+    newer,
+    save_checkpoint,
+    set_aside,
+)
 from oneblock.train.learner import learn
 from oneblock.train.loop import locked, steps
 from oneblock.train.step import StepReport
@@ -106,15 +115,28 @@ class StageJob(Generic[Trained]):
 
     def restore(self) -> None:
         self.learners = self.stage.learners()
-        found = latest(self._files.directory / self.stage.part, self._files.made_for) if self._files else None
-        if self._files is None or found is None:
+        if self._files is None:
+            return
+        folder = self._files.directory / self.stage.part
+        found = latest(folder, self._files.made_for, misfit=self._misfit)
+        if found is None:
             return
         tensors, stamp, problems = found
+        for path in newer(folder, stamp.step):
+            set_aside(path)
         for problem in problems:
             self._files.warn(problem)
         for learner in self.learners:  # one may have made steps in stages before
             learner.load(tensors.below(learner.course.name), learner.step + stamp.step)
         self.step = stamp.step
+
+    def _misfit(self, tensors: Stored, stamp: Stamp) -> str:
+        if stamp.step > self.last_step:
+            return f"it is of step {stamp.step}, and this part has {self.last_step}"
+        parts = {one.course.name: tensors.below(one.course.name) for one in self.learners}
+        other = sorted(set(tensors) - {f"{part}/{name}" for part, found in parts.items() for name in found})
+        wrong = [one.misfit(parts[one.course.name]) for one in self.learners]
+        return "; ".join(filter(None, [f"only it has {', '.join(other[:3])}" if other else "", *wrong]))
 
     def advance(self) -> StepReport:
         batch, step = self._batch(self.step), self.step
@@ -142,6 +164,8 @@ class StageJob(Generic[Trained]):
         if self._files is None:
             return
         folder = self._files.directory / self.stage.part
+        for learner in self.learners:
+            learner.check_finite()
         tensors = {f"{one.course.name}/{name}": t for one in self.learners for name, t in one.tensors().items()}
         stamp = Stamp(self._files.made_for, self.stage.part, self.step, self.last_step)
         save_checkpoint(checkpoint_path(folder, self.step), tensors, stamp)

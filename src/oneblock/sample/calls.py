@@ -26,7 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from oneblock.checks import check_fields, check_seed
+from oneblock.checks import MANY, check_count, check_fields, check_seed
 from oneblock.plan import Plan
 
 Path = Literal["none", "mean", "euler", "redraw"]
@@ -53,8 +53,10 @@ class Asking:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.calls < 0:
-            raise ValueError(f"calls={self.calls} is not a number of calls; use 1 or more (0: one for each block)")
+        if not 0 <= self.calls <= MANY:
+            raise ValueError(
+                f"calls={self.calls} is not a number of calls; use 1 or more, up to {MANY} (0: one for each block)"
+            )
 
     def levels(self, plan: Plan) -> tuple[float, ...]:
         """The noise levels of the calls, noisiest first."""
@@ -76,6 +78,7 @@ class Answers(Asking):
         super().__post_init__()
         if self.draws < 1:
             raise ValueError(f"draws={self.draws} is too small; use 1 or more")
+        check_count("draws", self.draws, most=MANY)
         check_seed("noise_seed", self.noise_seed)
 
 

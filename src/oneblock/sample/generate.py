@@ -67,7 +67,7 @@ class _Chunks:
 
     def __init__(self, seed: int, first: int, count: int) -> None:
         chunks = range(first, first + -(-count // CHUNK))
-        self._generators = [torch.Generator().manual_seed(seed * 1_000_003 + i) for i in chunks]
+        self._generators = [torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**64) for i in chunks]
 
     def __call__(self, like: Tensor) -> Tensor:
         shape = (CHUNK, *like.shape[1:])

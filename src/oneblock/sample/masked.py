@@ -8,6 +8,7 @@ https://arxiv.org/abs/2202.04200). A revealed symbol stays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -68,7 +69,7 @@ def reveal(
 
 def check_pick(temperature: float, top_p: float) -> None:
     """Refuse what ``pick`` cannot draw with."""
-    if not 0.0 <= temperature < float("inf") or not 0.0 < top_p <= 1.0:
+    if not 0.0 <= temperature < math.inf or not 0.0 < top_p <= 1.0:
         raise ValueError(
             f"temperature={temperature}, top_p={top_p}: use a temperature of 0 or more, and a top_p above 0 up to 1"
         )

@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -18,9 +21,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from oneblock.checks import check_fields, check_least, shown
+from oneblock.plain import parse_plain
+from oneblock.train.layout import not_finite
 from oneblock.train.step import OLD_TRUNK, TRUNK
 
 METADATA_KEY = "oneblock"
+MAPPED = 2**24
+"""Bytes of a file that may stay in memory while it is read."""
+NAME = re.compile(r"step-([0-9]{1,18})\.safetensors")
+"""Of a checkpoint; it tells the step."""
+ASIDE = ".damaged"
+"""What the name of a checkpoint that was passed over gets at its end, so that nothing is written over it."""
 
 
 class CheckpointError(ValueError):
@@ -40,6 +52,10 @@ class Stamp:
     job: str
     step: int
     num_steps: int
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_least(self, 0, "step", "num_steps")
 
 
 class Stored(Mapping[str, Tensor]):
@@ -67,6 +83,17 @@ class Stored(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def each(self) -> Iterator[tuple[str, Tensor]]:
+        """All of them in the order of their names; the file is opened anew after every ``MAPPED`` bytes."""
+        names = sorted(self._names)
+        while names:
+            with safe_open(self._path, "pt") as file:
+                seen = 0
+                while names and seen < MAPPED:
+                    tensor = file.get_tensor(self._names[names[0]])
+                    seen += tensor.nbytes
+                    yield names.pop(0), tensor
 
     def below(self, prefix: str) -> Stored:
         """Those whose names begin with ``prefix/``, without it."""
@@ -122,32 +149,62 @@ def load_checkpoint(path: Path, plan: str, job: str) -> tuple[dict[str, Tensor],
         CheckpointError: not there, truncated, changed since it was written, or of another plan or job.
         StorageError: it cannot be read.
     """
-    stored, stamp = _open_intact(path)
+    stored, stamp = open_intact(path)
     _check_owner(path, stamp, plan, job)
-    return {name: tensor.clone() for name, tensor in stored.items()}, stamp
+    return {name: tensor.clone() for name, tensor in stored.each()}, stamp
 
 
-def _open_intact(path: Path) -> tuple[Stored, Stamp]:
+def read_stamp(path: Path, plan: str, job: str) -> Stamp:
+    """The stamp of a checkpoint, for which its header alone is read; errors as ``load_checkpoint``. A file that was cut
+    is noticed, one whose bytes were changed is not."""
+    with _reading(path):
+        _, stamp, _ = _header(path)
+    _check_owner(path, stamp, plan, job)
+    return stamp
+
+
+def open_intact(path: Path) -> tuple[Stored, Stamp]:
+    """Tensors and stamp of a checkpoint of any plan and job, read to its end; errors as ``load_checkpoint``."""
+    with _reading(path):
+        tensors, stamp, digest = _header(path)
+        bad: list[str] = []
+        if digest != _digest(tensors, stamp, bad):
+            raise ValueError("its digest does not match its contents")
+        if bad:
+            raise ValueError(f"{shown(bad)} hold numbers that are not finite")
+    return tensors, stamp
+
+
+def _header(path: Path) -> tuple[Stored, Stamp, object]:
+    """The tensors of a checkpoint, not read yet, its stamp and its digest."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        names = list(file.keys())
+    if METADATA_KEY not in metadata:
+        raise ValueError("it is a safetensors file of another program")
+    values = parse_plain(metadata[METADATA_KEY], "its stamp")
+    if not isinstance(values, dict) or values.keys() != {"plan", "job", "step", "num_steps", "digest"}:
+        raise ValueError(f"its stamp is {shown(values)}")
+    digest = values.pop("digest")
+    stamp = Stamp(**values)
+    if NAME.fullmatch(path.name) and checkpoint_step(path) != stamp.step:
+        raise ValueError(f"its name says step {checkpoint_step(path)}, its stamp step {stamp.step}")
+    return Stored(path, {name: name for name in names}), stamp, digest
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Errors of reading a checkpoint as what they mean to its owner."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; train this block first or give the run's directory")
     try:
-        with safe_open(path, "pt") as file:
-            values = json.loads((file.metadata() or {})[METADATA_KEY])
-            tensors = Stored(path, {name: name for name in file.keys()})
-        digest = values.pop("digest")
-        stamp = Stamp(**values)
-        intact = digest == _digest(tensors, stamp)
+        yield
     except OSError as error:
         raise StorageError(
             f"{path} cannot be read ({error}), and nothing says that it is damaged; make it readable and start again"
         ) from error
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); delete it to go on from an earlier checkpoint") from error
-    if not intact:
-        raise CheckpointError(
-            f"{path} is damaged (its digest does not match its contents); delete it to go on from an earlier checkpoint"
-        )
-    return tensors, stamp
 
 
 def _present(job: str) -> str:
@@ -164,8 +221,9 @@ def _check_owner(path: Path, stamp: Stamp, plan: str, job: str) -> None:
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """Checkpoint files of one job, oldest first."""
-    return sorted(directory.glob("step-*.safetensors"))
+    """Checkpoint files of one job, oldest first; what only resembles one is left out."""
+    found = [path for path in directory.glob("step-*.safetensors") if NAME.fullmatch(path.name) and path.is_file()]
+    return sorted(found, key=checkpoint_step)
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
@@ -174,24 +232,44 @@ def checkpoint_path(directory: Path, step: int) -> Path:
 
 def checkpoint_step(path: Path) -> int:
     """The step that a checkpoint's name tells."""
-    return int(path.stem.removeprefix("step-"))
+    name = NAME.fullmatch(path.name)
+    if name is None:
+        raise ValueError(f"{path} is not named after a step; a checkpoint is called step-000000500.safetensors")
+    return int(name[1])
 
 
-def keep_last(directory: Path, count: int, step: int) -> None:
-    """Delete all checkpoints of one job but the last ``count`` up to ``step``, which was saved just now.
+def keep_last(directory: Path, number: int, step: int) -> None:
+    """Delete all checkpoints of one job but the last ``number`` up to ``step``, which was saved just now.
 
-    Those of later steps were passed over when the job went on from an earlier one: they are damaged.
+    Those of later steps were not gone on from: the blocks that share parts had another step in common.
     """
     found = checkpoints(directory)
-    kept = [path for path in found if checkpoint_step(path) <= step][-count:]
+    kept = [path for path in found if checkpoint_step(path) <= step][-number:]
     for path in found:
         if path not in kept:
             path.unlink(missing_ok=True)
 
 
-def latest(directory: Path, plan: str, step: int | None = None) -> tuple[Stored, Stamp, list[str]] | None:
+def set_aside(path: Path) -> None:
+    """Give a checkpoint that was passed over another name: its job will write one of its name again."""
+    names = (path.with_name(f"{path.name}{ASIDE}{i or ''}") for i in count())
+    with suppress(FileNotFoundError):  # another process of the job was faster
+        path.rename(next(name for name in names if not name.exists()))
+
+
+def newer(directory: Path, step: int) -> list[Path]:
+    """Checkpoint files of one job after ``step``."""
+    return [path for path in checkpoints(directory) if checkpoint_step(path) > step]
+
+
+def latest(
+    directory: Path, plan: str, step: int | None = None, misfit: Callable[[Stored, Stamp], str] | None = None
+) -> tuple[Stored, Stamp, list[str]] | None:
     """The newest intact checkpoint of the job that ``directory`` is named after, and what is wrong with the newer ones
     that were passed over; None if none exists. With ``step``, only the checkpoint of that step counts.
+
+    Args:
+        misfit: says why the tensors of a file are not those of the network; such a file is passed over too.
 
     Raises:
         CheckpointError: checkpoints exist and not one is intact, or one belongs to another plan or job.
@@ -201,21 +279,28 @@ def latest(directory: Path, plan: str, step: int | None = None) -> tuple[Stored,
     paths = checkpoints(directory) if step is None else [checkpoint_path(directory, step)]
     for path in reversed(paths):
         try:
-            tensors, stamp = _open_intact(path)
+            tensors, stamp = open_intact(path)
         except CheckpointError as error:
             problems.append(str(error))
             continue
         _check_owner(path, stamp, plan, directory.name)
+        wrong = misfit(tensors, stamp) if misfit is not None else ""
+        if wrong:
+            problems.append(f"{path} is not of this network ({wrong}); delete it to go on from an earlier checkpoint")
+            continue
         return tensors, stamp, problems
     if problems:
         raise CheckpointError(f"{directory} has no intact checkpoint: {'; '.join(problems)}")
     return None
 
 
-def _digest(tensors: Mapping[str, Tensor], stamp: Stamp) -> str:
+def _digest(tensors: Mapping[str, Tensor], stamp: Stamp, bad: list[str] | None = None) -> str:
+    """SHA-256 over tensors and stamp; ``bad`` gets the names of tensors that are not finite."""
     sha = hashlib.sha256(json.dumps(stamp.__dict__, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
+    pairs = tensors.each() if isinstance(tensors, Stored) else ((name, tensors[name]) for name in sorted(tensors))
+    for name, tensor in pairs:
+        if bad is not None:
+            bad += not_finite([(name, tensor)])
         sha.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
         sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()

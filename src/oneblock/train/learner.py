@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from oneblock.optim.adamw import make_adamw, make_state, move_state, set_learning_rate, state_tensors
 from oneblock.optim.ema import ema_beta, ema_update
 from oneblock.tasks.base import Loss
+from oneblock.train.layout import checkpoint_misfit, not_finite
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.step import Course, OptimizerSettings
 
@@ -162,6 +163,20 @@ class Learner(Generic[Module]):
             moments = state_tensors(self.optimizer, p)
             found |= {f"{kind}/{name}": t for kind, t in moments.items() if kind != "step"}
         return {name: self.ranks.whole(t) for name, t in found.items()}
+
+    def misfit(self, tensors: Mapping[str, Tensor]) -> str:
+        """Why ``tensors`` are not those of this learner; empty if they are."""
+        return checkpoint_misfit(tensors, self.weights, self.settings.optimizer)
+
+    def check_finite(self) -> None:
+        """Refuse to go on, or to be saved, with weights or moments that are not finite (``NonFiniteError``)."""
+        named = {**self.weights, **{f"ema/{name}": t for name, t in self.averages.items()}}
+        bad = not_finite((name, self.ranks.local(t.detach())) for name, t in named.items())
+        if bad:
+            raise NonFiniteError(
+                f"{self.course.name}: weights {', '.join(bad[:3])} are not finite after step {self.step}, which is not "
+                f"saved; what was saved before is intact: lower the learning rate ({self.settings.learning_rate})"
+            )
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], step: int) -> None:

@@ -21,7 +21,17 @@ from oneblock.data import Augment, Batches
 from oneblock.plan import Plan
 from oneblock.tasks.base import Task
 from oneblock.train.block import BlockLearner, block_learner, train_step
-from oneblock.train.checkpoint import Stamp, checkpoint_path, job_folder, keep_last, latest, save_checkpoint
+from oneblock.train.checkpoint import (
+    Stamp,
+    Stored,
+    checkpoint_path,
+    job_folder,
+    keep_last,
+    latest,
+    newer,
+    save_checkpoint,
+    set_aside,
+)
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
 from oneblock.train.stop import asked
@@ -144,16 +154,13 @@ class BlockJob:
     def restore(self, step: int | None = None) -> None:
         """Its state after ``step`` steps (None: after those of its newest intact checkpoint), or where it starts."""
         run, spec = self.run, self.spec
-        found = latest(self.folder, run.plan.hash, step)
-        if found is None and self.start is not None:
-            found = latest(self.start, run.plan.hash)
-            if found is None or found[1].step != spec.first_step:
-                raise ValueError(
-                    f"{spec.name} starts from {self.start}, which is not trained to its end; train that block first"
-                )
-            tensors, stamp, problems = found
-            found = tensors.renamed(partial(_in_place, layers=spec.layers)), stamp, problems
         self._learner = block_learner(spec, self._build(), run.settings, run.ranks, run.device, run.compile)
+        found = latest(self.folder, run.plan.hash, step, self._misfit)
+        if found is not None and step is None and run.ranks.first:
+            for path in newer(self.folder, found[1].step):
+                set_aside(path)
+        if found is None and self.start is not None:
+            found = self._from_start(self.start)
         if found is not None:
             tensors, stamp, problems = found
             for problem in problems:
@@ -166,6 +173,24 @@ class BlockJob:
             )
         if run.compile:
             self.learner.module.compile()
+
+    def _from_start(self, start: Path) -> tuple[Stored, Stamp, list[str]]:
+        """The trunk's last state, under the names of this block."""
+
+        def placed(tensors: Stored) -> Stored:
+            return tensors.renamed(partial(_in_place, layers=self.spec.layers))
+
+        found = latest(start, self.run.plan.hash, misfit=lambda tensors, _: self.learner.misfit(placed(tensors)))
+        if found is None or found[1].step != self.spec.first_step:
+            why = f" ({'; '.join(found[2])})" if found and found[2] else ""
+            raise ValueError(
+                f"{self.spec.name} starts from {start}, which is not trained to its end{why}; train that block first"
+            )
+        tensors, stamp, problems = found
+        return placed(tensors), stamp, problems
+
+    def _misfit(self, tensors: Stored, stamp: Stamp) -> str:
+        return check_stamp(stamp, self.spec) or self.learner.misfit(tensors)
 
     def advance(self) -> StepReport:
         """The next step: its batch, its noise, the update."""
@@ -187,6 +212,7 @@ class BlockJob:
         kept."""
         if self._saved == self.step:
             return
+        self.learner.check_finite()
         stamp = Stamp(self.run.plan.hash, self.folder.name, self.step, self.last_step)
         tensors = self.learner.tensors()
         if self.run.ranks.first:
@@ -253,12 +279,24 @@ def train_job(
             job.stop_together()
 
 
+def check_stamp(stamp: Stamp, spec: JobSpec) -> str:
+    """What is wrong with the steps of a job's checkpoint; empty if nothing is."""
+    if spec.first_step <= stamp.step <= spec.last_step == stamp.num_steps:
+        return ""
+    return (
+        f"it is of step {stamp.step} of {stamp.num_steps}, and {spec.name} goes from {spec.first_step} to "
+        f"{spec.last_step}"
+    )
+
+
 def _in_place(name: str, layers: range) -> str:
     """The trunk's layers 0, 1, ... take the places of this block's layers."""
     kind, _, path = name.partition("/")
     head, _, rest = path.partition(".")
     if head == "layers":
         index, _, rest = rest.partition(".")
+        if not index.isdecimal() or int(index) >= len(layers):
+            return name  # of no layer of the trunk
         path = f"layers.{layers[int(index)]}.{rest}"
     return f"{kind}/{path}"
 

@@ -10,19 +10,29 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from oneblock.train.checkpoint import job_folder
+from oneblock.checks import check_fields, check_least, check_number
+from oneblock.plain import parse_plain, read_plain
+from oneblock.train.checkpoint import job_folder, set_aside
 from oneblock.train.step import StepReport
 
 HEARTBEAT_FILE = "heartbeat.json"
 METRICS_FILE = "metrics.jsonl"
 NOTES_FILE = "notes.jsonl"
 """What must be known of a job's training beside its metrics, for example that its data changed on the way."""
+MOST_BEAT = 2**16
+"""Bytes of a heartbeat: its error may be long."""
+MOST_ROW = 2**16
+"""Bytes of a row of metrics."""
+TAIL = 2**20
+"""Bytes at the end of a metrics file in which the last row is looked for."""
+NUMBERS = ("step", "num_steps", "learning_rate", "loss", "plain", "grad_norm", "layer_evaluations")
+"""What a row holds besides the job's name."""
 Row = dict[str, float | str]
 
 
@@ -47,6 +57,12 @@ class Heartbeat:
     state: Literal["running", "stopped", "done", "failed"]
     error: str = ""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_least(self, 0, "step", "num_steps", "time")
+        if self.steps_per_second is not None:
+            check_number("steps_per_second", self.steps_per_second, least=0)
+
 
 @dataclass(frozen=True)
 class Note:
@@ -56,6 +72,9 @@ class Note:
     step: int
     time: float
     note: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class Recorder:
@@ -156,36 +175,94 @@ def add_note(path: Path, note: Note) -> None:
 
 def read_notes(path: Path) -> list[Note]:
     """The notes of a job; lines that are none are left out."""
-    found = []
-    for row in read_rows(path):
-        with suppress(TypeError):
-            found.append(Note(**row))  # type: ignore[arg-type]
-    return found
+    return [note for _, note in _lines(path, _note) if note is not None]
 
 
 def read_heartbeat(directory: Path) -> Heartbeat | None:
     """The last heartbeat of the job with this directory; None if there is none, or it cannot be read."""
     try:
-        return Heartbeat(**json.loads((directory / HEARTBEAT_FILE).read_text()))
-    except (OSError, ValueError, TypeError):
+        return check_heartbeat(directory)
+    except (OSError, ValueError):
         return None
 
 
+def check_heartbeat(directory: Path) -> Heartbeat:
+    """The same; a file that is not a heartbeat is a ``ValueError``, and one that is not there an ``OSError``."""
+    path = directory / HEARTBEAT_FILE
+    values = read_plain(path, MOST_BEAT)
+    names = {field.name for field in fields(Heartbeat)}
+    if not isinstance(values, dict) or not names - {"error"} <= values.keys() <= names:
+        raise ValueError(f"{path} is not a heartbeat; delete it")
+    try:
+        return Heartbeat(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; delete it") from error
+
+
 def read_rows(path: Path) -> Iterator[Row]:
-    """Rows of a metrics file; a last line that a kill cut short is left out."""
-    if not path.is_file():
-        return
-    for line in path.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return
+    """Rows of a metrics file. Lines that are not such rows are left out: the last one may be cut short by a kill."""
+    for _, row in _lines(path, _row):
+        if row is not None:
+            yield row
+
+
+def last_row(path: Path) -> Row | None:
+    """The last row of a metrics file; only the end of the file is read."""
+    found = None
+    if path.is_file():
+        with open(path, "rb") as file:
+            file.seek(-min(path.stat().st_size, TAIL), os.SEEK_END)
+            for line in file.read(TAIL).split(b"\n"):
+                found = _row(line) or found
+    return found
+
+
+def foreign_lines(path: Path) -> list[int]:
+    """The numbers, from 1, of the lines that are not rows, but for a last one that a kill has cut short."""
+    found = [(number, row is None, line.endswith(b"\n")) for number, (line, row) in enumerate(_lines(path, _row), 1)]
+    return [number for number, foreign, whole in found if foreign and (whole or number < len(found))]
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Drop rows with a step beyond ``step``: they will be written again."""
+    """Drop rows with a step beyond ``step``: they will be written again. A file with lines that are not rows is kept
+    beside, under another name."""
     if path.is_file():
         rows = [row for row in read_rows(path) if float(row["step"]) <= step]
         partial = path.with_name(path.name + ".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if foreign_lines(path):
+            set_aside(path)
         partial.replace(path)
+
+
+Line = TypeVar("Line")
+
+
+def _lines(path: Path, read: Callable[[bytes], Line | None]) -> Iterator[tuple[bytes, Line | None]]:
+    """Every line, of which no more than ``MOST_ROW`` bytes are read at a time, and what it says."""
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        while line := file.readline(MOST_ROW):
+            yield line, read(line)
+
+
+def _note(line: bytes) -> Note | None:
+    try:
+        values = parse_plain(line, "a note")
+        known = isinstance(values, dict) and values.keys() == {field.name for field in fields(Note)}
+        return Note(**values) if known else None
+    except ValueError:
+        return None
+
+
+def _row(line: bytes) -> Row | None:
+    try:
+        values = parse_plain(line, "a row")
+    except ValueError:
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("job"), str):
+        return None
+    numbers = [values.get(name) for name in NUMBERS]
+    whole = all(isinstance(one, int | float) and not isinstance(one, bool) for one in numbers)
+    return values if whole else None

@@ -7,7 +7,8 @@ holds the averaged weights of block b under names ``blocks.b.*``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,38 +16,52 @@ from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, Blockwise, Denoiser
 from oneblock.data.places import hand_on
-from oneblock.plan import PLAN_FILE, Plan, read_plan
-from oneblock.train.checkpoint import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
+from oneblock.plain import read_plain
+from oneblock.plan import PLAN_FILE, Plan, read_plan, read_plan_file
+from oneblock.train.checkpoint import (
+    CheckpointError,
+    Stamp,
+    checkpoints,
+    load_checkpoint,
+    read_stamp,
+    save_checkpoint,
+)
+from oneblock.train.layout import checkpoint_misfit, own_parameters, shard_misfit
 
 INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
+Parameters = Callable[[int], Mapping[str, Tensor]]
+"""The parameters of block b by name; their values are not looked at."""
 
 
-def merge(directory: Path, output: Path, last_step: int, partial: bool = False) -> list[str]:
+def merge(
+    directory: Path, output: Path, last_step: int, partial: bool = False, parameters: Parameters | None = None
+) -> list[str]:
     """Merge the blocks that were trained in ``directory`` into one model at ``output``.
 
     Args:
         last_step: the step at which a block is finished.
         partial: merge what exists: unfinished blocks as they stand, and without those that are missing or damaged.
+        parameters: of each block's network; None compares the files with each other alone.
 
     Returns:
         What is missing, unfinished or damaged, a line for each block; empty unless ``partial``.
 
     Raises:
-        CheckpointError: names every block that is missing, unfinished, damaged or of another plan (with ``partial``:
-            not one block can be used); nothing is written.
+        CheckpointError: names every block that is missing, unfinished, damaged, or of another plan or network (with
+            ``partial``: not one block can be used); nothing is written.
+        ValueError: ``output`` holds something else.
     """
     plan = read_plan(directory)
-    ready, problems = _collect(directory, plan, last_step)
+    ready, problems = _collect(directory, plan, last_step, parameters)
     if problems and not (partial and ready):
         raise CheckpointError(f"cannot merge {directory}: {'; '.join(problems)}")
-    if (output / CONFIG_FILE).exists() and Plan.from_json((output / CONFIG_FILE).read_text()).hash != plan.hash:
-        raise ValueError(f"{output} holds a model of another plan; use another directory")
+    check_output(output, plan)
     output.mkdir(parents=True, exist_ok=True)
     index: dict[str, str] = {}
     size = 0
     for block in range(plan.num_blocks):
-        shard = f"block-{block}.safetensors"
+        shard = shard_name(block)
         if block not in ready:
             (output / shard).unlink(missing_ok=True)  # of an earlier merge
             continue
@@ -55,22 +70,63 @@ def merge(directory: Path, output: Path, last_step: int, partial: bool = False) 
         save_checkpoint(output / shard, named, stamp)
         index |= dict.fromkeys(sorted(named), shard)
         size += sum(t.numel() * t.element_size() for t in named.values())
-    _write(output / INDEX_FILE, json.dumps({"metadata": {"total_size": size}, "weight_map": index}, indent=2) + "\n")
     hand_on(directory, output)
-    _write(output / CONFIG_FILE, plan.to_json())
+    _write_model(output, plan, index, size)
     return problems
 
 
-def _collect(directory: Path, plan: Plan, last_step: int) -> tuple[dict[int, Path], list[str]]:
+def copy_model(directory: Path, output: Path, plan: Plan, parameters: Parameters | None = None) -> None:
+    """Copy the merged model in ``directory``, every shard checked before anything is written; errors as ``merge``."""
+    listed = read_index(directory, plan)
+    names = {b: shard_name(b) for b in range(plan.num_blocks)}
+    shards = {b: directory / name for b, name in names.items() if listed is None or name in listed.values()}
+    check_output(output, plan)
+    sizes: dict[str, tuple[str, int]] = {}
+    for block, path in shards.items():
+        weights = read_shard(directory, plan, block, parameters(block) if parameters else None)
+        sizes |= {f"blocks.{block}.{name}": (path.name, t.nbytes) for name, t in sorted(weights.items())}
+    output.mkdir(parents=True, exist_ok=True)
+    for path in shards.values():
+        shutil.copyfile(path, output / path.name)
+    hand_on(directory, output)
+    _write_model(output, plan, {name: file for name, (file, _) in sizes.items()}, sum(n for _, n in sizes.values()))
+
+
+def check_output(output: Path, plan: Plan) -> None:
+    """Refuse a place for a merged model that holds something else: a run, a model of another plan, foreign shards."""
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file; give the model a directory of its own")
+    if (output / PLAN_FILE).exists():
+        raise ValueError(f"{output} holds a run; give the model a directory of its own")
+    if (output / CONFIG_FILE).exists():
+        if read_plan_file(output / CONFIG_FILE).hash != plan.hash:
+            raise ValueError(f"{output} holds a model of another plan; use another directory")
+        return
+    for block in range(plan.num_blocks):  # without config.json it may be a merge that was killed
+        path = output / shard_name(block)
+        if path.exists():
+            try:
+                read_stamp(path, plan.hash, f"block-{block}")
+            except CheckpointError as error:
+                raise ValueError(
+                    f"{output} holds something other than a model ({error}); give the model a directory of its own"
+                ) from error
+
+
+def _collect(
+    directory: Path, plan: Plan, last_step: int, parameters: Parameters | None
+) -> tuple[dict[int, Path], list[str]]:
     ready: dict[int, Path] = {}
     problems: list[str] = []
+    ends: dict[str, Tensor] = {}
     for block in range(plan.num_blocks):
         found = checkpoints(directory / f"block-{block}")
         if not found:
             problems.append(f"block {block} has no checkpoint (train it with --block {block})")
             continue
         try:
-            _, stamp = load_checkpoint(found[-1], plan.hash, f"block-{block}")
+            stored, stamp = read_block(found[-1], plan, block, parameters(block) if parameters else None)
+            _check_ends(found[-1], ends, stored)
         except CheckpointError as error:
             problems.append(f"block {block}: {error}")
             continue
@@ -78,6 +134,84 @@ def _collect(directory: Path, plan: Plan, last_step: int) -> tuple[dict[int, Pat
             problems.append(f"block {block} stands at step {stamp.step} of {last_step} (resume it)")
         ready[block] = found[-1]
     return ready, problems
+
+
+def read_block(
+    path: Path, plan: Plan, block: int, parameters: Mapping[str, Tensor] | None = None, job: str = ""
+) -> tuple[dict[str, Tensor], Stamp]:
+    """All tensors of a block's checkpoint, which must be those of its network.
+
+    Args:
+        parameters: of the network; None takes those that the file speaks of.
+        job: the checkpoint's; the block's own if empty, or the trunk, which is built like block 0.
+
+    Raises:
+        CheckpointError: damaged, or of another plan, block or network.
+    """
+    stored, stamp = load_checkpoint(path, plan.hash, job or f"block-{block}")
+    wanted = own_parameters(stored) if parameters is None else parameters
+    wrong = checkpoint_misfit(stored, wanted, str(plan.recipe.get("optimizer")))
+    layers = {name.split(".")[1] for name in wanted if name.startswith("layers.")}
+    if not wrong and layers - {str(i) for i in plan.layer_range(block)}:
+        wrong = f"it has the layers {', '.join(sorted(layers))}"
+    if wrong or not wanted:
+        raise CheckpointError(f"{path} is another network's than block {block} of the plan ({wrong or 'it is empty'})")
+    return stored, stamp
+
+
+def read_shard(
+    directory: Path, plan: Plan, block: int, parameters: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """The averaged weights of a block of a merged model; arguments and errors as ``read_block``."""
+    path = directory / shard_name(block)
+    stored, _ = load_checkpoint(path, plan.hash, f"block-{block}")
+    prefix = f"blocks.{block}."
+    weights = {name.removeprefix(prefix): t for name, t in stored.items()}
+    wrong = shard_misfit(stored, weights if parameters is None else parameters, prefix)
+    if wrong or not weights:
+        raise CheckpointError(f"{path} is another network's than block {block} of the plan ({wrong or 'it is empty'})")
+    listed = read_index(directory, plan)
+    if listed is not None and {name for name, file in listed.items() if file == path.name} != stored.keys():
+        raise CheckpointError(f"{directory / INDEX_FILE} names other tensors than {path.name} has; merge the run again")
+    return weights
+
+
+def read_index(directory: Path, plan: Plan) -> dict[str, str] | None:
+    """Which tensor is in which shard, for other programs; None where the file is missing, which this one does not need.
+
+    Raises:
+        CheckpointError: it does not list shards of this model.
+    """
+    path = directory / INDEX_FILE
+    if not path.exists():
+        return None
+    try:
+        values = read_plain(path)
+    except ValueError as error:
+        raise CheckpointError(f"{error}; merge the run again") from error
+    listed = (
+        values.get("weight_map") if isinstance(values, dict) and values.keys() == {"metadata", "weight_map"} else None
+    )
+    shards = {shard_name(block): f"blocks.{block}." for block in range(plan.num_blocks)}
+    if not isinstance(listed, dict) or not all(
+        isinstance(file, str) and file in shards and name.startswith(shards[file]) for name, file in listed.items()
+    ):
+        raise CheckpointError(f"{path} is not the index of this model of {plan.num_blocks} shards; merge the run again")
+    return listed
+
+
+def shard_name(block: int) -> str:
+    """The file of a block of a merged model."""
+    return f"block-{block}.safetensors"
+
+
+def _check_ends(path: Path, ends: dict[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """All blocks of a plan have the same stem and head: refuse another shape than that of the first block."""
+    mine = {name: t for name, t in own_parameters(stored).items() if not name.startswith("layers.")}
+    wrong = shard_misfit(mine, ends or mine, "")
+    if wrong:
+        raise CheckpointError(f"{path} has another stem or head than the first block ({wrong})")
+    ends.update(mine)
 
 
 def is_run(directory: Path) -> bool:
@@ -88,7 +222,7 @@ def is_run(directory: Path) -> bool:
 def open_plan(directory: Path) -> Plan:
     """The plan of a run's directory or of a merged model."""
     if (directory / CONFIG_FILE).is_file():
-        return Plan.from_json((directory / CONFIG_FILE).read_text(), str(directory / CONFIG_FILE))
+        return read_plan_file(directory / CONFIG_FILE)
     if not (directory / PLAN_FILE).is_file():
         raise ValueError(
             f"{directory} is neither a run nor a merged model; give a directory with {PLAN_FILE} or {CONFIG_FILE}"
@@ -101,22 +235,17 @@ def block_loader(directory: Path, blockwise: Blockwise, device: torch.device) ->
     merged = (directory / CONFIG_FILE).is_file()
 
     def load(block: int) -> BlockDenoiser:
-        job = f"block-{block}"
-        if merged:
-            stored, _ = load_checkpoint(directory / f"{job}.safetensors", blockwise.plan.hash, job)
-            prefix = f"blocks.{block}."
-            weights = {name.removeprefix(prefix): t for name, t in stored.items()}
-        else:
-            found = checkpoints(directory / job)
-            if not found:
-                raise CheckpointError(f"{directory} has no checkpoint of block {block}; train it with --block {block}")
-            weights = _averages(load_checkpoint(found[-1], blockwise.plan.hash, job)[0])
+        plan = blockwise.plan
+        found = [directory / shard_name(block)] if merged else checkpoints(directory / f"block-{block}")
+        if not found:
+            raise CheckpointError(f"{directory} has no checkpoint of block {block}; train it with --block {block}")
+        read_stamp(found[-1], plan.hash, f"block-{block}")  # before a network is built that may be another one
         denoiser = blockwise.denoiser(block)
-        differing = sorted(dict(denoiser.backbone.named_parameters()).keys() ^ weights.keys())
-        if differing:
-            raise CheckpointError(
-                f"block {block} in {directory} is another network's: only one of both has {', '.join(differing)}"
-            )
+        parameters = dict(denoiser.backbone.named_parameters())
+        if merged:
+            weights = read_shard(directory, plan, block, parameters)
+        else:
+            weights = _averages(read_block(found[-1], plan, block, parameters)[0])
         # buffers are made with the block, and parameters that are tied to others come with these
         denoiser.backbone.load_state_dict(weights, strict=False)
         return denoiser.to(device).eval()
@@ -131,6 +260,13 @@ def open_denoiser(directory: Path, blockwise: Blockwise, device: torch.device, r
 
 def _averages(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("ema/"): t for name, t in tensors.items() if name.startswith("ema/")}
+
+
+def _write_model(output: Path, plan: Plan, index: Mapping[str, str], size: int) -> None:
+    """The files beside the shards; the plan comes last, and says that all are there."""
+    values = {"metadata": {"total_size": size}, "weight_map": index}
+    _write(output / INDEX_FILE, json.dumps(values, indent=2) + "\n")
+    _write(output / CONFIG_FILE, plan.to_json())
 
 
 def _write(path: Path, text: str) -> None:

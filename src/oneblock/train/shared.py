@@ -20,7 +20,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from oneblock.train.block import BlockLearner
-from oneblock.train.checkpoint import CheckpointError, checkpoint_step, checkpoints, job_folder, latest
+from oneblock.train.checkpoint import (
+    CheckpointError,
+    checkpoint_path,
+    checkpoint_step,
+    checkpoints,
+    job_folder,
+    latest,
+    set_aside,
+)
 from oneblock.train.loop import BlockJob, Run
 from oneblock.train.parallel import any_process
 from oneblock.train.step import JobSpec, StepReport
@@ -163,6 +171,7 @@ def _intact_steps(run: Run, spec: JobSpec) -> set[int]:
             latest(directory, run.plan.hash, step)
         except CheckpointError as error:
             run.warn(str(error))
+            set_aside(checkpoint_path(directory, step))
         else:
             steps.add(step)
     return steps

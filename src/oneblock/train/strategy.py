@@ -13,7 +13,7 @@ from typing import TypeVar, cast, get_args
 
 import torch.distributed as dist
 
-from oneblock.checks import check_choice, check_count
+from oneblock.checks import check_choice, check_count, check_fields
 from oneblock.plan import Plan
 from oneblock.train.checkpoint import job_folder
 from oneblock.train.loop import Idle, Run, train_job
@@ -22,6 +22,8 @@ from oneblock.train.step import TRUNK as TRUNK
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
 
 Reports = Generator[StepReport, None, None]
+MOST_STEPS = 999_999_999
+"""Of a job: the names of checkpoints have nine digits, by which they are sorted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ class Budget:
     warmup: float = 0.05
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        check_count("layer_evaluations", self.layer_evaluations)
         for name in ("branch", "hold", "warmup"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name}={getattr(self, name)} is not a fraction; use 0 up to (not including) 1")
@@ -102,6 +106,11 @@ def job_specs(plan: Plan) -> list[JobSpec]:
             f"{least} layer evaluations ({sample_evaluations} for a sample x batch {batch_size}), more when branching"
         )
     total = trunk_steps + block_steps
+    if total > MOST_STEPS:
+        raise ValueError(
+            f"layer_evaluations={budget.layer_evaluations} are {total} steps of a block, and steps are counted up to "
+            f"{MOST_STEPS}; use a smaller budget or larger batches"
+        )
     warmup = max(1, round(budget.warmup * total))
     hold = trunk_steps if trunk_steps else round(budget.hold * total)
     law = plan.partition.law

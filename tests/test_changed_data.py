@@ -153,8 +153,9 @@ def test_a_run_without_a_list_of_files(place: Path, refused: Refused, ok: Ok) ->
     (place / "run/data.json").unlink()
     change(place)
     assert "folder:imgs has changed since the plan was made" in refused(*train())
-    ok(*train("run", "folder:imgs", "--accept-data"))
-    assert not (place / "run/data.json").exists(), "the files are not those of the plan"
+    for more in ((), ("--strategy", "plan-only")):
+        ok(*train("run", "folder:imgs", "--accept-data", *more))
+        assert not (place / "run/data.json").exists(), "the files are not those of the plan"
     ok(*train("new"))
     (place / "new/data.json").unlink()
     ok(*train("new"))

@@ -1,5 +1,6 @@
 """Tiny plans and what their jobs need."""
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -62,3 +63,9 @@ def tiny_run(directory: Path, plan: Plan | None = None, **changes: Any) -> Run:
         settings=plan_optimizer(plan),
         **{"source": MemorySource(IMAGES), "augment": plan_augment(plan), **changes},
     )
+
+
+def metrics_line(**known: float) -> str:
+    """A line of a file of metrics, of which ``known`` matters."""
+    row = {"step": 1, "num_steps": 50, "learning_rate": 0.1, "loss": 1.0, "plain": 0.5, "grad_norm": 1.0}
+    return json.dumps({"job": "block-0", "layer_evaluations": 10, **row, **known}) + "\n"

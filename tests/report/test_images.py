@@ -1,10 +1,10 @@
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from report.test_spread import ROWS as BARE
 from safetensors.torch import save_file
+from tiny import metrics_line
 
 from oneblock.experiment.images import SAMPLES_FILE, SCORES
 from oneblock.report.images import draw, report
@@ -28,8 +28,7 @@ def test_pictures_are_drawn_for_the_first_seed(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for found in ROWS:
         (tmp_path / found["run"] / "block-0").mkdir(parents=True)
-        line = {"step": 1, "layer_evaluations": 10, "loss": found["loss"]}
-        (tmp_path / found["run"] / "block-0" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        (tmp_path / found["run"] / "block-0" / "metrics.jsonl").write_text(metrics_line(loss=found["loss"]))
         images = torch.zeros(16, 1, 8, 8, dtype=torch.uint8)
         save_file({"images": images}, tmp_path / found["run"] / SAMPLES_FILE)
     pictures = draw(tmp_path, ROWS, SCORES)

@@ -1,8 +1,8 @@
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import metrics_line
 
 from oneblock.experiment.summary import COSTS, Scores, summaries
 from oneblock.report.spread import wins
@@ -82,7 +82,6 @@ def test_one_budget_draws_no_budgets(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for found in ROWS:
         (tmp_path / found["run"] / "block-0").mkdir(parents=True)
-        line = {"step": 1, "layer_evaluations": 10, "loss": 1.0, "plain": 0.5}
-        (tmp_path / found["run"] / "block-0" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        (tmp_path / found["run"] / "block-0" / "metrics.jsonl").write_text(metrics_line())
     assert [path.name for path in VIEW.draw(tmp_path, ROWS[:2], SCORES)] == ["nats.png", "training.png"]
     assert [path.name for path in VIEW.draw(tmp_path, ROWS, SCORES)] == ["nats.png", "training.png", "budgets.png"]

@@ -1,7 +1,7 @@
-import json
 from pathlib import Path
 
 import pytest
+from tiny import metrics_line
 
 from oneblock.report.training import training_curve
 
@@ -15,8 +15,8 @@ def test_training_curve_adds_the_work_of_all_blocks(tmp_path: Path, trunk: str) 
     }
     for job, found in rows.items():
         (tmp_path / job).mkdir()
-        lines = [json.dumps({"step": s, "layer_evaluations": w, "loss": loss}) for s, w, loss in found]
-        (tmp_path / job / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+        lines = [metrics_line(step=s, layer_evaluations=w, loss=loss) for s, w, loss in found]
+        (tmp_path / job / "metrics.jsonl").write_text("".join(lines))
     assert training_curve(tmp_path) == [(100, 5.0), (200, 4.0), (400, 3.0), (600, 2.0)]
 
 
@@ -24,5 +24,5 @@ def test_training_curve_of_an_ensemble_adds_the_work_of_its_networks(tmp_path: P
     for network, loss in (("network-0", 1.0), ("network-1", 4.0)):
         folder = tmp_path / network / "block-0"
         folder.mkdir(parents=True)
-        (folder / "metrics.jsonl").write_text(json.dumps({"step": 10, "layer_evaluations": 100, "loss": loss}) + "\n")
+        (folder / "metrics.jsonl").write_text(metrics_line(step=10, layer_evaluations=100, loss=loss))
     assert training_curve(tmp_path) == [(200, 2.5)]

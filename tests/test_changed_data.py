@@ -143,7 +143,8 @@ def test_other_classes_are_not_accepted(place: Path, refused: Refused, ok: Ok) -
         os.rename(place / "imgs" / split / "cat", place / "imgs" / split / "zebra")
     said = refused(*train("run", "folder:imgs", "--accept-data"))
     assert "the data have other classes than the plan: 0 is 'dog', not 'cat', 1 is 'zebra', not 'dog'" in said
-    assert "other classes than the plan" in refused("evaluate", "run", "--num-samples", "0")
+    for words in (("job", "run", "--block", "0", "--accept-data"), ("evaluate", "run", "--num-samples", "0")):
+        assert "other classes than the plan" in refused(*words)
 
 
 def test_a_run_without_a_list_of_files(place: Path, refused: Refused, ok: Ok) -> None:
@@ -152,8 +153,9 @@ def test_a_run_without_a_list_of_files(place: Path, refused: Refused, ok: Ok) ->
     (place / "run/data.json").unlink()
     change(place)
     assert "folder:imgs has changed since the plan was made" in refused(*train())
-    ok(*train("run", "folder:imgs", "--accept-data"))
-    assert not (place / "run/data.json").exists(), "the files are not those of the plan"
+    for more in ((), ("--strategy", "plan-only")):
+        ok(*train("run", "folder:imgs", "--accept-data", *more))
+        assert not (place / "run/data.json").exists(), "the files are not those of the plan"
     ok(*train("new"))
     (place / "new/data.json").unlink()
     ok(*train("new"))

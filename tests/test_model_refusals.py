@@ -142,7 +142,7 @@ def test_training_images_of_another_size(generator: ImageModel) -> None:
         ({"labels": [1, 2], "count": 5}, "count=5 is given beside labels, which say how many; use one of them"),
         ({"labels": [1.7]}, "labels have dtype torch.float32; use whole numbers from 0 to 9"),
         ({"labels": [True]}, "labels have dtype torch.bool; use whole numbers from 0 to 9"),
-        ({"labels": ["a"]}, r"labels=\['a'\] are not classes; use whole numbers"),
+        ({"labels": ["a"]}, r"classes=\['a'\] do not exist; use 0 to 9; the plan holds no names"),
         ({"labels": 3}, r"labels have shape \(\); give one class for each sample"),
         ({"count": 0}, "count=0 is not allowed; use a whole number, 1 or more"),
         ({"count": 2.5}, "count=2.5 is not allowed; use a whole number, 1 or more"),

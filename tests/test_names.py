@@ -121,6 +121,7 @@ def test_a_folder_from_training_to_samples(tmp_path: Path, ok: Ok, refused: Refu
         (row,) = ok("sample", model, *words)
         assert row["classes"] == ["frog", "cat"]
         assert load_file(picture.with_suffix(".safetensors"))["labels"].tolist() == [2, 2, 0, 0]
+        assert pytest.importorskip("PIL.Image").open(picture).width > 2 * 66, "names stand before the rows"
     said = refused("sample", run, "--out", picture, "--classes", "frg")
     assert "classes=['frg'] do not exist; use 0 to 2 or a name; the nearest are frog" in said
 

@@ -88,12 +88,13 @@ def test_a_job_and_an_evaluation_say_it_too(images: Path, tmp_path: Path, run: C
     out = str(tmp_path / "a")
     data = ("--data", f"folder:{images}", "--max-pixels", "900")
     run("train", "images", *data, "--image-size", "8", *TINY, *WORK, "--out", out, "--strategy", "plan-only")
+    assert ob.read_plan(Path(out)).recipe["max_pixels"] == 900, "so that it need not be said again"
     for block in "01":
         shown.SHOWN._notes.clear()
-        (line,) = run("job", out, "--block", block, *data, "--threads", "1")
+        (line,) = run("job", out, "--block", block, "--threads", "1")
         assert "decoded before" in line
     shown.SHOWN._notes.clear()
-    lines = run("evaluate", out, *data, "--num-samples", "0")
+    lines = run("evaluate", out, "--num-samples", "0")
     assert any("of the test split" in line for line in lines)
 
 

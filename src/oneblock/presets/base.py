@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 from oneblock.checks import check_count, check_fields, check_number
 from oneblock.data import Vocabulary
+from oneblock.data.reading import Reading
 from oneblock.noise import NoiseLaw, law_to_dict
 from oneblock.optim.adamw import AdamWKind
 from oneblock.partition import Bands, make_partition, split_layers
@@ -45,6 +46,7 @@ class ImageFacts:
         data: the source's name, e.g. ``"fashion-mnist"``, and ``fingerprint`` of its training images.
         autoencoder: fingerprint of the frozen autoencoder whose latents are denoised; empty for pixels.
         rows: values of the class vectors ``table="prototypes"``, row by row.
+        max_pixels: images of files with more were left out (``data.reading``).
     """
 
     shape: tuple[int, ...]
@@ -54,6 +56,7 @@ class ImageFacts:
     fingerprint: str = ""
     autoencoder: str = ""
     rows: tuple[float, ...] = ()
+    max_pixels: int = Reading.max_pixels
 
 
 @dataclass(frozen=True, kw_only=True)

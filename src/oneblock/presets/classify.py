@@ -19,7 +19,7 @@ from oneblock.plan import Plain, Plan
 from oneblock.precondition import Evidence, Frame, Logits
 from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square, training_bands
 from oneblock.presets.image import image_shape, own_architecture
-from oneblock.presets.names import class_setting
+from oneblock.presets.names import class_setting, limit_setting
 from oneblock.table import TableKind, normalised, orthonormal, random_unit, simplex
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.classify import Classification, LabelLoss, Weighting, mean_weight
@@ -112,6 +112,7 @@ class ClassifyRecipe(PictureRecipe):
             "magnitude": recipe.magnitude,
             "autoencoder": "",
             **class_setting(facts),
+            **limit_setting(facts),
         }
         return recipe._plan(facts, architecture, law, "equal-mass", settings)
 

@@ -58,7 +58,8 @@ def open_data(recipe: Recipe, data: Data | None = None) -> tuple[Batches, ImageF
         file, name = _open_tokens(recipe, data)
         return TextBatches(TokenSource(file, recipe.length)), _text_facts(recipe, file, name)
     source, name = _open_images(data)
-    return source, _image_facts(recipe, source, name)
+    facts = _image_facts(recipe, source, name)
+    return source, replace(facts, max_pixels=data.max_pixels) if isinstance(data, ImageData) else facts
 
 
 def open_images(images: ImageData, split: Split = "train") -> EncodedSource:
@@ -98,6 +99,8 @@ def plan_images(plan: Plan, split: Split = "train", data: Data | None = None) ->
     shape = image_shape(plan)
     if data.autoencoder is None and len(shape) == 3:
         data = replace(data, image_size=data.image_size or shape[1], channels=data.channels or shape[0])
+    if data.max_pixels == ImageData.max_pixels:
+        data = replace(data, max_pixels=cast(int, plan.recipe.get("max_pixels", data.max_pixels)))
     return open_images(data, split)
 
 

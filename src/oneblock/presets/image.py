@@ -14,7 +14,7 @@ from oneblock.noise import LogNormal
 from oneblock.partition import Bands
 from oneblock.plan import Plain, Plan
 from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square
-from oneblock.presets.names import class_setting
+from oneblock.presets.names import class_setting, limit_setting
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.image import ImageGeneration
 
@@ -52,6 +52,7 @@ class ImageRecipe(PictureRecipe):
             "autoencoder": facts.autoencoder,
             "label_dropout": self.label_dropout,
             **(class_setting(facts) if self.conditional else {}),
+            **limit_setting(facts),
         }
         if backbone is None:
             architecture = self._dit(facts, num_classes)

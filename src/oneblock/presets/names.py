@@ -32,6 +32,11 @@ def class_setting(facts: ImageFacts) -> dict[str, Plain]:
     return {"classes": list(unique_names(facts.classes))} if named else {}
 
 
+def limit_setting(facts: ImageFacts) -> dict[str, Plain]:
+    """``max_pixels`` for the recipe of a plan: nothing where it is the usual one."""
+    return {} if facts.max_pixels == ImageFacts.max_pixels else {"max_pixels": facts.max_pixels}
+
+
 def has_names(plan: Plan) -> bool:
     """Whether a plan holds names of its classes; one of an earlier version does not."""
     return bool(plan.classes)

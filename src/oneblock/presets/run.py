@@ -97,7 +97,8 @@ def train(
     if strategy == "plan-only":
         job_specs(plan)
         write_plan(plan, directory)
-        keep_place(plan, directory, data)
+        if not note:
+            keep_place(plan, directory, data)
         return Trained(str(out), plan, 0.0)
     machine = machine if device is None else replace(machine, device=device)
     run = start_run(plan, directory, source, machine, backbone=backbone, warn=watch.warn, note=note)

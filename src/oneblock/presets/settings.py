@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from oneblock.checks import check_fields, check_least, check_number, shown
 from oneblock.data import Augmentation, Vocabulary, vocabulary_from_dict
+from oneblock.data.reading import Reading
 from oneblock.models.gpt import GPTConfig
 from oneblock.noise import CosineMask, LinearMask
 from oneblock.plan import Plan
@@ -56,13 +57,16 @@ class PictureSettings(RunSettings):
     Args:
         autoencoder: fingerprint of the autoencoder whose latents are used; empty for pixels.
         classes: names of the classes, in order; empty where they have none.
+        max_pixels: images of files with more are left out.
     """
 
     autoencoder: str
     classes: tuple[str, ...] = ()
+    max_pixels: int = Reading.max_pixels
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_least(self, 1, "max_pixels")
         _check_hex("autoencoder", self.autoencoder)
 
     def fit(self, plan: Plan, network: Any) -> None:

@@ -26,7 +26,7 @@ from oneblock.train.checkpoint import (
 from oneblock.train.drive import Watch
 from oneblock.train.learner import NonFiniteError
 from oneblock.train.loop import BlockJob
-from oneblock.train.shards import INDEX_FILE, merge
+from oneblock.train.shards import CONFIG_FILE, INDEX_FILE, merge
 from oneblock.train.step import OptimizerSettings
 from oneblock.train.strategy import job_specs, one_block, round_robin
 
@@ -170,6 +170,14 @@ def test_an_index_of_something_else(text: str, message: str, run: Path) -> None:
     with pytest.raises(CheckpointError, match=message):
         ob.Model.open(run / "model").denoiser.block(0)
     assert message in "".join(file.problem for file in ob.fsck(run).files)
+
+
+def test_a_model_whose_plan_was_changed_is_not_opened(run: Path) -> None:
+    ob.merge(run)
+    config = run / "model" / CONFIG_FILE
+    config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(CheckpointError, match=r"block-0.safetensors belongs to plan .*, but this run has plan"):
+        ob.Model.open(run / "model")
 
 
 def test_a_model_without_an_index_opens_and_its_copy_has_one(run: Path, tmp_path: Path) -> None:

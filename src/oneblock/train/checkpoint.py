@@ -39,6 +39,10 @@ class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or of another plan; the message names the file and the way out."""
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint is missing or damaged, whatever it belongs to."""
+
+
 class StorageError(OSError):
     """The disk refused to write (it may be full) or to read (permissions, a broken mount); what was written before is
     not known to be damaged, and stays."""
@@ -196,7 +200,7 @@ def _header(path: Path) -> tuple[Stored, Stamp, object]:
 def _reading(path: Path) -> Iterator[None]:
     """Errors of reading a checkpoint as what they mean to its owner."""
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; train this block first or give the run's directory")
+        raise DamagedError(f"{path} does not exist; train this block first or give the run's directory")
     try:
         yield
     except OSError as error:
@@ -204,7 +208,7 @@ def _reading(path: Path) -> Iterator[None]:
             f"{path} cannot be read ({error}), and nothing says that it is damaged; make it readable and start again"
         ) from error
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); delete it to go on from an earlier checkpoint") from error
+        raise DamagedError(f"{path} is damaged ({error}); delete it to go on from an earlier checkpoint") from error
 
 
 def _present(job: str) -> str:

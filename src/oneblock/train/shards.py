@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from oneblock.plain import read_plain
 from oneblock.plan import PLAN_FILE, Plan, read_plan, read_plan_file
 from oneblock.train.checkpoint import (
     CheckpointError,
+    DamagedError,
     Stamp,
     checkpoints,
     load_checkpoint,
@@ -254,8 +256,19 @@ def block_loader(directory: Path, blockwise: Blockwise, device: torch.device) ->
 
 
 def open_denoiser(directory: Path, blockwise: Blockwise, device: torch.device, resident: int | None = None) -> Denoiser:
-    """The denoiser of the whole noise range over a run or a merged model; ``resident`` blocks are kept in memory."""
+    """The denoiser of the whole noise range over a run or a merged model; ``resident`` blocks are kept in memory. Files
+    of another plan are refused at once, what else is wrong with a block when it is needed."""
+    _check_stamps(directory, blockwise.plan)
     return Denoiser(blockwise.plan.partition, block_loader(directory, blockwise, device), resident)
+
+
+def _check_stamps(directory: Path, plan: Plan) -> None:
+    merged = (directory / CONFIG_FILE).is_file()
+    for block in range(plan.num_blocks):
+        job = f"block-{block}"
+        for path in [directory / shard_name(block)] if merged else checkpoints(directory / job)[-1:]:
+            with suppress(DamagedError):
+                read_stamp(path, plan.hash, job)
 
 
 def _averages(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,19 +10,22 @@ same step, so a run goes on from the newest step that all of them have saved.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from oneblock.plan import Shared
 from oneblock.train.block import BlockLearner
 from oneblock.train.checkpoint import CheckpointError, checkpoint_step, checkpoints, job_folder, latest
 from oneblock.train.loop import BlockJob, Run
 from oneblock.train.step import JobSpec, StepReport
+
+Done = TypeVar("Done")
 
 
 def train_together(
@@ -53,10 +56,10 @@ def train_together(
         at = jobs[0].step
         try:
             while at < specs[0].last_step:
-                reports = _round(run, jobs)
+                reports = take_turns([job.learner for job in jobs], [job.advance for job in jobs], run.plan.shared)
                 at += 1
                 if run.plan.shared == "synced" and at % every == 0:
-                    _average([_shared(job.learner) for job in jobs], apart)
+                    average([job.learner for job in jobs], apart)
                 if at % run.save_every == 0 or at == specs[0].last_step:
                     for job in jobs:
                         job.save()
@@ -68,18 +71,21 @@ def train_together(
             raise
 
 
-def _round(run: Run, jobs: Sequence[BlockJob]) -> list[StepReport]:
-    """One step of every block; jointly trained parts go from each to the next, and at the end to all."""
-    reports = []
-    joint = run.plan.shared == "joint"
-    for i, job in enumerate(jobs):
-        if joint and i:
-            _hand_over(jobs[i - 1].learner, job.learner)
-        reports.append(job.advance())
-    if joint:
-        for job in jobs[:-1]:
-            _hand_over(jobs[-1].learner, job.learner)
-    return reports
+def take_turns(learners: Sequence[BlockLearner], steps: Iterable[Callable[[], Done]], shared: Shared) -> list[Done]:
+    """One step of every block, in order; jointly trained parts go from each to the next, and at the end to all.
+
+    Args:
+        steps: of each of ``learners``; what they give is returned.
+    """
+    done = []
+    for i, step in enumerate(steps):
+        if shared == "joint" and i:
+            _hand_over(learners[i - 1], learners[i])
+        done.append(step())
+    if shared == "joint":
+        for learner in learners[:-1]:
+            _hand_over(learners[-1], learner)
+    return done
 
 
 @torch.no_grad()
@@ -90,11 +96,17 @@ def _hand_over(source: BlockLearner, target: BlockLearner) -> None:
         p.copy_(given)
         target.averages[name].copy_(source.averages[name])
         moments = source.optimizer.state.get(given, {})
-        target.optimizer.state[p] = {key: t.clone() for key, t in moments.items()}
+        if moments.keys() == target.optimizer.state.get(p, {}).keys():
+            for key, t in moments.items():
+                target.optimizer.state[p][key].copy_(t)
+        else:
+            target.optimizer.state[p] = {key: t.clone() for key, t in moments.items()}
 
 
 @torch.no_grad()
-def _average(parts: Sequence[dict[str, Tensor]], apart: bool) -> None:
+def average(learners: Sequence[BlockLearner], apart: bool = False) -> None:
+    """Stem and head of all blocks become their mean; with ``apart`` over the processes of the group, a block each."""
+    parts = [_shared(learner) for learner in learners]
     for name, first in parts[0].items():
         if apart:
             dist.all_reduce(first)

@@ -95,11 +95,11 @@ def make_plan(
     strategy: Strategy = "round-robin",
 ) -> tuple[Plan, Batches]:
     """The plan of a recipe, and its training samples; arguments and errors of ``train``."""
-    source, facts = open_data(recipe, data)
     if strategy == "end-to-end":
         if recipe.branch:
             raise ValueError(f"branch={recipe.branch} needs two blocks or more; use branch=0 or another strategy")
-        recipe = end_to_end(recipe)
+        recipe = end_to_end(recipe)  # before the data: what it must know of them may be something else
+    source, facts = open_data(recipe, data)
     if backbone is None:
         return recipe.plan(facts), source
     plan = recipe.plan(facts, own_backbone(backbone))

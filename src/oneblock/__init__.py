@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from oneblock.precondition import Precondition
     from oneblock.presets.causal import CausalRecipe, recurrent_recipe
     from oneblock.presets.classify import ClassifyRecipe
-    from oneblock.presets.cost import cost
+    from oneblock.presets.fit import cost
     from oneblock.presets.image import ImageRecipe
     from oneblock.presets.masked import MaskedRecipe
     from oneblock.presets.run import train
@@ -57,7 +57,7 @@ _NAMES = {
     "precondition": ("Precondition",),
     "presets.causal": ("CausalRecipe", "recurrent_recipe"),
     "presets.classify": ("ClassifyRecipe",),
-    "presets.cost": ("cost",),
+    "presets.fit": ("cost",),
     "presets.image": ("ImageRecipe",),
     "presets.masked": ("MaskedRecipe",),
     "presets.run": ("train",),

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from oneblock.optim.adamw import state_tensors
 from oneblock.plan import Shared
 from oneblock.train.block import BlockLearner
 from oneblock.train.checkpoint import CheckpointError, checkpoint_step, checkpoints, job_folder, latest
@@ -91,16 +92,17 @@ def take_turns(learners: Sequence[BlockLearner], steps: Iterable[Callable[[], Do
 @torch.no_grad()
 def _hand_over(source: BlockLearner, target: BlockLearner) -> None:
     """Copy stem and head, their averages and moments."""
+    pairs: list[tuple[Tensor, Tensor]] = []
     for name, p in _shared(target).items():
         given = source.weights[name]
-        p.copy_(given)
-        target.averages[name].copy_(source.averages[name])
-        moments = source.optimizer.state.get(given, {})
-        if moments.keys() == target.optimizer.state.get(p, {}).keys():
-            for key, t in moments.items():
-                target.optimizer.state[p][key].copy_(t)
-        else:
+        pairs += [(p, given), (target.averages[name], source.averages[name])]
+        theirs, ours = state_tensors(source.optimizer, given), state_tensors(target.optimizer, p)
+        if theirs.keys() == ours.keys():
+            pairs += [(ours[key], t) for key, t in theirs.items()]
+        else:  # one of them has not had a gradient yet
+            moments = source.optimizer.state.get(given, {})
             target.optimizer.state[p] = {key: t.clone() for key, t in moments.items()}
+    torch._foreach_copy_([into for into, _ in pairs], [given for _, given in pairs])
 
 
 @torch.no_grad()

@@ -99,8 +99,7 @@ def train(plan: Plan, way: Way, samples: Tensor, steps: int, device: torch.devic
         train_step(job, other, task, batch)  # so that it has an optimizer's moments
     trained = learner(plan.num_blocks - 1)
     row = measured(lambda: train_step(spec, trained, task, batch), steps, device)
-    planned = training_peak(plan, way.checkpointing)
-    planned = all_resident(plan, planned) if way.resident else planned
+    planned = (all_resident if way.resident else training_peak)(plan, way.checkpointing)
     items = samples.numel() if plan.task == "text" else len(samples)
     return {
         **row,

@@ -15,6 +15,7 @@ from oneblock.models.layers import Layer, LayerConfig
 from oneblock.optim.adamw import state_tensors
 from oneblock.plan import Plan
 from oneblock.presets import (
+    CausalRecipe,
     ImageFacts,
     ImageRecipe,
     all_resident,
@@ -24,6 +25,7 @@ from oneblock.presets import (
     training_flops,
     training_peak,
 )
+from oneblock.presets.counted import counted_plan
 from oneblock.train.strategy import job_specs
 
 pytest.importorskip("torch.distributed._tools.mem_tracker")
@@ -95,7 +97,7 @@ def test_moments_of_8_bits_are_counted_by_hand(blocks: int, batch_size: int) -> 
         assert found.by_kind["Optstate"] == states[0]
         assert states[0] < 0.29 * training_peak(plan(1, batch_size)).by_kind["Optstate"]
     else:
-        assert all_resident(small, found).by_kind["Optstate"] - found.by_kind["Optstate"] == 2 * states[0]
+        assert all_resident(small).by_kind["Optstate"] - found.by_kind["Optstate"] == 2 * states[0]
 
 
 def moment_bytes(elements: int) -> int:
@@ -166,7 +168,7 @@ def test_own_block_of_a_classifier_needs_less() -> None:
     whole, half = (tiny_classify_plan(blocks=blocks) for blocks in (1, 2))
     own = training_peak(half)
     assert own.total < 0.7 * training_peak(whole).total
-    both = all_resident(half, own).by_kind["Parameter"]
+    both = all_resident(half).by_kind["Parameter"]
     assert both == 2 * own.by_kind["Parameter"]
     assert training_flops(half).step(costliest_job(half)) * 2 == pytest.approx(
         training_flops(whole).step(costliest_job(whole)), rel=0.1
@@ -197,7 +199,28 @@ def test_all_resident_is_the_count_of_real_tensors() -> None:
         averages = [t for run in runs[1:] for t in run.others[4:]]  # after images, noisy images, labels and levels
         return DryRun(module, optimizer, (*runs[0].others, *averages), runs[0].step)
 
-    assert all_resident(small, training_peak(small)).total == peak_bytes(setup, real=True).total
+    assert all_resident(small).total == peak_bytes(setup, real=True).total
+
+
+@pytest.mark.parametrize("shared", ["joint", "synced"])
+def test_blocks_that_share_parts_are_all_counted_with_what_they_exchange(shared: str) -> None:
+    """All three on the device, a step of each in turn; beside them the others' weights, averages and moments."""
+    private = plan(3, batch_size=6)
+    together = replace(private, shared=shared)  # type: ignore[arg-type]
+    found = training_peak(together)
+    assert found == training_peak(together, real=True) == all_resident(together)
+    assert found.total >= all_resident(private).total
+    assert found.by_kind["Parameter"] == 3 * training_peak(private).by_kind["Parameter"]
+
+
+def test_the_mean_of_shared_parts_is_counted_where_it_is_the_peak() -> None:
+    """A network that is nearly all embedding, with a batch of one token: a step needs less than the mean of the six
+    embeddings, stacked."""
+    recipe = CausalRecipe(size="nano", depth=6, width=4, heads=2, length=1, batch_size=6, block_batch_size=1, blocks=6)
+    recipe = replace(recipe, vocabulary="bpe:3000", table="random", label_width=1, inputs="scaled", streams="none")
+    joint, synced = (counted_plan(replace(recipe, shared=shared), FACTS) for shared in ("joint", "synced"))  # type: ignore[arg-type]
+    assert training_peak(synced) == training_peak(synced, real=True)
+    assert training_peak(synced).total > training_peak(joint).total + 4 * 3000 * 4 * 4
 
 
 def test_frozen_parameters_are_counted_without_gradients() -> None:
@@ -291,7 +314,7 @@ def test_all_resident_counts_unequal_blocks_each_with_its_layers() -> None:
     uneven = replace(RECIPE, layers=(1, 2, 3)).plan(FACTS)
     own = training_peak(uneven)
     idle = [sum(p.numel() for p in blockwise(uneven).denoiser(b).backbone.parameters()) for b in (0, 1)]
-    more = all_resident(uneven, own).by_kind["Parameter"] - own.by_kind["Parameter"]
+    more = all_resident(uneven).by_kind["Parameter"] - own.by_kind["Parameter"]
     assert more == 4 * sum(idle)
 
 

@@ -85,6 +85,17 @@ def test_draws_stay_in_the_band_one_in_each_slice(
     assert bool(((place >= slices - 0.02) & (place <= slices + 1.02)).all())
 
 
+@pytest.mark.parametrize("law", [LogNormal(), CosineMask()])
+def test_draws_lie_evenly_over_each_slice(law: NoiseLaw) -> None:
+    """Places within 20,000 slices: those of a slice's lower half alone would leave the other levels untrained."""
+    partition, num = make_partition(law, 3, 0.05), 20_000
+    q_low, q_high = law.cdf(double(*partition.training_band(1))).tolist()
+    u = (law.cdf(partition.draw(1, num, seeded()).double()) - q_low) / (q_high - q_low) * num
+    tenths = torch.histc(u - torch.arange(num), bins=10, min=0.0, max=1.0)
+    assert tenths.sum() > 0.95 * num  # levels of 32 bits put some into the next slice
+    assert tenths.tolist() == pytest.approx([num / 10] * 10, rel=0.1)
+
+
 def test_draws_follow_the_law_and_the_generator() -> None:
     partition = make_partition(LogNormal(), 3, 0.05)
     assert partition.draw(1, 64, seeded()).equal(partition.draw(1, 64, seeded()))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from oneblock.precondition import Evidence, Frame, Logits, Precondition
+from oneblock.precondition import Evidence, Frame, Logits, MaskedTokens, Precondition
 from oneblock.table import random_unit, simplex
 
 SIGMA = torch.tensor([0.002, 0.1, 0.5, 3.0, 80.0], dtype=torch.float64)
@@ -44,6 +44,10 @@ def test_wrong_sigma_data_is_refused() -> None:
         Precondition(0.0)
 
 
+def double(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
 def labels(table: Tensor, sigma: Tensor) -> Tensor:
     """Noisy rows (n, d) of the classes 0, 1, ... in turn."""
     noise = torch.randn(len(sigma), table.shape[1], generator=torch.Generator().manual_seed(0), dtype=table.dtype)
@@ -78,6 +82,17 @@ def test_logits_are_shown_scaled_labels_and_answer_for_themselves() -> None:
     torch.testing.assert_close(frame.noise(sigma), torch.tensor([math.log(0.1) / 4, math.log(2.0) / 4]))
     assert frame.outputs(z, sigma, prediction).equal(prediction)
     assert frame.outputs(z, sigma, prediction.bfloat16()).dtype == torch.float32
+
+
+def test_masked_tokens_are_shown_as_they_are_with_four_times_their_time() -> None:
+    frame: Frame = MaskedTokens()
+    z, prediction = torch.tensor([[0, 2, 1], [2, 2, 2]]), torch.randn(2, 3, 3)
+    assert frame.inputs(z, SIGMA[:2]).equal(z)
+    assert frame.outputs(z, SIGMA[:2], prediction).equal(prediction)
+    assert frame.noise(double(0.0, 0.25, 1.0)).tolist() == [0.0, 1.0, 4.0]
+    # all times span at least half of what EDM's conditioning spans over its usual levels, as networks need of either
+    edm = Precondition().c_noise(double(0.002, 80.0))
+    assert float(frame.noise(double(1.0)) - frame.noise(double(0.0))) > 0.5 * float(edm[1] - edm[0])
 
 
 @pytest.mark.parametrize("table", [simplex(4).double(), random_unit(3, 5, seed=0).double()])

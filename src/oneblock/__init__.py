@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from oneblock.precondition import Precondition
     from oneblock.presets.causal import CausalRecipe, recurrent_recipe
     from oneblock.presets.classify import ClassifyRecipe
-    from oneblock.presets.cost import cost
     from oneblock.presets.door import read_plan
+    from oneblock.presets.fit import cost
     from oneblock.presets.image import ImageRecipe
     from oneblock.presets.masked import MaskedRecipe
     from oneblock.presets.run import train
@@ -60,8 +60,8 @@ _NAMES = {
     "precondition": ("Precondition",),
     "presets.causal": ("CausalRecipe", "recurrent_recipe"),
     "presets.classify": ("ClassifyRecipe",),
-    "presets.cost": ("cost",),
     "presets.door": ("read_plan",),
+    "presets.fit": ("cost",),
     "presets.image": ("ImageRecipe",),
     "presets.masked": ("MaskedRecipe",),
     "presets.run": ("train",),

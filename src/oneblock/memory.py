@@ -28,12 +28,16 @@ class DryRun:
     """What to count: the module, its optimizer, other tensors that live all the time, and one training step.
 
     The step uses every trained parameter; afterwards there are no gradients.
+
+    Args:
+        more: optimizers of other parts of the module, which the step uses too or whose state waits meanwhile.
     """
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
     others: tuple[Tensor, ...]
     step: Callable[[], None]
+    more: tuple[torch.optim.Optimizer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,11 @@ def peak_bytes(setup: Callable[[], DryRun], real: bool = False) -> PeakBytes:
     """
     with nullcontext() if real else fake_tensors():
         run = setup()
-        make_state(run.optimizer)
+        optimizers = (run.optimizer, *run.more)
+        for optimizer in optimizers:
+            make_state(optimizer)
         tracker = _tracker(run.module)
-        tracker.track_external(run.module, run.optimizer, *run.others)
+        tracker.track_external(run.module, *optimizers, *run.others)
         with tracker:
             run.step()
         peak = tracker.get_tracker_snapshot("peak")

@@ -62,10 +62,7 @@ def cooccurrence(tokens: Tensor, vocabulary: int, width: int, reach: int = 2) ->
         tokens: a text (t,), symbols 0 .. vocabulary - 1.
         width: columns, up to ``vocabulary``.
     """
-    if not 1 <= width <= vocabulary:
-        raise ValueError(
-            f"width={width} does not fit co-occurrence vectors; use 1 to the number of symbols, {vocabulary}"
-        )
+    check_cooccurrence(width, vocabulary)
     counts = torch.zeros(vocabulary * vocabulary, dtype=torch.float64)
     for start in range(0, len(tokens), PIECE):  # a long text lies in a file
         piece = tokens[start : start + PIECE + reach].long()
@@ -81,6 +78,14 @@ def cooccurrence(tokens: Tensor, vocabulary: int, width: int, reach: int = 2) ->
     columns = vectors[:, order]
     columns = columns * columns.gather(0, columns.abs().argmax(0, keepdim=True)).sign()
     return normalised(columns * values[order].abs().sqrt()).float()
+
+
+def check_cooccurrence(width: int, vocabulary: int) -> None:
+    """Refuse a ``width`` that vectors of co-occurrence cannot have with a ``ValueError``."""
+    if not 1 <= width <= vocabulary:
+        raise ValueError(
+            f"width={width} does not fit co-occurrence vectors; use 1 to the number of symbols, {vocabulary}"
+        )
 
 
 def normalised(rows: Tensor) -> Tensor:

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +8,14 @@ import pytest
 import tyro
 from commands import TINY
 
-from oneblock.cli.plan import PlanImages
+from oneblock.cli.__main__ import main
+from oneblock.cli.plan import PlanImages, PlanRecurrentText
+from oneblock.cli.train import TrainRecurrentText
 from oneblock.cli.words import CONFIG
 from oneblock.launch.words import changed_words
-from oneblock.presets import ImageRecipe
-from oneblock.presets.cost import Fit, cost
+from oneblock.memory import PeakBytes
+from oneblock.presets import ImageRecipe, recurrent_recipe
+from oneblock.presets.fit import Cost, Fit, Strategy
 
 pytest.importorskip("torch.distributed._tools.mem_tracker")
 
@@ -34,16 +38,26 @@ def test_the_words_of_a_recipe_give_the_recipe(words: list[str]) -> None:
 
 
 def test_the_answer_leaves_out_what_it_decides() -> None:
-    recipe = ImageRecipe(size="nano", width=16, heads=2, layers=(1, 3), depth=4, blocks=2)
-    rows = {row.name: row for row in cost(recipe, image_size=8, channels=1).rows}
-    recipe = replace(recipe, branch=0.5)
-    verb, own = PlanImages(model=recipe), ["--size", "nano", "--depth", "4", "--width", "16", "--heads", "2"]
-    two, whole = Fit(rows["own block, 2 blocks"], recipe), Fit(rows["end-to-end, checkpointing"], recipe)
-    assert verb.words(two) == [*own, "--layers", "1", "3", "--branch", "0.5"]
-    assert verb.words(whole) == [*own, "--strategy", "end-to-end", "--checkpointing"]
-    four = Fit(replace(two.cost, blocks=4, checkpointing=True), replace(recipe, layers=(), accumulate=2))
+    recipe = ImageRecipe(size="nano", width=16, heads=2, layers=(1, 3), depth=4, branch=0.5)
+    own = ["--size", "nano", "--depth", "4", "--width", "16", "--heads", "2"]
+
+    def words(strategy: Strategy, number: int, checkpointing: bool, **changes: Any) -> list[str]:
+        cost = Cost(strategy, number, checkpointing, 1, PeakBytes(0, {}), 0, 0)
+        return PlanImages(model=recipe).words(Fit(cost, replace(recipe, **changes)))
+
+    assert words("own block", 2, False) == [*own, "--layers", "1", "3", "--branch", "0.5"]
+    whole = words("end-to-end", 1, True, layers=(), branch=0.0)
+    assert whole == [*own, "--strategy", "end-to-end", "--checkpointing"]
     even = [*own, "--branch", "0.5", "--accumulate", "2", "--blocks", "4", "--checkpointing"]
-    assert PlanImages(model=four.recipe).words(four) == even
+    assert words("own block", 4, True, layers=(), blocks=4, accumulate=2) == even
+
+
+def test_the_answer_for_recurrent_depth_starts_from_its_own_usual_settings() -> None:
+    """No prelude is a setting there, and four layers are none; end-to-end would be another network."""
+    verb = PlanRecurrentText(model=replace(recurrent_recipe(), prelude=0, size="nano"))
+    words = verb.words(Fit(Cost("own block", 1, False, 1, PeakBytes(0, {}), 0, 0), verb.model))
+    assert words == ["--size", "nano", "--prelude", "0", "--blocks", "1"]
+    assert tyro.cli(TrainRecurrentText, args=[*words, "--out", "run"], config=CONFIG).model == verb.model
 
 
 def test_the_command(tmp_path: Path, ok: Callable[..., list[dict[str, Any]]]) -> None:
@@ -52,11 +66,43 @@ def test_the_command(tmp_path: Path, ok: Callable[..., list[dict[str, Any]]]) ->
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
     assert found["fit"] == {"limit": 2**30, "options": [*TINY[:-2], "--strategy", "end-to-end"]}
     assert {row["blocks"] for row in found["costs"]} == {1, 2}
+    assert found["left_out"] == []
+
+
+SMALL = ("--size", "nano", "--width", "16", "--heads", "2")
+
+
+def test_what_cannot_be_trained_is_said_beside_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    words = (*SMALL, "--depth", "2", "--batch-size", "4", "--accumulate", "3", "--image-size", "8", "--channels", "1")
+    assert main(["plan", "images", *words, "--fit", "1MB"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left out: 2 blocks: block-0: a batch of 2 cannot be cut for 1 processes x accumulate=3" in said
+    assert "fits 1MB, with " in said
+    assert said.endswith("--strategy end-to-end")
+
+
+@pytest.mark.parametrize(
+    ("verb", "asked"),
+    [
+        ("images", ("--depth", "1", "--batch-size", "2", "--image-size", "8", "--channels", "1", "--shared", "joint")),
+        ("recurrent-text", ("--depth", "1", "--length", "4", "--batch-size", "2", "--streams", "two")),
+    ],
+)
+def test_the_least_that_a_refusal_names_fits(
+    verb: str, asked: tuple[str, ...], refused: Callable[..., str], ok: Callable[..., list[dict[str, Any]]]
+) -> None:
+    said = refused("plan", verb, *SMALL, *asked, "--fit", "1")
+    found = re.search(r"the least, (\d+) bytes, needs (.*): use a smaller network", said)
+    assert found is not None, said
+    (answer,) = ok("plan", verb, *SMALL, *asked, "--json", "--fit", found[1])
+    assert answer["fit"]["limit"] == int(found[1])
+    assert ("end-to-end" in answer["fit"]["options"]) == (verb == "images")
 
 
 def test_nothing_fits(refused: Callable[..., str]) -> None:
     said = refused("plan", "images", *TINY, "--batch-size", "2", "--image-size", "8", "--channels", "1", "--fit", "1kB")
-    assert "nothing here fits into --fit 1kB, not even one sample at a time" in said
+    assert "nothing here fits into --fit 1kB, not even one sample at a time; the least, " in said
+    assert "--blocks 4 --checkpointing: use a smaller network or a larger device" in said
     assert "24 quid" in refused("plan", "images", "--fit", "24 quid")
 
 

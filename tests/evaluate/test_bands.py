@@ -48,6 +48,20 @@ def test_labels_reach_the_denoiser_undropped_and_levels_stay_in_the_band() -> No
         assert abs(sigma.log()[LABELS == 0].mean() - sigma.log().mean()) < 0.3 * math.log(upper / lower)
 
 
+def test_the_order_of_the_images_does_not_matter() -> None:
+    """Contrast that rises or falls from row to row, under weights that depend on the level: levels in the order in
+    which they are drawn would weigh the strong images by late levels or by early ones only."""
+
+    def blank(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        return torch.zeros_like(z)
+
+    rising = torch.linspace(0.0, 1.0, 4000).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+    labels = torch.zeros(4000, dtype=torch.long)
+    one, other = (band_losses(blank, TASK, BANDS, rows, labels) for rows in (rising, rising.flip(0)))
+    for up, down in zip(one[:2], other[:2], strict=True):  # the last band's weights are too wide for a mean
+        assert up == pytest.approx(down, rel=0.1)
+
+
 def test_the_same_noise_for_everyone_who_asks_with_a_seed() -> None:
     def shrink(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         return 0.5 * z

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from oneblock.cli import console
-from oneblock.launch.words import changed_words
+from oneblock.launch.words import training_words
 from oneblock.presets.base import Recipe
 from oneblock.presets.causal import CausalRecipe, recurrent_recipe
 from oneblock.presets.classify import ClassifyRecipe
-from oneblock.presets.cost import Costs, Fit, cost
+from oneblock.presets.fit import Costs, Fit, cost
 from oneblock.presets.image import ImageRecipe
 from oneblock.presets.masked import MaskedRecipe
 from oneblock.report.costs import costs_picture, costs_table
 
 SHARES = "A block's step takes its share of the batch, as in training; --block-batch-size N plans equal batches."
+WAITING = "On a CPU the blocks that wait lie in the same memory: add --idle disk there."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,36 +41,41 @@ class Planned:
             costs_picture(found, self.chart)
         if self.json:
             fit = {} if found.limit is None else {"fit": {"limit": found.limit, "options": words}}
-            console.emit({"costs": [{"name": row.name, **asdict(row)} for row in found.rows], **fit})
+            rows = [{"name": row.name, **asdict(row)} for row in found.rows]
+            console.emit({"costs": rows, "left_out": [asdict(one) for one in found.left_out], **fit})
             return
         console.table(costs_table(found))
         if len({row.samples_per_step for row in found.rows}) > 1:
             print(SHARES)
+        for one in found.left_out:
+            print(f"left out: {one.name}: {one.reason}")
         if self.chart is not None:
             console.say(f"picture: {self.chart}")
-        if found.limit is not None:
-            if words is None:
-                least = min(found.rows, key=lambda row: row.peak.total)
-                raise ValueError(
-                    f"nothing here fits into --fit {self.fit}, not even one sample at a time; {least.name} needs "
-                    f"{least.peak.total / 2**30:.3f} GiB for its batch: use a smaller network or a larger device"
-                )
-            print(f"fits {self.fit}: oneblock train {self.verb} {' '.join(words)}")
+        if found.least is not None:
+            least = f"{found.least.cost.peak.total} bytes, needs {' '.join(self.words(found.least))}"
+            raise ValueError(
+                f"nothing here fits into --fit {self.fit}, not even one sample at a time; the least, {least}: use a "
+                "smaller network or a larger device"
+            )
+        if found.fit is not None and words is not None:
+            print(
+                f"fits {self.fit}, with {found.fit.cost.peak.total} bytes: oneblock train {self.verb} {' '.join(words)}"
+            )
+            if found.fit.cost.strategy == "own block" and found.fit.cost.blocks > 1:
+                print(WAITING)
 
     def count(self) -> Costs:
         """What every way of training costs."""
         return cost(self.model, fit=self.fit)
 
     def words(self, fit: Fit) -> list[str]:
-        """The words after `oneblock train` that train this way: the user's own, then what decides the memory. The data
-        are not among them."""
-        usual = type(self.model)()
-        model = replace(self.model, accumulate=fit.recipe.accumulate, blocks=usual.blocks)
-        if fit.cost.blocks == 1:
-            words = [*changed_words(replace(model, layers=(), branch=0.0), usual), "--strategy", "end-to-end"]
-        else:
-            words = changed_words(model, usual) + ([] if model.layers else ["--blocks", str(fit.cost.blocks)])
-        return words + (["--checkpointing"] if fit.cost.checkpointing else [])
+        """The words after `oneblock train VERB` that train this way: the user's own, then what decides the memory. The
+        data are not among them."""
+        usual = type(self)().model  # type: ignore[call-arg]  # every verb has one of its own
+        whole = fit.cost.strategy == "end-to-end"
+        return training_words(
+            fit.recipe, usual, end_to_end=whole, blocks=fit.cost.blocks, checkpointing=fit.cost.checkpointing
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,20 +4,9 @@ from .base import SIZES, ImageFacts, Recipe, Size, TextFacts, end_to_end, parse_
 from .causal import CausalRecipe, block_readings, causal_task, gpt_config, plan_streams, recurrent_recipe, token_table
 from .classify import PAPER_SETTINGS, ClassifyRecipe, classify_task, label_table
 from .cnn import cnn_plan
-from .cost import (
-    Cost,
-    Costs,
-    Fit,
-    SampleFlops,
-    all_resident,
-    block_bytes,
-    cost,
-    costliest_job,
-    dry_run,
-    training_flops,
-    training_peak,
-)
+from .cost import SampleFlops, all_resident, block_bytes, costliest_job, dry_run, training_flops, training_peak
 from .data import open_data, plan_source
+from .fit import Cost, Costs, Fit, cost
 from .image import ImageRecipe, image_shape, image_task
 from .masked import MaskedRecipe, is_text, masked_task, plan_length, plan_vocabulary
 from .run import Trained, make_plan, open_run, start_run, train

@@ -112,14 +112,6 @@ def recurrent_recipe() -> CausalRecipe:
     return CausalRecipe(depth=4, prelude=1, coda=1, blocks=1, streams="one")
 
 
-def with_symbols(plan: Plan, symbols: int) -> Plan:
-    """A plan with another number of symbols, for counting: the noise law stays as it is."""
-    width = symbols if plan.recipe["table"] == "simplex" else cast(int, plan.recipe["table_width"])
-    shown = width if plan.recipe["inputs"] == "scaled" else symbols
-    architecture = {**plan.architecture, "vocabulary": symbols, "label_width": shown}
-    return replace(plan, architecture=architecture, recipe={**plan.recipe, "table_width": width})
-
-
 def gpt_config(plan: Plan) -> GPTConfig:
     """The GPT of a plan for autoregressive text."""
     return network_config(GPTConfig, plan)

@@ -19,7 +19,7 @@ from oneblock.blockwise import Blockwise
 from oneblock.checks import check_choice
 from oneblock.data import Batches
 from oneblock.plan import PLAN_FILE, Plan, write_plan
-from oneblock.presets.base import ImageFacts, Recipe, TextFacts, end_to_end
+from oneblock.presets.base import AnyRecipe, ImageFacts, Recipe, TextFacts, end_to_end
 from oneblock.presets.cost import block_bytes
 from oneblock.presets.data import Data, open_data
 from oneblock.presets.door import check_plan, read_plan
@@ -87,11 +87,11 @@ def train(
     refuse_while_loading("train")
     check_choice("strategy", strategy, get_args(Strategy))
     check_turns(stride, idle)
-    directory = Path(out)
+    directory, recipe = Path(out), _asked(recipe, strategy)
     data = _found(directory, recipe.usual_data if data is None else data)
     with shown() if watch.bars else nullcontext():
         source, facts = open_data(recipe, data)
-    remade = partial(_plan_of, recipe, backbone=backbone, strategy=strategy)
+    remade = partial(_plan_of, recipe, backbone=backbone)
     plan, source, note = going_on(remade(facts), source, facts, remade, data, directory, accept_data)
     job = _job(plan, strategy, block)
     if strategy == "plan-only":
@@ -114,20 +114,21 @@ def make_plan(
     strategy: Strategy = "round-robin",
 ) -> tuple[Plan, Batches]:
     """The plan of a recipe, and its training samples; arguments and errors of ``train``."""
+    recipe = _asked(recipe, strategy)
     source, facts = open_data(recipe, data)
-    return _plan_of(recipe, facts, backbone, strategy), source
+    return _plan_of(recipe, facts, backbone), source
 
 
-def _plan_of(
-    recipe: Recipe,
-    facts: ImageFacts | TextFacts,
-    backbone: Callable[..., nn.Module] | None,
-    strategy: Strategy,
-) -> Plan:
-    if strategy == "end-to-end":
-        if recipe.branch:
-            raise ValueError(f"branch={recipe.branch} needs two blocks or more; use branch=0 or another strategy")
-        recipe = end_to_end(recipe)
+def _asked(recipe: AnyRecipe, strategy: Strategy) -> AnyRecipe:
+    """The recipe that a strategy trains. What must be known of the data may be something else for it."""
+    if strategy != "end-to-end":
+        return recipe
+    if recipe.branch:
+        raise ValueError(f"branch={recipe.branch} needs two blocks or more; use branch=0 or another strategy")
+    return end_to_end(recipe)
+
+
+def _plan_of(recipe: Recipe, facts: ImageFacts | TextFacts, backbone: Callable[..., nn.Module] | None) -> Plan:
     if backbone is None:
         return recipe.plan(facts)
     plan = recipe.plan(facts, own_backbone(backbone))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from oneblock.presets.cost import Cost, Costs
+from oneblock.presets.fit import Cost, Costs
 from oneblock.report.picture import bars
 from oneblock.report.table import Table
 

@@ -223,8 +223,7 @@ def learn(learners: Sequence[Learner[Any]], losses: Sequence[Losses], samples: i
     first = learners[0]
     rate = first.learning_rate
     found, norms = gradients(learners, losses, samples)
-    sums = first.ranks.sum(torch.stack([found.weighted.sum(), found.plain.sum()]))
-    loss, plain = (sums / samples).tolist()
+    loss, plain = _means(first, found, samples).tolist()
     sizes = norms.tolist()
     if not all(map(math.isfinite, (loss, *sizes))):
         raise NonFiniteError(
@@ -239,9 +238,16 @@ def learn(learners: Sequence[Learner[Any]], losses: Sequence[Losses], samples: i
 
 def rehearse(learners: Sequence[Learner[Any]], losses: Sequence[Losses], samples: int) -> None:
     """The same step whatever the numbers are: for tensors without content (``memory.DryRun``)."""
-    gradients(learners, losses, samples)
+    held = gradients(learners, losses, samples)
+    _means(learners[0], held[0], samples)
     for learner in learners:
         learner.apply()
+    del held  # as ``learn`` holds it, to the end
+
+
+def _means(learner: Learner[Any], found: Loss, samples: int) -> Tensor:
+    """The mean losses (2,) of the batch of all processes, with weights and without."""
+    return learner.ranks.sum(torch.stack([found.weighted.sum(), found.plain.sum()])) / samples
 
 
 def gradients(learners: Sequence[Learner[Any]], losses: Sequence[Losses], samples: int) -> tuple[Loss, Tensor]:

@@ -10,15 +10,17 @@ same step, so a run goes on from the newest step that all of them have saved.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from oneblock.optim.adamw import state_tensors
+from oneblock.plan import Shared
 from oneblock.train.block import BlockLearner
 from oneblock.train.checkpoint import (
     CheckpointError,
@@ -33,6 +35,8 @@ from oneblock.train.loop import BlockJob, Run
 from oneblock.train.parallel import any_process
 from oneblock.train.step import JobSpec, StepReport
 from oneblock.train.stop import asked
+
+Done = TypeVar("Done")
 
 
 def train_together(
@@ -64,10 +68,10 @@ def train_together(
         at = jobs[0].step
         try:
             while at < specs[0].last_step:
-                reports = _round(run, jobs)
+                reports = take_turns([job.learner for job in jobs], [job.advance for job in jobs], run.plan.shared)
                 at += 1
                 if run.plan.shared == "synced" and at % every == 0:
-                    _average([_shared(job.learner) for job in jobs], apart)
+                    average([job.learner for job in jobs], apart)
                 if at % run.save_every == 0 or at == specs[0].last_step:
                     for job in jobs:
                         job.save()
@@ -83,33 +87,43 @@ def train_together(
             raise
 
 
-def _round(run: Run, jobs: Sequence[BlockJob]) -> list[StepReport]:
-    """One step of every block; jointly trained parts go from each to the next, and at the end to all."""
-    reports = []
-    joint = run.plan.shared == "joint"
-    for i, job in enumerate(jobs):
-        if joint and i:
-            _hand_over(jobs[i - 1].learner, job.learner)
-        reports.append(job.advance())
-    if joint:
-        for job in jobs[:-1]:
-            _hand_over(jobs[-1].learner, job.learner)
-    return reports
+def take_turns(learners: Sequence[BlockLearner], steps: Iterable[Callable[[], Done]], shared: Shared) -> list[Done]:
+    """One step of every block, in order; jointly trained parts go from each to the next, and at the end to all.
+
+    Args:
+        steps: of each of ``learners``; what they give is returned.
+    """
+    done = []
+    for i, step in enumerate(steps):
+        if shared == "joint" and i:
+            _hand_over(learners[i - 1], learners[i])
+        done.append(step())
+    if shared == "joint":
+        for learner in learners[:-1]:
+            _hand_over(learners[-1], learner)
+    return done
 
 
 @torch.no_grad()
 def _hand_over(source: BlockLearner, target: BlockLearner) -> None:
     """Copy stem and head, their averages and moments."""
+    pairs: list[tuple[Tensor, Tensor]] = []
     for name, p in _shared(target).items():
         given = source.weights[name]
-        p.copy_(given)
-        target.averages[name].copy_(source.averages[name])
-        moments = source.optimizer.state.get(given, {})
-        target.optimizer.state[p] = {key: t.clone() for key, t in moments.items()}
+        pairs += [(p, given), (target.averages[name], source.averages[name])]
+        theirs, ours = state_tensors(source.optimizer, given), state_tensors(target.optimizer, p)
+        if theirs.keys() == ours.keys():
+            pairs += [(ours[key], t) for key, t in theirs.items()]
+        else:  # one of them has not had a gradient yet
+            moments = source.optimizer.state.get(given, {})
+            target.optimizer.state[p] = {key: t.clone() for key, t in moments.items()}
+    torch._foreach_copy_([into for into, _ in pairs], [given for _, given in pairs])
 
 
 @torch.no_grad()
-def _average(parts: Sequence[dict[str, Tensor]], apart: bool) -> None:
+def average(learners: Sequence[BlockLearner], apart: bool = False) -> None:
+    """Stem and head of all blocks become their mean; with ``apart`` over the processes of the group, a block each."""
+    parts = [_shared(learner) for learner in learners]
     for name, first in parts[0].items():
         if apart:
             dist.all_reduce(first)

@@ -1,0 +1,56 @@
+"""Plans for counting: of data that are not at hand.
+
+They have the shapes of a plan that trains, and so its bytes and operations. What costs nothing is left out: the noise
+law and the vectors that stand for classes or symbols, which would have to be computed or learned from the data.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from oneblock.data import Bytes, vocabulary_size
+from oneblock.plan import Plan
+from oneblock.presets.base import ImageFacts, Recipe, TextFacts, TextRecipe
+from oneblock.presets.causal import CausalRecipe
+from oneblock.presets.classify import ClassifyRecipe
+from oneblock.table import check_cooccurrence
+
+
+def counted_plan(recipe: Recipe, images: ImageFacts) -> Plan:
+    """The plan of a recipe, for counting.
+
+    Args:
+        images: what must be known of images; of a text nothing.
+
+    Raises:
+        ValueError: anything that does not fit together.
+    """
+    if isinstance(recipe, CausalRecipe):
+        return _causal(recipe)
+    if isinstance(recipe, TextRecipe):
+        plan = recipe.plan(TextFacts(vocabulary=Bytes()))
+        return replace(plan, architecture={**plan.architecture, "vocabulary": vocabulary_size(recipe.vocabulary)})
+    if isinstance(recipe, ClassifyRecipe):
+        return _classify(recipe.settled(), images).plan(images)
+    return recipe.plan(images)
+
+
+def _causal(recipe: CausalRecipe) -> Plan:
+    symbols = vocabulary_size(recipe.vocabulary)
+    width = recipe.label_width or recipe.dimensions[1]
+    if recipe.table == "simplex":
+        width = symbols
+    elif recipe.table == "co-occurrence":
+        width = recipe.label_width or min(symbols, width)
+        check_cooccurrence(width, symbols)
+    made = replace(recipe, table="random", label_width=width, law="log-normal").plan(TextFacts(vocabulary=Bytes()))
+    shown = width if recipe.inputs == "scaled" else symbols
+    return replace(made, architecture={**made.architecture, "vocabulary": symbols, "label_width": shown})
+
+
+def _classify(recipe: ClassifyRecipe, images: ImageFacts) -> ClassifyRecipe:
+    """Prototypes are as long as the images have numbers."""
+    if recipe.table == "prototypes":
+        recipe = replace(recipe, table="random", label_width=math.prod(images.shape))
+    return replace(recipe, law="log-normal")

@@ -15,8 +15,8 @@ from commands import ENVIRONMENT
 
 import oneblock as ob
 
-NAMESAKES = ("train", "launch")
-"""Functions of the package that are called like subpackages."""
+NAMESAKES = ("train", "launch", "fsck")
+"""Functions of the package that are called like what they are in."""
 
 
 def fresh(program: str) -> str:

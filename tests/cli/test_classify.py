@@ -104,7 +104,7 @@ def test_prototypes_are_class_means_and_part_of_the_plan(tmp_path: Path, ok: Ok)
     ("words", "message"),
     [
         (["train", "classify", "--blocks", "3"], "num_blocks=3 does not divide depth=4"),
-        (["train", "classify", "--label-smoothing", "1.5"], "label_smoothing=1.5 is not a fraction"),
+        (["train", "classify", "--label-smoothing", "1.5"], "label_smoothing=1.5 is not allowed; use a number, 0"),
         (["train", "classify", "--operations", "-1"], "operations=-1 is not possible"),
         (["train", "classify", "--crop", "8"], "crop=8 does not fit images of 8 x 8 pixels"),
     ],

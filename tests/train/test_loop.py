@@ -1,8 +1,7 @@
-import json
 from pathlib import Path
 
 import pytest
-from tiny import tiny_plan, tiny_run
+from tiny import metrics_line, tiny_plan, tiny_run
 
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.checkpoint import CheckpointError, checkpoints
@@ -110,7 +109,7 @@ def test_rows_are_complete_and_not_written_twice(tmp_path: Path) -> None:
 
 def test_a_row_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2, "lo')
+    path.write_text(metrics_line(step=1) + metrics_line(step=2)[:30])
     assert [row["step"] for row in read_rows(path)] == [1]
     assert list(read_rows(tmp_path / "absent.jsonl")) == []
 

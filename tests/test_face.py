@@ -74,7 +74,7 @@ def test_a_function_stays_one_whatever_is_imported(name: str) -> None:
     for module in ("train.loop", "train.drive", "launch.start", "launch.mirror"):
         import_module(f"oneblock.{module}")
     assert getattr(ob, name) is function
-    assert next(iter(inspect.signature(function).parameters)) in ("recipe", "run_dir")
+    assert next(iter(inspect.signature(function).parameters)) in ("recipe", "run_dir", "directory")
     assert pickle.loads(pickle.dumps(function)) is function
     assert copy.deepcopy(function) is function
 

@@ -17,6 +17,7 @@ from oneblock.experiment.causal import code_lengths
 from oneblock.experiment.data import Texts
 from oneblock.metrics import NGramScorer
 from oneblock.presets import MaskedRecipe, TextFacts
+from oneblock.report.scores import text_table
 
 TEXTS = {
     "Chinese": "天地玄黄,宇宙洪荒。日月盈昃,辰宿列张。" * 40,
@@ -91,3 +92,17 @@ def test_n_grams_are_scored_on_whole_characters_and_in_bytes(tmp_path: Path) -> 
     size = len(text.encode())
     assert size - 4 * len(tokens) <= sum(sizes) <= size  # at most a character is cut at either end of a window
     assert sum(nats) < sum(sizes) * 0.2  # the text itself was counted
+
+
+def test_the_error_of_a_single_window_is_not_known() -> None:
+    tokens = torch.full((1, 8), ord("a"))
+    row = bits_row(torch.ones(1, 1, 8), tokens, Bytes())
+    assert (row["bits_per_byte"], row["error"]) == (pytest.approx(1 / math.log(2)), None)
+    assert ("error", "-") in text_table(row).rows
+    plan = MaskedRecipe(length=8, depth=2, width=16, heads=2, blocks=2).plan(TextFacts(vocabulary=Bytes()))
+
+    def even(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        return torch.zeros(*z.shape[:2], 256)
+
+    assert evaluate_masked(even, plan, tokens, times=1)["error"] is None
+    assert evaluate_masked(even, plan, tokens, times=4)["error"] is not None

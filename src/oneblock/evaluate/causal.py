@@ -61,12 +61,17 @@ def bits_row(nats: Tensor, tokens: Tensor, vocabulary: Vocabulary, new: Tensor |
     around = bits[-1] - (weight.mean(1) - 1.0) * mean
     return {
         "bits_per_byte": float(mean),
-        "error": float(around.std() / len(tokens) ** 0.5),
+        "error": standard_error(around),
         "bits_after_calls": bits.mean(1).tolist(),
         "nats_per_token": float((nats[-1] * weight.to(nats)).mean()),
         "tokens": int((weight > 0).sum()),
         "tokens_per_byte": per_byte,
     }
+
+
+def standard_error(values: Tensor) -> float | None:
+    """Of the mean of ``values`` (n,); None of a single one, which says nothing of others."""
+    return float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
 
 
 def evaluate_causal(

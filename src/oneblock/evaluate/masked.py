@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def evaluate_masked(
     bits, error = bound.bits(per_byte)
     return {
         "bits_per_byte": bits,
-        "error": error,
+        "error": error if math.isfinite(error) else None,  # of a single time and window nothing is known
         "nats_per_token": bound.total,
         "nats_per_band": bound.bands,
         "tokens": int((weight > 0).sum()),

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from oneblock.evaluate.causal import evaluate_causal, plan_calls, write_causal
+from oneblock.evaluate.causal import evaluate_causal, plan_calls, standard_error, write_causal
 from oneblock.evaluate.text import n_grams
 from oneblock.evaluate.writing import WINDOWS, Writing, readable
 from oneblock.experiment.arms import blocks_alone, branched, branched_ensemble, ensemble
@@ -147,7 +147,7 @@ class Counted:
             **untrained_row(case.cell),
             "train_seconds": seconds,
             "bits_per_byte": mean,
-            "error": float(around.std() / len(bits) ** 0.5),
+            "error": standard_error(around),
             "bits_after_calls": [mean],
         }
 

@@ -47,7 +47,7 @@ def text_table(row: Mapping[str, Any]) -> Table:
     bands = [(f"nats of band {b}", nats) for b, nats in enumerate(row.get("nats_per_band", ()))]
     calls = [(f"bits after call {i}", bits) for i, bits in enumerate(row.get("bits_after_calls", ()), 1)]
     copies = [(f"{what} near the training text", share) for what, share in row.get("near_copies", {}).items()]
-    lines = [(name, f"{value:.4f}") for name, value in [*shown, *bands, *calls, *copies]]
+    lines = [(name, _shown(value)) for name, value in [*shown, *bands, *calls, *copies]]
     return Table(f"held-out text, {row['tokens']:,} tokens", ("score", "value"), lines)
 
 

@@ -50,7 +50,7 @@ class TextReport:
                 row["arm"],
                 f"{row['layer_evaluations']:,}",
                 with_range(row[BITS], 4),
-                f"{row['error'][0]:.4f}",
+                "-" if row["error"] is None else f"{row['error'].mean:.4f}",
                 " / ".join(_items(row[scores.listed], places.get(row["arm"]))),
             )
             for row in shown

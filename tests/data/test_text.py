@@ -42,7 +42,7 @@ def test_a_folder_is_split_by_documents(novels: Path) -> None:
     assert documents(files["train"]) == list(read_texts("file:novels", "train", root=novels.parent))
 
 
-def test_characters_and_byte_pairs(novels: Path) -> None:
+def test_characters_and_byte_pairs(novels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = novels.parent / "cache"
     first = documents(open_text(f"file:{novels}", "train", Characters(), cache=cache))[0]
     assert first.endswith(" in the plain ")
@@ -53,6 +53,9 @@ def test_characters_and_byte_pairs(novels: Path) -> None:
     assert file.tokens.dtype == torch.uint16
     assert documents(file) == list(read_texts(f"file:{novels}", "train"))
     assert BytePair.train(read_words(f"file:{novels}", "train"), 280) == pairs
+    whole = list(read_words(f"file:{novels}", "train"))
+    monkeypatch.setattr("oneblock.data.text.LEARNED_FROM", sum(map(len, whole[:2])) - 1)
+    assert list(read_words(f"file:{novels}", "train")) == whole[:2] != whole
     assert len(list(cache.iterdir())) == 2
 
 

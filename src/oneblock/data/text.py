@@ -52,6 +52,8 @@ NUM_ROWS = 100_000
 # part of the names in the cache; raise it when documents, splits or a vocabulary's rule change
 VERSION = 2
 COPIES_FILE = "near-copies.json"
+LEARNED_FROM = 2**27
+"""Characters at the start of a training text that byte pairs are learned from."""
 WORTH_A_NOTE = 0.01
 """Share of a held-out text's passages in the training text that is told."""
 
@@ -121,12 +123,17 @@ def read_texts(spec: str, split: TextSplit, *, root: Path | None = None) -> Iter
 
 
 def read_words(spec: str, split: TextSplit, *, root: Path | None = None) -> Iterator[str]:
-    """The same in pieces of a thousand words or so, to learn a vocabulary from (``encode.cut_at_words``)."""
+    """The same in pieces of a thousand words or so, to learn a vocabulary from (``encode.cut_at_words``): those of the
+    first ``LEARNED_FROM`` characters, as what is learned takes memory for every word that is new."""
     _check_split(split)
-    corpus = find_corpus(spec, root)
-    with counting(corpus.work, "bytes of text, to learn byte pairs"):
+    corpus, left = find_corpus(spec, root), LEARNED_FROM
+    with counting(min(corpus.work, LEARNED_FROM), "bytes of text, to learn byte pairs"):
         for document in corpus.splits()[split]:
-            yield from cut_at_words(document.text())
+            for piece in cut_at_words(document.text()):
+                if left <= 0:
+                    return
+                left -= len(piece)
+                yield piece
 
 
 def split_copies(file: TokenFile) -> dict[str, dict[str, float]]:

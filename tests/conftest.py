@@ -1,11 +1,12 @@
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import SENTENCES, TINY, WORK
+from commands import ENVIRONMENT, SENTENCES, TINY, WORK
 from hypothesis import settings
 
 from oneblock.train.stop import SIGNALS
@@ -13,6 +14,9 @@ from oneblock.train.stop import SIGNALS
 # Times vary with the load of the machine; they are measured in benchmarks, not here.
 settings.register_profile("quiet", deadline=None)
 settings.load_profile("quiet")
+
+# Whatever processes the tests start, directly or through launch, import what is tested here and nothing installed.
+os.environ["PYTHONPATH"] = ENVIRONMENT["PYTHONPATH"]
 
 
 @pytest.fixture

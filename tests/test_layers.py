@@ -206,3 +206,9 @@ def test_benchmarks_examples_and_tests_of_the_library_import_no_command_line():
             seen = imports(name, ast.parse(path.read_text("utf-8")), {"oneblock.cli"})
             found += [f"{name}:{line}: {what}" for line, what, _ in seen if what.startswith("oneblock.cli")]
     assert not found, "\n".join(found)
+
+
+def test_processes_of_the_tests_import_this_tree(tmp_path: Path) -> None:
+    where = "import oneblock; print(oneblock.__file__)"
+    done = subprocess.run([sys.executable, "-c", where], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()).is_relative_to(SRC)

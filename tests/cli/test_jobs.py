@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import SRC, TINY, WORK
+from commands import TINY, WORK
 from fsspec.implementations.memory import MemoryFileSystem
 
 import oneblock as ob
@@ -346,10 +346,7 @@ def test_a_branched_run_has_its_trunk_first(tmp_path: Path, ok: Ok, capsys: pyte
     assert [words[words.index("--block") + 1] for words in printed] == ["trunk", "0", "1"]
 
 
-def test_launched_blocks_are_those_trained_in_turn(
-    trained: Path, planned: Path, ok: Ok, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(SRC))  # the jobs run what is tested here
+def test_launched_blocks_are_those_trained_in_turn(trained: Path, planned: Path, ok: Ok) -> None:
     events = ok("launch", planned, "--local", "2", "--threads", "1", "--json")
     assert {(event["job"], event["event"], event["code"]) for event in events} == {
         (f"block-{block}", event, code) for block in (0, 1) for event, code in (("started", None), ("finished", 0))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ENVIRONMENT
 
 from oneblock.data import TextData
 from oneblock.launch.status import status
@@ -50,7 +49,7 @@ def test_a_stopped_command_leaves_a_checkpoint(
     verb, *options = words
     process = subprocess.Popen(
         [sys.executable, "-m", "oneblock", verb, str(tmp_path / "run"), *options, "--save-every", "1000000"],
-        env={**os.environ, "PYTHONPATH": ENVIRONMENT["PYTHONPATH"], "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
     )

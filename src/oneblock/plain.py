@@ -1,4 +1,4 @@
-"""Plain values from JSON files, which anyone may have written, cut short or damaged.
+"""Plain values from JSON files, which anyone may have written, cut short or damaged, and text written whole.
 
 A file is refused, with the reason, if it is too large or too deep, is not UTF-8, names a key twice, or holds a number
 that is not finite or needs more than 64 bits: such values cannot be meant, and Python would take them.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,17 @@ def read_plain(path: Path, most_bytes: int = MOST_BYTES) -> Any:
     if len(content) > most_bytes:
         raise ValueError(f"{path} has more than {most_bytes} bytes; it must be another file")
     return parse_plain(content, str(path))
+
+
+def write_whole(path: Path, text: str, together: bool = False) -> None:
+    """Write a text file whole or not at all.
+
+    Args:
+        together: several processes may write the file at the same time.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial" if together else f"{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def parse_plain(content: bytes | str, where: str) -> Any:

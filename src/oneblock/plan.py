@@ -19,7 +19,7 @@ from typing import Literal, cast, get_args
 from oneblock.checks import check_fields, fits, shown
 from oneblock.noise import LawValue, law_from_dict
 from oneblock.partition import Partition
-from oneblock.plain import MOST, parse_plain, read_plain
+from oneblock.plain import MOST, parse_plain, read_plain, write_whole
 from oneblock.precondition import Precondition
 
 SCHEMA_VERSION = 1
@@ -225,8 +225,7 @@ def write_plan(plan: Plan, directory: Path) -> Path:
     partial = directory / (PLAN_FILE + ".partial")  # one may lie there from a run killed in its first moment
     if any(entry != partial for entry in directory.iterdir()):
         raise ValueError(f"{directory} is not empty and does not hold {PLAN_FILE}; use a new or empty directory")
-    partial.write_text(plan.to_json())
-    partial.replace(path)
+    write_whole(path, plan.to_json())
     return path
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from oneblock.checks import check_fields
-from oneblock.plain import read_plain
+from oneblock.plain import read_plain, write_whole
 
 DATA_FILE = "data.json"
 KINDS = ("folder", "file", "cifar10", "cifar100", "tiny-imagenet")
@@ -87,10 +87,8 @@ def data_record(name: str, place: Path | None, root: Path | None) -> DataRecord:
 
 def write_record(record: DataRecord, directory: Path) -> None:
     """Write ``data.json``, whole or not at all."""
-    path = directory / DATA_FILE
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # jobs of one run may start together
-    partial.write_text(json.dumps(asdict(record), indent=1) + "\n")
-    partial.replace(path)
+    text = json.dumps(asdict(record), indent=1) + "\n"
+    write_whole(directory / DATA_FILE, text, together=True)  # jobs of one run may start together
 
 
 def hand_on(source: Path, target: Path) -> None:

@@ -17,13 +17,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
+
+from oneblock.plain import write_whole
 
 from .documents import (
     SPLITS,
@@ -147,9 +148,8 @@ def _compare(folder: Path, spec: str) -> None:
     """Write how much of the held-out splits stands in the training text, and note it."""
     train = TokenFile(folder / "train.tokens")
     found = {split: near_copies(train, TokenFile(folder / f"{split}.tokens")) for split in SPLITS[1:]}
-    partial = folder / f"{COPIES_FILE}.{os.getpid()}.partial"
-    partial.write_text(json.dumps({split: each.as_row() for split, each in found.items()}))
-    partial.replace(folder / COPIES_FILE)
+    rows = json.dumps({split: each.as_row() for split, each in found.items()})
+    write_whole(folder / COPIES_FILE, rows, together=True)
     if any(each.passages >= WORTH_A_NOTE for each in found.values()):
         note(f"{spec}: {'; '.join(_shown(split, each) for split, each in found.items())}")
 

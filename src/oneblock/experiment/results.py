@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from oneblock.experiment.summary import Row
-from oneblock.plain import read_plain
+from oneblock.plain import read_plain, write_whole
 
 RESULT_FILE = "result.json"
 OLD_NAMES = {"bits_per_character": "bits_per_byte", "tokens_per_character": "tokens_per_byte"}
@@ -53,9 +53,7 @@ def record(directory: Path, row: Row) -> Row:
     """Write the result of the run at ``directory``; returns it as it is read back."""
     text = json.dumps(row, indent=2) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
-    partial = (directory / RESULT_FILE).with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(directory / RESULT_FILE)
+    write_whole(directory / RESULT_FILE, text)
     plain: Row = json.loads(text)
     return plain
 

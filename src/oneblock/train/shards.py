@@ -17,7 +17,7 @@ from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, Blockwise, Denoiser
 from oneblock.data.places import hand_on
-from oneblock.plain import read_plain
+from oneblock.plain import read_plain, write_whole
 from oneblock.plan import PLAN_FILE, Plan, read_plan, read_plan_file
 from oneblock.train.checkpoint import (
     CheckpointError,
@@ -278,11 +278,5 @@ def _averages(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _write_model(output: Path, plan: Plan, index: Mapping[str, str], size: int) -> None:
     """The files beside the shards; the plan comes last, and says that all are there."""
     values = {"metadata": {"total_size": size}, "weight_map": index}
-    _write(output / INDEX_FILE, json.dumps(values, indent=2) + "\n")
-    _write(output / CONFIG_FILE, plan.to_json())
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    write_whole(output / INDEX_FILE, json.dumps(values, indent=2) + "\n")
+    write_whole(output / CONFIG_FILE, plan.to_json())

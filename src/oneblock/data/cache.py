@@ -6,7 +6,6 @@ made again. It gets its name when it is complete, so several processes may make 
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from torch import Tensor
 from .imageset import ImageSet
 from .progress import note
 from .reading import Reading, data_folder
+from .transforms import bytes_in_place
 
 VERSION = 1
 """Part of every key; raise it when the same files give other images."""
@@ -132,7 +132,7 @@ def _write(path: Path, images: ImageSet, summary: str) -> None:
         with open(partial, "wb") as file:
             file.write(head)
             for tensor in tensors.values():
-                file.write(_bytes(tensor))
+                file.write(bytes_in_place(tensor))
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -157,10 +157,5 @@ def _digest(text: str, labels: Tensor, images: Tensor) -> str:
     digest = hashlib.sha256(text.encode())
     for tensor in (labels, images):
         digest.update(repr(tuple(tensor.shape)).encode())
-        digest.update(_bytes(tensor))
+        digest.update(bytes_in_place(tensor))
     return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> ctypes.Array[ctypes.c_ubyte]:
-    """The bytes in place: torch shows them only through numpy, which the base installation may lack."""
-    return (ctypes.c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())

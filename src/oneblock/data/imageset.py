@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -10,6 +9,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .transforms import bytes_in_place
 
 Split = Literal["train", "test"]
 
@@ -71,8 +72,7 @@ class ImageSet:
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
         for tensor in (self.labels, self.images):
             plain = tensor.cpu().contiguous()
-            # the bytes in place: torch shows them only through numpy, which the base installation may lack
-            digest.update((ctypes.c_ubyte * plain.nbytes).from_address(plain.data_ptr()))
+            digest.update(bytes_in_place(plain))
         return digest.hexdigest()[:16]
 
 

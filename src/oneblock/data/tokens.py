@@ -12,7 +12,6 @@ The footer comes last and the file gets its name when it is complete, so one tha
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
@@ -33,6 +32,7 @@ from oneblock.plain import parse_plain
 
 from .memory import Samples
 from .order import check_position, epoch_seed
+from .transforms import bytes_in_place
 from .vocabulary import Vocabulary, VocabularyValue, vocabulary_from_dict
 
 FORMAT = 1
@@ -92,8 +92,7 @@ def _write(file: BinaryIO, documents: Iterable[Tensor | Iterable[Tensor]], vocab
         for ids in [document] if isinstance(document, Tensor) else document:
             _check_document(ids, len(starts) - 1, vocabulary.size)
             plain = ids.cpu().to(DTYPES[name]).contiguous()
-            # the bytes in place: torch shows them only through numpy, which the base installation may lack
-            content = (ctypes.c_ubyte * plain.nbytes).from_address(plain.data_ptr())
+            content = bytes_in_place(plain)
             file.write(content)
             digest.update(content)
             count += len(ids)
@@ -219,8 +218,7 @@ class TokenFile:
 
     def verify(self) -> None:
         """Read all ids and refuse them with a ValueError if they are not those that were written."""
-        content = (ctypes.c_ubyte * self.tokens.nbytes).from_address(self.tokens.data_ptr())
-        if hashlib.sha256(content).hexdigest() != self._header.sha256:
+        if hashlib.sha256(bytes_in_place(self.tokens)).hexdigest() != self._header.sha256:
             raise _damaged(self.path, "its tokens have another SHA-256 than its header says")
 
 

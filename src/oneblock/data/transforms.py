@@ -1,9 +1,11 @@
-"""Pixels as bytes and pixels as numbers in [-1, 1].
+"""Pixels as bytes and pixels as numbers in [-1, 1]; the bytes of a tensor.
 
 A byte v in 0..255 stands for x = v / 127.5 - 1, so black is -1 and white is +1.
 """
 
 from __future__ import annotations
+
+import ctypes
 
 import torch
 from torch import Tensor
@@ -69,3 +71,9 @@ def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     toss = torch.rand(images.shape[0], generator=generator, device=generator.device)
     flipped = (toss < 0.5).to(images.device)[:, None, None, None]
     return torch.where(flipped, images.flip(-1), images)
+
+
+def bytes_in_place(tensor: Tensor) -> ctypes.Array[ctypes.c_ubyte]:
+    """The bytes of a contiguous tensor on the CPU, not copied; valid as long as the tensor is. torch shows them only
+    through numpy, which the base installation may lack."""
+    return (ctypes.c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())

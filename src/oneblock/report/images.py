@@ -14,16 +14,7 @@ from oneblock.plan import PLAN_FILE
 from oneblock.presets.door import read_plan
 from oneblock.presets.names import class_names, has_names
 from oneblock.report.picture import curves, image_grid
-from oneblock.report.spread import (
-    arm_curves,
-    cost_table,
-    crossings,
-    plus_minus,
-    seeds_note,
-    several_budgets,
-    wins,
-    with_range,
-)
+from oneblock.report.spread import arm_curves, cost_table, findings, plus_minus, several_budgets, with_range
 from oneblock.report.table import Report, Table
 from oneblock.report.training import training_picture
 
@@ -50,7 +41,7 @@ def report(rows: Sequence[Row], scores: Scores) -> Report:
     features = f", features: {rows[0]['extractor']}" if any("frechet" in row for row in rows) else ""
     title = f"quality, held out (seeds: {shown[0]['seeds']}{features})"
     tables = [Table(title, columns, quality), cost_table(shown, {"images/s": "images_per_second"})]
-    return Report(tables, [*seeds_note(shown[0]["seeds"]), *wins(rows, scores, WINS), *crossings(shown, scores)])
+    return Report(tables, findings(rows, shown, scores, WINS))
 
 
 def draw(out: Path, rows: Sequence[Row], scores: Scores) -> list[Path]:

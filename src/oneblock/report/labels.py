@@ -7,17 +7,7 @@ from pathlib import Path
 
 from oneblock.experiment.summary import Row, Scores, summaries
 from oneblock.report.picture import curves
-from oneblock.report.spread import (
-    Curve,
-    arm_curves,
-    cost_table,
-    crossings,
-    plus_minus,
-    seeds_note,
-    several_budgets,
-    wins,
-    with_range,
-)
+from oneblock.report.spread import Curve, arm_curves, cost_table, findings, plus_minus, several_budgets, with_range
 from oneblock.report.table import Report, Table
 from oneblock.report.training import training_picture
 
@@ -41,7 +31,7 @@ def report(rows: Sequence[Row], scores: Scores) -> Report:
         for row in shown
     ]
     tables = [Table(f"held-out images (seeds: {shown[0]['seeds']})", columns, quality), cost_table(shown)]
-    return Report(tables, [*seeds_note(shown[0]["seeds"]), *wins(rows, scores, WINS), *crossings(shown, scores)])
+    return Report(tables, findings(rows, shown, scores, WINS))
 
 
 def _calls(accuracies: Sequence[float]) -> str:

@@ -33,6 +33,12 @@ def with_range(value: Spread | None, digits: int, scale: float = 1.0) -> str:
     return f"{shown} ({value.low * scale:.{digits}f} to {value.high * scale:.{digits}f})"
 
 
+def findings(rows: Sequence[Row], shown: Sequence[Row], scores: Scores, words: Mapping[str, str]) -> list[str]:
+    """What a comparison shows, in lines: what its seeds can say, who wins how often, where curves cross; ``words`` as
+    in ``wins``."""
+    return [*seeds_note(shown[0]["seeds"]), *wins(rows, scores, words), *crossings(shown, scores)]
+
+
 def seeds_note(seeds: int, share: float = 0.95) -> list[str]:
     """What so many seeds can say of the deviation, a line; nothing of a single seed.
 

@@ -8,17 +8,7 @@ from pathlib import Path
 
 from oneblock.experiment.summary import Row, Scores, Spread, summaries
 from oneblock.report.picture import curves
-from oneblock.report.spread import (
-    Curve,
-    arm_curves,
-    cost_table,
-    crossings,
-    plus_minus,
-    seeds_note,
-    several_budgets,
-    wins,
-    with_range,
-)
+from oneblock.report.spread import Curve, arm_curves, cost_table, findings, plus_minus, several_budgets, with_range
 from oneblock.report.table import Report, Table
 from oneblock.report.training import training_picture
 
@@ -58,7 +48,7 @@ class TextReport:
         title = f"held-out text (seeds: {shown[0]['seeds']}; error: of one run)"
         costs = cost_table(shown, {"characters/s": "characters_per_second"})
         tables = [Table(title, columns, quality), costs, *_written(rows)]
-        return Report(tables, [*seeds_note(shown[0]["seeds"]), *wins(rows, scores, WINS), *crossings(shown, scores)])
+        return Report(tables, findings(rows, shown, scores, WINS))
 
     def draw(self, out: Path, rows: Sequence[Row], scores: Scores) -> list[Path]:
         """The listed score, training loss of the first seed and, with several budgets, bits against work."""

@@ -1,0 +1,76 @@
+"""Work that is recorded once and replayed: on CUDA one launch in the place of hundreds.
+
+A CUDA graph holds the kernels of ``work`` and the addresses that they read and write. A replay costs the processor one
+launch, so that small networks no longer wait for it. What the work needs to know must stand in tensors that stay where
+they are; numbers of Python that it has read are part of the recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import torch
+
+WARM_UPS = 3
+"""Times that work is done before it is recorded: kernels are compiled, chosen and tried out, and memory is found."""
+Result = TypeVar("Result")
+
+
+class CannotRecordError(RuntimeError):
+    """This work cannot be recorded; the message says why."""
+
+
+class Recorded(Generic[Result]):
+    """``work`` as something that can be called again and again.
+
+    On CUDA it is captured as a graph. On other devices nothing is recorded and a call does the work itself, after the
+    same warm-up: what is around it is tested there.
+
+    Args:
+        work: reads and writes tensors that exist already, and never waits for the device. It is done ``WARM_UPS`` times
+            here, and not undone. What it returns is overwritten by the next call.
+        device: on which it works.
+
+    Raises:
+        CannotRecordError: it waits for the device, draws from torch's own generator (every replay would draw by the
+            generator's state, not by the step), or does something else that a graph cannot hold. All tensors are as
+            ``WARM_UPS`` times the work leave them.
+    """
+
+    def __init__(self, work: Callable[[], Result], device: torch.device) -> None:
+        self._work = work
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if device.type != "cuda":
+            for _ in range(WARM_UPS):
+                work()
+            return
+        with torch.cuda.device(device):
+            self._capture(device)
+
+    def __call__(self) -> Result:
+        """Do the work once; what it returns."""
+        if self._graph is None:
+            return self._work()
+        self._graph.replay()
+        return self._result
+
+    def _capture(self, device: torch.device) -> None:
+        before = torch.cuda.get_rng_state(device)
+        side = torch.cuda.Stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                self._work()
+        torch.cuda.current_stream(device).wait_stream(side)
+        if not before.equal(torch.cuda.get_rng_state(device)):
+            raise CannotRecordError("it draws random numbers from torch's own generator")
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # other threads read data and may ask for memory meanwhile
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._result = self._work()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CannotRecordError(f"a graph cannot hold it ({reason[:160]})") from error
+        self._graph = graph

@@ -1,14 +1,17 @@
 """One suite for all ways to take steps; on a CPU a recorded step is the work itself, after the same warm-up."""
 
+import gc
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import IMAGES, TINY, tiny_classify_plan, tiny_plan
+from tiny import IMAGES, TINY, tiny_classify_plan, tiny_plan, tiny_run
 from torch import Tensor, nn
 
 from oneblock.data import Batches, Characters, MemorySource, Samples
@@ -20,10 +23,11 @@ from oneblock.train import stepper as module
 from oneblock.train.block import BlockLearner, block_learner, block_losses, compile_layers
 from oneblock.train.feed import Feed
 from oneblock.train.learner import Backpropagation, Learned, Losses, NonFiniteError, learn
+from oneblock.train.loop import BlockJob, steps
 from oneblock.train.parallel import Ranks
 from oneblock.train.step import OptimizerSettings
 from oneblock.train.stepper import EagerStepper, GuardedStepper, Stepper, why_eager
-from oneblock.train.strategy import job_specs, plan_optimizer
+from oneblock.train.strategy import job_specs, plan_optimizer, round_robin
 
 KINDS: dict[str, Callable[..., Stepper]] = {
     "eager": EagerStepper,
@@ -213,8 +217,8 @@ def test_how_many_are_read_together_follows_from_their_seconds(monkeypatch: pyte
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     ours = training("guarded", every=None)
     read = []
-    for seconds, steps in ((0.1, 11), (1e-4, 125)):
-        for step in range(steps):
+    for seconds, count in ((0.1, 11), (1e-4, 125)):
+        for step in range(count):
             now[0] += seconds
             found = ours.stepper.take(ours.feed.batch(step % STEPS))
             ours.learner.step %= STEPS
@@ -281,6 +285,26 @@ def test_who_must_wait() -> None:
     assert why_eager(learner) == "its gradients are not found by backpropagation"
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"shared": "joint"}, "blocks that share stem and head take turns"),
+        ({"optimizer": OptimizerSettings(optimizer="adamw8bit")}, "the step of adamw8bit is counted on the processor"),
+    ],
+    ids=["joint", "8 bits"],
+)
+def test_what_is_not_recorded_is_told_in_a_line(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
+    if "optimizer" in changes:
+        pytest.importorskip("torchao")
+    told: list[str] = []
+    plan = tiny_plan(**changes)
+    run = tiny_run(tmp_path / "asked", plan, capture=True, warn=told.append)
+    reports = list(round_robin(run))
+    line = "its steps are launched one kernel after the other, not recorded: "
+    assert sorted(set(told)) == [f"block-{block}: {line}{why}" for block in (0, 1)]
+    assert [one.loss for one in reports] == [one.loss for one in round_robin(tiny_run(tmp_path / "not", plan))]
+
+
 def test_work_that_cannot_be_recorded_says_why() -> None:
     with pytest.raises(CannotRecordError, match="it draws random numbers"):
         Recorded(lambda: torch.rand(3), torch.device("cpu"))
@@ -292,3 +316,28 @@ def test_work_that_cannot_be_recorded_says_why() -> None:
 
     again = Recorded(work, torch.device("cpu"))
     assert (again(), again()) == (4, 5)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("capture", [False, True])
+def test_nothing_of_a_job_stays_when_it_is_over(
+    tmp_path: Path, capture: bool, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory is free for the next block at once, whenever Python may look for cycles."""
+    monkeypatch.setattr(nn.Module, "compile", hold_itself)
+    job = BlockJob(tiny_run(tmp_path, capture=capture, compile=compiled), job_specs(tiny_plan())[0])
+    reports = steps(job, 100)
+    next(reports)
+    held = [weakref.ref(t) for t in (*job.learner.weights.values(), *job.learner.averages.values())]
+    gc.disable()
+    try:
+        assert all(one() is not None for one in held)
+        reports.close()
+        assert all(one() is None for one in held)
+    finally:
+        gc.enable()
+
+
+def hold_itself(layer: nn.Module, **words: Any) -> None:
+    """What compiling does to a layer, as far as memory goes."""
+    layer._kept = [layer]  # type: ignore[assignment]

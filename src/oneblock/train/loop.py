@@ -7,6 +7,7 @@ resumed equals one that was not, bit for bit, and a block comes out the same fro
 from __future__ import annotations
 
 import fcntl
+import gc
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -285,16 +286,24 @@ class BlockJob:
             self.save()
 
     def release(self) -> None:
+        self._pause()
+        self._learner = None  # nothing else holds its tensors
+        if self.run.compile:
+            gc.collect()  # but for compiled layers, which hold themselves
+
+    def _pause(self) -> None:
         if self._feed is not None:
             self._feed.close()
-        self._feed = self._stepper = None  # and with it its recording
+        if self._stepper is not None:
+            self._stepper.close()
+        self._feed = self._stepper = None
 
     def leave(self, idle: Idle) -> None:
         """Make room on the device, between two steps that have been read."""
-        self.release()
+        self._pause()
         if idle == "disk":
             self.save()
-            self._learner = None  # nothing else holds its tensors
+            self.release()
         elif idle == "host":
             self.learner.to(torch.device("cpu"))
 

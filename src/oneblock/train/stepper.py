@@ -64,6 +64,9 @@ class Stepper(Protocol):
     def read(self) -> list[Learned]:
         """What has not been read yet. If a step was not finite, those before it, and ``failure`` tells of it."""
 
+    def close(self) -> None:
+        """Let go of a recording, and of the memory that it holds; no step is taken afterwards."""
+
 
 class EagerStepper:
     """A ``Stepper`` that looks at every step before anything moves.
@@ -84,6 +87,9 @@ class EagerStepper:
 
     def read(self) -> list[Learned]:
         return []
+
+    def close(self) -> None:
+        """It holds nothing."""
 
 
 class GuardedStepper:
@@ -155,6 +161,9 @@ class GuardedStepper:
         self._set_pace(len(self._unread))
         self._unread.clear()
         return found
+
+    def close(self) -> None:
+        self._replay = self._batch = None  # which hold this object in turn
 
     def _set_pace(self, taken: int) -> None:
         now = time.perf_counter()

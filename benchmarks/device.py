@@ -23,6 +23,7 @@ from torch import Tensor
 from oneblock.blockwise import Denoiser
 from oneblock.condition import ClassIds
 from oneblock.data import Bytes, Samples
+from oneblock.evaluate.images import Sampling
 from oneblock.ops import Attend, concatenated, flex, two_pass
 from oneblock.plan import Plan
 from oneblock.presets import (
@@ -118,7 +119,7 @@ def sample(plan: Plan, images: int, steps: int, device: torch.device) -> Row:
 
     def once() -> None:
         with torch.autocast(device.type, torch.bfloat16):
-            generate(denoiser, SAMPLERS["euler"], grid, classes, image_shape(plan), 0, images)
+            generate(denoiser, SAMPLERS[Sampling.sampler], grid, classes, image_shape(plan), 0, images)
 
     row = measured(once, 5, device)
     return {**row, "images_per_second": images / row["seconds"]}

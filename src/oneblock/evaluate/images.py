@@ -51,7 +51,7 @@ GridName = Literal["equal-mass", "karras"]
 class Sampling:
     """How images are generated."""
 
-    sampler: SamplerName = "euler"
+    sampler: SamplerName = "dpm++2m"
     """solver"""
     steps: int = 24
     """steps; with --grid equal-mass a multiple of the number of blocks"""

@@ -53,6 +53,7 @@ from oneblock.tasks.base import Batch
 from oneblock.train import loop, shared
 from oneblock.train.learner import Learner
 from oneblock.train.machine import HERE, Machine
+from oneblock.train.stepper import EagerStepper
 from oneblock.train.strategy import job_specs, plan_optimizer, round_robin
 
 IMAGES = ImageFacts(shape=(1, 8, 8), num_classes=10)
@@ -215,7 +216,7 @@ class Device:
     def counted(self, work: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(work)
         def counted(*args: Any, **options: Any) -> Any:
-            batches = (tensors_of(one) for one in args if isinstance(one, Batch))
+            batches = (one.tensors() for one in args if isinstance(one, Batch))
             held = [*self.held(), *(t for tensors in batches for t in tensors)]
             with Living(held) as living:
                 done = work(*args, **options)
@@ -231,10 +232,6 @@ class Device:
             yield from learner.averages.values()
             for p in learner.weights.values():
                 yield from state_tensors(learner.optimizer, p).values()
-
-
-def tensors_of(batch: Batch) -> tuple[Tensor, ...]:
-    return batch.targets, batch.noised.z, batch.noised.sigma, *batch.condition.tensors()
 
 
 def parsed(verb: str, words: Sequence[str]) -> tuple[Recipe, Strategy, Machine]:
@@ -276,8 +273,8 @@ def trained_within(verb: str, words: Sequence[str], data: str, folder: Path, way
     if what_costs(plan) != what_costs(way.plan) or machine.checkpointing != way.checkpointing:
         raise ValueError("the words of the answer train something else")
     device, steps = Device(), Counter[str]()
-    usual = loop.block_learner, loop.train_step, shared.average, shared._hand_over
-    loop.block_learner, loop.train_step = device.made(usual[0]), device.counted(usual[1])
+    usual = loop.block_learner, EagerStepper.take, shared.average, shared._hand_over
+    loop.block_learner, EagerStepper.take = device.made(usual[0]), device.counted(usual[1])
     shared.average, shared._hand_over = device.counted(usual[2]), device.counted(usual[3])
     try:
         with closing(round_robin(start_run(plan, folder, source, machine), 1, "disk")) as reports:
@@ -287,7 +284,7 @@ def trained_within(verb: str, words: Sequence[str], data: str, folder: Path, way
                 if len(steps) == len(ends) and all(steps[job] >= end for job, end in ends.items()):
                     break
     finally:
-        loop.block_learner, loop.train_step, shared.average, shared._hand_over = usual
+        loop.block_learner, EagerStepper.take, shared.average, shared._hand_over = usual
     return device, steps
 
 

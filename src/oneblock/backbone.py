@@ -79,7 +79,9 @@ def through(layers: Iterable[nn.Module], h: Tensor, modulation: Modulation, chec
     """The hidden state ``h`` after ``layers``, one after the other."""
     for layer in layers:
         if checkpointing and torch.is_grad_enabled():
-            h = checkpoint(layer, h, modulation, use_reentrant=False)
+            # a step that draws from torch's generators is never recorded, and while it is their state cannot be asked
+            drawing = not (h.is_cuda and torch.cuda.is_current_stream_capturing())
+            h = checkpoint(layer, h, modulation, use_reentrant=False, preserve_rng_state=drawing)
         else:
             h = layer(h, modulation)
     return h

@@ -189,6 +189,7 @@ class Tabulated(NoiseLaw):
 
 def _interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
     """The piecewise linear function through (xs, ys), xs ascending, constant outside."""
+    xs, ys = xs.to(x.device), ys.to(x.device)
     right = torch.searchsorted(xs, x).clamp(1, len(xs) - 1)
     left = right - 1
     part = ((x - xs[left]) / (xs[right] - xs[left])).clamp(0.0, 1.0)

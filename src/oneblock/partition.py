@@ -74,20 +74,23 @@ class Partition:
         return (level.unsqueeze(-1) <= inner.to(level.device)).sum(-1)
 
     def draw(self, block: int, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """``num_samples`` levels (float32, CPU) from the law restricted to the training band, stratified.
+        """``num_samples`` levels (float32) from the law restricted to the training band, stratified.
 
         Sample i falls in the i-th of ``num_samples`` slices of equal mass, which lowers the variance of a batch's
-        loss and leaves its mean alone. Without a ``generator`` torch's default one is used.
+        loss and leaves its mean alone. They are on the generator's device; without a ``generator`` torch's default
+        one is used.
         """
         return self.levels(*self.training_band(block), num_samples, generator)
 
     def levels(self, lower: float, upper: float, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """Stratified draw (float32, shape (num_samples,)) from the law restricted to ``[lower, upper]``."""
+        """Stratified draw (float32, shape (num_samples,), on the generator's device) from the law restricted to
+        ``[lower, upper]``."""
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples} is not a number of draws; use 1 or more")
         q_low, q_high = self.law.cdf(torch.tensor([lower, upper], dtype=torch.float64)).tolist()
-        jitter = torch.rand(num_samples, generator=generator, dtype=torch.float64)
-        u = (torch.arange(num_samples, dtype=torch.float64) + jitter) / num_samples
+        device = torch.device("cpu") if generator is None else generator.device
+        jitter = torch.rand(num_samples, generator=generator, dtype=torch.float64, device=device)
+        u = (torch.arange(num_samples, dtype=torch.float64, device=device) + jitter) / num_samples
         return self.law.quantile(q_low + u * (q_high - q_low)).float().clamp(lower, upper)
 
     def _check(self, block: int) -> None:

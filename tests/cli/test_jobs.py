@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from oneblock.cli.__main__ import main
 from oneblock.cpus import available_cpus
 from oneblock.launch.mirror import Mirror
 from oneblock.report.status import duration
-from oneblock.train.block import BlockLearner, train_step
+from oneblock.train.block import BlockLearner
 from oneblock.train.checkpoint import Stamp, checkpoints, load_checkpoint, save_checkpoint
-from oneblock.train.learner import NonFiniteError
+from oneblock.train.learner import Learned, NonFiniteError, learn
 from oneblock.train.record import Heartbeat, Recorder, read_heartbeat
-from oneblock.train.step import JobSpec, StepReport
+from oneblock.train.step import StepReport
 
 pytest.importorskip("sklearn")
 Image = pytest.importorskip("PIL.Image")
@@ -177,15 +177,15 @@ def test_a_job_that_fails_says_so_in_its_heartbeat(
 def test_a_failure_is_seen_at_the_address_too(
     planned: Path, tmp_path: Path, refused: Refused, ok: Ok, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail_at_three(spec: JobSpec, learner: BlockLearner, *words: Any) -> StepReport:
-        if learner.step == 2:
+    def fail_at_three(learners: Sequence[BlockLearner], *words: Any) -> Learned:
+        if learners[0].step == 2:
             raise NonFiniteError("loss is nan")
-        return train_step(spec, learner, *words)
+        return learn(learners, *words)
 
     files = MemoryFileSystem()
     files.store.clear()
     Mirror("memory://run", planned).push_plan()
-    monkeypatch.setattr("oneblock.train.loop.train_step", fail_at_three)
+    monkeypatch.setattr("oneblock.train.stepper.learn", fail_at_three)
     refused("job", "memory://run", "--block", "1", "--scratch", tmp_path / "here", "--threads", "1", code=1)
     state = ok("status", "memory://run", "--json")[1]
     assert (state["step"], state["state"]) == (2, "failed: loss is nan")

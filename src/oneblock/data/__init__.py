@@ -1,11 +1,12 @@
 """Batches of plain tensors: readers of images and text, transforms and synthetic images; knows no model."""
 
+from .ahead import Ahead
 from .augment import Augment, Augmentation
 from .dataset import DatasetSource
-from .encoded import Codec, EncodedSource, Pixels
+from .encoded import Codec, EncodedSource, Pixels, movable
 from .errors import MissingExtraError
 from .hub import HubSource
-from .memory import Batches, Samples, drawn, shuffled_if_sorted
+from .memory import Batches, Movable, Samples, drawn, shuffled_if_sorted
 from .names import ImageData, TextData
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
 from .synthetic import synthetic_images
@@ -23,6 +24,7 @@ from .vocabulary import (
 )
 
 __all__ = [
+    "Ahead",
     "Augment",
     "Augmentation",
     "Batches",
@@ -37,6 +39,7 @@ __all__ = [
     "ImageSet",
     "MemorySource",
     "MissingExtraError",
+    "Movable",
     "Pixels",
     "Samples",
     "Source",
@@ -47,6 +50,7 @@ __all__ = [
     "Vocabulary",
     "drawn",
     "load_images",
+    "movable",
     "open_source",
     "open_text",
     "open_vocabulary",

@@ -133,7 +133,7 @@ def random_crop(images: Tensor, crop: int, generator: torch.Generator) -> Tensor
             "an eighth of the side"
         )
     windows = F.pad(images, (crop,) * 4, value=BLACK).unfold(2, height, 1).unfold(3, width, 1)
-    top, left = torch.randint(2 * crop + 1, (2, count), generator=generator).to(images.device)
+    top, left = torch.randint(2 * crop + 1, (2, count), generator=generator, device=generator.device).to(images.device)
     return windows[torch.arange(count, device=images.device), :, top, left]
 
 
@@ -155,8 +155,10 @@ def rand_augment(images: Tensor, operations: int, magnitude: int, generator: tor
         A new tensor of the same shape and range.
     """
     candidates = _candidates(magnitude, images.shape[1])
-    chosen = torch.rand(len(images), len(candidates), generator=generator).argsort(1)[:, :operations]
-    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    chosen = torch.rand(len(images), len(candidates), generator=generator, device=generator.device).argsort(1)[
+        :, :operations
+    ]
+    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
     values = (images + 1) / 2
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         # torch.manual_seed would also seed the accelerators, which nobody puts back

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .imageset import ImageSet
-from .memory import Samples, Source
+from .memory import Batches, Movable, Samples, Source
 
 
 class Codec(Protocol):
@@ -35,6 +35,13 @@ class Pixels:
 
     def fingerprint(self) -> str:
         return ""
+
+
+def movable(source: Batches) -> Movable | None:
+    """``source`` as samples that another device can hold whole; None where they are made anew for every batch."""
+    if isinstance(source, EncodedSource) and isinstance(source.codec, Pixels):
+        source = source.images
+    return source if isinstance(source, Movable) else None
 
 
 class EncodedSource:

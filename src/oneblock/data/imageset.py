@@ -67,6 +67,10 @@ class ImageSet:
         """The images at ``indices``, int64 (n,)."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])
 
+    def to(self, device: torch.device) -> ImageSet:
+        """The same on ``device``."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of shape, class names, labels and pixels, in this order."""
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from .imageset import ImageSet
@@ -23,6 +24,18 @@ class Batches(Protocol):
 
     def batch(self, step: int, batch_size: int, seed: int) -> Samples:
         """The n samples of one step; depends on nothing but the arguments."""
+
+
+@runtime_checkable
+class Movable(Batches, Protocol):
+    """Training samples that another device can hold whole."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they take there."""
+
+    def to(self, device: torch.device) -> Batches:
+        """The same samples in the same order, held and indexed on ``device``."""
 
 
 class Source(Batches, Protocol):
@@ -70,7 +83,7 @@ class MemorySource:
 
     def __init__(self, images: ImageSet) -> None:
         self.images = images
-        self._order = Order(len(images))
+        self._order = Order(len(images), images.images.device)
 
     @property
     def name(self) -> str:
@@ -97,6 +110,15 @@ class MemorySource:
 
     def fingerprint(self) -> str:
         return self.images.fingerprint()
+
+    @property
+    def nbytes(self) -> int:
+        """Of images, as bytes, and labels."""
+        return self.images.images.nbytes + self.images.labels.nbytes
+
+    def to(self, device: torch.device) -> MemorySource:
+        """The same on ``device``, where batches are then made."""
+        return MemorySource(self.images.to(device))
 
     def indices(self, step: int, batch_size: int, seed: int) -> Tensor:
         """Positions in the set of the samples of one step: int64 (batch_size,)."""

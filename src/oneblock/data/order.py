@@ -14,10 +14,15 @@ from torch import Tensor
 
 
 class Order:
-    """The order of ``count`` samples."""
+    """The order of ``count`` samples.
 
-    def __init__(self, count: int) -> None:
+    Args:
+        device: where positions are given out; they are the same everywhere.
+    """
+
+    def __init__(self, count: int, device: torch.device | None = None) -> None:
         self.count = count
+        self.device = torch.device("cpu") if device is None else device
         self._epoch: tuple[int, int] | None = None
         self._order = torch.empty(0, dtype=torch.int64)
 
@@ -35,7 +40,7 @@ class Order:
     def _permutation(self, seed: int, epoch: int) -> Tensor:
         if self._epoch != (seed, epoch):
             generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
-            self._order = torch.randperm(self.count, generator=generator)
+            self._order = torch.randperm(self.count, generator=generator).to(self.device)
             self._epoch = (seed, epoch)
         return self._order
 

@@ -190,6 +190,12 @@ class TokenFile:
             raise _damaged(self.path, f"it has tokens beyond its {self.vocabulary.size} symbols")
         return found
 
+    def check_range(self) -> None:
+        """Refuse tokens beyond the vocabulary with a ``ValueError``; reads all of them."""
+        for part in self.tokens.split(2**24):
+            if not 0 <= int(part.long().min()) <= int(part.long().max()) < self.vocabulary.size:
+                raise _damaged(self.path, f"it has tokens beyond its {self.vocabulary.size} symbols")
+
     def windows(self, length: int, stride: int | None = None) -> tuple[Tensor, Tensor]:
         """Windows for an evaluation that counts every token exactly once, documents joined.
 
@@ -289,14 +295,19 @@ class TokenSource:
         length: t, tokens of a window.
         within_documents: cut each document on its own, with an offset of its own, so that no window holds two; those
             shorter than ``length`` are then skipped. False joins all documents in their order, and windows run across.
+        device: where positions are given out; they are the same everywhere.
 
     Raises:
         ValueError: ``length`` is below 1 or above what the text (its longest document) has.
     """
 
-    def __init__(self, file: TokenFile, length: int, *, within_documents: bool = False) -> None:
+    def __init__(
+        self, file: TokenFile, length: int, *, within_documents: bool = False, device: torch.device | None = None
+    ) -> None:
         self.file = file
         self.length = length
+        self.within_documents = within_documents
+        self.device = torch.device("cpu") if device is None else device
         starts, lengths = (file.starts, file.lengths) if within_documents else _whole(file)
         place = f"the longest document of {file.path}" if within_documents else str(file.path)
         check_length(length, int(lengths.max()), place)
@@ -363,6 +374,7 @@ class TokenSource:
                 document = torch.searchsorted(self._ends, windows, right=True)
                 within = (windows - self._first[document]) * self.length
                 self._order = self._starts[document] + offsets[document] + within
+            self._order = self._order.to(self.device)
             self._epoch = (seed, epoch)
         return self._order
 
@@ -375,6 +387,39 @@ class TextBatches:
 
     def batch(self, step: int, batch_size: int, seed: int) -> Samples:
         return Samples(self.source.batch(step, batch_size, seed), None)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the tokens, as they are stored, and the order of an epoch."""
+        return self.source.file.tokens.nbytes + 8 * len(self.source)
+
+    def to(self, device: torch.device) -> DeviceWindows:
+        """The same windows, read from tokens on ``device``."""
+        return DeviceWindows(self.source, device)
+
+
+class DeviceWindows:
+    """The windows of ``source`` on ``device``, which holds its tokens.
+
+    Raises:
+        ValueError: the file has tokens beyond its vocabulary.
+    """
+
+    def __init__(self, source: TokenSource, device: torch.device) -> None:
+        source.file.check_range()
+        # int16 in the place of uint16, which few kernels know
+        self._tokens = source.file.tokens.view(_SIGNED.get(source.file.tokens.dtype, source.file.tokens.dtype))
+        self._tokens = self._tokens.to(device)
+        self._mask = 2 ** (8 * self._tokens.element_size()) - 1
+        self._source = TokenSource(source.file, source.length, within_documents=source.within_documents, device=device)
+        self._places = torch.arange(source.length, device=device)
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
+        starts = self._source.positions(step, batch_size, seed)
+        return Samples(self._tokens[starts[:, None] + self._places].long() & self._mask, None)
+
+
+_SIGNED = {torch.uint16: torch.int16}
 
 
 def _whole(file: TokenFile) -> tuple[Tensor, Tensor]:

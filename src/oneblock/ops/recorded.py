@@ -7,7 +7,9 @@ they are; numbers of Python that it has read are part of the recording.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Generic, TypeVar
 
 import torch
@@ -25,7 +27,7 @@ class Recorded(Generic[Result]):
     """``work`` as something that can be called again and again.
 
     On CUDA it is captured as a graph. On other devices nothing is recorded and a call does the work itself, after the
-    same warm-up: what is around it is tested there.
+    same warm-up and with the same refusals: what is around it is tested there.
 
     Args:
         work: reads and writes tensors that exist already, and never waits for the device. It is done ``WARM_UPS`` times
@@ -33,20 +35,21 @@ class Recorded(Generic[Result]):
         device: on which it works.
 
     Raises:
-        CannotRecordError: it waits for the device, draws from torch's own generator (every replay would draw by the
-            generator's state, not by the step), or does something else that a graph cannot hold. All tensors are as
+        CannotRecordError: it waits for the device, draws from a generator of torch's or Python's own (what it draws
+            would be part of the recording), or does something else that a graph cannot hold. All tensors are as
             ``WARM_UPS`` times the work leave them.
     """
 
     def __init__(self, work: Callable[[], Result], device: torch.device) -> None:
         self._work = work
         self._graph: torch.cuda.CUDAGraph | None = None
-        if device.type != "cuda":
-            for _ in range(WARM_UPS):
-                work()
-            return
-        with torch.cuda.device(device):
-            self._capture(device)
+        before = _random_states(device)
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            self._warm_up(device)
+            if before != _random_states(device):
+                raise CannotRecordError("it draws random numbers from a generator of torch's or Python's own")
+            if device.type == "cuda":
+                self._capture()
 
     def __call__(self) -> Result:
         """Do the work once; what it returns."""
@@ -55,16 +58,19 @@ class Recorded(Generic[Result]):
         self._graph.replay()
         return self._result
 
-    def _capture(self, device: torch.device) -> None:
-        before = torch.cuda.get_rng_state(device)
+    def _warm_up(self, device: torch.device) -> None:
+        if device.type != "cuda":
+            for _ in range(WARM_UPS):
+                self._work()
+            return
         side = torch.cuda.Stream(device)
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
                 self._work()
         torch.cuda.current_stream(device).wait_stream(side)
-        if not before.equal(torch.cuda.get_rng_state(device)):
-            raise CannotRecordError("it draws random numbers from torch's own generator")
+
+    def _capture(self) -> None:
         graph = torch.cuda.CUDAGraph()
         try:
             # other threads read data and may ask for memory meanwhile
@@ -74,3 +80,11 @@ class Recorded(Generic[Result]):
             reason = str(error).strip().splitlines()[0]
             raise CannotRecordError(f"a graph cannot hold it ({reason[:160]})") from error
         self._graph = graph
+
+
+def _random_states(device: torch.device) -> tuple[object, ...]:
+    """How far the generators are that work may draw from without being told to."""
+    states = [torch.default_generator.get_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return random.getstate(), *(bytes(state.tolist()) for state in states)

@@ -18,7 +18,7 @@ shape of a parameter. The two round differently, so that only runs of one kind a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -108,6 +108,18 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
             group["lr"].fill_(learning_rate)  # a compiled step has taken in this tensor
         else:
             group["lr"] = learning_rate
+
+
+def hold_while(optimizer: torch.optim.Optimizer, held: Tensor) -> None:
+    """From here on no step of fused AdamW moves weights or moments while ``held`` (a scalar, float32, beside the
+    parameters) is 1; and its learning rate is a tensor beside it.
+
+    Neither needs the processor, so that steps can be recorded and replayed (``ops.recorded``).
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(float(group["lr"]), device=held.device)
+        group["capturable"] = held.is_cuda
+    cast(Any, optimizer).found_inf = held  # what a GradScaler tells a fused optimizer
 
 
 def move_state(optimizer: torch.optim.Optimizer, device: torch.device) -> None:

@@ -17,6 +17,18 @@ def ema_beta(step: int, gamma: float) -> float:
 
 
 @torch.no_grad()
+def ema_follow(averages: dict[str, Tensor], weights: dict[str, Tensor], beta: Tensor) -> None:
+    """The same update with the decay ``beta`` as a scalar tensor beside them: 1 leaves ``averages`` as they are.
+
+    ``ema = beta ema + (1 - beta) weights``, rounded otherwise than ``ema_update``.
+    """
+    names = list(averages)
+    moved = torch._foreach_mul([weights[n].detach() for n in names], 1.0 - beta)
+    torch._foreach_mul_([averages[n] for n in names], beta)
+    torch._foreach_add_([averages[n] for n in names], moved)
+
+
+@torch.no_grad()
 def ema_update(averages: dict[str, Tensor], weights: dict[str, Tensor], beta: float) -> None:
     """Move ``averages`` in place towards ``weights``: same names, same shapes."""
     names = list(averages)

@@ -106,7 +106,7 @@ def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False, parts: int | 
     ``job_peaks``."""
     task, batch = task_parts(plan).empty_task(plan), _empty_batch(plan, job)
     learner = untrained_learner(plan, job, checkpointing)
-    held = (*_tensors(batch), *learner.averages.values())
+    held = (*batch.tensors(), *learner.averages.values())
     return DryRun(learner.module, learner.optimizer, held, partial(_rehearse, learner, task, batch, parts))
 
 
@@ -127,7 +127,7 @@ def dry_round(plan: Plan, checkpointing: bool = False, parts: int | None = None)
     modules = nn.ModuleList(learner.module for learner in learners)
     averages = (t for learner in learners for t in learner.averages.values())
     first, *others = (learner.optimizer for learner in learners)
-    return DryRun(modules, first, (*_tensors(batch), *averages), step, tuple(others))
+    return DryRun(modules, first, (*batch.tensors(), *averages), step, tuple(others))
 
 
 def untrained_learner(plan: Plan, job: JobSpec, checkpointing: bool = False) -> BlockLearner:
@@ -173,10 +173,6 @@ def _rehearse(learner: BlockLearner, task: Task, batch: Batch, parts: int | None
 
 def _empty_batch(plan: Plan, job: JobSpec) -> Batch:
     return task_parts(plan).empty_batch(plan, job.batch_size, job.block)
-
-
-def _tensors(batch: Batch) -> tuple[Tensor, ...]:
-    return batch.targets, batch.noised.z, *batch.condition.tensors(), batch.noised.sigma
 
 
 def _idle_bytes(plan: Plan, num_layers: int) -> dict[str, int]:

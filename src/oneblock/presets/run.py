@@ -27,8 +27,9 @@ from oneblock.presets.places import keep_place, located
 from oneblock.presets.resume import going_on, run_source
 from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
 from oneblock.train.drive import BARS, Watch, drive
+from oneblock.train.feed import placed
 from oneblock.train.loop import Idle, Run
-from oneblock.train.machine import HERE, Machine
+from oneblock.train.machine import HERE, Machine, captures, compiles
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.shown import shown
 from oneblock.train.strategy import check_job, check_turns, job_name, job_specs, plan_optimizer
@@ -168,18 +169,21 @@ def start_run(
     if device.type == "cpu" and largest >= LARGE:
         _return_memory()
     write_plan(plan, out)
+    here = placed(source, device)
     return Run(
         plan=plan,
         directory=out,
         blockwise=blocks,
-        task=task,
-        source=source,
+        task=task.to(device) if device.type == "cuda" else task,
+        source=here,
         settings=plan_optimizer(plan),
         augment=plan_augment(plan),
         device=device,
         ranks=ranks,
         checkpointing=machine.checkpointing,
-        compile=machine.compile,
+        compile=compiles(device, machine.compile),
+        capture=captures(device, machine.capture),
+        ahead=device.type == "cuda" and here is source,
         save_every=machine.save_every,
         keep=machine.keep,
         warn=warn,

@@ -138,7 +138,7 @@ class StageJob(Generic[Trained]):
         wrong = [one.misfit(parts[one.course.name]) for one in self.learners]
         return "; ".join(filter(None, [f"only it has {', '.join(other[:3])}" if other else "", *wrong]))
 
-    def advance(self) -> StepReport:
+    def advance(self) -> list[StepReport]:
         batch, step = self._batch(self.step), self.step
         learned = [
             learn(lesson.learners, [lesson.loss], len(batch.images))
@@ -146,7 +146,7 @@ class StageJob(Generic[Trained]):
         ]
         self.step += 1
         loss = sum(one.loss for one in learned) / len(learned)
-        return StepReport(
+        report = StepReport(
             job=self.stage.part,
             block=None,
             first_step=0,
@@ -159,6 +159,10 @@ class StageJob(Generic[Trained]):
             layer_evaluations=self.stage.costs[step],
             work=self._work[step],
         )
+        return [report]
+
+    def read(self) -> list[StepReport]:
+        return []
 
     def save(self) -> None:
         if self._files is None:
@@ -173,3 +177,6 @@ class StageJob(Generic[Trained]):
 
     def close(self) -> None:
         self.save()
+
+    def release(self) -> None:
+        """Nothing works for it."""

@@ -35,6 +35,20 @@ class Batch:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that it holds, those of the condition too."""
+        return self.targets, self.noised.z, *self.condition.tensors(), self.noised.sigma
+
+    def clone(self) -> Batch:
+        """A copy in memory of its own."""
+        noised = Noised(self.noised.z.clone(), self.noised.sigma.clone(), self.noised.block)
+        every = torch.arange(len(self), device=self.targets.device)  # an index copies, where a slice would not
+        return Batch(noised, self.targets.clone(), self.condition.take(every))
+
+    def copy_(self, other: Batch) -> None:
+        """Take over the content of a batch of the same shapes."""
+        torch._foreach_copy_(list(self.tensors()), list(other.tensors()))
+
     def split(self, count: int) -> list[Batch]:
         """``count`` parts in order, as equal as can be."""
         z, sigma = (t.tensor_split(count) for t in (self.noised.z, self.noised.sigma))
@@ -80,9 +94,16 @@ def check_known(ids: Tensor, size: int, one: str, all_of_them: str) -> None:
 class Task(Protocol):
     """What is noised, what is predicted, and with which loss."""
 
+    def check(self, samples: Samples) -> None:
+        """Refuse samples that the plan does not know, with a ``ValueError``; waits for the device that they are on."""
+
+    def to(self, device: torch.device) -> Task:
+        """The same with its tensors on ``device``."""
+
     def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
         """A training batch of n samples from the data with noise at levels ``sigma`` (n,); all randomness is the
-        generator's."""
+        generator's, and samples, levels and generator are on one device. Samples on the CPU are checked; on others
+        nobody waits, and ``check`` has seen them before they went there."""
 
     def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
         """Per-sample loss of ``denoiser`` on what ``draw`` gave."""

@@ -9,7 +9,7 @@ the same.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -45,20 +45,31 @@ class CausalText:
     def vocabulary(self) -> int:
         return len(self.table)
 
+    def check(self, samples: Samples) -> None:
+        check_known(samples.values, self.vocabulary, "token", "symbols")
+
+    def to(self, device: torch.device) -> CausalText:
+        return replace(self, table=self.table.to(device))
+
     def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
         """A training batch: tokens (n, t) as targets and as condition, their rows with noise at levels ``sigma``
         (n,)."""
         tokens = samples.values
+        if not tokens.is_cuda:
+            self.check(samples)
         if self.clean > 0.0:
             count = round(self.clean * len(sigma))
-            sigma = torch.where(torch.arange(len(sigma)) < count, self.law.high, sigma.cpu())
-        return Batch(self.noised(tokens, sigma, block, generator), tokens, Tokens(tokens))
+            sigma = torch.where(torch.arange(len(sigma), device=sigma.device) < count, self.law.high, sigma)
+        return Batch(add_noise(self._rows(tokens), sigma, block, generator), tokens, Tokens(tokens))
 
     def noised(self, tokens: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Rows (n, t, k) of ``tokens`` (n, t) with noise at levels ``sigma`` (n,); an unknown token is a
         ``ValueError``."""
         check_known(tokens, self.vocabulary, "token", "symbols")
-        return add_noise(self.table.to(tokens.device)[tokens], sigma, block, generator)
+        return add_noise(self._rows(tokens), sigma, block, generator)
+
+    def _rows(self, tokens: Tensor) -> Tensor:
+        return self.table.to(tokens.device)[tokens]
 
     def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
         """Mean cross-entropy of a text, in nats per token."""

@@ -8,8 +8,8 @@ error.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -56,18 +56,29 @@ class Classification:
     def num_classes(self) -> int:
         return len(self.table)
 
+    def check(self, samples: Samples) -> None:
+        if samples.labels is None:
+            raise ValueError("classification needs labels, and the data have none; use data with labels")
+        check_known(samples.labels, self.num_classes, "label", "classes")
+
+    def to(self, device: torch.device) -> Classification:
+        return replace(self, table=self.table.to(device))
+
     def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
         """A training batch: images (n, c, h, w) as condition, labels (n,) as targets, their rows with noise at levels
         ``sigma`` (n,). Samples without labels are a ``ValueError``."""
-        images, labels = samples
-        if labels is None:
-            raise ValueError("classification needs labels, and the data have none; use data with labels")
-        return Batch(self.noised(labels, sigma, block, generator), labels, Frames(images))
+        if not samples.values.is_cuda:
+            self.check(samples)
+        images, labels = samples.values, cast(Tensor, samples.labels)
+        return Batch(add_noise(self._rows(labels), sigma, block, generator), labels, Frames(images))
 
     def noised(self, labels: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Rows of ``labels`` (n,) with noise at levels ``sigma`` (n,); an unknown label is a ``ValueError``."""
         check_known(labels, self.num_classes, "label", "classes")
-        return add_noise(self.table.to(labels.device)[labels], sigma, block, generator)
+        return add_noise(self._rows(labels), sigma, block, generator)
+
+    def _rows(self, labels: Tensor) -> Tensor:
+        return self.table.to(labels.device)[labels]
 
     def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
         """Per-sample loss of ``denoiser`` on noisy rows of the labels ``targets`` (n,) of the images it is told."""

@@ -7,6 +7,7 @@ https://arxiv.org/abs/2206.00364), per sample; the mean is over all axes but the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -37,16 +38,26 @@ class ImageGeneration:
     def null_label(self) -> int:
         return self.num_classes
 
+    def check(self, samples: Samples) -> None:
+        if not self.num_classes:
+            return
+        if samples.labels is None:
+            raise ValueError("this task tells the denoiser labels, and the data have none; use data with labels")
+        check_known(samples.labels, self.num_classes, "label", "classes")
+
+    def to(self, device: torch.device) -> ImageGeneration:
+        return self
+
     def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
         """A training batch: values (n, ...), images in [-1, 1], with noise at levels ``sigma`` (n,), and their labels
         of which some become the null class. Samples without labels are a ``ValueError``."""
         noised = self.noised(samples.values, sigma, block, generator)
         if not self.num_classes:
             return Batch(noised, samples.values, Nothing(len(samples.values)))
-        if samples.labels is None:
-            raise ValueError("this task tells the denoiser labels, and the data have none; use data with labels")
-        check_known(samples.labels, self.num_classes, "label", "classes")
-        return Batch(noised, samples.values, self.condition(self.drop_labels(samples.labels, generator)))
+        if not samples.values.is_cuda:
+            self.check(samples)
+        labels = cast(Tensor, samples.labels)
+        return Batch(noised, samples.values, self.condition(self.drop_labels(labels, generator)))
 
     def noised(self, y: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Add noise to ``y`` (n, ...) at levels ``sigma`` (n,)."""
@@ -60,7 +71,7 @@ class ImageGeneration:
 
     def drop_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Each label (n,) becomes the null class with probability ``label_dropout``."""
-        dropped = torch.rand(labels.shape, generator=generator) < self.label_dropout
+        dropped = torch.rand(labels.shape, generator=generator, device=generator.device) < self.label_dropout
         return torch.where(dropped.to(labels.device), self.null_label, labels)
 
     def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:

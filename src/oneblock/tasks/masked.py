@@ -48,17 +48,29 @@ class MaskedText:
     def mask(self) -> int:
         return self.vocabulary
 
+    def check(self, samples: Samples) -> None:
+        check_known(samples.values, self.vocabulary, "token", "symbols")
+
+    def to(self, device: torch.device) -> MaskedText:
+        return self
+
     def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
         """A training batch: tokens (n, t), each masked with the probability of its sequence's time ``sigma`` (n,); the
         denoiser is told nothing else."""
         tokens = samples.values
-        return Batch(self.noised(tokens, sigma, block, generator), tokens, Nothing(len(tokens)))
+        if not tokens.is_cuda:
+            self.check(samples)
+        return Batch(self._masked(tokens, sigma, block, generator), tokens, Nothing(len(tokens)))
 
     def noised(self, tokens: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Mask ``tokens`` (n, t) at times ``sigma`` (n,); an unknown token is a ``ValueError``."""
         check_known(tokens, self.vocabulary, "token", "symbols")
+        return self._masked(tokens, sigma, block, generator)
+
+    def _masked(self, tokens: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         share = self.law.cdf(sigma).float()
-        hidden = torch.rand(tokens.shape, generator=generator) < share[:, None].cpu()
+        where = tokens.device if generator is None else generator.device
+        hidden = torch.rand(tokens.shape, generator=generator, device=where) < share[:, None].to(where)
         z = torch.where(hidden.to(tokens.device), self.mask, tokens)
         return Noised(z, sigma.to(tokens.device), block)
 

@@ -8,11 +8,13 @@ import torch
 
 from oneblock.blockwise import BlockDenoiser
 from oneblock.tasks.base import Batch, Loss, Task
-from oneblock.train.learner import Learner, Losses, learn
+from oneblock.train.learner import Learned, Learner, Losses, learn
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
 
 BlockLearner = Learner[BlockDenoiser]
+SHAPES = 64
+"""Shapes of its input for which a layer is compiled, before it is run as it is."""
 
 
 def block_learner(
@@ -54,20 +56,35 @@ def train_step(spec: JobSpec, learner: BlockLearner, task: Task, batch: Batch) -
     Raises:
         NonFiniteError: before the update.
     """
-    learned = learn([learner], block_losses(learner, task, batch), spec.batch_size)
+    return report_of(spec, learn([learner], block_losses(learner, task, batch), spec.batch_size))
+
+
+def report_of(spec: JobSpec, learned: Learned, latest: bool = True) -> StepReport:
+    """What a step of the job did; ``latest``: no later step has been taken yet."""
     return StepReport(
         job=spec.name,
         block=spec.block,
         first_step=spec.first_step,
-        step=learner.step,
+        step=learned.step,
         num_steps=spec.last_step,
         loss=learned.loss,
         plain=learned.plain,
         grad_norm=learned.norms[0],
         learning_rate=learned.learning_rate,
         layer_evaluations=spec.step_evaluations,
-        work=(learner.step - spec.first_step) * spec.step_evaluations,
+        work=(learned.step - spec.first_step) * spec.step_evaluations,
+        latest=latest,
     )
+
+
+def compile_layers(denoiser: BlockDenoiser) -> None:
+    """Pass each layer through ``torch.compile``. Layers that are alike share what is compiled, those of later blocks
+    too."""
+    import torch._dynamo.config as dynamo
+
+    dynamo.recompile_limit = max(dynamo.recompile_limit, SHAPES)
+    for layer in denoiser.layers.values():
+        layer.compile(dynamic=False)
 
 
 def block_losses(learner: BlockLearner, task: Task, batch: Batch) -> list[Losses]:

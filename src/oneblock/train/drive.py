@@ -100,7 +100,8 @@ def watched(
                 writer.add(row)
             if row is not None and watch.row is not None:
                 watch.row(row)
-            between_steps()
+            if report.latest:
+                between_steps()
     return time.perf_counter() - began
 
 

@@ -201,9 +201,10 @@ class Learner(Generic[Module]):
 
 @dataclass(frozen=True)
 class Learned:
-    """What a step did: mean losses of its batch, with weights and without; the norm of each learner's gradients before
-    clipping; and the learning rate of the first."""
+    """What a step did: the steps done after it; mean losses of its batch, with weights and without; the norm of each
+    learner's gradients before clipping; and the learning rate of the first."""
 
+    step: int
     loss: float
     plain: float
     norms: tuple[float, ...]
@@ -223,29 +224,35 @@ def learn(learners: Sequence[Learner[Any]], losses: Sequence[Losses], samples: i
     first = learners[0]
     rate = first.learning_rate
     found, norms = gradients(learners, losses, samples)
-    loss, plain = _means(first, found, samples).tolist()
-    sizes = norms.tolist()
-    if not all(map(math.isfinite, (loss, *sizes))):
-        raise NonFiniteError(
-            f"{', '.join(one.course.name for one in learners)}: loss {loss}, gradient norm "
-            f"{', '.join(map(str, sizes))} at step {first.step}{first.course.where}; what was saved before is intact: "
-            f"lower the learning rate ({first.settings.learning_rate}) or look at the data"
-        )
+    loss, plain = mean_losses(first, found, samples).tolist()
+    learned = Learned(first.step + 1, loss, plain, tuple(norms.tolist()), rate)
+    check_learned(learners, learned)
     for learner in learners:
         learner.apply()
-    return Learned(loss, plain, tuple(sizes), rate)
+    return learned
+
+
+def check_learned(learners: Sequence[Learner[Any]], learned: Learned) -> None:
+    """Refuse a step whose loss or gradients are not finite (``NonFiniteError``)."""
+    if not all(map(math.isfinite, (learned.loss, *learned.norms))):
+        first = learners[0]
+        raise NonFiniteError(
+            f"{', '.join(one.course.name for one in learners)}: loss {learned.loss}, gradient norm "
+            f"{', '.join(map(str, learned.norms))} at step {learned.step - 1}{first.course.where}; what was saved "
+            f"before is intact: lower the learning rate ({first.settings.learning_rate}) or look at the data"
+        )
 
 
 def rehearse(learners: Sequence[Learner[Any]], losses: Sequence[Losses], samples: int) -> None:
     """The same step whatever the numbers are: for tensors without content (``memory.DryRun``)."""
     held = gradients(learners, losses, samples)
-    _means(learners[0], held[0], samples)
+    mean_losses(learners[0], held[0], samples)
     for learner in learners:
         learner.apply()
     del held  # as ``learn`` holds it, to the end
 
 
-def _means(learner: Learner[Any], found: Loss, samples: int) -> Tensor:
+def mean_losses(learner: Learner[Any], found: Loss, samples: int) -> Tensor:
     """The mean losses (2,) of the batch of all processes, with weights and without."""
     return learner.ranks.sum(torch.stack([found.weighted.sum(), found.plain.sum()])) / samples
 

@@ -1,13 +1,13 @@
 """The loop: a generator that trains one job and yields a report each step.
 
-Every random number of step s follows from (plan.seed, job, s), so a run that was killed and resumed equals one that
-was not, bit for bit, and a block comes out the same from one process or from many.
+Every random number of step s follows from (plan.seed, job, s), so on one kind of device a run that was killed and
+resumed equals one that was not, bit for bit, and a block comes out the same from one process or from many.
 """
 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,7 @@ from oneblock.blockwise import BlockDenoiser, Blockwise
 from oneblock.data import Augment, Batches
 from oneblock.plan import Plan
 from oneblock.tasks.base import Task
-from oneblock.train.block import BlockLearner, block_learner, train_step
+from oneblock.train.block import BlockLearner, block_learner, block_losses, compile_layers, report_of
 from oneblock.train.checkpoint import (
     Stamp,
     Stored,
@@ -32,8 +32,11 @@ from oneblock.train.checkpoint import (
     save_checkpoint,
     set_aside,
 )
+from oneblock.train.feed import Feed
+from oneblock.train.learner import Learned
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
+from oneblock.train.stepper import EagerStepper, GuardedStepper, Stepper, why_eager
 from oneblock.train.stop import asked
 
 Idle = Literal["device", "host", "disk"]
@@ -59,30 +62,39 @@ class Job(Protocol):
     def restore(self) -> None:
         """Build it from its newest intact checkpoint, or as it starts."""
 
-    def advance(self) -> StepReport:
-        """Do the next step."""
+    def advance(self) -> Sequence[StepReport]:
+        """Do the next step; reports of the steps that are known by now, in order."""
+
+    def read(self) -> Sequence[StepReport]:
+        """Reports of all steps that there are none of yet."""
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; every step has been read."""
 
     def close(self) -> None:
         """Training stops between two steps: save what can be saved."""
 
+    def release(self) -> None:
+        """Training is over, however it ended: let go of what works for it."""
+
 
 def steps(job: Job, save_every: int) -> Generator[StepReport, None, None]:
-    """Train ``job`` to its last step, from where its files say; yields after every step. Closing the generator between
-    steps saves first."""
+    """Train ``job`` to its last step, from where its files say; yields a report of every step, of several together
+    where they were read together. Closing the generator after the latest one saves first."""
     with job.lock():
         job.restore()
         try:
             while job.step < job.last_step:
-                report = job.advance()
+                reports = job.advance()
                 if job.step % save_every == 0 or job.step == job.last_step:
+                    reports = [*reports, *job.read()]
                     job.save()
-                yield report
+                yield from reports
         except GeneratorExit:
             job.close()
             raise
+        finally:
+            job.release()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +110,9 @@ class Run:
         device: where the block being trained lives.
         ranks: the processes that train the block together.
         checkpointing: recompute activations layer by layer in the backward pass.
-        compile: pass the network, and an optimizer's step unless it is a fused kernel, through ``torch.compile``.
+        compile: pass layers, and an optimizer's step unless it is a fused kernel, through ``torch.compile``.
+        capture: record a step once and replay it (``train.stepper``).
+        ahead: a thread reads the samples ahead (``train.feed``).
         save_every, keep: steps between checkpoints, and how many are kept.
         reseed: seed torch's own generators before every step, for networks that draw from them (dropout).
         warn: is told about damaged checkpoints that were passed over.
@@ -116,6 +130,8 @@ class Run:
     ranks: Ranks = ALONE
     checkpointing: bool = False
     compile: bool = False
+    capture: bool = False
+    ahead: bool = False
     save_every: int = 500
     keep: int = 2
     reseed: bool = False
@@ -137,6 +153,8 @@ class BlockJob:
         self.last_step = spec.last_step
         self.folder = job_folder(run.directory, spec.name)
         self._learner: BlockLearner | None = None
+        self._feed: Feed | None = None
+        self._stepper: Stepper | None = None
         self._saved: int | None = None
 
     @property
@@ -172,7 +190,7 @@ class BlockJob:
                 f"them the same directory {run.directory}"
             )
         if run.compile:
-            self.learner.module.compile()
+            compile_layers(self.learner.module)
 
     def _from_start(self, start: Path) -> tuple[Stored, Stamp, list[str]]:
         """The trunk's last state, under the names of this block."""
@@ -192,20 +210,55 @@ class BlockJob:
     def _misfit(self, tensors: Stored, stamp: Stamp) -> str:
         return check_stamp(stamp, self.spec) or self.learner.misfit(tensors)
 
-    def advance(self) -> StepReport:
+    def advance(self) -> list[StepReport]:
         """The next step: its batch, its noise, the update."""
         run, spec, step = self.run, self.spec, self.step
-        generator = torch.Generator().manual_seed(run.plan.derive_seed("noise", spec.stream, step))
-        samples = run.source.batch(step, spec.batch_size, run.plan.derive_seed("data", spec.stream))
-        if run.augment is not None:
-            samples = samples._replace(values=run.augment(samples.values, generator))
-        sigma = run.plan.partition.levels(*spec.band, len(samples.values), generator)
-        # drawn for the whole batch, so that it does not matter how many processes and micro-batches share it
-        batch = run.task.draw(samples, sigma, spec.block, generator)
-        part = batch.split(run.ranks.size)[run.ranks.rank].to(run.device)
+        feed, stepper = self._begun()
+        if stepper.failure is not None:
+            raise stepper.failure
+        batch = feed.batch(step)
         seed = run.plan.derive_seed("network", spec.stream, step)
-        with seeded(seed, run.device) if run.reseed else nullcontext():
-            return train_step(spec, self.learner, run.task, part)
+        with seeded(seed, run.device) if run.reseed and not stepper.recorded else nullcontext():
+            return self._reports(stepper.take(batch))
+
+    def read(self) -> list[StepReport]:
+        return [] if self._stepper is None else self._reports(self._stepper.read())
+
+    def _begun(self) -> tuple[Feed, Stepper]:
+        """What gives batches, and what takes steps; made when the first step is taken, and after every pause."""
+        run, spec = self.run, self.spec
+        if self._feed is None:
+            self._feed = Feed(
+                run.plan,
+                spec,
+                run.task,
+                run.source,
+                run.device,
+                first=self.step,
+                augment=run.augment,
+                ahead=run.ahead,
+                ranks=run.ranks,
+            )
+        if self._stepper is None:
+            self._stepper = self._make_stepper()
+        return self._feed, self._stepper
+
+    def _make_stepper(self) -> Stepper:
+        run, spec, learner = self.run, self.spec, self.learner
+        losses = partial(block_losses, learner, run.task)
+        if not run.capture:
+            return EagerStepper(learner, losses, spec.batch_size)
+        why = "blocks that share stem and head take turns" if run.plan.shared != "private" else why_eager(learner)
+        if why:
+            self._tell_eager(why)
+            return EagerStepper(learner, losses, spec.batch_size)
+        return GuardedStepper(learner, losses, spec.batch_size, tell=self._tell_eager)
+
+    def _tell_eager(self, why: str) -> None:
+        self.run.warn(f"{self.spec.name}: its steps are launched one kernel after the other, not recorded: {why}")
+
+    def _reports(self, learned: Sequence[Learned]) -> list[StepReport]:
+        return [report_of(self.spec, one, one is learned[-1]) for one in learned]
 
     def save(self) -> None:
         """Write a checkpoint, unless this process has written one at this step, and delete those that are no longer
@@ -231,8 +284,14 @@ class BlockJob:
         if self._learner is not None and self.run.ranks.size == 1:
             self.save()
 
+    def release(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
+        self._feed = self._stepper = None  # and with it its recording
+
     def leave(self, idle: Idle) -> None:
-        """Make room on the device, between two steps."""
+        """Make room on the device, between two steps that have been read."""
+        self.release()
         if idle == "disk":
             self.save()
             self._learner = None  # nothing else holds its tensors

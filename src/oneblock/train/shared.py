@@ -64,6 +64,7 @@ def train_together(
     with ExitStack() as locks:
         for job in jobs:
             locks.enter_context(job.lock())
+            locks.callback(job.release)
         _restore(run, jobs, apart)
         at = jobs[0].step
         try:
@@ -75,7 +76,7 @@ def train_together(
                 if at % run.save_every == 0 or at == specs[0].last_step:
                     for job in jobs:
                         job.save()
-                yield from reports
+                yield from (report for each in reports for report in each)
                 if apart and at % every == 0 and any_process(asked()):
                     for job in jobs:
                         job.save()

@@ -125,7 +125,7 @@ class JobSpec(Course):
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
     """What one step did. Losses are batch means; ``layer_evaluations`` (forward, batch x layers) are this step's, and
-    ``work`` those of the job from its first step on."""
+    ``work`` those of the job from its first step on. ``latest`` says that no later step has been taken yet."""
 
     job: str
     block: int | None
@@ -138,3 +138,4 @@ class StepReport:
     learning_rate: float
     layer_evaluations: int
     work: int
+    latest: bool = True

@@ -174,8 +174,8 @@ class Denoiser:
         self._again = again
 
     def settle(self) -> None:
-        """Let go of what was read ahead and not asked for."""
-        self._told = None
+        """Let go of what was read ahead and not asked for, and expect nothing more."""
+        self._told, self._again = None, False
         if self._ahead is not None:
             self._ahead.settle()
 

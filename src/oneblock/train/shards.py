@@ -20,6 +20,7 @@ from oneblock.data.places import hand_on
 from oneblock.plain import read_plain, write_whole
 from oneblock.plan import PLAN_FILE, Plan, read_plan, read_plan_file
 from oneblock.train.ahead import ReadAhead
+from oneblock.train.block import compile_layers
 from oneblock.train.checkpoint import (
     CheckpointError,
     DamagedError,
@@ -290,8 +291,8 @@ def open_denoiser(
 
     def place(block: BlockDenoiser) -> BlockDenoiser:
         block.to(device).eval()
-        for layer in block.layers.values() if compile else ():
-            layer.compile(dynamic=False)
+        if compile:
+            compile_layers(block)
         return block
 
     if ahead is None:

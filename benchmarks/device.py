@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,8 @@ from torch import Tensor
 from oneblock.blockwise import Denoiser
 from oneblock.condition import ClassIds
 from oneblock.data import Bytes, Samples
+from oneblock.evaluate.device import recorded
+from oneblock.evaluate.images import Sampling
 from oneblock.ops import Attend, concatenated, flex, two_pass
 from oneblock.plan import Plan
 from oneblock.presets import (
@@ -113,12 +116,13 @@ def sample(plan: Plan, images: int, steps: int, device: torch.device) -> Row:
     """Median images per second over the whole noise range."""
     blocks = blockwise(plan)
     denoiser = Denoiser(plan.partition, lambda b: blocks.denoiser(b).to(device).eval())
+    asked = recorded(denoiser, warnings.warn) if device.type == "cuda" else denoiser
     grid = karras_grid(plan.partition.law.low, plan.partition.law.high, steps)
     classes = ClassIds(torch.arange(images, device=device) % 10)
 
     def once() -> None:
         with torch.autocast(device.type, torch.bfloat16):
-            generate(denoiser, SAMPLERS["euler"], grid, classes, image_shape(plan), 0, images)
+            generate(asked, SAMPLERS[Sampling.sampler], grid, classes, image_shape(plan), 0, images)
 
     row = measured(once, 5, device)
     return {**row, "images_per_second": images / row["seconds"]}

@@ -15,6 +15,7 @@ import torch
 
 from oneblock.blockwise import Denoiser
 from oneblock.condition import ClassIds
+from oneblock.evaluate.images import Sampling
 from oneblock.presets import SIZES, ImageFacts, ImageRecipe, blockwise, image_shape
 from oneblock.sample import SAMPLERS, equal_mass_grid
 from oneblock.sample.generate import generate
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=4)
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--sampler", choices=SAMPLERS, default=Sampling.sampler)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
@@ -52,7 +54,7 @@ def main() -> None:
                 denoiser.block(block)  # built before the clock starts, as a server would
         grid = equal_mass_grid(plan.partition, options.steps)
         began = time.perf_counter()
-        done = generate(denoiser, SAMPLERS["euler"], grid, classes, image_shape(plan), 0, options.images)
+        done = generate(denoiser, SAMPLERS[options.sampler], grid, classes, image_shape(plan), 0, options.images)
         done.cpu()
         return time.perf_counter() - began
 

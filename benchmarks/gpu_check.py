@@ -82,7 +82,7 @@ def cases(folder: Path) -> Iterator[tuple[str, Recipe, Any, Any, Callable[[ob.Mo
 
     def sample(model: ob.Model) -> Any:
         assert isinstance(model, ImageModel)
-        return model.sample(count=8, steps=8, sampler="dpm++2m")
+        return model.sample(count=8, steps=8)
 
     def classify(model: ob.Model) -> Any:
         assert isinstance(model, ClassifyModel)

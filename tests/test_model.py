@@ -1,6 +1,7 @@
 """Models opened, sampled, evaluated and saved from Python, as the command line does it."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -266,3 +267,48 @@ def test_the_vocabulary_goes_with_the_plan(tmp_path: Path, text: str) -> None:
     ob.train(ob.CausalRecipe(**TEXT), data=text, out=tmp_path / "run")
     with pytest.raises(ValueError, match="no symbol of the vocabulary"):
         CausalModel.open(tmp_path / "run").sample(1, prompt="!!!")
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """The modules that were to be compiled, and are not."""
+    found: list[nn.Module] = []
+
+    def watched(self: nn.Module, *, dynamic: bool) -> None:
+        assert not dynamic
+        found.append(self)
+
+    monkeypatch.setattr(nn.Module, "compile", watched)
+    return found
+
+
+def test_layers_are_compiled_one_by_one_where_that_is_asked_for(images: Path, compiled: list[nn.Module]) -> None:
+    ImageModel.open(images).sample([0], steps=2)
+    assert compiled == []
+    model = ImageModel.open(images, compile="on")
+    assert compiled == [], "blocks are compiled when they are loaded"
+    model.sample([0], steps=4)
+    assert compiled == [layer for b in (0, 1) for layer in model.denoiser.block(b).layers.values()]
+    with pytest.raises(ValueError, match="compile='yes' is not allowed; use one of auto, on, off"):
+        ImageModel.open(images, compile="yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kind", "there"), [(ImageModel, True), (ClassifyModel, False)])
+def test_models_of_images_are_compiled_by_themselves_on_cuda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: list[nn.Module], kind: type[ob.Model], there: bool
+) -> None:
+    recipe = {ImageModel: ob.ImageRecipe, ClassifyModel: ob.ClassifyRecipe}[kind](**SMALL)  # type: ignore[index]
+    ob.train(recipe, data="digits", out=tmp_path)
+    monkeypatch.setattr("oneblock.model.base.compiles", lambda device, asked: asked in ("auto", "on"))
+    for asked, expected in (("auto", there), ("on", True), ("off", False)):
+        compiled.clear()
+        kind.open(tmp_path, compile=asked).denoiser.block(0)  # type: ignore[arg-type]
+        assert bool(compiled) == expected, asked
+
+
+@pytest.mark.slow
+def test_compiled_layers_give_the_same_images(images: Path) -> None:
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("there is no compiler")
+    usual, ours = (ImageModel.open(images, compile=how).sample(steps=4) for how in ("off", "on"))  # type: ignore[arg-type]
+    assert (usual.int() - ours.int()).abs().max() <= 1, "rounding may move a grey level"

@@ -7,8 +7,9 @@ own stem, noise embedder and head: nothing trainable is shared.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 import torch
@@ -101,6 +102,24 @@ def check_resident(resident: int | None) -> None:
         raise ValueError(f"resident={resident} leaves no block to work with; use 1 or more")
 
 
+class Ahead(Protocol):
+    """Reads a block into host memory before it is asked for."""
+
+    def begin(self, block: int) -> None:
+        """Start to read block ``block``, which is likely to be the next one that is loaded."""
+
+    def settle(self) -> None:
+        """Wait for what is being read, and let it go."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A block that is kept, and what goes with it."""
+
+    block: BlockDenoiser
+    forms: dict[Hashable, DenoiserLike]
+
+
 class Denoiser:
     """The denoiser of the whole noise range: routes each level to the block that owns its band.
 
@@ -108,34 +127,85 @@ class Denoiser:
         partition: says which block owns a level.
         load: gives block b ready for evaluation; called when b is needed and not at hand.
         resident: how many blocks are kept; 1 holds a single block at any time, ``None`` keeps all.
+        ahead: told which block comes next, once the present one works; ``load`` should then find it read. Only where
+            the blocks work on a device with a memory of its own: in host memory there would be one block more.
     """
 
-    def __init__(self, partition: Partition, load: Callable[[int], BlockDenoiser], resident: int | None = None) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        load: Callable[[int], BlockDenoiser],
+        resident: int | None = None,
+        ahead: Ahead | None = None,
+    ) -> None:
         check_resident(resident)
         self.partition = partition
         self._load = load
         self._resident = resident
-        self._blocks: OrderedDict[int, BlockDenoiser] = OrderedDict()
+        self._ahead = ahead
+        self._again = False
+        self._told: int | None = None
+        self._kept: OrderedDict[int, _Kept] = OrderedDict()
 
     def block(self, index: int) -> BlockDenoiser:
         """Block ``index``; the block unused for longest is let go first, before the new one is loaded."""
-        if index not in self._blocks:
-            while self._resident is not None and len(self._blocks) >= self._resident:
-                self._blocks.popitem(last=False)
-            self._blocks[index] = self._load(index)
-        self._blocks.move_to_end(index)
-        return self._blocks[index]
+        if index not in self._kept:
+            while self._resident is not None and len(self._kept) >= self._resident:
+                self._kept.popitem(last=False)
+            self._kept[index] = _Kept(self._load(index), {})
+            self._told = None
+        self._kept.move_to_end(index)
+        return self._kept[index].block
+
+    def forms(self, index: int) -> dict[Hashable, DenoiserLike]:
+        """Other forms of block ``index``, e.g. recorded ones, by whatever tells them apart; the caller fills this. They
+        go when the block goes."""
+        self.block(index)
+        return self._kept[index].forms
+
+    def owner(self, sigma: Tensor) -> int | None:
+        """The block that owns all levels (n,) of ``sigma``; None if they belong to several."""
+        first, last = self._owners(sigma).aminmax()
+        return int(first) if first == last else None
+
+    def expect(self, again: bool) -> None:
+        """Say whether all levels will be gone through once more after the last block: then block 0 is read ahead while
+        that one works. Unless this is called they are not."""
+        self._again = again
+
+    def settle(self) -> None:
+        """Let go of what was read ahead and not asked for, and expect nothing more."""
+        self._told, self._again = None, False
+        if self._ahead is not None:
+            self._ahead.settle()
 
     def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        owner = self.partition.block_at(sigma)
-        first = int(owner[0])
-        if bool((owner == first).all()):
-            out: Tensor = self.block(first)(z, sigma, condition)
-            return out
+        owners = self._owners(sigma)
+        asked = owners.unique().tolist()
+        if len(asked) == 1:
+            out: Tensor = self.block(asked[0])(z, sigma, condition)
+        else:
+            out = self._mixed(asked, owners.to(z.device), z, sigma, condition)
+        self.worked(asked[-1])
+        return out
+
+    def worked(self, index: int) -> None:
+        """Block ``index`` has been given work: it is time to read the next one."""
+        following = index + 1 if index + 1 < self.partition.num_blocks else 0 if self._again else None
+        if self._ahead is not None and following is not None and following not in {self._told, *self._kept}:
+            self._told = following
+            self._ahead.begin(following)
+
+    def _owners(self, sigma: Tensor) -> Tensor:
+        """The block of each level, on the CPU: a device is waited for once."""
+        return self.partition.block_at(sigma.cpu())
+
+    def _mixed(self, asked: Sequence[int], owners: Tensor, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """The answers of several blocks, each to its own samples."""
         answers = []
-        for index in owner.unique().tolist():
-            mine = owner == index
-            answers.append((mine, self.block(int(index))(z[mine], sigma[mine], condition.take(mine))))
+        for index in asked:
+            mine = owners == index
+            answers.append((mine, self.block(index)(z[mine], sigma[mine], condition.take(mine))))
         mixed = torch.empty(len(z), *answers[0][1].shape[1:], dtype=answers[0][1].dtype, device=z.device)
         for mine, answer in answers:
             mixed[mine] = answer

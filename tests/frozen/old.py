@@ -22,7 +22,7 @@ FILE = "old.json"
 WORDS = (
     "--depth 2 --width 4 --heads 1 --blocks 2 --branch 0.5 --batch-size 8 --block-batch-size 8 --budget 128 --threads 1"
 ).split()
-SAMPLING = "--per-class 2 --steps 4 --threads 1 --json".split()
+SAMPLING = "--per-class 2 --steps 4 --sampler euler --threads 1 --json".split()
 
 
 def copy(to: Path) -> tuple[Path, Path]:

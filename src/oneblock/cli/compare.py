@@ -80,7 +80,8 @@ class Compare:
         )
         pictures = draw(found)
         if self.json:
-            console.emit({"runs": found.rows, "summary": found.summaries, "pictures": [str(path) for path in pictures]})
+            shown = {"runs": found.rows, "summary": found.summaries, "pictures": [str(path) for path in pictures]}
+            console.emit({**shown, "curves": found.curves} if found.curves else shown)
             return
         console.report(report(found))
         for path in pictures:

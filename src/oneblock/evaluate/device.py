@@ -1,12 +1,16 @@
-"""The device on which a denoiser works."""
+"""The device on which a denoiser works, and what makes it work faster there."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.guidance import ClassifierFree, Ensemble
+from oneblock.sample.recorded import RecordedDenoiser
 
 
 def device_of(denoiser: DenoiserLike) -> torch.device:
@@ -19,3 +23,21 @@ def device_of(denoiser: DenoiserLike) -> torch.device:
     if isinstance(module, nn.Module):
         return next((weights.device for weights in module.parameters()), torch.device("cpu"))
     return torch.device("cpu")
+
+
+def routers(denoiser: DenoiserLike) -> list[Denoiser]:
+    """The denoisers of the whole noise range that a denoiser asks, itself or within its wrappers."""
+    if isinstance(denoiser, ClassifierFree):
+        return routers(denoiser.denoiser)
+    if isinstance(denoiser, Ensemble):
+        return [router for member in denoiser.members for router in routers(member)]
+    return [denoiser] if isinstance(denoiser, Denoiser) else []
+
+
+def recorded(denoiser: DenoiserLike, tell: Callable[[str], None]) -> DenoiserLike:
+    """The same denoiser, with calls of its ``routers`` recorded (``sample.recorded``)."""
+    if isinstance(denoiser, ClassifierFree):
+        return replace(denoiser, denoiser=recorded(denoiser.denoiser, tell))
+    if isinstance(denoiser, Ensemble):
+        return replace(denoiser, members=[recorded(member, tell) for member in denoiser.members])
+    return RecordedDenoiser(denoiser, tell) if isinstance(denoiser, Denoiser) else denoiser

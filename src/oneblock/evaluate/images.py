@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from oneblock.blockwise import DenoiserLike
+from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.checks import check_count, check_fields, check_seed
 from oneblock.data import Codec, EncodedSource, to_uint8
 from oneblock.evaluate.bands import band_losses
-from oneblock.evaluate.device import device_of
+from oneblock.evaluate.device import device_of, recorded, routers
 from oneblock.evaluate.reference import (
     PIXELS,
     agreement_by_class,
@@ -36,6 +38,7 @@ from oneblock.presets.names import class_labels
 from oneblock.presets.splits import check_fit
 from oneblock.sample import SAMPLERS, equal_mass_grid, karras_grid
 from oneblock.sample.generate import CHUNK, generate
+from oneblock.train.machine import Switch, captures
 
 NUM_SAMPLES = 2000
 """Images that are generated for scores."""
@@ -51,7 +54,7 @@ GridName = Literal["equal-mass", "karras"]
 class Sampling:
     """How images are generated."""
 
-    sampler: SamplerName = "euler"
+    sampler: SamplerName = "dpm++2m"
     """solver"""
     steps: int = 24
     """steps; with --grid equal-mass a multiple of the number of blocks"""
@@ -90,6 +93,7 @@ def sample_images(
     *,
     count: int | None = None,
     batch_size: int = CHUNK,
+    capture: Switch = "auto",
 ) -> Tensor:
     """Images uint8 (n, c, h, w); where the targets are not images (``makes_images``) float32 (n, *shape), as they are.
 
@@ -100,6 +104,7 @@ def sample_images(
         codec: what the plan's data went through.
         count: n, for a plan without classes.
         batch_size: samples of one call of the denoiser.
+        capture: record calls of each block once and replay them (auto: on CUDA); blocks keep their recordings.
 
     Raises:
         ValueError: the plan does not have these labels, it has classes and ``labels`` is None, or ``count`` is given
@@ -111,13 +116,33 @@ def sample_images(
         labels = _whole_labels(plan, labels, count)
     device = device_of(denoiser)
     told = image_task(plan).condition(labels.to(device))
-    guided = ClassifierFree(denoiser, sampling.guidance, sampling.guidance_interval)
-    sampler = SAMPLERS[sampling.sampler]
-    samples = generate(
-        guided, sampler, sampling.levels(plan).to(device), told, image_shape(plan), sampling.sample_seed, batch_size
-    )
+    asked = recorded(denoiser, _warn) if captures(device, capture) else denoiser
+    guided = ClassifierFree(asked, sampling.guidance, sampling.guidance_interval)
+    sampler, grid = SAMPLERS[sampling.sampler], sampling.levels(plan).to(device)
+    shape, seed = image_shape(plan), sampling.sample_seed
+    with _reading_ahead(routers(denoiser)) as waiting:
+        samples = generate(guided, sampler, grid, told, shape, seed, batch_size, waiting)
     decoded = codec.decode(samples.float().cpu())
     return to_uint8(decoded) if makes_images(plan, codec) else decoded
+
+
+@contextmanager
+def _reading_ahead(denoisers: Sequence[Denoiser]) -> Iterator[Callable[[int], None]]:
+    """Gives what tells the denoisers how many samples wait; in the end nothing stays that they have read ahead."""
+
+    def waiting(samples: int) -> None:
+        for denoiser in denoisers:
+            denoiser.expect(again=samples > 0)
+
+    try:
+        yield waiting
+    finally:
+        for denoiser in denoisers:
+            denoiser.settle()
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=2)
 
 
 def asked_labels(

@@ -18,6 +18,7 @@ from typing import Any, Generic
 
 from oneblock.cpus import threads_each
 from oneblock.experiment.base import AnyRecipe, Case, Cell, Contender, Experiment, Known
+from oneblock.experiment.curves import curve_summaries
 from oneblock.experiment.results import copied, record, recorded
 from oneblock.experiment.summary import Row, Scores, summaries
 from oneblock.plan import Plan, write_plan
@@ -51,6 +52,11 @@ class Comparison:
     def summaries(self) -> list[Row]:
         """Means and spreads over the seeds; one row per arm and budget."""
         return summaries(self.rows, self.scores)
+
+    @property
+    def curves(self) -> list[Row]:
+        """Quality against sampling work over the seeds (``experiment.curves``), if it was asked for."""
+        return curve_summaries(self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,13 @@ from typing import ClassVar
 import torch
 from safetensors.torch import save_file
 
-from oneblock.blockwise import check_resident
-from oneblock.evaluate.images import Sampling, evaluate_images, sample_images
+from oneblock.blockwise import DenoiserLike, check_resident
+from oneblock.evaluate.curves import check_curve, sampling_curve
+from oneblock.evaluate.images import NUM_SAMPLES, Sampling, evaluate_images, sample_images
 from oneblock.evaluate.reference import check_features, extractor_name, makes_images, quality_features
 from oneblock.experiment.arms import blocks_alone, branched
 from oneblock.experiment.base import Arm, Case, Cell
+from oneblock.experiment.curves import CURVE
 from oneblock.experiment.data import Pictures, check_classes, open_pictures
 from oneblock.experiment.summary import COSTS, Row, Scores
 from oneblock.metrics.features import check_extractor
@@ -47,6 +49,10 @@ class ImageExperiment:
     """digits-cnn, fashion-mnist-cnn or efficientnet-lite0 (default: what fits the data)"""
     resident: int | None = None
     """blocks kept in memory; 1 holds a single block at any time"""
+    sampling_steps: tuple[int, ...] = ()
+    """numbers of steps, e.g. 4 8 12 24 48 72: shows quality against sampling work, with Euler and DPM-Solver++(2M)"""
+    sampling_images: int = NUM_SAMPLES
+    """generated images for each of --sampling-steps and each solver"""
     sampling: Sampling = field(default_factory=Sampling)
 
     @property
@@ -76,6 +82,7 @@ class ImageExperiment:
         every = [plan for several in plans.values() for plan in several]
         for plan in every:
             self.sampling.levels(plan)
+        check_curve(every, self.sampling, self.sampling_steps, self.sampling_images)
         if image_task(every[0]).num_classes:
             check_classes(known)
         check_codec(every[0], known.test.codec)
@@ -93,6 +100,7 @@ class ImageExperiment:
             "report_bands": self.report_bands,
             "extractor": extractor_name(plan, self.extractor),
             "sampling": {**asdict(self.sampling), "resident": self.resident},
+            **self._curve_asked(),
         }
 
     def score(self, case: Case[Pictures], runs: Sequence[Run]) -> Row:
@@ -114,7 +122,29 @@ class ImageExperiment:
         count = None if classes else SAMPLES_WITHOUT_CLASS
         images = sample_images(denoiser, plan, labels, self.sampling, known.train.codec, count=count)
         save_file({"images": images}, case.directory / SAMPLES_FILE)
-        return found
+        return found | self._curve(denoiser, case)
+
+    def _curve_asked(self) -> Row:
+        """What a result with a curve must have been made with; nothing where none is asked for."""
+        if not self.sampling_steps:
+            return {}
+        return {"sampling_steps": self.sampling_steps, "sampling_images": self.sampling_images}
+
+    def _curve(self, denoiser: DenoiserLike, case: Case[Pictures]) -> Row:
+        if not self.sampling_steps:
+            return {}
+        train, test = case.known.train, case.known.test
+        found = sampling_curve(
+            denoiser,
+            case.plans,
+            train,
+            test,
+            steps=self.sampling_steps,
+            num_samples=self.sampling_images,
+            sampling=self.sampling,
+            extractor=self.extractor,
+        )
+        return {CURVE: found}
 
     def line(self, row: Row) -> str:
         quality = f", Frechet {row['frechet']:.2f}" if "frechet" in row else ""

@@ -5,20 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import torch
 
 from oneblock.backbone import BuildBackbone
 from oneblock.blockwise import Denoiser
-from oneblock.checks import MANY, check_count
+from oneblock.checks import MANY, check_choice, check_count
 from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
 from oneblock.presets.data import Data
 from oneblock.presets.door import open_plan
 from oneblock.presets.names import class_names
 from oneblock.presets.tasks import block_parameters, blockwise
-from oneblock.train.machine import open_device
+from oneblock.train.machine import Switch, compiles, open_device
 from oneblock.train.shards import CONFIG_FILE, copy_model, merge, open_denoiser
 from oneblock.train.strategy import job_specs
 
@@ -42,6 +42,8 @@ class Model(ABC):
     """
 
     task: ClassVar[str]
+    compiled: ClassVar[bool] = False
+    """Whether compiling pays by itself: calls have few shapes, and each has one compilation of seconds."""
 
     def __init__(self, plan: Plan, denoiser: Denoiser, directory: Path, backbone: BuildBackbone | None = None) -> None:
         self.plan = plan
@@ -57,6 +59,7 @@ class Model(ABC):
         device: str | torch.device = "cpu",
         resident: int | None = None,
         backbone: BuildBackbone | None = None,
+        compile: Switch = "auto",
     ) -> Self:
         """The model of a run's directory or of a merged model, with averaged weights.
 
@@ -64,6 +67,8 @@ class Model(ABC):
             device: where it works.
             resident: blocks kept in memory; 1 holds a single block at any time, None keeps all.
             backbone: the user's own network, of a run that was trained with one.
+            compile: pass layers through torch.compile, seconds for every shape of a call (auto: models of images on
+                CUDA, with a compiler).
 
         Raises:
             ValueError: the run, device or network does not exist, or its task is not that of this class.
@@ -73,7 +78,10 @@ class Model(ABC):
         kind = _kind(plan.task)
         if not issubclass(kind, cls):
             raise ValueError(f"{path} is a run of task {plan.task!r}; open it with {kind.__name__} or Model")
-        denoiser = open_denoiser(Path(path), blockwise(plan, backbone), open_device(device), resident)
+        check_choice("compile", compile, get_args(Switch))
+        where = open_device(device)
+        compiled = compiles(where, "off" if compile == "auto" and not kind.compiled else compile)
+        denoiser = open_denoiser(Path(path), blockwise(plan, backbone), where, resident, compiled)
         return kind(plan, denoiser, Path(path), backbone)
 
     @abstractmethod

@@ -30,6 +30,7 @@ class ImageModel(Model):
     """A generator of images, or of whatever its data are made of."""
 
     task = "image"
+    compiled = True
 
     def sample(
         self,

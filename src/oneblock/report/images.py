@@ -13,6 +13,7 @@ from oneblock.experiment.summary import Row, Scores, summaries
 from oneblock.plan import PLAN_FILE
 from oneblock.presets.door import read_plan
 from oneblock.presets.names import class_names, has_names
+from oneblock.report.curves import draw_sampling, sampling_tables
 from oneblock.report.picture import curves, image_grid
 from oneblock.report.spread import arm_curves, cost_table, findings, plus_minus, several_budgets, with_range
 from oneblock.report.table import Report, Table
@@ -40,12 +41,14 @@ def report(rows: Sequence[Row], scores: Scores) -> Report:
     ]
     features = f", features: {rows[0]['extractor']}" if any("frechet" in row for row in rows) else ""
     title = f"quality, held out (seeds: {shown[0]['seeds']}{features})"
-    tables = [Table(title, columns, quality), cost_table(shown, {"images/s": "images_per_second"})]
+    costs = cost_table(shown, {"images/s": "images_per_second"})
+    tables = [Table(title, columns, quality), costs, *sampling_tables(rows)]
     return Report(tables, findings(rows, shown, scores, WINS))
 
 
 def draw(out: Path, rows: Sequence[Row], scores: Scores) -> list[Path]:
-    """Loss during training and samples of the first seed and, with several budgets, scores against work."""
+    """Loss during training and samples of the first seed; with several budgets scores against work; quality against
+    sampling work, where that was asked for."""
     pictures = training_picture(out, rows, "training loss (mean over bands)")
     for row in rows:
         picture = _samples(out / row["run"])
@@ -55,7 +58,7 @@ def draw(out: Path, rows: Sequence[Row], scores: Scores) -> list[Path]:
             lines = arm_curves(summaries(rows, scores), key)
             if lines:
                 pictures.append(curves(lines, out / f"{key}.png", "layer evaluations", label, logarithmic=True))
-    return pictures
+    return pictures + draw_sampling(out, rows)
 
 
 def _samples(directory: Path) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,44 @@ def curves(
         axes.plot(*zip(*points, strict=True), label=name, marker=marker if len(points) < 12 else None)
     if logarithmic:
         axes.set_xscale("log")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3)
+    return _written(pyplot, figure, axes, path)
+
+
+@dataclass(frozen=True)
+class RangedLine:
+    """A line of means with ranges around them.
+
+    Args:
+        points: (x, mean, low, high), x ascending and above 0.
+        color, style: which of the colours and of the line styles it has, 0 for the first; lines share them.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float, float, float]]
+    color: int
+    style: int
+
+
+def ranged_lines(lines: Sequence[RangedLine], path: Path, x_label: str, y_label: str) -> Path:
+    """Write lines as one PNG, both axes logarithmic."""
+    pyplot = _pyplot()
+    from matplotlib import ticker
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    for line in lines:
+        x, mean, low, high = zip(*line.points, strict=True)
+        drawn = {"color": f"C{line.color}", "linestyle": ("--", "-", ":")[line.style], "marker": "osD"[line.style]}
+        axes.plot(x, mean, label=line.name, markersize=4, **drawn)
+        axes.fill_between(x, low, high, color=f"C{line.color}", alpha=0.15, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(ticker.LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axis.set_minor_locator(ticker.NullLocator())
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.3)

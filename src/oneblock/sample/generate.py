@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,7 @@ def generate(
     shape: tuple[int, ...],
     seed: int,
     batch_size: int = CHUNK,
+    waiting: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Samples (n, *shape) for ``conditions`` of n samples from pure noise at level ``grid[0]``.
 
@@ -36,6 +38,7 @@ def generate(
 
     Args:
         batch_size: samples of one call of the denoiser.
+        waiting: told how many samples come after those that go through the levels next.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is not a batch size; use 1 or more")
@@ -44,6 +47,8 @@ def generate(
     samples = []
     for start in range(0, len(conditions), TOGETHER):
         part = conditions.take(slice(start, start + TOGETHER))
+        if waiting is not None:
+            waiting(len(conditions) - start - len(part))
         noise = _Chunks(seed, start // CHUNK, len(part))
         z = noise(torch.empty(len(part), *shape, device=device)) * float(grid[0])
         samples.append(sampler.run(in_parts, z, grid, part, noise))

@@ -19,6 +19,8 @@ from oneblock.blockwise import BlockDenoiser, Blockwise, Denoiser
 from oneblock.data.places import hand_on
 from oneblock.plain import read_plain, write_whole
 from oneblock.plan import PLAN_FILE, Plan, read_plan, read_plan_file
+from oneblock.train.ahead import ReadAhead
+from oneblock.train.block import compile_layers
 from oneblock.train.checkpoint import (
     CheckpointError,
     DamagedError,
@@ -232,34 +234,71 @@ def open_plan(directory: Path) -> Plan:
     return read_plan(directory)
 
 
-def block_loader(directory: Path, blockwise: Blockwise, device: torch.device) -> Callable[[int], BlockDenoiser]:
-    """A function that gives block b with its averaged weights, from a merged model or a run's newest checkpoint."""
-    merged = (directory / CONFIG_FILE).is_file()
+class BlockFiles:
+    """The blocks of a merged model or of a run's newest checkpoints, with their averaged weights."""
 
-    def load(block: int) -> BlockDenoiser:
-        plan = blockwise.plan
-        found = [directory / shard_name(block)] if merged else checkpoints(directory / f"block-{block}")
-        if not found:
-            raise CheckpointError(f"{directory} has no checkpoint of block {block}; train it with --block {block}")
-        read_stamp(found[-1], plan.hash, f"block-{block}")  # before a network is built that may be another one
-        denoiser = blockwise.denoiser(block)
-        parameters = dict(denoiser.backbone.named_parameters())
-        if merged:
-            weights = read_shard(directory, plan, block, parameters)
+    def __init__(self, directory: Path, blockwise: Blockwise) -> None:
+        self._directory = directory
+        self._blockwise = blockwise
+        self._merged = (directory / CONFIG_FILE).is_file()
+
+    def start(self, block: int) -> BlockDenoiser:
+        """The block with fresh weights; ``CheckpointError`` without a file of it, or with one of another plan."""
+        # before a network is built that may be another one
+        read_stamp(self._file(block), self._blockwise.plan.hash, f"block-{block}")
+        return self._blockwise.denoiser(block)
+
+    def read(self, block: int, denoiser: BlockDenoiser) -> None:
+        """Fill the block from its file; ``CheckpointError`` if that is damaged, or another network's."""
+        plan, parameters = self._blockwise.plan, dict(denoiser.backbone.named_parameters())
+        if self._merged:
+            weights = read_shard(self._directory, plan, block, parameters)
         else:
-            weights = _averages(read_block(found[-1], plan, block, parameters)[0])
+            weights = _averages(read_block(self._file(block), plan, block, parameters)[0])
         # buffers are made with the block, and parameters that are tied to others come with these
         denoiser.backbone.load_state_dict(weights, strict=False)
-        return denoiser.to(device).eval()
 
-    return load
+    def _file(self, block: int) -> Path:
+        if self._merged:
+            return self._directory / shard_name(block)
+        found = checkpoints(self._directory / f"block-{block}")
+        if not found:
+            raise CheckpointError(
+                f"{self._directory} has no checkpoint of block {block}; train it with --block {block}"
+            )
+        return found[-1]
 
 
-def open_denoiser(directory: Path, blockwise: Blockwise, device: torch.device, resident: int | None = None) -> Denoiser:
-    """The denoiser of the whole noise range over a run or a merged model; ``resident`` blocks are kept in memory. Files
-    of another plan are refused at once, what else is wrong with a block when it is needed."""
+def open_denoiser(
+    directory: Path,
+    blockwise: Blockwise,
+    device: torch.device,
+    resident: int | None = None,
+    compile: bool = False,
+    ahead: bool | None = None,
+) -> Denoiser:
+    """The denoiser of the whole noise range over a run or a merged model. Files of another plan are refused at once,
+    what else is wrong with a block when it is needed.
+
+    Args:
+        resident: how many blocks are kept on the device; None keeps all.
+        compile: pass each layer through ``torch.compile``, which takes seconds for every shape of a call.
+        ahead: read the next block into host memory while the present one works; None does so with CUDA and
+            ``resident`` blocks. On a CPU the device is host memory, which would hold one block more.
+    """
     _check_stamps(directory, blockwise.plan)
-    return Denoiser(blockwise.plan.partition, block_loader(directory, blockwise, device), resident)
+    files = BlockFiles(directory, blockwise)
+
+    def place(block: BlockDenoiser) -> BlockDenoiser:
+        block.to(device).eval()
+        if compile:
+            compile_layers(block)
+        return block
+
+    if ahead is None:
+        ahead = device.type == "cuda" and resident is not None
+    reader = ReadAhead(files.start, files.read, place)
+    return Denoiser(blockwise.plan.partition, reader.load, resident, reader if ahead else None)
 
 
 def _check_stamps(directory: Path, plan: Plan) -> None:

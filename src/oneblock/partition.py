@@ -7,8 +7,10 @@ edge asks the block below it. Bands of equal mass: DiffusionBlocks, Section 3.3,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from oneblock.checks import shown
 from oneblock.noise import LogUniform, NoiseLaw
 
 Bands = Literal["equal-mass", "log-uniform"]
+"""Rules by which a law is cut."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,11 @@ class Partition:
         return (level.unsqueeze(-1) <= inner.to(level.device)).sum(-1)
 
     def draw(self, block: int, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """``num_samples`` levels (float32, CPU) from the law restricted to the training band, stratified.
+        """``num_samples`` levels (float32) from the law restricted to the training band, stratified.
 
         Sample i falls in the i-th of ``num_samples`` slices of equal mass, which lowers the variance of a batch's
-        loss and leaves its mean alone. Without a ``generator`` torch's default one is used.
+        loss and leaves its mean alone. They are drawn on the device of the ``generator``; without one, by torch's
+        default one of the CPU.
         """
         return self.levels(*self.training_band(block), num_samples, generator)
 
@@ -86,8 +90,9 @@ class Partition:
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples} is not a number of draws; use 1 or more")
         q_low, q_high = self.law.cdf(torch.tensor([lower, upper], dtype=torch.float64)).tolist()
-        jitter = torch.rand(num_samples, generator=generator, dtype=torch.float64)
-        u = (torch.arange(num_samples, dtype=torch.float64) + jitter) / num_samples
+        device = torch.device("cpu") if generator is None else generator.device
+        jitter = torch.rand(num_samples, generator=generator, dtype=torch.float64, device=device)
+        u = (torch.arange(num_samples, dtype=torch.float64, device=device) + jitter) / num_samples
         return self.law.quantile(q_low + u * (q_high - q_low)).float().clamp(lower, upper)
 
     def _check(self, block: int) -> None:
@@ -95,13 +100,41 @@ class Partition:
             raise ValueError(f"block={block} does not exist; use 0 (noisiest) to {self.num_blocks - 1}")
 
 
-def make_partition(law: NoiseLaw, num_blocks: int, overlap: float = 0.0, bands: Bands = "equal-mass") -> Partition:
-    """Cut ``law`` into bands of equal mass, or of equal length in log sigma (the ablation's other arm)."""
+def make_partition(
+    law: NoiseLaw, num_blocks: int, overlap: float = 0.0, bands: Bands | Sequence[float] = "equal-mass"
+) -> Partition:
+    """Cut ``law`` into bands of equal mass, or of equal length in log sigma (the ablation's other arm).
+
+    Args:
+        bands: a rule, or the ``num_blocks - 1`` levels to cut at, descending from the noisiest.
+    """
     if num_blocks < 1:
         raise ValueError(f"num_blocks={num_blocks} is not a number of blocks; use 1 or more")
     if bands == "equal-mass":
         return Partition(law, law.edges(num_blocks), overlap)
-    return Partition(law, LogUniform(law.low, law.high).edges(num_blocks), overlap)
+    if bands == "log-uniform":
+        return Partition(law, LogUniform(law.low, law.high).edges(num_blocks), overlap)
+    if isinstance(bands, str):
+        raise ValueError(f"bands={bands!r} is not a rule; use {' or '.join(get_args(Bands))}, or levels to cut at")
+    return Partition(law, (law.high, *_cuts(law, num_blocks, bands), law.low), overlap)
+
+
+def _cuts(law: NoiseLaw, num_blocks: int, cuts: Sequence[float]) -> tuple[float, ...]:
+    """Levels to cut ``law`` at, which must descend inside it."""
+    given = shown(tuple(cuts))
+    if len(cuts) != num_blocks - 1:
+        raise ValueError(
+            f"bands={given} cuts the noise into {len(cuts) + 1} bands; give {num_blocks - 1} levels for {num_blocks} "
+            f"blocks, or use {len(cuts) + 1} blocks"
+        )
+    outside = [cut for cut in cuts if not law.low < cut < law.high]
+    if outside:
+        raise ValueError(
+            f"bands={given}: {outside[0]} is not inside the noise law; use levels between {law.low} and {law.high}"
+        )
+    if any(a <= b for a, b in pairwise(cuts)):
+        raise ValueError(f"bands={given} do not descend; give each level once, the noisiest first")
+    return tuple(map(float, cuts))
 
 
 def split_layers(depth: int, num_blocks: int) -> tuple[int, ...]:

@@ -215,14 +215,14 @@ def ways(recipe: Recipe, images: ImageFacts) -> Iterator[Way]:
 
     A network of recurrent depth is one block, unless the recipe asks for more.
     """
-    yield Way(replace(recipe, branch=0.0, layers=()), images, 1, whole=True)
+    yield Way(replace(recipe.one_block(), blocks=recipe.blocks), images, 1, whole=True)
     if recipe.layers:
         yield Way(recipe, images, len(recipe.layers))
         return
     depth, _, _ = recipe.dimensions
     numbers = [blocks for blocks in range(2, depth + 1) if depth % blocks == 0]
     if _recurrent(recipe):
-        yield Way(replace(recipe, blocks=1, branch=0.0), images, 1)
+        yield Way(recipe.one_block(), images, 1)
         numbers = numbers if recipe.blocks > 1 else []
     for blocks in numbers:
         yield Way(_in_blocks(recipe, blocks, depth), images, blocks)

@@ -123,8 +123,8 @@ def _asked(recipe: AnyRecipe, strategy: Strategy) -> AnyRecipe:
     """The recipe that a strategy trains. What must be known of the data may be something else for it."""
     if strategy != "end-to-end":
         return recipe
-    if recipe.branch:
-        raise ValueError(f"branch={recipe.branch} needs two blocks or more; use branch=0 or another strategy")
+    if recipe.of_several():
+        raise ValueError(f"{recipe.of_several()} needs two blocks or more; leave it out, or use another strategy")
     return end_to_end(recipe)
 
 

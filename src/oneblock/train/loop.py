@@ -32,6 +32,7 @@ from oneblock.train.checkpoint import (
     save_checkpoint,
     set_aside,
 )
+from oneblock.train.levels import draw_levels
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
 from oneblock.train.stop import asked
@@ -199,7 +200,7 @@ class BlockJob:
         samples = run.source.batch(step, spec.batch_size, run.plan.derive_seed("data", spec.stream))
         if run.augment is not None:
             samples = samples._replace(values=run.augment(samples.values, generator))
-        sigma = run.plan.partition.levels(*spec.band, len(samples.values), generator)
+        sigma = draw_levels(run.plan, spec, len(samples.values), generator)
         # drawn for the whole batch, so that it does not matter how many processes and micro-batches share it
         batch = run.task.draw(samples, sigma, spec.block, generator)
         part = batch.split(run.ranks.size)[run.ranks.rank].to(run.device)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from oneblock.checks import check_choice, check_count, check_fields
 from oneblock.plan import Plan
 from oneblock.train.checkpoint import job_folder
+from oneblock.train.levels import check_share
 from oneblock.train.loop import Idle, Run, train_job
 from oneblock.train.shared import train_together
 from oneblock.train.step import TRUNK as TRUNK
@@ -86,7 +87,8 @@ def job_specs(plan: Plan) -> list[JobSpec]:
     """The jobs of a plan in the order one process would train them: the trunk if there is one, then 0 .. B-1.
 
     Raises:
-        ValueError: when the budget does not pay for a step of each job, or branching needs equal blocks.
+        ValueError: when the budget does not pay for a step of each job, branching needs equal blocks, or a block cannot
+            draw the share of levels that it should from the whole range.
     """
     budget = plan_budget(plan)
     batch_size = budget.batch_size
@@ -134,6 +136,8 @@ def job_specs(plan: Plan) -> list[JobSpec]:
     blocks = [
         spec(f"block-{b}", b, plan.partition.training_band(b), trunk_steps, total) for b in range(plan.num_blocks)
     ]
+    for one in blocks:
+        check_share(plan, one)
     return trunk + blocks
 
 

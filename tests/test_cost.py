@@ -140,7 +140,7 @@ def test_cost_asks_for_what_fits(costs: dict[str, Cost]) -> None:
     assert found.limit == limit
     assert isinstance(found.fit, Fit)
     assert found.fit.cost == costs[found.fit.cost.name]
-    assert (found.fit.strategy, found.fit.recipe.blocks, found.least) == ("round-robin", 4, None)
+    assert (found.fit.strategy, found.fit.recipe.blocks, found.least) == ("all", 4, None)
     assert small(RECIPE).fit is None
     nothing = cost(replace(RECIPE, depth=1), image_size=8, channels=1, fit=1000)
     assert nothing.fit is None
@@ -163,7 +163,7 @@ def test_a_network_of_recurrent_depth_is_one_block_and_no_ordinary_network() -> 
         *(("own block", False), ("own block", True)),
     ]
     assert found.fit is not None
-    assert (found.fit.strategy, found.fit.recipe) == ("round-robin", recipe)
+    assert (found.fit.strategy, found.fit.recipe) == ("all", recipe)
     assert found.fit.cost.peak == training_peak(counted_plan(recipe, FACTS))
     assert [way.name for way in ways(replace(recipe, blocks=2), FACTS)] == ["end-to-end", "one block", "2 blocks"]
 

@@ -124,8 +124,8 @@ def _cuts(law: NoiseLaw, num_blocks: int, cuts: Sequence[float]) -> tuple[float,
     given = shown(tuple(cuts))
     if len(cuts) != num_blocks - 1:
         raise ValueError(
-            f"bands={given} cuts the noise into {len(cuts) + 1} bands; give {num_blocks - 1} levels for {num_blocks} "
-            f"blocks, or use {len(cuts) + 1} blocks"
+            f"bands={given} cuts the noise into {len(cuts) + 1} bands; give {num_blocks - 1} "
+            f"level{'' if num_blocks == 2 else 's'} for {num_blocks} blocks, or use {len(cuts) + 1} blocks"
         )
     outside = [cut for cut in cuts if not law.low < cut < law.high]
     if outside:

@@ -14,7 +14,7 @@ from oneblock.presets import blockwise
 from oneblock.tasks.base import Batch
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.levels import draw_levels, whole_samples
-from oneblock.train.strategy import job_specs, one_block, round_robin
+from oneblock.train.strategy import all_blocks, job_specs, one_block
 
 COUNT = 1000
 
@@ -80,7 +80,7 @@ def test_the_share_is_part_of_the_plan_only_where_it_is_used(tmp_path: Path) -> 
     assert plain.hash == tiny_plan(whole_share=0.0).hash != shared.hash
     assert "whole_share" not in plain.recipe and shared.recipe["whole_share"] == 0.25
     for name, plan in (("plain", plain), ("shared", shared), ("again", shared)):
-        list(round_robin(tiny_run(tmp_path / name, plan)))
+        list(all_blocks(tiny_run(tmp_path / name, plan)))
     assert last_files(tmp_path / "shared") == last_files(tmp_path / "again")
     plain_file, shared_file = (last_files(tmp_path / name)["block-0"] for name in ("plain", "shared"))
     assert plain_file != shared_file

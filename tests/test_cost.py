@@ -147,6 +147,19 @@ def test_cost_asks_for_what_fits(costs: dict[str, Cost]) -> None:
     assert nothing.least is not None and nothing.least.recipe.accumulate == 16
 
 
+def test_an_answer_without_blocks_forgets_what_only_they_can_have() -> None:
+    """Shares and levels to cut at stay with the blocks that they fit, and end-to-end training is offered without."""
+    recipe = replace(RECIPE, branch=0.5, whole_share=0.25, bands=(2.5,), blocks=2)
+    found = cost(recipe, image_size=8, channels=1, fit="1GiB")
+    assert {row.blocks for row in found.rows} == {1, 2}
+    assert {one.name: one.reason.split(";")[0] for one in found.left_out} == {
+        "4 blocks": "bands=(2.5,) cuts the noise into 2 bands"
+    }
+    assert found.fit is not None and found.fit.strategy == "end-to-end"
+    assert found.fit.recipe == replace(recipe, branch=0.0, whole_share=0.0, bands="equal-mass")
+    assert found.fit.recipe.of_several() == "" != recipe.of_several()
+
+
 def test_given_layers_are_the_only_split(costs: dict[str, Cost]) -> None:
     rows = small(RECIPE, layers=(1, 3)).rows
     assert {row.blocks for row in rows} == {1, 2}

@@ -54,7 +54,7 @@ from oneblock.train import loop, shared
 from oneblock.train.learner import Learner
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.stepper import EagerStepper
-from oneblock.train.strategy import job_specs, plan_optimizer, round_robin
+from oneblock.train.strategy import Turns, all_blocks, job_specs, plan_optimizer
 
 IMAGES = ImageFacts(shape=(1, 8, 8), num_classes=10)
 USUAL: dict[str, Recipe] = {
@@ -240,7 +240,7 @@ def parsed(verb: str, words: Sequence[str]) -> tuple[Recipe, Strategy, Machine]:
     kind = type(USUAL[verb])
     settings = [
         ("model", kind, field(default=USUAL[verb])),
-        ("strategy", Strategy, field(default="round-robin")),
+        ("strategy", Strategy, field(default="all")),
         ("machine", Machine, field(default=HERE)),
     ]
     found: Any = tyro.cli(make_dataclass("Train", settings, frozen=True, kw_only=True), args=list(words), config=CONFIG)
@@ -277,7 +277,8 @@ def trained_within(verb: str, words: Sequence[str], data: str, folder: Path, way
     loop.block_learner, EagerStepper.take = device.made(usual[0]), device.counted(usual[1])
     shared.average, shared._hand_over = device.counted(usual[2]), device.counted(usual[3])
     try:
-        with closing(round_robin(start_run(plan, folder, source, machine), 1, "disk")) as reports:
+        turns = Turns(seconds=0, idle="disk") if plan.shared == "private" else None
+        with closing(all_blocks(start_run(plan, folder, source, machine), turns)) as reports:
             ends = {job.name: min(job.last_step, job.first_step + STEPS) for job in job_specs(plan)}
             for report in reports:
                 steps[report.job] = report.step

@@ -31,6 +31,8 @@ JOBS = (
     "sys.exit(next((code for code in codes if code), 0))"
 )
 """Trains the jobs of a run one after the other, and stops with the first that is stopped."""
+TURNS = ("--order", "turns", "--turn-seconds", "0.5")
+"""Of ``train``: several blocks are under way when it is stopped."""
 SENTENCE = "the cat sat on the mat and a dog ran to the gate while rain fell on the old town . "
 
 
@@ -47,7 +49,7 @@ def start(out: Path, options: argparse.Namespace, text: Path) -> "subprocess.Pop
     """Train all jobs: in turn, one after the other, or each in a process of its own."""
     machine = ["--threads", "1", "--save-every", str(options.save_every)]
     if options.verb == "train":
-        words = [*ONEBLOCK, *recipe(options, text), *machine, "--stride", "30", "--out", str(out)]
+        words = [*ONEBLOCK, *recipe(options, text), *machine, *TURNS, "--out", str(out)]
         return subprocess.Popen(words, stderr=subprocess.DEVNULL)
     if not out.exists():
         words = [*ONEBLOCK, *recipe(options, text), "--strategy", "plan-only", "--out", str(out)]

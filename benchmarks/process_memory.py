@@ -28,7 +28,7 @@ WAYS = {
     "end-to-end, checkpointing": ("--strategy", "end-to-end", "--checkpointing"),
     "own block": OWN,
     "own block, resumed": OWN,
-    "in turn, idle on disk": ("--idle", "disk", "--stride", "1"),
+    "in turn, idle on disk": ("--order", "turns", "--turn-seconds", "0", "--idle", "disk"),
 }
 
 

@@ -140,11 +140,24 @@ def test_cost_asks_for_what_fits(costs: dict[str, Cost]) -> None:
     assert found.limit == limit
     assert isinstance(found.fit, Fit)
     assert found.fit.cost == costs[found.fit.cost.name]
-    assert (found.fit.strategy, found.fit.recipe.blocks, found.least) == ("round-robin", 4, None)
+    assert (found.fit.strategy, found.fit.recipe.blocks, found.least) == ("all", 4, None)
     assert small(RECIPE).fit is None
     nothing = cost(replace(RECIPE, depth=1), image_size=8, channels=1, fit=1000)
     assert nothing.fit is None
     assert nothing.least is not None and nothing.least.recipe.accumulate == 16
+
+
+def test_an_answer_without_blocks_forgets_what_only_they_can_have() -> None:
+    """Shares and levels to cut at stay with the blocks that they fit, and end-to-end training is offered without."""
+    recipe = replace(RECIPE, branch=0.5, whole_share=0.25, bands=(2.5,), blocks=2)
+    found = cost(recipe, image_size=8, channels=1, fit="1GiB")
+    assert {row.blocks for row in found.rows} == {1, 2}
+    assert {one.name: one.reason.split(";")[0] for one in found.left_out} == {
+        "4 blocks": "bands=(2.5,) cuts the noise into 2 bands"
+    }
+    assert found.fit is not None and found.fit.strategy == "end-to-end"
+    assert found.fit.recipe == replace(recipe, branch=0.0, whole_share=0.0, bands="equal-mass")
+    assert found.fit.recipe.of_several() == "" != recipe.of_several()
 
 
 def test_given_layers_are_the_only_split(costs: dict[str, Cost]) -> None:
@@ -163,7 +176,7 @@ def test_a_network_of_recurrent_depth_is_one_block_and_no_ordinary_network() -> 
         *(("own block", False), ("own block", True)),
     ]
     assert found.fit is not None
-    assert (found.fit.strategy, found.fit.recipe) == ("round-robin", recipe)
+    assert (found.fit.strategy, found.fit.recipe) == ("all", recipe)
     assert found.fit.cost.peak == training_peak(counted_plan(recipe, FACTS))
     assert [way.name for way in ways(replace(recipe, blocks=2), FACTS)] == ["end-to-end", "one block", "2 blocks"]
 

@@ -1,11 +1,13 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from oneblock.condition import ClassIds, Condition, Frames, Tokens, told
-from oneblock.guidance import ClassifierFree, Ensemble
+from oneblock.evaluate.device import device_of
+from oneblock.guidance import Averaged, ClassifierFree, Ensemble
 
 NULL = 9
 
@@ -72,6 +74,15 @@ def test_an_ensemble_answers_with_the_mean_of_probabilities() -> None:
     out = Ensemble(members)(Z, SIGMA, LABELS)
     torch.testing.assert_close(out.exp(), p.mean(0).expand(3, 3))  # of logits it would be the geometric mean
     torch.testing.assert_close(Ensemble(members[:1])(Z, SIGMA, LABELS).exp(), p[0].expand(3, 3))
+
+
+def test_averaged_denoisers_answer_with_the_mean_and_can_be_guided() -> None:
+    answers = torch.randn(3, 3, 2)
+    members = [lambda z, sigma, condition, row=row: row + sigma[0] for row in answers]
+    torch.testing.assert_close(Averaged(members)(Z, SIGMA, LABELS), answers.mean(0) + SIGMA[0])
+    torch.testing.assert_close(Averaged(members[1:2])(Z, SIGMA, LABELS), answers[1] + SIGMA[0])
+    elsewhere: list[Any] = [torch.nn.Linear(1, 1, device="meta")]
+    assert device_of(ClassifierFree(Averaged(elsewhere), 2.0)) == torch.device("meta")
 
 
 def test_what_has_no_null_cannot_be_guided() -> None:

@@ -238,8 +238,13 @@ def test_a_label_beyond_the_classes_is_refused(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"strategy": "robin"}, "strategy='robin'"),
-        ({"stride": 0}, "stride=0 is not allowed; use a whole number, 1 or more"),
-        ({"idle": "attic"}, "idle='attic' is not allowed; use one of "),
+        ({"order": "random"}, "order='random' is not allowed; use one of sequential, turns"),
+        ({"order": "turns", "turn_seconds": -1}, "turn_seconds=-1 is not allowed; use a number, 0 or more"),
+        ({"order": "turns", "idle": "attic"}, "idle='attic' is not allowed; use one of device, host, disk"),
+        ({"idle": "disk"}, "idle='disk' goes with --order turns; one after the other, no block waits"),
+        ({"turn_seconds": 5}, "turn_seconds=5 goes with --order turns"),
+        ({"order": "turns", "strategy": "plan-only"}, "order='turns' goes with --strategy all, not plan-only"),
+        ({"order": "turns", "recipe": ob.ImageRecipe(**TINY, shared="joint")}, "leave out order, turn_seconds and"),
         ({"strategy": "one-block", "block": 7}, "block=7 does not exist"),
     ],
 )
@@ -248,7 +253,7 @@ def test_an_order_that_does_not_exist_is_refused_before_any_work(
 ) -> None:
     data = TensorDataset(torch.rand(64, 1, 8, 8), torch.arange(64) % 10)
     with pytest.raises(ValueError, match=message):
-        ob.train(ob.ImageRecipe(**TINY), data=data, out=tmp_path / "run", watch=QUIET, **given)
+        ob.train(**{"recipe": ob.ImageRecipe(**TINY), "data": data, "out": tmp_path / "run", "watch": QUIET, **given})
     assert not (tmp_path / "run").exists()
 
 

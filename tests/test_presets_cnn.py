@@ -25,7 +25,7 @@ from oneblock.sample.calls import Calls
 from oneblock.sample.labels import classify
 from oneblock.train.checkpoint import latest
 from oneblock.train.loop import BlockJob, Run
-from oneblock.train.strategy import job_specs, plan_optimizer, round_robin
+from oneblock.train.strategy import all_blocks, job_specs, plan_optimizer
 
 FACTS = ImageFacts(shape=IMAGES.shape, num_classes=3, data="synthetic", fingerprint=IMAGES.fingerprint())
 RECIPE = ClassifyRecipe(
@@ -66,7 +66,7 @@ def test_blocks_learn_apart_and_answer_together(tmp_path: Path) -> None:
         source=SOURCE,
         settings=plan_optimizer(plan),
     )
-    reports = list(round_robin(run))
+    reports = list(all_blocks(run))
     assert sum(report.layer_evaluations for report in reports) == RECIPE.budget
     assert {report.layer_evaluations for report in reports} == {16}  # a layer is a whole network
     specs = job_specs(plan)

@@ -1,5 +1,6 @@
 """Tiny plans and what their jobs need."""
 
+import itertools
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,9 +10,9 @@ from oneblock.data import ImageSet, MemorySource, synthetic_images
 from oneblock.plan import Plan, write_plan
 from oneblock.presets import ClassifyRecipe, ImageFacts, ImageRecipe, blockwise, plan_augment, plan_task
 from oneblock.train.checkpoint import checkpoints
-from oneblock.train.loop import Run
+from oneblock.train.loop import Idle, Run
 from oneblock.train.step import OptimizerSettings
-from oneblock.train.strategy import plan_optimizer
+from oneblock.train.strategy import Turns, plan_optimizer
 
 IMAGES: ImageSet = synthetic_images(48, 8, 1, 3, seed=0)
 
@@ -63,6 +64,11 @@ def tiny_run(directory: Path, plan: Plan | None = None, **changes: Any) -> Run:
         settings=plan_optimizer(plan),
         **{"source": MemorySource(IMAGES), "augment": plan_augment(plan), **changes},
     )
+
+
+def turns(steps: int, idle: Idle = "host") -> Turns:
+    """Turns of so many steps: their clock ticks at every step."""
+    return Turns(seconds=steps, idle=idle, clock=itertools.count().__next__)
 
 
 def metrics_line(**known: float) -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from oneblock.partition import Partition, make_partition
     from oneblock.plan import Plan
     from oneblock.precondition import Precondition
+    from oneblock.presets.base import experts
     from oneblock.presets.causal import CausalRecipe, recurrent_recipe
     from oneblock.presets.classify import ClassifyRecipe
     from oneblock.presets.door import read_plan
@@ -58,6 +59,7 @@ _NAMES = {
     "partition": ("Partition", "make_partition"),
     "plan": ("Plan",),
     "precondition": ("Precondition",),
+    "presets.base": ("experts",),
     "presets.causal": ("CausalRecipe", "recurrent_recipe"),
     "presets.classify": ("ClassifyRecipe",),
     "presets.door": ("read_plan",),
@@ -92,6 +94,7 @@ __all__ = [
     "compare",
     "cost",
     "denoising_loss",
+    "experts",
     "fsck",
     "launch",
     "make_partition",

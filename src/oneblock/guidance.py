@@ -72,3 +72,17 @@ class Ensemble:
     def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         logs = torch.stack([member(z, sigma, condition).float().log_softmax(-1) for member in self.members])
         return logs.logsumexp(0) - math.log(len(self.members))
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """Denoisers whose answers are clean targets, as one whose answer is the mean of theirs.
+
+    Args:
+        members: one or more; all are asked in every call.
+    """
+
+    members: Sequence[DenoiserLike]
+
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        return torch.stack([member(z, sigma, condition) for member in self.members]).mean(0)

@@ -172,19 +172,19 @@ class Tabulated(NoiseLaw):
         return self.levels[-1]
 
     def cdf(self, level: Tensor) -> Tensor:
-        logs, mass = self._table()
+        logs, mass = self._table(level.device)
         return _interpolate(level.double().log(), logs, mass)
 
     def quantile(self, mass: Tensor) -> Tensor:
-        logs, known = self._table()
+        logs, known = self._table(mass.device)
         return _interpolate(mass.double(), known, logs).exp().clamp(self.low, self.high)
 
     def widen(self, lower: float, upper: float, overlap: float) -> tuple[float, float]:
         return _widen_log(self, lower, upper, overlap)
 
-    def _table(self) -> tuple[Tensor, Tensor]:
+    def _table(self, device: torch.device) -> tuple[Tensor, Tensor]:
         levels, mass = (torch.tensor(values, dtype=torch.float64) for values in (self.levels, self.mass))
-        return levels.log(), mass
+        return levels.log().to(device), mass.to(device)
 
 
 def _interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:

@@ -7,8 +7,10 @@ edge asks the block below it. Bands of equal mass: DiffusionBlocks, Section 3.3,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from oneblock.checks import shown
 from oneblock.noise import LogUniform, NoiseLaw
 
 Bands = Literal["equal-mass", "log-uniform"]
+"""Rules by which a law is cut."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,41 @@ class Partition:
             raise ValueError(f"block={block} does not exist; use 0 (noisiest) to {self.num_blocks - 1}")
 
 
-def make_partition(law: NoiseLaw, num_blocks: int, overlap: float = 0.0, bands: Bands = "equal-mass") -> Partition:
-    """Cut ``law`` into bands of equal mass, or of equal length in log sigma (the ablation's other arm)."""
+def make_partition(
+    law: NoiseLaw, num_blocks: int, overlap: float = 0.0, bands: Bands | Sequence[float] = "equal-mass"
+) -> Partition:
+    """Cut ``law`` into bands of equal mass, or of equal length in log sigma (the ablation's other arm).
+
+    Args:
+        bands: a rule, or the ``num_blocks - 1`` levels to cut at, descending from the noisiest.
+    """
     if num_blocks < 1:
         raise ValueError(f"num_blocks={num_blocks} is not a number of blocks; use 1 or more")
     if bands == "equal-mass":
         return Partition(law, law.edges(num_blocks), overlap)
-    return Partition(law, LogUniform(law.low, law.high).edges(num_blocks), overlap)
+    if bands == "log-uniform":
+        return Partition(law, LogUniform(law.low, law.high).edges(num_blocks), overlap)
+    if isinstance(bands, str):
+        raise ValueError(f"bands={bands!r} is not a rule; use {' or '.join(get_args(Bands))}, or levels to cut at")
+    return Partition(law, (law.high, *_cuts(law, num_blocks, bands), law.low), overlap)
+
+
+def _cuts(law: NoiseLaw, num_blocks: int, cuts: Sequence[float]) -> tuple[float, ...]:
+    """Levels to cut ``law`` at, which must descend inside it."""
+    given = shown(tuple(cuts))
+    if len(cuts) != num_blocks - 1:
+        raise ValueError(
+            f"bands={given} cuts the noise into {len(cuts) + 1} bands; give {num_blocks - 1} "
+            f"level{'' if num_blocks == 2 else 's'} for {num_blocks} blocks, or use {len(cuts) + 1} blocks"
+        )
+    outside = [cut for cut in cuts if not law.low < cut < law.high]
+    if outside:
+        raise ValueError(
+            f"bands={given}: {outside[0]} is not inside the noise law; use levels between {law.low} and {law.high}"
+        )
+    if any(a <= b for a, b in pairwise(cuts)):
+        raise ValueError(f"bands={given} do not descend; give each level once, the noisiest first")
+    return tuple(map(float, cuts))
 
 
 def split_layers(depth: int, num_blocks: int) -> tuple[int, ...]:

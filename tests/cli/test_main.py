@@ -115,8 +115,14 @@ def test_bash_completes() -> None:
     assert completed("st") == ["status"]
     assert completed("train", "") == ["images", "classify", "masked-text", "text", "recurrent-text"]
     assert completed("completion", "f") == ["fish"]
-    assert completed("train", "images", "--str") == ["--strategy", "--stride"]
-    assert completed("train", "images", "--strategy", "") == ["end-to-end", "one-block", "plan-only", "round-robin"]
+    assert completed("train", "images", "--str") == ["--strategy"]
+    assert completed("train", "images", "--strategy", "") == [
+        "all",
+        "end-to-end",
+        "one-block",
+        "plan-only",
+        "round-robin",
+    ]
     assert completed("launch", "runs/a", "--par") == ["--parallel"]
     assert completed("job", "--parallel", "") == ["ddp", "fsdp"]
     assert completed("job", "--he") == ["--help"]

@@ -15,7 +15,8 @@ from oneblock.experiment.images import ImageExperiment
 from oneblock.experiment.masked import MaskedExperiment
 from oneblock.experiment.recurrent import RecurrentExperiment
 from oneblock.plan import Plan
-from oneblock.presets import gpt_config
+from oneblock.presets import ImageFacts, ImageRecipe, gpt_config
+from oneblock.presets.base import end_to_end, experts
 from oneblock.train.strategy import job_specs, plan_budget
 
 SMALL: dict[str, Any] = {"depth": 4, "width": 16, "heads": 2}
@@ -41,12 +42,32 @@ def test_images() -> None:
     assert {arm: [plan.layers for plan in several] for arm, several in found.items()} == {
         "end-to-end": [(4,)],
         "shallow": [(2,)],
+        "ensemble": [(2,), (2,)],
+        "experts": [(4, 4)],
         "blockwise": [(2, 2)],
         "branched": [(2, 2)],
     }
     assert branches(found) == {"branched": 0.5}
     assert {plan_budget(plan).hold for several in found.values() for plan in several} == {0.5}
-    assert {plan.seed for several in found.values() for plan in several} == {5}
+    assert {plan.seed for arm, several in found.items() if arm != "ensemble" for plan in several} == {5}
+    assert [plan.seed for plan in found["ensemble"]] == [10, 11]
+    spent = {arm: sum(job.evaluations for plan in several for job in job_specs(plan)) for arm, several in found.items()}
+    assert all(abs(work - 1000) <= 32 for work in spent.values()), spent
+    edges = {arm: {plan.edges for plan in several} for arm, several in found.items()}
+    assert edges["experts"] == edges["blockwise"] != edges["ensemble"] == edges["end-to-end"]
+
+
+def test_experts_spend_the_same_work_on_more_parameters() -> None:
+    """Three experts of 6 layers, each with a third of the batch: as many steps as the whole network makes."""
+    recipe = ImageRecipe(size="nano", budget="60k", blocks=3, batch_size=48)
+    facts = ImageFacts(shape=(1, 8, 8), num_classes=10)
+    whole, expert = (job_specs(arm(recipe).plan(facts)) for arm in (end_to_end, experts))
+    assert [(job.name, len(job.layers), job.batch_size) for job in expert] == [(f"block-{b}", 6, 16) for b in range(3)]
+    assert {job.last_step for job in expert} == {whole[0].last_step}
+    assert sum(job.evaluations for job in expert) == whole[0].evaluations
+    of_blocks = experts(replace(recipe, depth=4, layers=(1, 3), branch=0.5))
+    assert (of_blocks.layer_split, of_blocks.dimensions[0], of_blocks.branch) == ((4, 4), 8, 0.0)
+    assert experts(replace(recipe, blocks=1)).plan(facts) == replace(recipe, blocks=1).plan(facts)
 
 
 def test_a_rate_that_is_held_by_hand_stays() -> None:

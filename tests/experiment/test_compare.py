@@ -13,13 +13,15 @@ from torch.utils.data import TensorDataset
 
 from oneblock.condition import Condition
 from oneblock.data import Bytes, TextData, write_tokens
+from oneblock.evaluate.bands import band_losses
 from oneblock.evaluate.images import Sampling
+from oneblock.evaluate.reference import held_out_targets
 from oneblock.evaluate.writing import Writing
 from oneblock.experiment import causal
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
 from oneblock.experiment.compare import compare
-from oneblock.experiment.data import open_texts
+from oneblock.experiment.data import open_pictures, open_texts
 from oneblock.experiment.grid import Comparison
 from oneblock.experiment.images import SAMPLES_FILE, ImageExperiment
 from oneblock.experiment.masked import MaskedExperiment
@@ -27,6 +29,7 @@ from oneblock.experiment.recurrent import RecurrentExperiment
 from oneblock.experiment.results import RESULT_FILE
 from oneblock.partition import make_partition
 from oneblock.presets import ClassifyRecipe, ImageRecipe, MaskedRecipe, blockwise, masked_task
+from oneblock.presets.image import image_task
 from oneblock.report.comparison import draw, report
 from oneblock.sample.calls import Answers
 from oneblock.tasks.masked import nelbo
@@ -55,16 +58,52 @@ def test_images_are_scored_at_equal_work_and_a_comparison_goes_on(tmp_path: Path
     recipe, told = recipe_of(IMAGES, blocks=2, batch_size=16, block_batch_size=16), list[str]()
     found = compare(IMAGES, out=tmp_path, recipe=recipe, budgets=["256", 512], told=told.append, **QUIET)
     arms = {(row["arm"], row["layer_evaluations"]): row for row in found.rows}
-    assert set(arms) == {(a, w) for a in ("end-to-end", "shallow", "blockwise", "branched") for w in (256, 512)}
+    assert set(arms) == {(a, w) for a in IMAGES.arms for w in (256, 512)}
     assert arms["shallow", 256]["layers"] == [2]
+    assert arms["ensemble", 256]["layers"] == [2, 2] and arms["experts", 256]["layers"] == [4, 4]
+    assert arms["ensemble", 256]["parameters"] == 2 * arms["shallow", 256]["parameters"]
+    assert arms["experts", 256]["parameters"] == 2 * arms["end-to-end", 256]["parameters"]
+    assert arms["ensemble", 256]["peak_bytes"] == arms["shallow", 256]["peak_bytes"]
+    assert arms["experts", 256]["peak_bytes"] == arms["end-to-end", 256]["peak_bytes"], "with batches of equal size"
     assert arms["branched", 256]["layers"] == [2, 2]
     assert arms["shallow", 256]["peak_bytes"] == arms["blockwise", 256]["peak_bytes"]
     assert arms["blockwise", 256]["peak_bytes"] < arms["end-to-end", 256]["peak_bytes"]
     assert all((tmp_path / row["run"] / SAMPLES_FILE).is_file() for row in found.rows)
-    assert (len(told), told[0].split(":")[0]) == (8, "1/8 end-to-end-256-seed0")
-    assert [len(row["band_losses"]) for row in found.summaries] == [2] * 8
+    assert (len(told), told[0].split(":")[0]) == (12, "1/12 end-to-end-256-seed0")
+    assert [len(row["band_losses"]) for row in found.summaries] == [2] * 12
     again = compare(IMAGES, out=tmp_path, recipe=recipe, budgets=["256", 512], **QUIET)
     assert again.rows == found.rows
+
+
+def test_an_ensemble_of_images_is_asked_as_a_whole(tmp_path: Path) -> None:
+    """What is scored is the mean of what its networks answer, over all of them at every call."""
+    pytest.importorskip("sklearn")
+    recipe = recipe_of(IMAGES, blocks=2, batch_size=8, budget=256)
+    experiment = replace(IMAGES, num_samples=0)
+    (row,) = compare(experiment, out=tmp_path, recipe=recipe, arms=["ensemble"], **QUIET).rows
+    assert len(row["plans"]) == 2 and "plan" not in row
+    places = [tmp_path / row["run"] / f"network-{i}" for i in range(2)]
+    plans = [open_plan(place) for place in places]
+    assert [plan.hash for plan in plans] == row["plans"]
+    members = [
+        open_denoiser(place, blockwise(plan), torch.device("cpu")) for place, plan in zip(places, plans, strict=True)
+    ]
+    data = open_pictures(recipe, None, None).test
+    targets, labels = held_out_targets(data)
+    assert labels is not None
+    bands = make_partition(plans[0].partition.law, IMAGES.report_bands)
+
+    def mean(z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        first, second = (member(z, sigma, condition) for member in members)
+        return (first + second) / 2
+
+    torch.testing.assert_close(
+        row["band_losses"], band_losses(mean, image_task(plans[0]), bands, targets, labels), rtol=1e-5, atol=1e-6
+    )
+    alone = [band_losses(member, image_task(plans[0]), bands, targets, labels) for member in members]
+    assert all(both < (one + other) / 2 for both, one, other in zip(row["band_losses"], *alone, strict=True)), (
+        "the square is convex"
+    )
 
 
 @pytest.mark.parametrize("kind", ["losses alone", "no pictures", "no classes"])

@@ -23,6 +23,8 @@ CASES = (
     "images --budget 300k --batch-size 32 --block-batch-size 8 --seed 7",
     f"images {BRANCHED}",
     "images --bands log-uniform --overlap 0.2",
+    "images --bands 2.5,0.4",
+    "images --whole-share 0.25",
     "images --label-dropout 0.2 --flip --patch 4",
     "images --image-size 16 --channels 3",
     "images --shared joint",

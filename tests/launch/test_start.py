@@ -2,6 +2,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import own
 import pytest
@@ -157,15 +158,64 @@ def test_a_program_that_is_imported_for_its_network_starts_nothing(
     assert load_backbone("own:Own") is own.Own
 
 
+def slots(machine: Machine, torchrun: int, per_gpu: int = 1) -> start._Jobs:
+    return start._Jobs("run", 0, torchrun, False, "ddp", None, None, machine, "", per_gpu=per_gpu)
+
+
 def test_each_slot_sees_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-
-    def jobs(machine: Machine) -> start._Jobs:
-        return start._Jobs("run", 0, 2, False, "ddp", None, None, machine, "")
-
-    two_each = jobs(Machine(device="cuda"))
+    two_each = slots(Machine(device="cuda"), 2)
     assert two_each.environment(0) == {"CUDA_VISIBLE_DEVICES": "4,5"}
     assert two_each.environment(1) == {"CUDA_VISIBLE_DEVICES": "6,7"}
     with pytest.raises(ValueError, match="3 jobs with 2 GPUs each need more than the 4 that are here"):
         two_each.environment(2)
-    assert jobs(Machine()).environment(7) == {}
+    assert slots(Machine(), 2).environment(7) == {}
+
+
+def test_jobs_share_gpus_only_when_all_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    shared = slots(Machine(device="cuda"), 0, per_gpu=2)
+    assert [shared.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(4)] == ["3", "1", "3", "1"]
+    with pytest.raises(
+        ValueError, match=r"5 jobs with 1 GPUs each, shared by 2 jobs at most, need .* larger --per-gpu"
+    ):
+        shared.environment(4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    pairs = slots(Machine(device="cuda"), 2, per_gpu=2)
+    assert [pairs.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["0,1", "0,1"]
+    with pytest.raises(ValueError, match="3 jobs with 2 GPUs each"):
+        pairs.environment(2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(ValueError, match="1 jobs with 2 GPUs each"):
+        pairs.environment(0)
+
+
+def test_two_blocks_are_launched_on_one_gpu(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6")
+    shell(monkeypatch, lambda job: "echo $CUDA_VISIBLE_DEVICES")
+    cuda = Machine(device="cuda", threads=1)
+    with pytest.raises(ValueError, match="2 jobs with 1 GPUs each need more than the 1 that are here"):
+        launch(planned, machine=cuda)
+    events = launch(planned, machine=cuda, per_gpu=2)
+    assert {event.log.read_text() for event in events if event.log and event.kind == "finished"} == {"6\n"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"per_gpu": 0}, "per_gpu=0 is not allowed; use a whole number, 1 or more"),
+        ({"per_gpu": 2}, "per_gpu=2 shares out the GPUs of this machine, but device='cpu' is none; use --per-gpu 1"),
+        ({"per_gpu": 2, "slurm": True, "machine": Machine(device="cuda")}, "but Slurm gives jobs their GPUs; use --pe"),
+    ],
+)
+def test_gpus_that_cannot_be_shared(planned: Path, given: dict[str, Any], message: str) -> None:
+    for start_or_show in (launch, commands):
+        with pytest.raises(ValueError, match=message):
+            start_or_show(planned, **given)
+    assert [path.name for path in planned.iterdir()] == ["plan.json"]
+
+
+def test_blocks_that_are_synced_share_no_gpu(tmp_path: Path) -> None:
+    write_plan(tiny_plan(shared="synced"), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"are synced .*, and NCCL cannot do this with two processes on one GPU; use"):
+        launch(tmp_path / "run", machine=Machine(device="cuda"), per_gpu=2)

@@ -14,13 +14,13 @@ import oneblock as ob
 from oneblock.train.checkpoint import Stamp, checkpoint_path, checkpoint_step, checkpoints, save_checkpoint
 from oneblock.train.drive import Watch, drive
 from oneblock.train.record import HEARTBEAT_FILE, METRICS_FILE, Heartbeat, last_row
-from oneblock.train.strategy import round_robin
+from oneblock.train.strategy import all_blocks
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("status") / "run"
-    list(round_robin(tiny_run(place, save_every=2)))
+    list(all_blocks(tiny_run(place, save_every=2)))
     return place
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import last_files, tiny_classify_plan, tiny_plan, tiny_run
+from tiny import last_files, tiny_classify_plan, tiny_plan, tiny_run, turns
 
 from oneblock.presets import blockwise
 from oneblock.train.block import BlockLearner, block_learner
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.learner import Learner
-from oneblock.train.strategy import job_specs, one_block, plan_optimizer, round_robin
+from oneblock.train.loop import Idle
+from oneblock.train.strategy import Turns, all_blocks, job_specs, one_block, plan_optimizer
 
 JOBS = ("trunk", "block-0", "block-1")
 
@@ -55,7 +56,7 @@ def test_a_classifiers_block_needs_nothing_of_another_and_leaves_it_alone(tmp_pa
         assert all(t.equal(before[name]) for name, t in now.items())
 
     together = tiny_run(tmp_path / "together", plan)
-    list(round_robin(together, 1))
+    list(all_blocks(together, turns(1)))
     assert files(tmp_path / "together" / "block-0") == files(tmp_path / "alone" / "block-0")
     assert files(tmp_path / "alone" / "block-0")
 
@@ -63,9 +64,8 @@ def test_a_classifiers_block_needs_nothing_of_another_and_leaves_it_alone(tmp_pa
 @pytest.mark.parametrize("branch", [0.0, 0.5])
 def test_in_turn_one_by_one_and_in_separate_processes_give_the_same_bytes(tmp_path: Path, branch: float) -> None:
     jobs = JOBS if branch else JOBS[1:]
-    for stride in (1, 100):
-        run = tiny_run(tmp_path / f"stride-{stride}", tiny_plan(branch=branch))
-        list(round_robin(run, stride))
+    for name, order in (("sequential", None), ("turns of 1", turns(1)), ("turns of a time", Turns(seconds=0.01))):
+        list(all_blocks(tiny_run(tmp_path / name, tiny_plan(branch=branch)), order))
     for job in (jobs[0], *reversed(jobs[1:])):
         torch.manual_seed(hash(job))  # the global generator must not matter
         torch.rand(3)
@@ -79,12 +79,13 @@ def test_in_turn_one_by_one_and_in_separate_processes_give_the_same_bytes(tmp_pa
         process.start()
     for process in separate:
         process.join()
-    ways = ["stride-100", "alone", "apart"]
-    for idle in ("device", "disk"):
+    ways = ["turns of 1", "turns of a time", "alone", "apart"]
+    idles: tuple[Idle, ...] = ("device", "disk")
+    for idle in idles:
         run = tiny_run(tmp_path / idle, tiny_plan(branch=branch))
-        list(round_robin(run, 2, idle))
+        list(all_blocks(run, turns(2, idle)))
         ways.append(idle)
-    expected = last_files(tmp_path / "stride-1")
+    expected = last_files(tmp_path / "sequential")
     assert len(expected) == len(jobs)
     for way in ways:
         assert last_files(tmp_path / way) == expected, way
@@ -122,16 +123,15 @@ def alive(shape: torch.Size) -> int:
     return len({t.untyped_storage().data_ptr() for t in found if t.shape == shape})
 
 
-def test_blocks_idle_on_disk_leave_nothing_in_memory(tmp_path: Path) -> None:
+def test_blocks_idle_on_disk_or_trained_leave_nothing_in_memory(tmp_path: Path) -> None:
     shape = next(p.shape for n, p in tiny_run(tmp_path).blockwise.denoiser(0).named_parameters() if "qkv.weight" in n)
     before = alive(shape)
     most = {}
-    for idle in ("device", "disk"):
-        run = tiny_run(tmp_path / idle)
-        reports = round_robin(run, 2, idle)
-        most[idle] = max(alive(shape) - before for _ in reports)
+    for name, order in {"device": turns(2, "device"), "disk": turns(2, "disk"), "sequential": None}.items():
+        reports = all_blocks(tiny_run(tmp_path / name), order)
+        most[name] = max(alive(shape) - before for _ in reports)
     one_block = 2 * 4  # two layers; weights, average and two moments
-    assert most == {"device": 2 * one_block, "disk": one_block}
+    assert most == {"device": 2 * one_block, "disk": one_block, "sequential": one_block}
 
 
 def test_blocks_idle_on_the_host_leave_the_device_before_the_next_comes(
@@ -146,7 +146,7 @@ def test_blocks_idle_on_the_host_leave_the_device_before_the_next_comes(
 
     monkeypatch.setattr(Learner, "to", to)
     run = tiny_run(tmp_path, save_every=100)
-    reports = round_robin(run, 2, "host")
+    reports = all_blocks(run, turns(2, "host"))
     for _ in range(5):
         next(reports)
     # block 0 left after its turn and is back for its next; block 1 left in between

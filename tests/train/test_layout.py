@@ -28,7 +28,7 @@ from oneblock.train.learner import NonFiniteError
 from oneblock.train.loop import BlockJob
 from oneblock.train.shards import CONFIG_FILE, INDEX_FILE, merge
 from oneblock.train.step import OptimizerSettings
-from oneblock.train.strategy import job_specs, one_block, round_robin
+from oneblock.train.strategy import all_blocks, job_specs, one_block
 
 Tensors = dict[str, Tensor]
 LAST = 6
@@ -37,7 +37,7 @@ LAST = 6
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("layout") / "run"
-    list(round_robin(tiny_run(place, save_every=2)))
+    list(all_blocks(tiny_run(place, save_every=2)))
     return place
 
 

@@ -48,13 +48,14 @@ def test_a_line_tells_job_step_loss_and_time() -> None:
 
     passed = list(lines(timed(), TOTALS, "run", written.append, lambda: now[0]))
     assert len(passed) == 1951
-    assert written[0] == "run block-0 4/1950 loss 0.250, 0:00:10, about 1:04:52 left"
-    assert written[-1].startswith("run block-0 19") and len(written) < 70
+    assert written[0] == "run block-0 (2 of 2) 4/1950 loss 0.250, 0:00:10, about 1:04:52 left"
+    assert written[-1].startswith("run block-0 (2 of 2) 19") and len(written) < 70
 
 
 def test_a_short_training_writes_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(list(progress(reports("block-0", 51, 52), TOTALS, ""))) == 2
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(module, "FIRST", 0.0)
-    assert len(list(progress(reports("block-0", 51, 52), TOTALS, ""))) == 2  # standard error is no terminal here
+    alone = {"block-0": TOTALS["block-0"]}
+    assert len(list(progress(reports("block-0", 51, 52), alone, ""))) == 2  # standard error is no terminal here
     assert capsys.readouterr().err.splitlines()[0] == "block-0 1/1950 loss 0.250, 0:00:00"

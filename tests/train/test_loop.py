@@ -7,7 +7,7 @@ from oneblock.tasks.image import ImageGeneration
 from oneblock.train.checkpoint import CheckpointError, checkpoints
 from oneblock.train.loop import BusyError, train_job
 from oneblock.train.record import Recorder, read_rows
-from oneblock.train.strategy import job_specs, one_block, round_robin
+from oneblock.train.strategy import all_blocks, job_specs, one_block
 
 
 def test_two_processes_never_train_one_job(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_draws_of_a_step_stay_in_the_training_band(tmp_path: Path, monkeypatch: 
         return loss(self, denoiser, noised, targets, condition)
 
     monkeypatch.setattr(type(run.task), "loss", spy)
-    list(round_robin(run))
+    list(all_blocks(run))
     for spec in job_specs(run.plan):
         lower, upper = spec.band
         assert all(lower * 0.999 <= sigma <= upper * 1.001 for sigma in seen[spec.block])
@@ -88,7 +88,7 @@ def test_every_step_of_every_job_has_random_numbers_of_its_own(tmp_path: Path, m
         return draw(task, samples, sigma, block, generator)
 
     monkeypatch.setattr(ImageGeneration, "draw", spy)
-    list(round_robin(run))
+    list(all_blocks(run))
     assert len(seeds) == 6 + 3 + 3
     assert len(set(seeds)) == len(seeds)
 

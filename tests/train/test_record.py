@@ -101,6 +101,23 @@ def test_each_job_has_a_heartbeat_and_a_speed_of_its_own(directory: Path, clock:
     assert speeds == {"block-0": 10 / 20.0, "block-1": 1 / 20.0}
 
 
+def test_jobs_that_wait_for_their_turn_give_signs_of_life(directory: Path, clock: Clock) -> None:
+    """As they stood, with their last speed; a job that is done says so for good."""
+    recorder = Recorder(directory, beat_seconds=5.0)
+    for step, job in ((10, "block-0"), (20, "block-0"), (1, "block-1"), (2, "block-1")):
+        recorder.add(report(step, job))
+        clock.now += 10.0
+        clock.wall += 10.0
+    beat = read_heartbeat(directory / "block-0")
+    assert beat is not None
+    assert (beat.step, beat.state, beat.steps_per_second, beat.time) == (20, "running", 1.0, 1.7e9 + 30.0)
+    recorder.add(report(100, "block-0"))
+    clock.now, clock.wall = clock.now + 10.0, clock.wall + 10.0
+    recorder.add(report(3, "block-1"))
+    done = read_heartbeat(directory / "block-0")
+    assert done is not None and (done.state, done.time) == ("done", 1.7e9 + 40.0)
+
+
 def test_the_last_step_is_done_at_once(directory: Path) -> None:
     recorder = Recorder(directory, beat_seconds=1e9)
     recorder.add(report(99))

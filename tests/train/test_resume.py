@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import last_files, tiny_classify_plan, tiny_plan, tiny_run
+from tiny import last_files, tiny_classify_plan, tiny_plan, tiny_run, turns
 
 from oneblock.plan import Plan
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.step import OptimizerSettings
-from oneblock.train.strategy import round_robin
+from oneblock.train.strategy import all_blocks
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from oneblock.train.strategy import round_robin
-from tiny import tiny_plan, tiny_run
+from oneblock.train.strategy import all_blocks
+from tiny import tiny_plan, tiny_run, turns
 run = tiny_run(Path(sys.argv[1]), tiny_plan(budget=120 * 8 * 4, branch=0.5), save_every=7)
-for report in round_robin(run, stride=10):
+for report in all_blocks(run, turns(10)):
     print(report.step, flush=True)
 """
 
@@ -33,9 +33,10 @@ EIGHT_BITS = {"width": 32, "branch": 0.5, "optimizer": OptimizerSettings(optimiz
 
 def train_in_pieces(directory: Path, plan: Plan, pieces: tuple[int, ...]) -> None:
     """Train ``plan`` at a stretch into ``whole`` and with stops after ``pieces`` steps into ``parts``."""
-    list(round_robin(tiny_run(directory / "whole", plan), stride=2))
+    private = plan.shared == "private"
+    list(all_blocks(tiny_run(directory / "whole", plan)))
     for steps in pieces:
-        reports = round_robin(tiny_run(directory / "parts", plan, save_every=2), stride=2)
+        reports = all_blocks(tiny_run(directory / "parts", plan, save_every=2), turns(2) if private else None)
         for _, _report in zip(range(steps), reports, strict=False):
             pass
         reports.close()
@@ -61,10 +62,10 @@ def test_a_run_in_pieces_equals_a_run_in_one(tmp_path: Path, changes: dict[str, 
         pytest.importorskip("torchao")
     plan = tiny_plan(**changes)
     whole = tiny_run(tmp_path / "whole", plan, checkpointing=changes is EIGHT_BITS)
-    list(round_robin(whole, stride=2))
+    list(all_blocks(whole, turns(2)))
     for pieces in (1, 3, 2, 1, 5, 99):  # save_every=2 leaves some stops between two checkpoints
         part = tiny_run(tmp_path / "parts", plan, save_every=2, checkpointing=changes is EIGHT_BITS)
-        reports = round_robin(part, stride=2, idle="disk" if changes is EIGHT_BITS else "host")
+        reports = all_blocks(part, turns(2, "disk" if changes is EIGHT_BITS else "host"))
         for _, _report in zip(range(pieces), reports, strict=False):
             pass
         reports.close()
@@ -104,13 +105,13 @@ def test_sigkill_at_random_moments_loses_nothing(tmp_path: Path) -> None:
 
 def test_what_a_kill_leaves_half_written_is_no_checkpoint(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, save_every=2)
-    reports = round_robin(run)
+    reports = all_blocks(run)
     for _ in range(4):
         next(reports)
     reports.close()
     (tmp_path / "block-0" / "step-000000005.safetensors.partial").write_bytes(b"half a file")
-    list(round_robin(run))
+    list(all_blocks(run))
     whole = tiny_run(tmp_path / "whole")
-    list(round_robin(whole))
+    list(all_blocks(whole))
     (tmp_path / "block-0" / "step-000000005.safetensors.partial").unlink()
     assert last_files(tmp_path / "whole")["block-0"] == checkpoints(tmp_path / "block-0")[-1].read_bytes()

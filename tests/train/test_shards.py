@@ -11,7 +11,7 @@ from oneblock.plan import read_plan
 from oneblock.presets import blockwise
 from oneblock.train.checkpoint import CheckpointError, checkpoints, load_checkpoint
 from oneblock.train.shards import CONFIG_FILE, INDEX_FILE, merge, open_denoiser, open_plan
-from oneblock.train.strategy import one_block, round_robin
+from oneblock.train.strategy import all_blocks, one_block
 
 CPU = torch.device("cpu")
 LAST = 6
@@ -20,7 +20,7 @@ LAST = 6
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     ready = tiny_run(tmp_path / "run")
-    list(round_robin(ready))
+    list(all_blocks(ready))
     return tmp_path / "run"
 
 
@@ -68,7 +68,7 @@ def test_merging_again_is_fine_over_another_model_is_not(run: Path, tmp_path: Pa
     merge(run, model, LAST)
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
     other = tiny_run(tmp_path / "other", tiny_plan(seed=1))
-    list(round_robin(other))
+    list(all_blocks(other))
     with pytest.raises(ValueError, match="holds a model of another plan; use another directory"):
         merge(tmp_path / "other", model, LAST)
 

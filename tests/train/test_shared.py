@@ -11,7 +11,7 @@ from torch import Tensor
 from oneblock.plan import Plan
 from oneblock.train.checkpoint import CheckpointError, checkpoints, load_checkpoint
 from oneblock.train.parallel import group_of_blocks
-from oneblock.train.strategy import one_block, round_robin
+from oneblock.train.strategy import all_blocks, one_block
 
 SYNCED = tiny_plan(shared="synced", sync_every=2)
 JOINT = tiny_plan(shared="joint")
@@ -20,7 +20,7 @@ LAST = 6
 
 def train(folder: Path, plan: Plan, steps: int | None = None) -> None:
     """Train both blocks in this process; with ``steps`` until the report of that number."""
-    reports = round_robin(tiny_run(folder, plan, save_every=1, keep=9))
+    reports = all_blocks(tiny_run(folder, plan, save_every=1, keep=9))
     list(islice(reports, steps))
 
 

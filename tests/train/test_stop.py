@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import IMAGES, last_files, tiny_plan, tiny_run
+from tiny import IMAGES, last_files, tiny_plan, tiny_run, turns
 
 from oneblock.data import MemorySource, Samples
 from oneblock.train.checkpoint import checkpoint_step, checkpoints
@@ -50,13 +50,13 @@ def test_the_step_ends_and_is_saved(
     source = Signalling(number, at=6)
     run = tiny_run(tmp_path / "stopped", source=source, save_every=100_000)
     with pytest.raises(KeyboardInterrupt):
-        drive(run, job, stride=4, watch=QUIET)
+        drive(run, job, turns=turns(4), watch=QUIET)
     assert source.fetched == 6
     assert saved(run) == ({"block-0": 4, "block-1": 2} if job is None else {job: 6})
     assert f"{number.name}: stopping after this step" in capsys.readouterr().err
     assert [signal.getsignal(one) for one in SIGNALS] == before
-    drive(tiny_run(tmp_path / "stopped"), job, stride=4, watch=QUIET)
-    drive(tiny_run(tmp_path / "whole"), job, stride=4, watch=QUIET)
+    drive(tiny_run(tmp_path / "stopped"), job, turns=turns(4), watch=QUIET)
+    drive(tiny_run(tmp_path / "whole"), job, watch=QUIET)
     assert last_files(tmp_path / "stopped") == last_files(tmp_path / "whole")
 
 

@@ -2,12 +2,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_plan, tiny_run
+from tiny import last_files, tiny_plan, tiny_run, turns
 
 from oneblock.plan import Plan
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.step import JobSpec
-from oneblock.train.strategy import Budget, job_specs, one_block, round_robin
+from oneblock.train.strategy import Budget, Turns, all_blocks, job_specs, one_block
 
 
 def specs(**changes: Any) -> list[JobSpec]:
@@ -109,16 +109,62 @@ def test_a_job_by_its_name(tmp_path: Path) -> None:
         list(one_block(run, "trunk"))
 
 
-def test_turns_of_a_stride_each_after_the_trunk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_turns", [False, True])
+def test_blocks_train_one_after_the_other_or_in_turns_after_the_trunk(tmp_path: Path, in_turns: bool) -> None:
     run = tiny_run(tmp_path, tiny_plan(branch=0.5, budget=8 * 8 * 4))
-    order = [r.job for r in round_robin(run, stride=3)]
-    assert order == ["trunk"] * 8 + ["block-0"] * 3 + ["block-1"] * 3 + ["block-0"] + ["block-1"]
+    order = [r.job for r in all_blocks(run, turns(3) if in_turns else None)]
+    rest = ["block-0"] * 3 + ["block-1"] * 3 + ["block-0", "block-1"]
+    assert order == ["trunk"] * 8 + (rest if in_turns else ["block-0"] * 4 + ["block-1"] * 4)
     assert all(len(checkpoints(tmp_path / job)) == 1 for job in ("trunk", "block-0", "block-1"))
+
+
+def test_a_turn_ends_with_the_first_step_after_its_time(tmp_path: Path) -> None:
+    """Steps of 4, 1, 1, ... seconds in turns of 3: a long step is a whole turn."""
+    moments = iter([0.0, 4.0, 10.0, 11.0, 12.0, 13.0, 20.0, 21.0, 22.0, 23.0])
+    timed = Turns(seconds=3.0, clock=lambda: next(moments, 99.0))
+    order = [r.job for r in all_blocks(tiny_run(tmp_path), timed)]
+    assert order[:7] == ["block-0"] + ["block-1"] * 3 + ["block-0"] * 3
+
+
+def test_turns_of_no_time_are_single_steps(tmp_path: Path) -> None:
+    order = [r.job for r in all_blocks(tiny_run(tmp_path), Turns(seconds=0.0))]
+    assert order == ["block-0", "block-1"] * 6
+
+
+def test_a_run_may_go_on_in_another_order(tmp_path: Path) -> None:
+    plan = tiny_plan(branch=0.5)
+    list(all_blocks(tiny_run(tmp_path / "whole", plan)))
+    for pieces, order in ((9, turns(2)), (1, None), (2, turns(1, "disk")), (99, None)):
+        reports = all_blocks(tiny_run(tmp_path / "parts", plan, save_every=2), order)
+        for _, _report in zip(range(pieces), reports, strict=False):
+            pass
+        reports.close()
+    assert last_files(tmp_path / "parts") == last_files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("changes", [{"shared": "joint"}, {"shared": "synced"}])
+def test_blocks_that_share_take_turns_at_every_step_and_no_others(tmp_path: Path, changes: dict[str, Any]) -> None:
+    run = tiny_run(tmp_path, tiny_plan(**changes))
+    with pytest.raises(ValueError, match=r"order='turns' is for blocks of their own, .* leave out order, turn_seconds"):
+        next(all_blocks(run, turns(2)))
+    assert [r.job for r in all_blocks(run)] == ["block-0", "block-1"] * 6
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seconds": -1.0}, r"turn_seconds=-1\.0 is not allowed; use a number, 0 or more"),
+        ({"idle": "attic"}, "idle='attic' is not allowed; use one of device, host, disk"),
+    ],
+)
+def test_turns_that_cannot_be_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Turns(**given)
 
 
 def test_closing_a_round_saves_every_block(tmp_path: Path) -> None:
     run = tiny_run(tmp_path)
-    reports = round_robin(run, stride=2)
+    reports = all_blocks(run, turns(2))
     for _ in range(5):  # block 0 twice, block 1 twice, block 0
         next(reports)
     reports.close()

@@ -20,7 +20,7 @@ from oneblock.train.checkpoint import (
     save_checkpoint,
 )
 from oneblock.train.record import Recorder, read_heartbeat, read_rows
-from oneblock.train.strategy import TRUNK, job_name, one_block, round_robin
+from oneblock.train.strategy import TRUNK, all_blocks, job_name, one_block
 
 PLAN = tiny_plan(branch=0.5)
 
@@ -43,13 +43,13 @@ def test_an_old_run_goes_on_to_the_same_bytes(tmp_path: Path, reports: int, shar
     """Stopped in the trunk, at its end, and in the blocks."""
     plan = tiny_plan(branch=0.5, shared=shared, sync_every=2)
     whole, old = tiny_run(tmp_path / "whole", plan), tiny_run(tmp_path / "old", plan)
-    list(round_robin(whole))
-    some = round_robin(old)
+    list(all_blocks(whole))
+    some = all_blocks(old)
     for _ in range(reports):
         next(some)
     some.close()
     make_old(tmp_path / "old", plan)
-    more = list(round_robin(old))
+    more = list(all_blocks(old))
     assert len(more) == 6 + 3 + 3 - reports
     assert sorted(path.name for path in (tmp_path / "old").iterdir()) == ["block-0", "block-1", "plan.json", "seed"]
     for block in ("block-0", "block-1"):

@@ -99,9 +99,11 @@ class CompareImages(Compare):
     """Train blockwise and its rivals with the same work and show what each one gives.
 
     Arms: `end-to-end` is the whole network as one block; `shallow` is a network of one block's depth, trained
-    end-to-end with the whole budget; `blockwise` trains each block alone; `branched` does so from a common trunk
-    (--branch). All arms keep the learning rate constant for the same share of their steps. A comparison that was
-    stopped goes on with the same command.
+    end-to-end with the whole budget; `ensemble` as many of these as there are blocks, which share the budget, their
+    denoised images averaged at every call; `experts` has blocks of the whole network's depth, so as many times its
+    parameters; `blockwise` trains each block alone; `branched` does so from a common trunk (--branch). All arms keep
+    the learning rate constant for the same share of their steps. A comparison that was stopped goes on with the same
+    command.
     """
 
     arms: tuple[ImageArm, ...] = tuple(ImageExperiment().arms)

@@ -30,6 +30,8 @@ class Launch:
     """directory with plan.json, or its fsspec address (s3://..., gs://..., sftp://...)"""
     local: int = 0
     """processes of this machine at the same time (0: one for each block)"""
+    per_gpu: int = 1
+    """jobs that share a GPU at most; small ones leave most of it idle"""
     torchrun: int = 0
     """start each block with torchrun and this many processes (0: without)"""
     slurm: bool = False
@@ -60,6 +62,7 @@ class Launch:
         events = launch(
             self.run_dir,
             local=self.local,
+            per_gpu=self.per_gpu,
             torchrun=self.torchrun,
             slurm=self.slurm,
             slurm_options=dict(map(_parameter, self.slurm_options)),
@@ -83,6 +86,7 @@ class Launch:
         found = commands(
             self.run_dir,
             local=self.local,
+            per_gpu=self.per_gpu,
             torchrun=self.torchrun,
             slurm=self.slurm,
             parallel=self.parallel,

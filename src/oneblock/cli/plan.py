@@ -17,7 +17,6 @@ from oneblock.presets.masked import MaskedRecipe
 from oneblock.report.costs import costs_picture, costs_table
 
 SHARES = "A block's step takes its share of the batch, as in training; --block-batch-size N plans equal batches."
-WAITING = "On a CPU the blocks that wait lie in the same memory: add --idle disk there."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +60,6 @@ class Planned:
             print(
                 f"fits {self.fit}, with {found.fit.cost.peak.total} bytes: oneblock train {self.verb} {' '.join(words)}"
             )
-            if found.fit.cost.strategy == "own block" and found.fit.cost.blocks > 1:
-                print(WAITING)
 
     def count(self) -> Costs:
         """What every way of training costs."""

@@ -13,11 +13,11 @@ from oneblock.presets.classify import ClassifyRecipe
 from oneblock.presets.image import ImageRecipe
 from oneblock.presets.masked import MaskedRecipe
 from oneblock.presets.places import plan_record
-from oneblock.presets.run import Strategy, make_plan, train
+from oneblock.presets.run import Order, Strategy, make_plan, train
 from oneblock.presets.tasks import load_backbone
 from oneblock.train.loop import Idle
 from oneblock.train.machine import Machine
-from oneblock.train.strategy import job_specs
+from oneblock.train.strategy import Turns, job_specs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +29,20 @@ class Train:
 
     out: str
     """directory of the run; with --strategy plan-only also an fsspec address (s3://..., gs://..., sftp://...)"""
-    strategy: Strategy = "round-robin"
-    """all blocks in this process; one of them; the whole network as a single block; or write the plan and train nothing
-    (for `oneblock job` and `oneblock launch`)"""
+    strategy: Strategy = "all"
+    """all blocks in this process (once called round-robin); one of them; the whole network as a single block; or write
+    the plan and train nothing (for `oneblock job` and `oneblock launch`)"""
     block: str | None = None
     """which block to train with --strategy one-block (0 is the noisiest; trunk is that of --branch)"""
-    stride: int = 100
-    """steps of a block before the next has its turn"""
+    order: Order = "sequential"
+    """train one block after the other, each to its end, or all in turns"""
+    turn_seconds: float = Turns.seconds
+    """seconds of a turn, with --order turns; 0 is a single step"""
+    idle: Idle = Turns.idle
+    """where the blocks that wait for their turn are, with --order turns: left on the device, in host memory, or in
+    their checkpoints"""
     accept_data: bool = False
     """go on with a run though its data have changed, with a note in the run's record"""
-    idle: Idle = "host"
-    """where the blocks that wait for their turn are: left on the device, in host memory, or in their checkpoints"""
     backbone: str = ""
     """a network of your own instead of the task's, as module:Class; --depth says how many layers it has"""
     json: bool = False
@@ -66,7 +69,8 @@ class Train:
             backbone=backbone,
             strategy=self.strategy,
             block=self.block,
-            stride=self.stride,
+            order=self.order,
+            turn_seconds=self.turn_seconds,
             idle=self.idle,
             accept_data=self.accept_data,
             machine=self.machine,

@@ -13,6 +13,10 @@ import tyro
 from oneblock.presets.door import open_plan
 from oneblock.train.shards import is_run
 
+GONE = {
+    "stride": "blocks train one after the other, or in turns that are measured in time: --order turns --turn-seconds N"
+}
+"""Options of earlier versions, and what to use instead."""
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 
 
@@ -29,6 +33,9 @@ def parse(command: type[Any] | Mapping[str, type[Any]], verb: str, words: Sequen
     if isinstance(command, Mapping):
         command, words = _of_task(command, verb, words)
         words = ["--help"] if _asks(words) else words  # tyro's help leaves out a positional that it has seen
+    for name in filter(None, map(_name, words)):
+        if name in GONE and name not in _options(command):
+            raise ValueError(f"--{name} is gone: {GONE[name]}")
     return tyro.cli(command, prog=f"oneblock {verb}", args=list(words), config=CONFIG)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from oneblock.blockwise import Denoiser, DenoiserLike
-from oneblock.guidance import ClassifierFree, Ensemble
+from oneblock.guidance import Averaged, ClassifierFree, Ensemble
 from oneblock.sample.recorded import RecordedDenoiser
 
 
@@ -17,7 +17,7 @@ def device_of(denoiser: DenoiserLike) -> torch.device:
     """The device of a denoiser's weights, which may load its noisiest block; the CPU for one without weights."""
     if isinstance(denoiser, ClassifierFree):
         return device_of(denoiser.denoiser)
-    if isinstance(denoiser, Ensemble):
+    if isinstance(denoiser, Averaged | Ensemble):
         return device_of(denoiser.members[0])
     module = denoiser.block(0) if isinstance(denoiser, Denoiser) else denoiser
     if isinstance(module, nn.Module):

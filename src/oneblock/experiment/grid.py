@@ -28,6 +28,7 @@ from oneblock.presets.data import Data
 from oneblock.presets.names import without_names
 from oneblock.presets.resume import former_name, former_plan
 from oneblock.presets.run import start_run
+from oneblock.presets.tasks import block_parameters
 from oneblock.train.checkpoint import checkpoints, job_folder
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.loop import Run
@@ -234,14 +235,20 @@ def train_plans(case: Case[Any]) -> tuple[list[Run], Row]:
     start = [(plan, place) for plan, place in zip(plans, found, strict=True)]
     runs = [start_run(plan, place, case.known.train, case.machine, warn=case.watch.warn) for plan, place in start]
     seconds = sum(drive(run, watch=case.watch) for run in runs)
-    blocks = [run.blockwise.denoiser(b) for run in runs for b in range(run.plan.num_blocks)]
     return runs, {
         "arm": cell.arm,
         "seed": cell.seed,
         "layers": [layers for plan in plans for layers in plan.layers],
-        "parameters": sum(p.numel() for block in blocks for p in block.backbone.parameters()),
+        "parameters": sum(map(_parameters, plans)),
         "layer_evaluations": sum(job.evaluations for job in jobs),
         "train_seconds": seconds if fresh else None,
         "peak_bytes": training_peak(plans[0], case.machine.checkpointing).total,
         "peak_bytes_checkpointing": training_peak(plans[0], True).total,
     }
+
+
+def _parameters(plan: Plan) -> int:
+    """Of all blocks; they are not built."""
+    of_block = block_parameters(plan)
+    assert of_block is not None, "arms have no network of the user's own"
+    return sum(p.numel() for block in range(plan.num_blocks) for p in of_block(block).values())

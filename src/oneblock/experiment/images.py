@@ -14,15 +14,16 @@ from oneblock.blockwise import DenoiserLike, check_resident
 from oneblock.evaluate.curves import check_curve, sampling_curve
 from oneblock.evaluate.images import NUM_SAMPLES, Sampling, evaluate_images, sample_images
 from oneblock.evaluate.reference import check_features, extractor_name, makes_images, quality_features
-from oneblock.experiment.arms import blocks_alone, branched
+from oneblock.experiment.arms import blocks_alone, branched, shallow_ensemble
 from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.curves import CURVE
 from oneblock.experiment.data import Pictures, check_classes, open_pictures
 from oneblock.experiment.summary import COSTS, Row, Scores
+from oneblock.guidance import Averaged
 from oneblock.metrics.features import check_extractor
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
-from oneblock.presets.base import end_to_end, shallow
+from oneblock.presets.base import end_to_end, experts, shallow
 from oneblock.presets.data import Data, check_codec
 from oneblock.presets.image import ImageRecipe, image_task
 from oneblock.train.loop import Run
@@ -93,9 +94,9 @@ class ImageExperiment:
                 warnings.warn(f"scores are losses alone, {left_out}", stacklevel=2)
 
     def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
-        (plan,) = plans
+        plan = plans[0]
         return {
-            "plan": plan.hash,
+            **({"plan": plan.hash} if len(plans) == 1 else {"plans": [one.hash for one in plans]}),
             "num_samples": self.num_samples,
             "report_bands": self.report_bands,
             "extractor": extractor_name(plan, self.extractor),
@@ -104,9 +105,8 @@ class ImageExperiment:
         }
 
     def score(self, case: Case[Pictures], runs: Sequence[Run]) -> Row:
-        (run,) = runs
-        plan, known = run.plan, case.known
-        denoiser = open_denoiser(run.directory, run.blockwise, run.device, self.resident)
+        plan, known = runs[0].plan, case.known
+        denoiser = self._denoiser(runs)
         found = evaluate_images(
             denoiser,
             plan,
@@ -146,6 +146,11 @@ class ImageExperiment:
         )
         return {CURVE: found}
 
+    def _denoiser(self, runs: Sequence[Run]) -> DenoiserLike:
+        """The denoiser of a case: that of its run, or the mean of those of an ensemble."""
+        members = [open_denoiser(run.directory, run.blockwise, run.device, self.resident) for run in runs]
+        return members[0] if len(members) == 1 else Averaged(members)
+
     def line(self, row: Row) -> str:
         quality = f", Frechet {row['frechet']:.2f}" if "frechet" in row else ""
         return f"loss {row['loss']:.4f}{quality}"
@@ -154,6 +159,8 @@ class ImageExperiment:
 ARMS: dict[str, Arm[ImageRecipe, ImageExperiment]] = {
     "end-to-end": Arm(recipes=end_to_end),
     "shallow": Arm(recipes=shallow),
+    "ensemble": Arm(recipes=shallow_ensemble),
+    "experts": Arm(recipes=experts),
     "blockwise": Arm(recipes=blocks_alone),
     "branched": Arm(recipes=branched, branched=True),
 }
@@ -166,5 +173,5 @@ SCORES = Scores(
     ),
     listed="band_losses",
     ours=("blockwise", "branched"),
-    rivals=("end-to-end", "shallow"),
+    rivals=("end-to-end", "shallow", "ensemble", "experts"),
 )

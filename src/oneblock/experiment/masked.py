@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from oneblock.evaluate.masked import TIMES, evaluate_masked, write_masked
 from oneblock.evaluate.writing import WINDOWS, Writing
-from oneblock.experiment.arms import blocks_alone
+from oneblock.experiment.arms import blocks_alone, shallow_ensemble
 from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.data import Texts, open_texts
 from oneblock.experiment.summary import COSTS, Row, Scores
@@ -102,14 +102,6 @@ def as_many_steps(recipe: MaskedRecipe) -> MaskedRecipe:
     """Larger steps over the whole noise range, by the number of blocks, so that all arms make about as many steps
     (docs/log.md)."""
     return replace(recipe, batch_size=recipe.batch_size * len(recipe.layer_split))
-
-
-def shallow_ensemble(recipe: MaskedRecipe) -> list[MaskedRecipe]:
-    """As many shallow networks as there are blocks, which share the budget; runs of different seeds have none in
-    common."""
-    count = len(recipe.layer_split)
-    share = replace(shallow(recipe), budget=recipe.layer_evaluations // count)
-    return [replace(share, seed=recipe.seed * count + i) for i in range(count)]
 
 
 ARMS: dict[str, Arm[MaskedRecipe, MaskedExperiment]] = {

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from oneblock.backbone import refuse_while_loading
+from oneblock.checks import check_count
 from oneblock.cpus import threads_each
 from oneblock.data import ImageData, TextData
 from oneblock.launch.command import Command, job_command
@@ -35,6 +36,7 @@ def launch(
     run_dir: str | Path,
     *,
     local: int = 0,
+    per_gpu: int = 1,
     torchrun: int = 0,
     slurm: bool = False,
     slurm_options: Mapping[str, Parameter] | None = None,
@@ -53,6 +55,7 @@ def launch(
     Args:
         run_dir: directory with plan.json, or its fsspec address.
         local: processes of this machine at the same time; 0 is one for each block.
+        per_gpu: jobs that share a GPU at most: small ones leave most of it idle. Their memory adds up.
         torchrun: start each block with torchrun and this many processes; 0 is without.
         slurm_options: parameters of submitit, e.g. ``{"timeout_min": 1440, "slurm_partition": "long"}``.
         retries: times that a job may die without a new checkpoint before it is given up.
@@ -72,7 +75,7 @@ def launch(
     """
     refuse_while_loading("launch")
     _check_counts(local=local, torchrun=torchrun, retries=retries)
-    jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone, accept_data)
+    jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone, accept_data, per_gpu)
     directory = jobs.directory()
     plan = read_plan(directory)
     stages = jobs.stages(plan)
@@ -88,6 +91,7 @@ def commands(
     run_dir: str | Path,
     *,
     local: int = 0,
+    per_gpu: int = 1,
     torchrun: int = 0,
     slurm: bool = False,
     parallel: Kind = "ddp",
@@ -99,7 +103,7 @@ def commands(
 ) -> list[Command]:
     """What ``launch`` would start, in order; nothing is started. Arguments and errors are those of ``launch``."""
     _check_counts(local=local, torchrun=torchrun)
-    jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone, accept_data)
+    jobs = _Jobs(str(run_dir), local, torchrun, slurm, parallel, scratch, data, machine, backbone, accept_data, per_gpu)
     return [command for stage in jobs.stages(read_plan(jobs.directory())) for command in stage]
 
 
@@ -117,6 +121,7 @@ class _Jobs:
     machine: Machine
     backbone: str
     accept_data: bool = False
+    per_gpu: int = 1
 
     def directory(self) -> Path:
         """The run's directory on this machine."""
@@ -124,6 +129,7 @@ class _Jobs:
 
     def stages(self, plan: Plan) -> Stages:
         self._check(plan)
+        self._check_per_gpu(plan)
         self._check_own(plan)
         specs = job_specs(plan)
         machine = replace(self.machine, threads=self._threads(len(specs)))
@@ -143,7 +149,8 @@ class _Jobs:
         return min(self.local or jobs, jobs)
 
     def environment(self, slot: int) -> dict[str, str]:
-        """Variables of the job in ``slot``: each sees GPUs of its own, as many as it has processes."""
+        """Variables of the job in ``slot``: each sees as many GPUs as it has processes, of its own as far as there are
+        enough, and shared by at most ``per_gpu`` jobs."""
         if not self.machine.device.startswith("cuda"):
             return {}
         if self.machine.device != "cuda":
@@ -154,13 +161,32 @@ class _Jobs:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = seen.split(",") if seen else [str(i) for i in range(torch.cuda.device_count())]
         need = max(1, self.torchrun)
-        mine = devices[slot * need : (slot + 1) * need]
-        if len(mine) < need:
+        places = len(devices) // need
+        if slot >= places * self.per_gpu:
+            shared = f", shared by {self.per_gpu} jobs at most," if self.per_gpu > 1 else ""
             raise ValueError(
-                f"{slot + 1} jobs with {need} GPUs each need more than the {len(devices)} that are here; use a smaller "
-                "--local or --torchrun"
+                f"{slot + 1} jobs with {need} GPUs each{shared} need more than the {len(devices)} that are here; use a "
+                "smaller --local or --torchrun, or a larger --per-gpu"
             )
-        return {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
+        first = slot % places * need
+        return {"CUDA_VISIBLE_DEVICES": ",".join(devices[first : first + need])}
+
+    def _check_per_gpu(self, plan: Plan) -> None:
+        """Only GPUs that are given to jobs can be shared, and not by processes that NCCL synchronises."""
+        check_count("per_gpu", self.per_gpu)
+        if self.per_gpu == 1:
+            return
+        if self.slurm or not self.machine.device.startswith("cuda"):
+            where = "Slurm gives jobs their GPUs" if self.slurm else f"device={self.machine.device!r} is none"
+            raise ValueError(
+                f"per_gpu={self.per_gpu} shares out the GPUs of this machine, but {where}; use --per-gpu 1, or "
+                "--device cuda without --slurm"
+            )
+        if plan.shared == "synced":
+            raise ValueError(
+                f"per_gpu={self.per_gpu}, but the blocks of {self.run_dir} are synced (shared='synced'), and NCCL "
+                "cannot do this with two processes on one GPU; use --per-gpu 1"
+            )
 
     def _check(self, plan: Plan) -> None:
         """Blocks that share trained parts need each other; not every optimizer can be sharded."""

@@ -7,7 +7,7 @@ of the data (``ImageFacts``, ``TextFacts``) it makes a plan.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
@@ -174,6 +174,14 @@ class Recipe(ABC):
         """The same network, without noise conditioning where its task allows: what end-to-end training trains."""
         return self
 
+    def one_block(self) -> Self:
+        """The recipe for a single block, without what only several blocks can have."""
+        return replace(self, blocks=1, layers=(), branch=0.0)
+
+    def of_several(self) -> str:
+        """The settings that only several blocks can have and that are not as usual, ``name=value``; empty for none."""
+        return f"branch={self.branch}" if self.branch else ""
+
     def settled(self) -> Self:
         """The recipe with the settings filled in that one of its fields stands for."""
         return self
@@ -211,7 +219,7 @@ class Recipe(ABC):
         facts: ImageFacts | TextFacts,
         architecture: dict[str, Plain],
         law: NoiseLaw,
-        bands: Bands,
+        bands: Bands | Sequence[float],
         settings: Mapping[str, Plain],
     ) -> Plan:
         """The plan of the task; ``settings`` join the recipe's own."""
@@ -250,12 +258,20 @@ AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 def end_to_end(recipe: AnyRecipe) -> AnyRecipe:
     """The rival of every comparison: the whole network as a single block, not told of noise where that can be."""
-    return replace(recipe.ordinary(), blocks=1, layers=(), branch=0.0)
+    return recipe.ordinary().one_block()
 
 
 def shallow(recipe: AnyRecipe) -> AnyRecipe:
     """The control of every comparison: a network of one block's depth, trained end-to-end with the whole budget."""
     return replace(end_to_end(recipe), depth=max(recipe.layer_split))
+
+
+def experts(recipe: AnyRecipe) -> AnyRecipe:
+    """The rival with the most parameters: every block has the whole network's depth, so that as many layers as the
+    network has work at every noise level. The same work as ever is spent on all of them."""
+    layers = recipe.layer_split
+    depth = sum(layers)
+    return replace(recipe, depth=depth * len(layers), layers=(depth,) * len(layers), branch=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,7 @@ def job_peaks(
 
 def all_resident(plan: Plan, checkpointing: bool = False) -> PeakBytes:
     """The ``training_peak`` of one process that also holds the weights, averages and optimizer states of all other
-    blocks, as with ``idle="device"``."""
+    blocks, as in turns with ``idle="device"``."""
     return with_idle(plan, job_peaks(plan, checkpointing))
 
 

@@ -70,8 +70,8 @@ class Fit:
     recipe: Recipe
 
     @property
-    def strategy(self) -> Literal["end-to-end", "round-robin"]:
-        return "end-to-end" if self.cost.strategy == "end-to-end" else "round-robin"
+    def strategy(self) -> Literal["end-to-end", "all"]:
+        return "end-to-end" if self.cost.strategy == "end-to-end" else "all"
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,7 @@ def cost(recipe: Recipe, *, image_size: int = 32, channels: int = 3, classes: in
     """What training will cost, counted from shapes with the batch, optimizer and weight average that training uses.
 
     Nothing is allocated: a network far larger than this machine is counted too. The bytes are those of tensors on the
-    device that trains; a GPU adds its context, fragmentation and the workspaces of its kernels. Where the device is
-    the CPU, blocks that wait in host memory (``idle="host"``) lie beside the one that trains; on disk they do not.
+    device that trains; a GPU adds its context, fragmentation and the workspaces of its kernels.
 
     Args:
         image_size, channels, classes: of images; a text needs nothing.
@@ -215,14 +214,14 @@ def ways(recipe: Recipe, images: ImageFacts) -> Iterator[Way]:
 
     A network of recurrent depth is one block, unless the recipe asks for more.
     """
-    yield Way(replace(recipe, branch=0.0, layers=()), images, 1, whole=True)
+    yield Way(replace(recipe.one_block(), blocks=recipe.blocks), images, 1, whole=True)
     if recipe.layers:
         yield Way(recipe, images, len(recipe.layers))
         return
     depth, _, _ = recipe.dimensions
     numbers = [blocks for blocks in range(2, depth + 1) if depth % blocks == 0]
     if _recurrent(recipe):
-        yield Way(replace(recipe, blocks=1, branch=0.0), images, 1)
+        yield Way(recipe.one_block(), images, 1)
         numbers = numbers if recipe.blocks > 1 else []
     for blocks in numbers:
         yield Way(_in_blocks(recipe, blocks, depth), images, blocks)

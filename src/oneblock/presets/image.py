@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import ClassVar, cast
+from dataclasses import asdict, dataclass, replace
+from typing import ClassVar, Self, cast
 
 import torch
 
@@ -11,12 +11,13 @@ from oneblock.checks import check_number
 from oneblock.data import Augment, random_flip
 from oneblock.models.dit import DiTConfig
 from oneblock.noise import LogNormal
-from oneblock.partition import Bands
 from oneblock.plan import Plain, Plan
+from oneblock.presets.bands import GivenBands, cuts, is_rule
 from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square
 from oneblock.presets.names import class_setting, limit_setting
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.image import ImageGeneration
+from oneblock.train.levels import WHOLE_SHARE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,11 @@ class ImageRecipe(PictureRecipe):
     task: ClassVar[str] = "image"
     rate_at_width_1: ClassVar[float] = 0.4
 
-    bands: Bands = "equal-mass"
-    """how the noise range is cut"""
+    bands: GivenBands = "equal-mass"
+    """how the noise range is cut: by a rule; at B - 1 noise levels, noisiest first (2.5,0.4); or as a file says: a JSON
+    list, one number a line, or a plan.json"""
+    whole_share: float = 0.0
+    """share of the noise levels that a block draws from the whole range instead of its band"""
     label_dropout: float = 0.1
     """share of labels replaced by the null class, for guidance"""
     conditional: bool = True
@@ -39,6 +43,16 @@ class ImageRecipe(PictureRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("label_dropout", self.label_dropout, least=0, below=1)
+        check_number("whole_share", self.whole_share, least=0, below=1)
+
+    def one_block(self) -> Self:
+        bands = self.bands if is_rule(self.bands) else type(self).bands
+        return replace(super().one_block(), whole_share=0.0, bands=bands)
+
+    def of_several(self) -> str:
+        share = f"whole_share={self.whole_share}" if self.whole_share else ""
+        bands = "" if is_rule(self.bands) else f"bands={self.bands!r}"
+        return super().of_several() or share or bands
 
     def plan(self, facts: ImageFacts, backbone: OwnBackbone | None = None) -> Plan:
         if self.conditional and not facts.num_classes:
@@ -53,12 +67,13 @@ class ImageRecipe(PictureRecipe):
             "label_dropout": self.label_dropout,
             **(class_setting(facts) if self.conditional else {}),
             **limit_setting(facts),
+            **({WHOLE_SHARE: self.whole_share} if self.whole_share else {}),
         }
         if backbone is None:
             architecture = self._dit(facts, num_classes)
         else:
             architecture = own_architecture(backbone, facts.shape, num_classes, self.dimensions[0])
-        return self._plan(facts, architecture, LogNormal(), self.bands, settings)
+        return self._plan(facts, architecture, LogNormal(), cuts(self.bands), settings)
 
     def _dit(self, facts: ImageFacts, num_classes: int) -> dict[str, Plain]:
         depth, width, heads = self.dimensions

@@ -32,14 +32,16 @@ from oneblock.train.loop import Idle, Run
 from oneblock.train.machine import HERE, Machine, captures, compiles
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.shown import shown
-from oneblock.train.strategy import check_job, check_turns, job_name, job_specs, plan_optimizer
+from oneblock.train.strategy import Turns, check_job, check_turns, job_name, job_specs, plan_optimizer
 
 LARGE = 64 * 2**20
 """Bytes of a block's weights above which its memory matters more than the time of an allocation."""
 M_MMAP_THRESHOLD = -3
 """An option of ``mallopt``: the size from which memory is mapped, and unmapped when it is freed (malloc.h)."""
 
-Strategy = Literal["round-robin", "one-block", "end-to-end", "plan-only"]
+Strategy = Literal["all", "one-block", "end-to-end", "plan-only", "round-robin"]
+"""``"round-robin"`` is what ``"all"`` was called."""
+Order = Literal["sequential", "turns"]
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,17 @@ def train(
     data: Data | None = None,
     backbone: Callable[..., nn.Module] | None = None,
     device: str | None = None,
-    strategy: Strategy = "round-robin",
+    strategy: Strategy = "all",
     block: int | str | None = None,
-    stride: int = 100,
-    idle: Idle = "host",
+    order: Order = "sequential",
+    turn_seconds: float = Turns.seconds,
+    idle: Idle = Turns.idle,
     accept_data: bool = False,
     machine: Machine = HERE,
     watch: Watch = BARS,
 ) -> Trained:
-    """Train a recipe: all blocks, one after the other, in this process. The same call goes on where it was stopped.
+    """Train a recipe: all blocks, one after the other, in this process. The same call goes on where it was stopped, and
+    so does one with another ``order``, on which nothing that is learned depends.
 
     Args:
         out: directory of the run.
@@ -76,7 +80,9 @@ def train(
         device: where a block trains; None is ``machine.device``.
         strategy: all blocks; with ``"one-block"`` the ``block`` that is named (0 is the noisiest, ``"trunk"`` that of
             ``branch``); the whole network as a single block; or only write the plan, for jobs elsewhere.
-        stride: steps of a block before the next has its turn.
+        order: each block to its end, or all in turns, so that all advance; blocks that share stem and head take turns
+            after every step.
+        turn_seconds: that a block trains before the next has its turn; 0 is a single step.
         idle: where blocks wait for their turn: left on the device, in host memory, or in their checkpoints alone.
         accept_data: go on with a run though its data have changed, with a note in the run's record.
 
@@ -87,7 +93,7 @@ def train(
     """
     refuse_while_loading("train")
     check_choice("strategy", strategy, get_args(Strategy))
-    check_turns(stride, idle)
+    turns = _turns(strategy, order, turn_seconds, idle)
     directory, recipe = Path(out), _asked(recipe, strategy)
     data = _found(directory, recipe.usual_data if data is None else data)
     with shown() if watch.bars else nullcontext():
@@ -95,6 +101,7 @@ def train(
     remade = partial(_plan_of, recipe, backbone=backbone)
     plan, source, note = going_on(remade(facts), source, facts, remade, data, directory, accept_data)
     job = _job(plan, strategy, block)
+    check_turns(plan, turns)
     if strategy == "plan-only":
         job_specs(plan)
         write_plan(plan, directory)
@@ -105,14 +112,14 @@ def train(
     run = start_run(plan, directory, source, machine, backbone=backbone, warn=watch.warn, note=note)
     if not note:
         keep_place(plan, directory, data)
-    return Trained(str(out), plan, drive(run, job, stride=stride, idle=idle, watch=watch))
+    return Trained(str(out), plan, drive(run, job, turns=turns, watch=watch))
 
 
 def make_plan(
     recipe: Recipe,
     data: Data | None = None,
     backbone: Callable[..., nn.Module] | None = None,
-    strategy: Strategy = "round-robin",
+    strategy: Strategy = "all",
 ) -> tuple[Plan, Batches]:
     """The plan of a recipe, and its training samples; arguments and errors of ``train``."""
     recipe = _asked(recipe, strategy)
@@ -120,12 +127,26 @@ def make_plan(
     return _plan_of(recipe, facts, backbone), source
 
 
+def _turns(strategy: Strategy, order: Order, seconds: float, idle: Idle) -> Turns | None:
+    """The turns that are asked for; None for one block after the other."""
+    check_choice("order", order, get_args(Order))
+    turns = Turns(seconds=seconds, idle=idle)
+    if order == "turns":
+        if strategy not in ("all", "round-robin"):
+            raise ValueError(f"order={order!r} goes with --strategy all, not {strategy}")
+        return turns
+    for name, value, usual in (("turn_seconds", seconds, Turns.seconds), ("idle", idle, Turns.idle)):
+        if value != usual:
+            raise ValueError(f"{name}={value!r} goes with --order turns; one after the other, no block waits")
+    return None
+
+
 def _asked(recipe: AnyRecipe, strategy: Strategy) -> AnyRecipe:
     """The recipe that a strategy trains. What must be known of the data may be something else for it."""
     if strategy != "end-to-end":
         return recipe
-    if recipe.branch:
-        raise ValueError(f"branch={recipe.branch} needs two blocks or more; use branch=0 or another strategy")
+    if recipe.of_several():
+        raise ValueError(f"{recipe.of_several()} needs two blocks or more; leave it out, or use another strategy")
     return end_to_end(recipe)
 
 

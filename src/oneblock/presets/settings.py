@@ -84,10 +84,12 @@ class ImageSettings(PictureSettings):
 
     label_dropout: float
     flip: bool = False
+    whole_share: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("label_dropout", self.label_dropout, least=0, below=1)
+        check_number("whole_share", self.whole_share, least=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)

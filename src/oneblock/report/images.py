@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from oneblock.experiment.grid import places
 from oneblock.experiment.images import SAMPLES_FILE, SAMPLES_PER_CLASS
 from oneblock.experiment.summary import Row, Scores, summaries
 from oneblock.plan import PLAN_FILE
@@ -74,6 +75,7 @@ def _samples(directory: Path) -> Path | None:
 
 
 def _names(directory: Path) -> tuple[str, ...]:
-    """Of the classes, if the run's plan holds names."""
-    plan = read_plan(directory) if (directory / PLAN_FILE).is_file() else None
+    """Of the classes, if the run's plan holds names; the networks of an ensemble have the same."""
+    found = [place for place in (directory, *places(directory, 2)) if (place / PLAN_FILE).is_file()]
+    plan = read_plan(found[0]) if found else None
     return class_names(plan) if plan is not None and has_names(plan) else ()

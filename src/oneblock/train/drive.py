@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oneblock.train.loop import Idle, Run
+from oneblock.train.loop import Run
 from oneblock.train.progress import progress
 from oneblock.train.record import Recorder, Row
 from oneblock.train.step import StepReport
 from oneblock.train.stop import stoppable
-from oneblock.train.strategy import TRUNK, job_specs, one_block, round_robin
+from oneblock.train.strategy import TRUNK, Turns, all_blocks, job_specs, one_block
 
 Reports = Generator[StepReport, None, None]
 
@@ -53,16 +53,17 @@ BARS = Watch()
 """Bars on a terminal, and nothing else."""
 
 
-def drive(run: Run, job: str | None = None, *, stride: int = 100, idle: Idle = "host", watch: Watch = BARS) -> float:
-    """Train one job, or all in turn, to the end; the seconds that it took. Metrics and heartbeats go to the run's
-    directory. A signal (``train.stop``) ends it after the step that is being taken, with a checkpoint.
+def drive(run: Run, job: str | None = None, *, turns: Turns | None = None, watch: Watch = BARS) -> float:
+    """Train one job, or all, to the end; the seconds that it took. Metrics and heartbeats go to the run's directory. A
+    signal (``train.stop``) ends it after the step that is being taken, with a checkpoint.
 
     Args:
-        job: its name; None trains all, ``stride`` steps of each in turn.
-        stride, idle: see ``train.strategy.round_robin``.
+        job: its name; None trains all (``train.strategy.all_blocks``).
+        turns: of the blocks, where all train; None trains one after the other.
     """
-    totals = {spec.name: (spec.first_step, spec.last_step) for spec in job_specs(run.plan)}
-    reports = one_block(run, job) if job else round_robin(run, stride, idle)
+    specs = [spec for spec in job_specs(run.plan) if job in (None, spec.name)]
+    totals = {spec.name: (spec.first_step, spec.last_step) for spec in specs}
+    reports = one_block(run, job) if job else all_blocks(run, turns)
     together = run.ranks.size > 1 or (run.plan.shared == "synced" and job not in (None, TRUNK))
     silent = not run.ranks.first
     return watched(reports, run.directory, totals, watch, silent=silent, together=together, note=run.note)

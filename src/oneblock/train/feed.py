@@ -12,6 +12,7 @@ import torch
 from oneblock.data import Ahead, Augment, Batches, Samples, movable
 from oneblock.plan import Plan
 from oneblock.tasks.base import Batch, Task
+from oneblock.train.levels import draw_levels
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.step import JobSpec
 
@@ -66,7 +67,7 @@ class Feed:
         generator = self._generator.manual_seed(self._plan.derive_seed("noise", self._spec.stream, step))
         if self._augment is not None:
             samples = samples._replace(values=self._augment(samples.values, generator))
-        sigma = self._plan.partition.levels(*self._spec.band, len(samples.values), generator)
+        sigma = draw_levels(self._plan, self._spec, len(samples.values), generator)
         batch = self._task.draw(samples, sigma, self._spec.block, generator)
         return batch.split(self._ranks.size)[self._ranks.rank].to(self._device)
 

@@ -45,11 +45,11 @@ def lines(
     write: Callable[[str], object],
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[StepReport]:
-    """Pass reports on; now and then ``write`` how far the job is that has its turn, its loss, and its time left at the
+    """Pass reports on; now and then ``write`` how far the job is that trains, its loss, and its own time left at the
     speed since its first step here, other jobs' turns included.
 
     Args:
-        totals: first and last step of each job.
+        totals: first and last step of each job, in their order.
     """
     pace, first_seen = Pace(clock), dict[str, tuple[int, float]]()
     for report in reports:
@@ -58,10 +58,16 @@ def lines(
         if pace.due():
             taken, seconds = report.step - step, pace.seconds - since
             left = f", about {_clock_time((last - report.step) * seconds / taken)} left" if taken else ""
-            where = f"{label} {report.job}".strip()
+            where = called(report.job, totals, label)
             done = f"{report.step - first}/{last - first} loss {report.loss:.3f}"
             write(f"{where} {done}, {_clock_time(pace.seconds)}{left}")
         yield report
+
+
+def called(job: str, totals: Mapping[str, tuple[int, int]], label: str) -> str:
+    """A job by its label and name and, of several, its place among them: its progress is its own alone."""
+    place = f"({list(totals).index(job) + 1} of {len(totals)})" if len(totals) > 1 else ""
+    return " ".join(filter(None, (label, job, place)))
 
 
 def _clock_time(seconds: float) -> str:

@@ -322,7 +322,11 @@ class BlockJob:
 
 
 def train_job(
-    run: Run, spec: JobSpec, start: Path | None = None, turn: int | None = None, idle: Idle = "host"
+    run: Run,
+    spec: JobSpec,
+    start: Path | None = None,
+    turn_over: Callable[[], bool] | None = None,
+    idle: Idle = "host",
 ) -> Generator[StepReport, None, None]:
     """Train a block to its last step, from its newest intact checkpoint; yields after every step.
 
@@ -331,19 +335,22 @@ def train_job(
 
     Args:
         start: see ``BlockJob``.
-        turn: the job is idle after every ``turn`` steps, from the yield to the next step, while others train.
+        turn_over: asked after every step but the last whether the job is idle from the yield to the next step, while
+            others train; None is never.
         idle: where weights, averages and moments are meanwhile: left on the device, moved to host memory, or in the
             checkpoint alone.
     """
     job = BlockJob(run, spec, start)
     with closing(steps(job, run.save_every)) as reports:
-        for taken, report in enumerate(reports, 1):
-            if turn is None or taken % turn or idle == "device":
-                yield report
-            else:
+        for report in reports:
+            may_wait = report.latest and report.step < report.num_steps
+            waits = may_wait and turn_over is not None and turn_over()
+            if waits and idle != "device":
                 job.leave(idle)
                 yield report
                 job.come_back()
+            else:
+                yield report
             job.stop_together()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 
-from oneblock.train.lines import lines
+from oneblock.train.lines import called, lines
 from oneblock.train.step import StepReport
 
 
@@ -14,7 +14,7 @@ def progress(reports: Iterator[StepReport], totals: Mapping[str, tuple[int, int]
     error is not a terminal, or rich is not installed.
 
     Args:
-        totals: first and last step of each job.
+        totals: first and last step of each job, in their order.
     """
     try:
         from rich.console import Console
@@ -37,7 +37,7 @@ def progress(reports: Iterator[StepReport], totals: Mapping[str, tuple[int, int]
         for report in reports:
             first, last = totals[report.job]
             if report.job not in tasks:
-                tasks[report.job] = bars.add_task(f"{label} {report.job}", total=last - first, loss="")
+                tasks[report.job] = bars.add_task(called(report.job, totals, label), total=last - first, loss="")
             bars.update(tasks[report.job], completed=report.step - first, loss=f"{report.loss:.3f}")
             yield report
 

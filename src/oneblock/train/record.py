@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -95,6 +95,7 @@ class Recorder:
         self.beat_seconds = beat_seconds
         self._last: dict[str, StepReport] = {}
         self._beats: dict[str, tuple[float, int]] = {}
+        self._alive: dict[str, tuple[float, Heartbeat]] = {}
         self._sums: dict[str, list[StepReport]] = {}
         self._started: set[str] = set()
 
@@ -110,6 +111,7 @@ class Recorder:
         at, _ = self._beats.get(report.job, (float("-inf"), 0))
         if report.step == report.num_steps or time.perf_counter() - at >= self.beat_seconds:
             self._beat(report, "done" if report.step == report.num_steps else "running")
+            self._beat_for_waiting()
         pending = self._sums.setdefault(report.job, [])
         pending.append(report)
         if report.step % self.every and report.step != report.num_steps:
@@ -156,7 +158,17 @@ class Recorder:
             state=state,
             error=error,
         )
-        path = job_folder(self.directory, report.job) / HEARTBEAT_FILE
+        self._write(beat)
+
+    def _beat_for_waiting(self) -> None:
+        """Renew the signs of jobs that wait for their turn: their process, this one, lives."""
+        for at, beat in list(self._alive.values()):
+            if beat.state == "running" and time.perf_counter() - at >= self.beat_seconds:
+                self._write(replace(beat, time=time.time()))
+
+    def _write(self, beat: Heartbeat) -> None:
+        self._alive[beat.job] = time.perf_counter(), beat
+        path = job_folder(self.directory, beat.job) / HEARTBEAT_FILE
         partial = path.with_name(path.name + ".partial")
         try:
             partial.write_text(json.dumps(asdict(beat)) + "\n")

@@ -1,21 +1,22 @@
-"""Strategies: in which order the jobs of a plan are trained. Each is a generator of step reports.
+"""Strategies: which jobs of a plan are trained, in which order. Each is a generator of step reports.
 
 End-to-end training is the plan with a single block; there is no second code path for it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar, cast, get_args
 
 import torch.distributed as dist
 
-from oneblock.checks import check_choice, check_count, check_fields
+from oneblock.checks import check_choice, check_count, check_fields, check_number
 from oneblock.plan import Plan
 from oneblock.train.checkpoint import job_folder
+from oneblock.train.levels import check_share
 from oneblock.train.loop import Idle, Run, train_job
 from oneblock.train.shared import train_together
 from oneblock.train.step import TRUNK as TRUNK
@@ -86,7 +87,8 @@ def job_specs(plan: Plan) -> list[JobSpec]:
     """The jobs of a plan in the order one process would train them: the trunk if there is one, then 0 .. B-1.
 
     Raises:
-        ValueError: when the budget does not pay for a step of each job, or branching needs equal blocks.
+        ValueError: when the budget does not pay for a step of each job, branching needs equal blocks, or a block cannot
+            draw the share of levels that it should from the whole range.
     """
     budget = plan_budget(plan)
     batch_size = budget.batch_size
@@ -134,6 +136,8 @@ def job_specs(plan: Plan) -> list[JobSpec]:
     blocks = [
         spec(f"block-{b}", b, plan.partition.training_band(b), trunk_steps, total) for b in range(plan.num_blocks)
     ]
+    for one in blocks:
+        check_share(plan, one)
     return trunk + blocks
 
 
@@ -170,10 +174,32 @@ def check_job(plan: Plan, name: str) -> None:
         )
 
 
-def check_turns(stride: int, idle: Idle) -> None:
-    """Refuse turns that cannot be taken with a ``ValueError``."""
-    check_count("stride", stride)
-    check_choice("idle", idle, get_args(Idle))
+@dataclass(frozen=True, kw_only=True)
+class Turns:
+    """Blocks that train in turn in one process, so that all of them advance.
+
+    Args:
+        seconds: that a block trains before the next has its turn, and the rest of its step; with 0 it is a step.
+        idle: where a block waits for its turn (``train.loop.train_job``).
+        clock: seconds that never jump.
+    """
+
+    seconds: float = 60.0
+    idle: Idle = "host"
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        check_number("turn_seconds", self.seconds, least=0)
+        check_choice("idle", self.idle, get_args(Idle))
+
+
+def check_turns(plan: Plan, turns: Turns | None) -> None:
+    """Refuse turns of blocks that take them after every step anyway with a ``ValueError``."""
+    if turns is not None and plan.shared != "private":
+        raise ValueError(
+            f"order='turns' is for blocks of their own, but these share stem and head (shared={plan.shared!r}): they "
+            "take turns after every step, all of them on the device; leave out order, turn_seconds and idle"
+        )
 
 
 def one_block(run: Run, name: str) -> Reports:
@@ -184,44 +210,69 @@ def one_block(run: Run, name: str) -> Reports:
     """
     check_job(run.plan, name)
     specs = {spec.name: spec for spec in job_specs(run.plan)}
-    if name == TRUNK or run.plan.shared == "private":
-        yield from _start(run, specs, name)
+    if name == TRUNK:
+        yield from train_job(run, specs[name])
+    elif run.plan.shared == "private":
+        yield from train_job(run, specs[name], _trunk(run, specs))
     else:
         yield from train_together(run, [specs[name]], _trunk(run, specs), apart=True)
 
 
-def round_robin(run: Run, stride: int = 100, idle: Idle = "host") -> Reports:
-    """Train all jobs in one process, ``stride`` steps of each block in turn; the trunk first and to its end.
+def all_blocks(run: Run, turns: Turns | None = None) -> Reports:
+    """Train all jobs in one process; the trunk first and to its end, then each block to its end, or in ``turns``.
 
-    The device holds one block at a time; ``idle`` says where the others wait (``train_job``). Blocks that share trained
-    parts take turns after every step, and all stay on the device.
+    The device holds one block at a time, and so does the process unless blocks wait for their turns. What is learned
+    does not depend on the order, and a run may go on in another. Blocks that share trained parts take turns after every
+    step, and all stay on the device.
     """
-    check_turns(stride, idle)
+    check_turns(run.plan, turns)
     specs = {spec.name: spec for spec in job_specs(run.plan)}
     if TRUNK in specs:
-        yield from _start(run, specs, TRUNK)
-    blocks = [name for name in specs if name != TRUNK]
+        yield from train_job(run, specs[TRUNK])
+    blocks, trunk = [spec for spec in specs.values() if spec.name != TRUNK], _trunk(run, specs)
     if run.plan.shared != "private":
-        yield from train_together(run, [specs[name] for name in blocks], _trunk(run, specs))
-        return
-    alone = len(blocks) == 1
-    running = [_start(run, specs, name, None if alone else stride, idle) for name in blocks]
+        yield from train_together(run, blocks, trunk)
+    elif turns is None or len(blocks) == 1:
+        for spec in blocks:
+            yield from train_job(run, spec, trunk)
+    else:
+        yield from _in_turns(run, blocks, trunk, turns)
+
+
+class _Turn:
+    """Says when the turn that has begun is over."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._end = 0.0
+        self.over = False
+
+    def begin(self) -> None:
+        self._end = self._turns.clock() + self._turns.seconds
+        self.over = False
+
+    def ask(self) -> bool:
+        """Whether it is over now."""
+        self.over = self._turns.clock() >= self._end
+        return self.over
+
+
+def _in_turns(run: Run, blocks: list[JobSpec], trunk: Path | None, turns: Turns) -> Reports:
+    turn = _Turn(turns)
+    running = [train_job(run, spec, trunk, turn.ask, turns.idle) for spec in blocks]
     try:
         while running:
             for job in list(running):
-                count = 0
-                for report in islice(job, stride):
-                    count += 1
+                turn.begin()
+                for report in job:
                     yield report
-                if count < stride:
+                    if turn.over:
+                        break
+                else:
                     running.remove(job)
     finally:
         for job in running:
             job.close()
-
-
-def _start(run: Run, specs: dict[str, JobSpec], name: str, turn: int | None = None, idle: Idle = "host") -> Reports:
-    return train_job(run, specs[name], _trunk(run, specs) if name != TRUNK else None, turn, idle)
 
 
 def _trunk(run: Run, specs: dict[str, JobSpec]) -> Path | None:

@@ -123,8 +123,9 @@ def test_what_cannot_be_trained_is_left_out_with_the_reason() -> None:
     """Four blocks have batches of 4."""
     found = small(RECIPE, accumulate=5)
     assert {row.blocks for row in found.rows} == {1, 2}
-    (left_out,) = found.left_out
-    assert left_out.name == "4 blocks"
+    left_out, rivals = found.left_out
+    assert (left_out.name, rivals.name) == ("4 blocks", "fused Adafactor and block swap")
+    assert rivals.reason.endswith("cannot be added up (accumulate=5)")
     assert "a batch of 4 cannot be cut for 1 processes x accumulate=5" in left_out.reason
     with pytest.raises(ValueError, match=r"a batch of 16 cannot be cut .*accumulate=17"):
         small(RECIPE, accumulate=17)

@@ -6,18 +6,23 @@ AdamW makes its state in its first; the peak by kind. 8-bit AdamW is counted as 
 its step count as optimizer state, and may make the peak when batches are small; compiled it needs less.
 
 Operations: one step under ``FlopCounterMode``, a multiplication and an addition counted as two.
+
+A pass forward and backward can also be followed moment by moment (``passage``): ways of training that differ in where
+weights, gradients and optimizer states wait have everything else in common.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from oneblock.optim.adamw import make_state
@@ -70,6 +75,101 @@ def peak_bytes(setup: Callable[[], DryRun], real: bool = False) -> PeakBytes:
         peak = tracker.get_tracker_snapshot("peak")
     by_kind = {str(getattr(kind, "value", kind)): int(size) for kind, size in next(iter(peak.values())).items()}
     return PeakBytes(by_kind.pop("Total"), by_kind)
+
+
+Event = Literal["start", "enter", "leave", "return", "gradient"]
+PLACED = ("Parameter", "Gradient", "Optstate")
+"""Kinds of bytes that a ``Moment`` leaves out: where they are is what ways of training differ in."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Something that happens in a pass forward and backward, and what lives besides the kinds of ``PLACED``.
+
+    Args:
+        event: a layer is entered or left on the way forward, its backward pass begins (``"return"``), or the
+            ``"gradient"`` of a parameter is there.
+        name: of the layer or the parameter; empty at the start.
+        now: bytes by kind.
+        high: the same where they are most, from now until the next moment.
+    """
+
+    event: Event
+    name: str
+    now: Mapping[str, int]
+    high: Mapping[str, int]
+
+
+def passage(setup: Callable[[], DryRun], layers: Callable[[nn.Module], Mapping[str, nn.Module]]) -> list[Moment]:
+    """The moments of one pass forward and backward in which every gradient is let go as soon as it is there.
+
+    Args:
+        setup: as for ``peak_bytes``; the optimizer is not asked for a state.
+        layers: of the module, by their names.
+    """
+    with fake_tensors():
+        run = setup()
+        tracker = _tracker(run.module)
+        tracker.track_external(run.module, *run.others)
+        found = _Moments(tracker)
+        for name, parameter in run.module.named_parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(partial(found.gradient, name))
+        for name, layer in layers(run.module).items():
+            layer.register_forward_pre_hook(partial(found.enter, name))
+            layer.register_forward_hook(partial(found.leave, name))
+        with tracker:
+            run.step()
+    return found.moments()
+
+
+class _Moments:
+    """Writes them down; its methods are hooks."""
+
+    def __init__(self, tracker: Any) -> None:
+        self._tracker = tracker
+        self._marks: list[tuple[Event, str, dict[str, int]]] = []
+        self._highs: list[dict[str, int]] = []
+        tracker.watch = self.see
+        self._mark("start", "")
+
+    def see(self) -> None:
+        """Something has changed."""
+        now = self._now()
+        if sum(now.values()) > sum(self._highs[-1].values()):
+            self._highs[-1] = now
+
+    def enter(self, name: str, layer: nn.Module, inputs: Any) -> None:
+        if not self._backward:
+            self._mark("enter", name)
+
+    def leave(self, name: str, layer: nn.Module, inputs: Any, outputs: Any) -> None:
+        if self._backward:
+            return
+        self._mark("leave", name)
+        for output in tree_leaves(outputs):
+            if isinstance(output, Tensor) and output.requires_grad:
+                output.register_hook(lambda _: self._mark("return", name))
+
+    def gradient(self, name: str, parameter: Tensor) -> None:
+        self._mark("gradient", name)
+        parameter.grad = None
+
+    def moments(self) -> list[Moment]:
+        return [Moment(*mark, high) for mark, high in zip(self._marks, self._highs, strict=True)]
+
+    @property
+    def _backward(self) -> bool:
+        return bool(self._tracker._mod_tracker.is_bw)
+
+    def _mark(self, event: Event, name: str) -> None:
+        self._marks.append((event, name, self._now()))
+        self._highs.append(self._now())
+
+    def _now(self) -> dict[str, int]:
+        (snap,) = self._tracker._curr_mem_snap.values()
+        kinds = {str(getattr(kind, "value", kind)): int(size) for kind, size in snap.items()}
+        return {kind: size for kind, size in kinds.items() if kind not in (*PLACED, "Total")}
 
 
 def step_flops(setup: Callable[[], DryRun]) -> int:
@@ -147,6 +247,8 @@ def _tracker(module: nn.Module) -> Any:
     ask_device = torch.ops.prim.device.default
 
     class Tracker(MemTracker):
+        watch: Callable[[], None] | None = None
+
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is ask_device:  # half of all calls with fake tensors, and it makes none
                 return func(*args)
@@ -158,6 +260,8 @@ def _tracker(module: nn.Module) -> Any:
             for device, now in self._curr_mem_snap.items():
                 if now["Total"] > self._peak_mem.get(device, 0):
                     self._peak_mem[device], self._peak_mem_snap[device] = now["Total"], dict(now)
+            if self.watch is not None:
+                self.watch()
 
         def _pre_fw_hook(self, called: nn.Module, inputs: Any) -> None:
             if self._mod_tracker.is_bw and self._ac_mod is None:  # a checkpointed layer runs forward once more

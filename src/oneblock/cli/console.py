@@ -45,7 +45,7 @@ def table(shown: Table) -> None:
         made.add_column(column, justify="left" if i == 0 else "right")
     for row in shown.rows:
         made.add_row(*map(escape, row))
-    Console(width=None if sys.stdout.isatty() else 140).print(made)
+    Console(width=None if sys.stdout.isatty() else 160).print(made)
 
 
 def report(shown: Report) -> None:

@@ -40,8 +40,9 @@ class Planned:
             costs_picture(found, self.chart)
         if self.json:
             fit = {} if found.limit is None else {"fit": {"limit": found.limit, "options": words}}
-            rows = [{"name": row.name, **asdict(row)} for row in found.rows]
-            console.emit({"costs": rows, "left_out": [asdict(one) for one in found.left_out], **fit})
+            rows, rivals = ([{"name": row.name, **asdict(row)} for row in some] for some in (found.rows, found.rivals))
+            left_out = [asdict(one) for one in found.left_out]
+            console.emit({"precision": found.precision, "costs": rows, "rivals": rivals, "left_out": left_out, **fit})
             return
         console.table(costs_table(found))
         if len({row.samples_per_step for row in found.rows}) > 1:
@@ -98,6 +99,10 @@ class PlanImages(PlanPictures):
     Counted from shapes, with the batch, optimizer and weight average that `oneblock train images` would use. Nothing is
     allocated: a network far larger than this machine is planned too. The bytes are those of tensors; a GPU adds its
     context, fragmentation and the workspaces of its kernels.
+
+    Beside what `oneblock train` does stand ways to train the whole network that others have: 8-bit Adam, gradients that
+    Adafactor uses at once, the same with layers swapped to host memory, and FSDP2 with CPU offload. Their rows say what
+    waits in host memory and what goes over the bus in a step; `--fit` does not answer with them.
     """
 
     verb: ClassVar[str] = "images"

@@ -7,7 +7,7 @@ scale, and each value is a code of one byte: the index of the nearest of 256 num
     scale = max_i |x_i|,    code_i = argmin_j |q_j - x_i / scale|,    x_i ~ q[code_i] scale
 
 so that a value takes 1 + 4/256 bytes where it took 4. Each step decodes, updates in 32 bits and encodes again.
-Parameters of fewer than 4096 elements, or of a number that 256 does not divide, keep moments of 32 bits.
+Parameters of fewer than ``LEAST`` elements, or of a number that 256 does not divide, keep moments of 32 bits.
 
 The step is one parameter's after the other. Run eagerly, it holds temporary tensors of about 13 times the largest
 parameter, at a time when activations are gone. Compiled, they are about twice that parameter (on a CPU) and the step is
@@ -24,6 +24,10 @@ import torch
 from torch import Tensor
 
 AdamWKind = Literal["adamw", "adamw8bit"]
+SCALED = 256
+"""Values that share a scale; also the length of the map q."""
+LEAST = 4096
+"""Elements of a parameter from which on torchao keeps its moments in 8 bits."""
 
 
 def make_adamw(
@@ -71,6 +75,14 @@ def make_adamw(
     _make_maps()
     made = AdamW8bit if compile else Eager
     return made(groups, lr=learning_rate, betas=betas, weight_decay=weight_decay)
+
+
+def bytes_8bit(elements: int) -> int:
+    """Bytes of the state that ``"adamw8bit"`` keeps for a parameter of so many elements: two moments (codes, scales and
+    the map q, or 32 bits each) and the number of steps."""
+    in_8_bits = elements >= LEAST and elements % SCALED == 0
+    moment = elements + 4 * (elements // SCALED + SCALED) if in_8_bits else 4 * elements
+    return 2 * moment + 4
 
 
 def make_state(optimizer: torch.optim.Optimizer) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
+import torch
 from torch import Tensor, nn
 
 from oneblock.blockwise import BlockDenoiser
@@ -110,6 +111,22 @@ def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False, parts: int | 
     return DryRun(learner.module, learner.optimizer, held, partial(_rehearse, learner, task, batch, parts))
 
 
+def dry_pass(plan: Plan, job: JobSpec, checkpointing: bool = False, weights: torch.dtype = torch.float32) -> DryRun:
+    """The passes forward and backward of one training step of ``job``, without what follows them; no weight average.
+
+    Args:
+        weights: type of the weights, and so of their gradients.
+    """
+    task, batch = task_parts(plan).empty_task(plan), _empty_batch(plan, job)
+    learner = untrained_learner(plan, job, checkpointing, weights)
+    losses = block_losses(learner, task, batch)
+
+    def step() -> None:
+        learner.update([learner.network.train()], losses, len(batch), learner.step)
+
+    return DryRun(learner.module, learner.optimizer, _tensors(batch), step)
+
+
 def dry_round(plan: Plan, checkpointing: bool = False, parts: int | None = None) -> DryRun:
     """The same of all blocks of a plan that shares stem and head: a step of each, and what they exchange."""
     jobs = [job for job in job_specs(plan) if job.block is not None]
@@ -130,9 +147,13 @@ def dry_round(plan: Plan, checkpointing: bool = False, parts: int | None = None)
     return DryRun(modules, first, (*batch.tensors(), *averages), step, tuple(others))
 
 
-def untrained_learner(plan: Plan, job: JobSpec, checkpointing: bool = False) -> BlockLearner:
-    """The learner of ``job``, with weights that are not those of a run."""
+def untrained_learner(
+    plan: Plan, job: JobSpec, checkpointing: bool = False, weights: torch.dtype = torch.float32
+) -> BlockLearner:
+    """The learner of ``job``, with weights of type ``weights`` that are not those of a run."""
     backbone = build_backbone(plan)(job.layers)
+    if weights != torch.float32:
+        _retype(backbone, weights)
     denoiser = BlockDenoiser(backbone, task_parts(plan).empty_frame(plan), checkpointing)
     return block_learner(job, denoiser, plan_optimizer(plan))
 
@@ -164,6 +185,16 @@ def training_flops(plan: Plan, checkpointing: bool = False) -> SampleFlops:
         step_flops(partial(dry_run, plan, replace(sample, layers=range(layers)), checkpointing)) for layers in (1, 2)
     )
     return SampleFlops(ends=2 * one - two, layer=two - one)
+
+
+def _retype(module: nn.Module, dtype: torch.dtype) -> None:
+    """``module.to(dtype)``, which tensors without content do not allow, of the parameters alone."""
+    made: dict[Tensor, nn.Parameter] = {}
+    for part in module.modules():
+        for name, p in part.named_parameters(recurse=False):
+            if p not in made:
+                made[p] = nn.Parameter(p.detach().to(dtype), p.requires_grad)
+            setattr(part, name, made[p])
 
 
 def _rehearse(learner: BlockLearner, task: Task, batch: Batch, parts: int | None) -> None:

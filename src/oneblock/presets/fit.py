@@ -1,7 +1,8 @@
 """What every way of training a recipe costs, and which of them fits into the memory of a device.
 
-An answer is what ``train`` takes: a recipe with its blocks and micro-batches, a strategy, checkpointing. Before it is
-given, every job of its plan has made a step on tensors without content, within the limit.
+Beside the ways of ``train`` stand its rivals (``presets.rivals``), to look at. An answer is what ``train`` takes: a
+recipe with its blocks and micro-batches, a strategy, checkpointing. Before it is given, every job of its plan has made
+a step on tensors without content, within the limit.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from oneblock.presets.base import ImageFacts, Recipe, end_to_end
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.cost import SampleFlops, costliest_job, highest, job_peaks, training_flops, with_idle
 from oneblock.presets.counted import counted_plan
+from oneblock.presets.rivals import RivalName, rivals
 from oneblock.train.strategy import job_specs
 
 Strategy = Literal["end-to-end", "all resident", "own block"]
+NO_MICRO_BATCHES = "a gradient that is used as soon as it is there cannot be added up (accumulate={})"
 ENOUGH = 3
 """Micro-batches that tell what all need: the first makes gradients, beside which the next have their activations."""
 
@@ -32,18 +35,23 @@ class Cost:
     """What one way of training costs: bytes at the peak of one process, operations of a step and of the whole run.
 
     Args:
-        strategy: the whole network as a single block; a block with the others waiting on the device; a block alone.
+        strategy: the whole network as a single block; a block with the others waiting on the device; a block alone; or
+            a rival that trains the whole network in another way.
         samples_per_step: of the costliest job.
-        peak: of the job whose peak is highest.
+        peak: on the device, of the job whose peak is highest.
+        host: bytes that wait in host memory; 0 for a block, as blocks train one after the other.
+        bus: bytes between host memory and device in one step.
     """
 
-    strategy: Strategy
+    strategy: Strategy | RivalName
     blocks: int
     checkpointing: bool
     samples_per_step: int
     peak: PeakBytes
     step_flops: int
     total_flops: int
+    host: int = 0
+    bus: int = 0
 
     @property
     def name(self) -> str:
@@ -79,7 +87,9 @@ class Costs:
     """What every way of training costs and, where a limit was asked for, the one to take.
 
     Args:
-        rows: end-to-end first, then by the number of blocks.
+        rows: ways that ``train`` has, end-to-end first, then by the number of blocks.
+        rivals: other ways to train end-to-end, which are no answer.
+        precision: of the recipe, in which all are counted.
         left_out: ways that cannot be trained as asked.
         limit: bytes, None where none was asked for.
         fit: None where nothing fits, or no limit was asked for.
@@ -87,6 +97,8 @@ class Costs:
     """
 
     rows: tuple[Cost, ...]
+    rivals: tuple[Cost, ...] = ()
+    precision: str = Recipe.precision
     left_out: tuple[LeftOut, ...] = ()
     limit: int | None = None
     fit: Fit | None = None
@@ -109,22 +121,27 @@ def cost(recipe: Recipe, *, image_size: int = 32, channels: int = 3, classes: in
     limit = parse_bytes(fit) if fit else None
     prices = Prices()
     rows: list[Cost] = []
+    others: list[Cost] = []
     trained: list[Way] = []
     left_out: list[LeftOut] = []
     for way in ways(recipe, ImageFacts(shape=(channels, image_size, image_size), num_classes=classes)):
         try:
             rows += _rows(way, prices)
+            others += _rivals(way, prices) if way.whole else []
         except ValueError as error:
             left_out.append(LeftOut(way.name, str(error)))
         else:
             trained.append(way)
     if not rows:
         raise ValueError(left_out[0].reason)
+    if others and recipe.accumulate > 1:
+        left_out.append(LeftOut("fused Adafactor and block swap", NO_MICRO_BATCHES.format(recipe.accumulate)))
+    costs = Costs(tuple(rows), tuple(others), recipe.precision, tuple(left_out), limit)
     if limit is None:
-        return Costs(tuple(rows), tuple(left_out))
+        return costs
     fits, found = fitting(trained, limit, prices)
     fit_or_least = Fit(prices.cost(found, prices.peak(found)), found.recipe)
-    return Costs(tuple(rows), tuple(left_out), limit, *((fit_or_least, None) if fits else (None, fit_or_least)))
+    return replace(costs, fit=fit_or_least) if fits else replace(costs, least=fit_or_least)
 
 
 @dataclass(frozen=True)
@@ -280,6 +297,16 @@ def _rows(way: Way, prices: Prices) -> list[Cost]:
             rows.append(prices.cost(one, with_idle(one.plan, prices.peaks(one)), "all resident"))
         rows.append(prices.cost(one, prices.peak(one)))
     return rows
+
+
+def _rivals(way: Way, prices: Prices) -> list[Cost]:
+    """Those of a way that trains the whole network, without and with checkpointing."""
+    found = []
+    for one in (way, replace(way, checkpointing=True)):
+        whole = prices.cost(one, prices.peak(one))
+        for rival in rivals(one.plan, whole.peak, one.checkpointing):
+            found.append(replace(whole, strategy=rival.name, peak=rival.peak, host=rival.host, bus=rival.bus))
+    return found
 
 
 def _in_blocks(recipe: Recipe, blocks: int, depth: int) -> Recipe:

@@ -8,11 +8,11 @@ from oneblock.presets.fit import Cost, Costs
 from oneblock.report.picture import bars
 from oneblock.report.table import Table
 
-KINDS = {"Parameter": "weights", "Gradient": "gradients", "Optstate": "optimizer", "Activation": "activations"}
+KINDS = {"Parameter": "weights", "Gradient": "grads", "Optstate": "states", "Activation": "activ."}
 
 
 def costs_table(costs: Costs) -> Table:
-    """Bytes and operations of every strategy."""
+    """Bytes and operations of every strategy: end-to-end, its rivals, blocks."""
     whole = costs.rows[0].peak.total
     unit, size = _unit(costs)
 
@@ -26,6 +26,7 @@ def costs_table(costs: Costs) -> Table:
             f"{cost.peak.total / size:.2f}",
             f"{whole / cost.peak.total:.1f}x",
             *(f"{share / size:.2f}" for share in (*known, cost.peak.total - sum(known))),
+            *(f"{share / size:.2f}" if share else "-" for share in (cost.host, cost.bus)),
             f"{cost.step_flops / 1e9:.4g}",
             f"{cost.total_flops / 1e12:.4g}",
         )
@@ -34,23 +35,33 @@ def costs_table(costs: Costs) -> Table:
         "strategy",
         "blocks",
         "ckpt",
-        "samples",
+        "batch",
         f"peak {unit}",
         "less",
         *KINDS.values(),
         "rest",
+        "host",
+        "bus",
         "GFLOP",
         "TFLOP",
     )
-    title = "one training process at the peak of a step; GFLOP of a step, TFLOP of the whole run"
-    return Table(title, columns, [row(cost) for cost in costs.rows])
+    title = (
+        f"in {costs.precision}; {unit} on the device at the peak of a step, in host memory, over the bus in a step; "
+        "GFLOP of a step, TFLOP of the whole run"
+    )
+    return Table(title, columns, [row(cost) for cost in _all(costs)])
 
 
 def costs_picture(costs: Costs, path: Path) -> Path:
     """Bytes by kind of every strategy as bars, and the limit as a line."""
     unit, size = _unit(costs)
-    stacks = {cost.name: {kind: share / size for kind, share in cost.peak.by_kind.items()} for cost in costs.rows}
+    stacks = {cost.name: {kind: share / size for kind, share in cost.peak.by_kind.items()} for cost in _all(costs)}
     return bars(stacks, path, f"{unit} at the peak of a step", None if costs.limit is None else costs.limit / size)
+
+
+def _all(costs: Costs) -> list[Cost]:
+    whole = [cost for cost in costs.rows if cost.strategy == "end-to-end"]
+    return [*whole, *costs.rivals, *(cost for cost in costs.rows if cost.strategy != "end-to-end")]
 
 
 def _unit(costs: Costs) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from devices import DEVICE
 from tiny import IMAGES, last_files, tiny_plan, tiny_run
 
 from oneblock.data import (
@@ -57,7 +58,7 @@ class Spied:
 
 @contextmanager
 def ahead(source: Batches, steps: range, **words: Any) -> Iterator[Ahead]:
-    made = Ahead(source, 8, 5, steps, CPU, **words)
+    made = Ahead(source, 8, 5, steps, DEVICE, **words)
     try:
         yield made
     finally:
@@ -71,8 +72,9 @@ def test_batches_that_are_read_ahead_come_in_order() -> None:
     with ahead(spied, range(3, 9)) as reading:
         for step in range(3, 9):
             found, expected = reading.take(step), source.batch(step, 8, 5)
-            assert found.values.equal(expected.values), step
-            assert found.labels is not None and expected.labels is not None and found.labels.equal(expected.labels)
+            assert found.values.cpu().equal(expected.values), step
+            assert found.labels is not None and expected.labels is not None
+            assert found.labels.cpu().equal(expected.labels) and found.values.device.type == DEVICE.type
     assert spied.asked == [3, 4, 5, 6, 7, 8], "each once, and none beyond the last"
     assert len(spied.threads) == 1 and spied.threads != {threading.current_thread().name}
 
@@ -127,12 +129,12 @@ def test_a_text_on_a_device_has_the_same_windows(
     source = token_source(tmp_path, Many(size), within_documents=within_documents)
     assert source.file.tokens.element_size() == {256: 1, 60_000: 2, 100_000: 4}[size]
     batches = TextBatches(source)
-    there = batches.to(CPU)
+    there = batches.to(DEVICE)
     largest = 0
     for step in range(9):
         expected = batches.batch(step, 5, 3)
         found = there.batch(step, 5, 3)
-        assert found.values.equal(expected.values) and found.values.dtype == torch.int64
+        assert found.values.cpu().equal(expected.values) and found.values.dtype == torch.int64
         largest = max(largest, int(found.values.max()))
     assert largest > size / 2
     assert batches.nbytes >= source.file.tokens.nbytes
@@ -144,14 +146,14 @@ def test_a_text_with_tokens_beyond_its_vocabulary_is_refused_before_it_goes(
     source = token_source(tmp_path, Bytes())
     monkeypatch.setattr(type(source.file.vocabulary), "size", 100)
     with pytest.raises(ValueError, match="tokens beyond its 100 symbols"):
-        TextBatches(source).to(CPU)
+        TextBatches(source).to(DEVICE)
 
 
 def test_images_on_a_device_are_the_same() -> None:
     source = MemorySource(IMAGES)
-    there = source.to(CPU)
+    there = source.to(DEVICE)
     for step in (0, 7):
-        assert there.batch(step, 20, 1).values.equal(source.batch(step, 20, 1).values)
+        assert there.batch(step, 20, 1).values.cpu().equal(source.batch(step, 20, 1).values)
     assert source.nbytes == IMAGES.images.nbytes + IMAGES.labels.nbytes
 
 
@@ -191,10 +193,11 @@ def test_a_device_holds_samples_that_take_a_quarter_of_its_free_memory(monkeypat
 def test_a_batch_follows_from_its_step_alone(first: int) -> None:
     """Whoever reads it, and wherever it begins."""
     plan = tiny_plan(flip=True)
-    spec, task, source = job_specs(plan)[1], plan_task(plan), MemorySource(IMAGES)
-    feeds = [Feed(plan, spec, task, source, CPU, first=first, ahead=one) for one in (False, True)]
+    spec, task, source = job_specs(plan)[1], plan_task(plan).to(DEVICE), MemorySource(IMAGES)
+    held = source.to(DEVICE)
+    feeds = [Feed(plan, spec, task, source if one else held, DEVICE, first=first, ahead=one) for one in (False, True)]
     for step in range(first, 6):
-        alone = Feed(plan, spec, task, source, CPU, first=step).batch(step)
+        alone = Feed(plan, spec, task, held, DEVICE, first=step).batch(step)
         for feed in feeds:
             for found, expected in zip(feed.batch(step).tensors(), alone.tensors(), strict=True):
                 assert found.equal(expected)
@@ -202,11 +205,10 @@ def test_a_batch_follows_from_its_step_alone(first: int) -> None:
         feed.close()
 
 
-LATE: dict[str, Any] = {"capture": True, "ahead": True}
-
-
 def late_run(directory: Path, **changes: Any) -> Run:
-    return tiny_run(directory, tiny_plan(flip=True, budget=20 * 8 * 4), **{**LATE, **changes})
+    plan = tiny_plan(flip=True, budget=20 * 8 * 4)
+    late = {"capture": True, "ahead": True, "device": DEVICE}
+    return tiny_run(directory, plan, **{**late, **changes})
 
 
 def test_a_run_that_waits_for_nothing_resumes_to_the_byte(tmp_path: Path) -> None:
@@ -224,7 +226,7 @@ def test_a_run_that_waits_for_nothing_resumes_to_the_byte(tmp_path: Path) -> Non
 
 def test_it_learns_what_a_run_that_waits_learns(tmp_path: Path) -> None:
     late = list(one_block(late_run(tmp_path / "late"), "block-0"))
-    waiting = list(one_block(late_run(tmp_path / "waiting", capture=False, ahead=False), "block-0"))
+    waiting = list(one_block(late_run(tmp_path / "waiting", capture=False, ahead=DEVICE.type != "cpu"), "block-0"))
     assert [one.loss for one in late] == pytest.approx([one.loss for one in waiting], rel=1e-3)
     assert [(one.step, one.work) for one in late] == [(one.step, one.work) for one in waiting]
     assert late[-1].latest and all(one.latest for one in waiting)
@@ -263,7 +265,7 @@ def test_what_is_read_ahead_is_checked_by_its_reader(monkeypatch: pytest.MonkeyP
     plan = tiny_plan()
     strange = MemorySource(replace(IMAGES, labels=IMAGES.labels + 1, classes=("a", "b", "c", "d")))
     monkeypatch.setattr(ImageGeneration, "draw", lambda *drawn: pytest.fail("it was drawn"))
-    feed = Feed(plan, job_specs(plan)[0], plan_task(plan), strange, CPU, first=0, ahead=True)
+    feed = Feed(plan, job_specs(plan)[0], plan_task(plan), strange, DEVICE, first=0, ahead=True)
     with pytest.raises(ValueError, match="label 3 is unknown"):
         feed.batch(0)
     feed.close()

@@ -1,4 +1,5 @@
-"""One suite for all ways to take steps; on a CPU a recorded step is the work itself, after the same warm-up."""
+"""One suite for all ways to take steps; on a CPU a recorded step is the work itself, after the same warm-up. On a GPU:
+``ONEBLOCK_TEST_DEVICE=cuda``."""
 
 import gc
 import math
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from devices import DEVICE
 from tiny import IMAGES, TINY, tiny_classify_plan, tiny_plan, tiny_run
 from torch import Tensor, nn
 
@@ -27,8 +29,9 @@ from oneblock.train.loop import BlockJob, steps
 from oneblock.train.parallel import Ranks
 from oneblock.train.step import OptimizerSettings
 from oneblock.train.stepper import EagerStepper, GuardedStepper, Stepper, why_eager
-from oneblock.train.strategy import job_specs, plan_optimizer, round_robin
+from oneblock.train.strategy import all_blocks, job_specs, plan_optimizer
 
+HERE = MemorySource(IMAGES).to(DEVICE)
 KINDS: dict[str, Callable[..., Stepper]] = {
     "eager": EagerStepper,
     "guarded": partial(GuardedStepper, record=False, every=3),
@@ -44,7 +47,7 @@ class Texts:
 
     def batch(self, step: int, batch_size: int, seed: int) -> Samples:
         generator = torch.Generator().manual_seed(seed % 1000 + step)
-        return Samples(torch.randint(27, (batch_size, 16), generator=generator), None)
+        return Samples(torch.randint(27, (batch_size, 16), generator=generator).to(DEVICE), None)
 
 
 def text_plan(recipe: type[CausalRecipe] | type[MaskedRecipe], **changes: Any) -> Plan:
@@ -52,11 +55,11 @@ def text_plan(recipe: type[CausalRecipe] | type[MaskedRecipe], **changes: Any) -
 
 
 PLANS: dict[str, tuple[Plan, Batches]] = {
-    "images": (tiny_plan(), MemorySource(IMAGES)),
-    "bf16": (tiny_plan(OptimizerSettings(precision="bf16")), MemorySource(IMAGES)),
-    "micro-batches": (tiny_plan(OptimizerSettings(accumulate=3)), MemorySource(IMAGES)),
-    "classify": (tiny_classify_plan(weighting="normalised"), MemorySource(IMAGES)),
-    "squared": (tiny_classify_plan(loss="squared"), MemorySource(IMAGES)),
+    "images": (tiny_plan(), HERE),
+    "bf16": (tiny_plan(OptimizerSettings(precision="bf16")), HERE),
+    "micro-batches": (tiny_plan(OptimizerSettings(accumulate=3)), HERE),
+    "classify": (tiny_classify_plan(weighting="normalised"), HERE),
+    "squared": (tiny_classify_plan(loss="squared"), HERE),
     "masked-text": (text_plan(MaskedRecipe, weighting="bound", schedule="cosine"), Texts()),
     "text": (text_plan(CausalRecipe, clean=0.25), Texts()),
 }
@@ -82,15 +85,16 @@ class Training:
         return {name: t.detach().clone() for name, t in self.learner.tensors().items()}
 
 
-def training(kind: str, case: str = "images", checkpointing: bool = False, **words: Any) -> Training:
+def training(kind: str, case: str = "images", checkpointing: bool = False, first: int = 0, **words: Any) -> Training:
     plan, source = PLANS[case]
-    spec, task = job_specs(plan)[0], plan_task(plan)
-    learner = block_learner(spec, blockwise(plan).denoiser(0, checkpointing), plan_optimizer(plan))
+    spec, task = job_specs(plan)[0], plan_task(plan).to(DEVICE)
+    learner = block_learner(spec, blockwise(plan).denoiser(0, checkpointing).to(DEVICE), plan_optimizer(plan))
     told: list[str] = []
     if kind != "eager":
         words["tell"] = told.append
     stepper = KINDS[kind](learner, partial(block_losses, learner, task), spec.batch_size, **words)
-    return Training(learner, stepper, Feed(plan, spec, task, source, torch.device("cpu"), first=0), told)
+    feed = Feed(plan, spec, task, source, DEVICE, first=first)
+    return Training(learner, stepper, feed, told)
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -104,7 +108,8 @@ def test_every_stepper_takes_the_steps_of_the_engine(kind: str, case: str) -> No
     found = ours.run()
     spec = ours.learner.course
     for step, one in enumerate(found):
-        losses = block_losses(engine.learner, plan_task(PLANS[case][0]), engine.feed.batch(step))
+        task = plan_task(PLANS[case][0]).to(DEVICE)
+        losses = block_losses(engine.learner, task, engine.feed.batch(step))
         expected = learn([engine.learner], losses, 8)
         assert (one.step, one.learning_rate) == (step + 1, expected.learning_rate)
         assert (one.loss, one.plain, *one.norms) == pytest.approx(
@@ -131,7 +136,7 @@ def test_a_learner_that_was_saved_goes_on_to_the_byte(kind: str) -> None:
     whole, part = training(kind), training(kind)
     whole.run()
     part.run(3)
-    rest = training(kind)
+    rest = training(kind, first=3)
     rest.learner.load(part.tensors(), 3)
     for step in range(3, STEPS):
         rest.stepper.take(rest.feed.batch(step))
@@ -153,7 +158,7 @@ def test_warming_up_moves_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) ->
             seen.append(ours.tensors())
 
     monkeypatch.setattr(module, "Recorded", Watched)
-    losses = partial(block_losses, ours.learner, plan_task(PLANS["images"][0]))
+    losses = partial(block_losses, ours.learner, plan_task(PLANS["images"][0]).to(DEVICE))
     late = GuardedStepper(ours.learner, losses, 8, every=1, record=kind == "captured")
     module.set_learning_rate(ours.learner.optimizer, 1.0)
     (learned,) = late.take(ours.feed.batch(3))
@@ -216,11 +221,12 @@ def test_how_many_are_read_together_follows_from_their_seconds(monkeypatch: pyte
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     ours = training("guarded", every=None)
+    batch = ours.feed.batch(0)
     read = []
     for seconds, count in ((0.1, 11), (1e-4, 125)):
-        for step in range(count):
+        for _ in range(count):
             now[0] += seconds
-            found = ours.stepper.take(ours.feed.batch(step % STEPS))
+            found = ours.stepper.take(batch)
             ours.learner.step %= STEPS
             read += [len(found)] if found else []
     assert read == [1, 5, 5, 5, 100]
@@ -299,15 +305,15 @@ def test_what_is_not_recorded_is_told_in_a_line(tmp_path: Path, changes: dict[st
     told: list[str] = []
     plan = tiny_plan(**changes)
     run = tiny_run(tmp_path / "asked", plan, capture=True, warn=told.append)
-    reports = list(round_robin(run))
+    reports = list(all_blocks(run))
     line = "its steps are launched one kernel after the other, not recorded: "
     assert sorted(set(told)) == [f"block-{block}: {line}{why}" for block in (0, 1)]
-    assert [one.loss for one in reports] == [one.loss for one in round_robin(tiny_run(tmp_path / "not", plan))]
+    assert [one.loss for one in reports] == [one.loss for one in all_blocks(tiny_run(tmp_path / "not", plan))]
 
 
 def test_work_that_cannot_be_recorded_says_why() -> None:
     with pytest.raises(CannotRecordError, match="it draws random numbers"):
-        Recorded(lambda: torch.rand(3), torch.device("cpu"))
+        Recorded(lambda: torch.rand(3, device=DEVICE), DEVICE)
     counted = [0]
 
     def work() -> int:

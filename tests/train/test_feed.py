@@ -30,7 +30,7 @@ from oneblock.data import (
     write_tokens,
 )
 from oneblock.data.vocabulary import Vocabulary
-from oneblock.presets import plan_task
+from oneblock.presets import blockwise, plan_task
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.feed import Feed, placed
 from oneblock.train.learner import NonFiniteError
@@ -222,6 +222,26 @@ def test_a_run_that_waits_for_nothing_resumes_to_the_byte(tmp_path: Path) -> Non
     assert [report.num_steps for report in one_block(parts, "block-1")][-1:] == [20]
     assert last_files(tmp_path / "parts") == last_files(tmp_path / "whole")
     assert not [one for one in threading.enumerate() if one.name.startswith("oneblock-read")]
+
+
+def test_one_whose_network_draws_resumes_to_the_byte_too(tmp_path: Path) -> None:
+    """Its steps are tried out before they are found to draw, wherever it begins: that must not move what they draw."""
+    plan = tiny_plan()
+    layer = blockwise(plan).denoiser(0).layers["0"]
+
+    def forward(self: Any, h: torch.Tensor, modulation: Any) -> torch.Tensor:
+        return torch.nn.functional.dropout(usual(self, h, modulation), 0.3)
+
+    usual = type(layer).forward
+    runs = {name: tiny_run(tmp_path / name, plan, capture=True, reseed=True) for name in ("whole", "parts")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(layer), "forward", forward)
+        list(one_block(runs["whole"], "block-0"))
+        reports = one_block(runs["parts"], "block-0")
+        assert next(reports).latest
+        reports.close()
+        list(one_block(runs["parts"], "block-0"))
+    assert last_files(tmp_path / "parts") == last_files(tmp_path / "whole")
 
 
 def test_it_learns_what_a_run_that_waits_learns(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 import gc
 import math
+import random
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -245,13 +246,7 @@ class Drawing(nn.Module):
         return out
 
 
-def python_draws() -> object:
-    import random
-
-    return random.random()
-
-
-@pytest.mark.parametrize("draw", [lambda: torch.rand(()), python_draws], ids=["torch", "python"])
+@pytest.mark.parametrize("draw", [lambda: torch.rand(()), random.random], ids=["torch", "python"])
 def test_a_network_that_draws_is_not_recorded(draw: Callable[[], object]) -> None:
     ours, plain = training("captured"), training("guarded")
     layers = ours.learner.module.layers
@@ -314,6 +309,10 @@ def test_what_is_not_recorded_is_told_in_a_line(tmp_path: Path, changes: dict[st
 def test_work_that_cannot_be_recorded_says_why() -> None:
     with pytest.raises(CannotRecordError, match="it draws random numbers"):
         Recorded(lambda: torch.rand(3, device=DEVICE), DEVICE)
+    before = torch.default_generator.get_state(), random.getstate()
+    with pytest.raises(CannotRecordError, match="it draws random numbers"):
+        Recorded(lambda: (torch.rand(3), random.random()), torch.device("cpu"))
+    assert before[0].equal(torch.default_generator.get_state()) and before[1] == random.getstate()
     counted = [0]
 
     def work() -> int:

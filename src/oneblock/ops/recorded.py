@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -37,7 +37,7 @@ class Recorded(Generic[Result]):
     Raises:
         CannotRecordError: it waits for the device, draws from a generator of torch's or Python's own (what it draws
             would be part of the recording), or does something else that a graph cannot hold. All tensors are as
-            ``WARM_UPS`` times the work leave them.
+            ``WARM_UPS`` times the work leave them, and generators as they were.
     """
 
     def __init__(self, work: Callable[[], Result], device: torch.device) -> None:
@@ -47,6 +47,7 @@ class Recorded(Generic[Result]):
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             self._warm_up(device)
             if before != _random_states(device):
+                _set_random_states(before, device)
                 raise CannotRecordError("it draws random numbers from a generator of torch's or Python's own")
             if device.type == "cuda":
                 self._capture()
@@ -82,9 +83,16 @@ class Recorded(Generic[Result]):
         self._graph = graph
 
 
-def _random_states(device: torch.device) -> tuple[object, ...]:
-    """How far the generators are that work may draw from without being told to."""
-    states = [torch.default_generator.get_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return random.getstate(), *(bytes(state.tolist()) for state in states)
+def _random_states(device: torch.device) -> tuple[Any, bytes, bytes]:
+    """How far the generators are that work may draw from without being told to: Python's, and torch's on the CPU and on
+    the device."""
+    there = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0, dtype=torch.uint8)
+    return random.getstate(), bytes(torch.default_generator.get_state().tolist()), bytes(there.tolist())
+
+
+def _set_random_states(states: tuple[Any, bytes, bytes], device: torch.device) -> None:
+    python, here, there = states
+    random.setstate(python)
+    torch.default_generator.set_state(torch.tensor(list(here), dtype=torch.uint8))
+    if there:
+        torch.cuda.set_rng_state(torch.tensor(list(there), dtype=torch.uint8), device)

@@ -124,7 +124,7 @@ def dry_pass(plan: Plan, job: JobSpec, checkpointing: bool = False, weights: tor
     def step() -> None:
         learner.update([learner.network.train()], losses, len(batch), learner.step)
 
-    return DryRun(learner.module, learner.optimizer, _tensors(batch), step)
+    return DryRun(learner.module, learner.optimizer, batch.tensors(), step)
 
 
 def dry_round(plan: Plan, checkpointing: bool = False, parts: int | None = None) -> DryRun:

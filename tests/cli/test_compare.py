@@ -46,6 +46,18 @@ def test_images(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> N
     assert "4/4 blockwise-256-seed0: loss " in err and "picture: " in err
 
 
+def test_quality_against_sampling_work(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("compare", "images", "--out", tmp_path, *SHORT, "--arms", "shallow", "blockwise", "--num-samples", "0")
+    words = (*words, "--sampling-steps", "2", "3", "--sampling-images", "20")
+    (found,) = ok(*words, "--json")
+    assert [len(row["sampling_curve"]) for row in found["runs"]] == [4, 4]
+    assert [(row["arm"], row["sampler"], row["steps"]) for row in found["curves"]] == [
+        (arm, solver, steps) for arm in ("shallow", "blockwise") for solver in ("euler", "dpm++2m") for steps in (2, 3)
+    ]
+    assert "sampling.png" in names(found)
+    assert "Frechet distance against sampling work" in printed(words, capsys)[0]
+
+
 def test_classify(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("compare", "classify", "--out", tmp_path, *SHORT, "--budgets", "128,256", "--calls", "3")
     words = (*words, "--arms", "shallow", "blockwise", "--seed", "2")

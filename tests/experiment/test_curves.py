@@ -34,7 +34,12 @@ def test_points_of_several_seeds_are_one() -> None:
 def test_a_finished_comparison_is_scored_at_more_steps_without_training(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     recipe = replace(EXPERIMENT.usual, size="nano", depth=4, width=16, heads=2, blocks=2, batch_size=16, budget=128)
-    settings: dict[str, Any] = {"out": tmp_path, "recipe": recipe, "arms": ["end-to-end", "blockwise"], "seeds": 1}
+    settings: dict[str, Any] = {
+        "out": tmp_path,
+        "recipe": recipe,
+        "arms": ["end-to-end", "blockwise", "ensemble"],
+        "seeds": 1,
+    }
     settings |= {"machine": Machine(threads=1), "watch": Watch(bars=False)}
     plain = compare(EXPERIMENT, **settings)
     assert not plain.curves and all("sampling_curve" not in row for row in plain.rows)
@@ -43,11 +48,11 @@ def test_a_finished_comparison_is_scored_at_more_steps_without_training(tmp_path
     found = compare(asked, **settings)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("step-*.safetensors")} == trained
     work = {row["arm"]: [point["layer_evaluations"] for point in row["sampling_curve"]] for row in found.rows}
-    assert work == {"end-to-end": [8, 16, 8, 16], "blockwise": [4, 8, 4, 8]}
-    assert len(found.curves) == 8
+    assert work == {"end-to-end": [8, 16, 8, 16], "blockwise": [4, 8, 4, 8], "ensemble": [8, 16, 8, 16]}
+    assert len(found.curves) == 12
     assert [row["loss"] for row in found.rows] == [row["loss"] for row in plain.rows]
     assert compare(asked, **settings).rows == compare(EXPERIMENT, **settings).rows == found.rows
     fewer = compare(replace(asked, sampling_steps=(2,)), **settings)
-    assert [len(row["sampling_curve"]) for row in fewer.rows] == [2, 2]
+    assert [len(row["sampling_curve"]) for row in fewer.rows] == [2, 2, 2]
     with pytest.raises(ValueError, match="sampling_steps: steps=1 is too small for a grid"):
         compare(replace(asked, sampling_steps=(1,)), **settings)

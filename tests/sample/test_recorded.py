@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from oneblock.blockwise import BlockDenoiser, Denoiser
 from oneblock.condition import ClassIds, Condition, Frames, Nothing, Tokens, told
 from oneblock.evaluate.images import SamplerName, Sampling, sample_images
-from oneblock.guidance import ClassifierFree, Ensemble
+from oneblock.guidance import Averaged, ClassifierFree, Ensemble
 from oneblock.ops.recorded import WARM_UPS
 from oneblock.plan import Plan
 from oneblock.presets import blockwise
@@ -250,7 +250,8 @@ def test_autocast_has_recordings_of_its_own(recordings: list[int]) -> None:
 
 
 def test_wrappers_are_seen_through(recordings: list[int]) -> None:
-    for wrap in (lambda one: ClassifierFree(one, 2.0), lambda one: Ensemble([one, one])):
+    wraps = (lambda one: ClassifierFree(one, 2.0), lambda one: Averaged([one, one]), lambda one: Ensemble([one]))
+    for wrap in wraps:
         wrapped: Callable[[Denoiser], Any] = wrap
         images = [
             sample_images(wrapped(network(PLAN)), PLAN, LABELS, Sampling(steps=3), capture=capture)  # type: ignore[arg-type]

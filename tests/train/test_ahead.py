@@ -23,7 +23,7 @@ from oneblock.sample.generate import TOGETHER
 from oneblock.train.ahead import ReadAhead
 from oneblock.train.checkpoint import CheckpointError, checkpoints
 from oneblock.train.shards import BlockFiles, merge, open_denoiser
-from oneblock.train.strategy import round_robin
+from oneblock.train.strategy import all_blocks
 
 CPU = torch.device("cpu")
 PLAN = tiny_plan()
@@ -147,7 +147,7 @@ def test_blocks_that_are_mixed_in_a_call() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    list(round_robin(tiny_run(tmp_path / "run")))
+    list(all_blocks(tiny_run(tmp_path / "run")))
     merge(tmp_path / "run", tmp_path / "run" / "model", 6)
     return tmp_path / "run"
 

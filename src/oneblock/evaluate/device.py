@@ -29,7 +29,7 @@ def routers(denoiser: DenoiserLike) -> list[Denoiser]:
     """The denoisers of the whole noise range that a denoiser asks, itself or within its wrappers."""
     if isinstance(denoiser, ClassifierFree):
         return routers(denoiser.denoiser)
-    if isinstance(denoiser, Ensemble):
+    if isinstance(denoiser, Averaged | Ensemble):
         return [router for member in denoiser.members for router in routers(member)]
     return [denoiser] if isinstance(denoiser, Denoiser) else []
 
@@ -38,6 +38,6 @@ def recorded(denoiser: DenoiserLike, tell: Callable[[str], None]) -> DenoiserLik
     """The same denoiser, with calls of its ``routers`` recorded (``sample.recorded``)."""
     if isinstance(denoiser, ClassifierFree):
         return replace(denoiser, denoiser=recorded(denoiser.denoiser, tell))
-    if isinstance(denoiser, Ensemble):
+    if isinstance(denoiser, Averaged | Ensemble):
         return replace(denoiser, members=[recorded(member, tell) for member in denoiser.members])
     return RecordedDenoiser(denoiser, tell) if isinstance(denoiser, Denoiser) else denoiser

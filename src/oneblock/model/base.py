@@ -65,7 +65,8 @@ class Model(ABC):
 
         Args:
             device: where it works.
-            resident: blocks kept in memory; 1 holds a single block at any time, None keeps all.
+            resident: blocks kept in memory; 1 holds a single block at any time, None keeps all. On CUDA that is the
+                memory of the device; the next block is read into host memory meanwhile.
             backbone: the user's own network, of a run that was trained with one.
             compile: pass layers through torch.compile, seconds for every shape of a call (auto: models of images on
                 CUDA, with a compiler).

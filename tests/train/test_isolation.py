@@ -151,7 +151,9 @@ def test_blocks_idle_on_the_host_leave_the_device_before_the_next_comes(
         next(reports)
     # block 0 left after its turn and is back for its next; block 1 left in between
     assert moves == [("block-0", 2), ("block-1", 2), ("block-0", 2)]
-    reports.close()
+    assert len(list(reports)) == 2 * 6 - 5
+    both = [("block-0", 4), ("block-1", 2), ("block-1", 4), ("block-0", 4), ("block-1", 4)]
+    assert moves[3:] == both, "a block that is trained to its end does not wait for another turn"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second kind of device")

@@ -267,8 +267,8 @@ def shallow(recipe: AnyRecipe) -> AnyRecipe:
 
 
 def experts(recipe: AnyRecipe) -> AnyRecipe:
-    """The rival with the most parameters: every block has the whole network's depth, so that as many layers as the
-    network has work at every noise level. The same work as ever is spent on all of them."""
+    """The rival with the most parameters (eDiff-I, https://arxiv.org/abs/2211.01324): every block is a network of the
+    whole depth for its own band. All of them together get the work of the whole run."""
     layers = recipe.layer_split
     depth = sum(layers)
     return replace(recipe, depth=depth * len(layers), layers=(depth,) * len(layers), branch=0.0)

@@ -198,7 +198,7 @@ class OnDevice(TorchDispatchMode):
     """The most bytes of storages that live at a time, but for those of ``host``; sizes may change."""
 
     def __init__(self, host: Iterable[torch.Tensor], tensors: Iterable[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.host, self.peak = {tensor.untyped_storage()._cdata for tensor in host}, 0
         self.living: dict[int, weakref.ref[Any]] = {}
         self.see(tensors)
@@ -221,7 +221,7 @@ class OnDevice(TorchDispatchMode):
 
 @pytest.fixture
 def one_process() -> Iterator[Any]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     yield init_device_mesh("cpu", (1,))
     dist.destroy_process_group()
 
@@ -232,10 +232,11 @@ def really_offloaded(run: DryRun, mesh: Any, precision: str, monkeypatch: pytest
     half = torch.bfloat16 if precision == "bf16" else None
     mixed = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     policy: dict[str, Any] = {"mesh": mesh, "mp_policy": mixed, "offload_policy": CPUOffloadPolicy(pin_memory=False)}
-    for layer in run.module.layers.values():  # type: ignore[operator, union-attr]
+    module: Any = run.module
+    for layer in module.layers.values():
         fully_shard(layer, **policy)
-    fully_shard(run.module, **policy)
-    shards = [p.to_local() for p in run.module.parameters()]  # type: ignore[operator]
+    fully_shard(module, **policy)
+    shards = [p.to_local() for p in module.parameters()]
     moved: list[torch.Tensor] = []
 
     def copied(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -251,7 +252,7 @@ def really_offloaded(run: DryRun, mesh: Any, precision: str, monkeypatch: pytest
 
     plain = torch.Tensor.to
     monkeypatch.setattr(torch.Tensor, "to", copied)
-    with OnDevice(shards, [*run.others, *run.module.buffers()]) as device:
+    with OnDevice(shards, [*run.others, *module.buffers()]) as device:
         run.step()
     assert len(moved) == len(shards)
     return device.peak
@@ -261,7 +262,7 @@ def really_offloaded(run: DryRun, mesh: Any, precision: str, monkeypatch: pytest
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("changes", [{}, {"width": 128, "batch_size": 1}])
 def test_offloading_is_counted_as_fully_shard_does_it(
-    changes: dict[str, int],
+    changes: dict[str, Any],
     checkpointing: bool,
     precision: str,
     one_process: Any,

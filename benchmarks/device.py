@@ -2,26 +2,38 @@
 
     python benchmarks/device.py images --size S --patch 2 --length 32 --batch-size 256 --device cuda > rows.jsonl
     python benchmarks/device.py text --size B --length 1024 --blocks 4 --batch-size 8 --device cuda > rows.jsonl
+    python benchmarks/device.py images --size nano --length 16 --batch-size 4 --steps 2 --images 4 --device cpu
 
 Random samples; medians after warming up. Peak bytes are those of torch.cuda.max_memory_allocated on CUDA (null
-elsewhere), beside the bytes that `presets.training_peak` predicts from shapes (in fp32). Images are also sampled. Text
-has bytes as symbols, and its blocks carry noisy targets in --streams; the forms of two-stream attention (`ops`) are
-timed and measured beside it, forward and backward. Needs the core and the library's own modules only.
+elsewhere), beside the bytes that `oneblock plan` predicts from shapes in the same precision; `workspace_bytes` are what
+the kernels of matrix products keep for themselves, which no plan counts, and `planned_share` is the sum of both as a
+share of the peak. Images are also sampled. Text has bytes as symbols, and its blocks carry noisy targets in --streams;
+the forms of two-stream attention (`ops`) are timed and measured beside it, forward and backward.
+
+The rivals of `presets.rivals` train the whole network too: 8-bit Adam (torchao; a row says so where it is missing; its
+step runs eagerly unless --compile), fused Adafactor (torch.optim.Adafactor in a hook of each parameter), FSDP2 with CPU
+offload, in a process group of this one process. Needs the core and the library's own modules, and nothing else.
 """
 
 import argparse
+import gc
 import json
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 
-from oneblock.blockwise import Denoiser
+from oneblock.blockwise import BlockDenoiser, Denoiser
 from oneblock.condition import ClassIds
 from oneblock.data import Bytes, Samples
 from oneblock.evaluate.device import recorded
@@ -41,9 +53,13 @@ from oneblock.presets import (
     plan_task,
     training_peak,
 )
+from oneblock.presets.rivals import rivals
 from oneblock.sample import SAMPLERS, karras_grid
 from oneblock.sample.generate import generate
-from oneblock.train.block import BlockLearner, block_learner, train_step
+from oneblock.tasks.base import Batch
+from oneblock.train.block import BlockLearner, block_learner, block_losses, train_step
+from oneblock.train.learner import Learner
+from oneblock.train.parallel import Ranks
 from oneblock.train.strategy import job_specs, plan_optimizer
 
 Row = dict[str, Any]
@@ -60,11 +76,16 @@ class Way:
 
 
 WHOLE = (Way("end-to-end"), Way("end-to-end, checkpointing", True))
+EIGHT_BIT = "8-bit Adam"
+FUSED = "fused Adafactor"
+OFFLOADED = "FSDP2 offload"
+RIVALS = tuple(Way(name, checkpointing) for name in (EIGHT_BIT, FUSED, OFFLOADED) for checkpointing in (False, True))
 OWN = (Way("all resident", resident=True), Way("own block"), Way("own block, checkpointing", True))
 
 
 def measured(step: Callable[[], object], steps: int, device: torch.device) -> Row:
     """Median seconds of ``step`` and the most bytes allocated."""
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -84,32 +105,150 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def train(plan: Plan, way: Way, samples: Tensor, steps: int, device: torch.device) -> Row:
-    """A step of the plan's last block (all are alike) on ``samples``."""
-    specs = job_specs(plan)
-    generator = torch.Generator().manual_seed(0)
+def workspaces(device: torch.device) -> int:
+    """Bytes that the kernels of matrix products keep after the first, forward and backward."""
+    if device.type != "cuda":
+        return 0
+    layer, x = nn.Linear(512, 512, device=device), torch.randn(512, 512, device=device)
+    with torch.autocast("cuda", torch.bfloat16):
+        y = layer(x)
+    y.sum().backward()
+    del layer, x, y
+    gc.collect()
+    wait(device)
+    return int(torch.cuda.memory_allocated(device))
 
-    def learner(block: int) -> BlockLearner:
-        denoiser = blockwise(plan).denoiser(block, way.checkpointing).to(device)
-        return block_learner(specs[block], denoiser, plan_optimizer(plan))
 
-    spec, task = specs[-1], plan_task(plan)
-    sigma = plan.partition.levels(*spec.band, len(samples), generator)
-    labelled = Samples(samples, torch.zeros(len(samples), dtype=torch.long))
-    batch = task.draw(labelled, sigma, spec.block, generator).to(device)
-    waiting = [learner(block) for block in range(plan.num_blocks - 1)] if way.resident else []
+@dataclass(frozen=True)
+class Bench:
+    """What all strategies have in common.
+
+    Args:
+        steps: that are timed.
+        compile: pass the step of 8-bit Adam through torch.compile.
+        workspaces: see there.
+    """
+
+    device: torch.device
+    steps: int
+    compile: bool
+    workspaces: int
+
+    def row(self, plan: Plan, samples: Tensor, step: Callable[[], object], planned: int) -> Row:
+        """Training by ``step``, and the bytes that were ``planned``."""
+        row, spec = measured(step, self.steps, self.device), job_specs(plan)[-1]
+        peak = row["peak_bytes"]
+        items = samples.numel() if plan.task == "text" else len(samples)
+        return {
+            **row,
+            "planned_bytes": planned,
+            "workspace_bytes": self.workspaces,
+            "planned_share": None if peak is None else (planned + self.workspaces) / peak,
+            "layer_evaluations_per_second": spec.step_evaluations / row["seconds"],
+            "items_per_second": items / plan.num_blocks / row["seconds"],  # tokens or images, seen once by every block
+        }
+
+    def batch(self, plan: Plan, samples: Tensor) -> Batch:
+        """``samples`` for the plan's last block (all are alike)."""
+        spec, generator = job_specs(plan)[-1], torch.Generator().manual_seed(0)
+        sigma = plan.partition.levels(*spec.band, len(samples), generator)
+        labelled = Samples(samples, torch.zeros(len(samples), dtype=torch.long))
+        return plan_task(plan).draw(labelled, sigma, spec.block, generator).to(self.device)
+
+    def learner(self, plan: Plan, way: Way, block: int) -> BlockLearner:
+        denoiser = blockwise(plan).denoiser(block, way.checkpointing).to(self.device)
+        return block_learner(job_specs(plan)[block], denoiser, plan_optimizer(plan), compile=self.compile)
+
+
+def train(plan: Plan, way: Way, samples: Tensor, bench: Bench) -> Row:
+    """A step of the plan's last block."""
+    specs, task, batch = job_specs(plan), plan_task(plan), bench.batch(plan, samples)
+    waiting = [bench.learner(plan, way, block) for block in range(plan.num_blocks - 1)] if way.resident else []
     for job, other in zip(specs, waiting, strict=False):
         train_step(job, other, task, batch)  # so that it has an optimizer's moments
-    trained = learner(plan.num_blocks - 1)
-    row = measured(lambda: train_step(spec, trained, task, batch), steps, device)
-    planned = (all_resident if way.resident else training_peak)(plan, way.checkpointing)
-    items = samples.numel() if plan.task == "text" else len(samples)
-    return {
-        **row,
-        "planned_bytes_fp32": planned.total,
-        "layer_evaluations_per_second": spec.step_evaluations / row["seconds"],
-        "items_per_second": items / plan.num_blocks / row["seconds"],  # tokens or images, which every block sees once
-    }
+    trained = bench.learner(plan, way, plan.num_blocks - 1)
+    planned = (all_resident if way.resident else training_peak)(plan, way.checkpointing).total
+    return bench.row(plan, samples, lambda: train_step(specs[-1], trained, task, batch), planned)
+
+
+def train_rival(plan: Plan, way: Way, samples: Tensor, bench: Bench) -> Row:
+    """A step of a rival that trains the whole network of ``plan``."""
+    if way.name == EIGHT_BIT:
+        plan = replace(plan, recipe={**plan.recipe, "optimizer": "adamw8bit"})
+        try:
+            return train(plan, replace(way, name="end-to-end"), samples, bench)
+        except ImportError as error:
+            return {"missing": str(error)}
+    peak, task, batch = training_peak(plan, way.checkpointing), plan_task(plan), bench.batch(plan, samples)
+    found = {rival.name: rival for rival in rivals(plan, peak, way.checkpointing)}[way.name]  # type: ignore[index]
+    elsewhere = {"planned_host_bytes": found.host, "planned_bus_bytes": found.bus}
+    step: Callable[[], object]
+    if way.name == FUSED:
+        fused = fused_learner(plan, way, bench)
+        step = partial(fused.update, [fused.network.train()], block_losses(fused, task, batch), len(batch), 0)
+        return {**bench.row(plan, samples, step, found.peak.total), **elsewhere}
+    with alone(bench.device) as mesh:
+        step = partial(train_step, job_specs(plan)[0], offloaded_learner(plan, way, bench, mesh), task, batch)
+        return {**bench.row(plan, samples, step, found.peak.total), **elsewhere}
+
+
+def fused_learner(plan: Plan, way: Way, bench: Bench) -> BlockLearner:
+    """Its update moves every weight as soon as the gradient is there, which is let go; in bf16 weights have 16 bits."""
+    learner = bench.learner(plan, way, 0)
+    learner.averages.clear()
+    optimizers: dict[Tensor, torch.optim.Optimizer] = {}
+
+    def update(parameter: Tensor) -> None:
+        optimizers[parameter].step()
+        parameter.grad = None
+
+    for parameter in learner.module.parameters():
+        if plan_optimizer(plan).precision == "bf16":
+            parameter.data = parameter.data.to(torch.bfloat16)
+        optimizers[parameter] = torch.optim.Adafactor([parameter], lr=learner.learning_rate, foreach=False)
+        parameter.register_post_accumulate_grad_hook(update)
+    return learner
+
+
+@contextmanager
+def alone(device: torch.device) -> Iterator[DeviceMesh]:
+    """A process group of this process."""
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    try:
+        yield init_device_mesh(device.type, (1,))
+    finally:
+        dist.destroy_process_group()
+
+
+class OffloadedLearner(Learner[BlockDenoiser]):
+    """A learner whose weights are on the CPU between two layers, and that computes on ``device``."""
+
+    device: torch.device
+
+    def autocast(self) -> torch.autocast:
+        return self.settings.autocast(self.device)
+
+
+def offloaded_learner(plan: Plan, way: Way, bench: Bench, mesh: DeviceMesh) -> OffloadedLearner:
+    """Weights, gradients, averages and moments in host memory, where AdamW works."""
+    denoiser = blockwise(plan).denoiser(0, way.checkpointing)
+    half = torch.bfloat16 if plan_optimizer(plan).precision == "bf16" else None
+    shard: Any = partial(
+        fully_shard,
+        mesh=mesh,
+        mp_policy=MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False),
+        offload_policy=CPUOffloadPolicy(pin_memory=bench.device.type == "cuda"),
+    )
+    for layer in denoiser.layers.values():
+        shard(layer)
+    shard(denoiser)
+    ranks = Ranks("fsdp", rank=0, size=1)
+    learner = OffloadedLearner(
+        job_specs(plan)[0], denoiser, plan_optimizer(plan), trained=denoiser.backbone, ranks=ranks
+    )
+    learner.device = bench.device
+    return learner
 
 
 def sample(plan: Plan, images: int, steps: int, device: torch.device) -> Row:
@@ -167,7 +306,7 @@ def shared_recipe(options: argparse.Namespace) -> dict[str, Any]:
         "blocks": 1,
         "batch_size": options.batch_size,
         "block_batch_size": options.batch_size,
-        "budget": 10**12,
+        "budget": 10**9,
         "precision": options.precision,
     }
 
@@ -186,6 +325,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--sampling-steps", type=int, default=24)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--compile", action="store_true", help="the step of 8-bit Adam")
+    parser.add_argument("--only", default="", help="strategies whose names hold this, and no sampling or attention")
     options = parser.parse_args()
     device = torch.device(options.device)
     known = {"torch": torch.__version__, **vars(options), "device": str(device)}
@@ -196,15 +337,19 @@ def main() -> None:
         print(json.dumps({"measure": measure, **row, **known}), flush=True)
 
     whole, own, samples = (image_case if options.task == "images" else text_case)(options)
-    for plan, ways in ((whole, WHOLE), (own, OWN)):
+    bench = Bench(device, options.steps, options.compile, workspaces(device))
+    for plan, ways, trains in ((whole, WHOLE, train), (whole, RIVALS, train_rival), (own, OWN, train)):
         for way in ways:
-            show("train", {"strategy": way.name, **train(plan, way, samples, options.steps, device)})
-        if options.task == "images":
-            show(
-                "sample",
-                {"num_blocks": plan.num_blocks, **sample(plan, options.images, options.sampling_steps, device)},
-            )
-    if options.task == "text":
+            if options.only in way.name:
+                chosen = {"strategy": way.name, "checkpointing": way.checkpointing}
+                show("train", {**chosen, **trains(plan, way, samples, bench)})
+    if options.only:
+        return
+    if options.task == "images":
+        for plan in (whole, own):
+            row = sample(plan, options.images, options.sampling_steps, device)
+            show("sample", {"num_blocks": plan.num_blocks, **row})
+    else:
         for row in attention(own, options.batch_size, options.steps, device):
             show("attention", row)
 

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,26 @@ def takes(command: Any, words: list[str]) -> bool:
     except SystemExit:
         return False
     return True
+
+
+@pytest.mark.slow
+def test_the_bytes_of_choose_are_those_that_its_commands_print(ok: Callable[..., list[dict[str, Any]]]) -> None:
+    pytest.importorskip("torch.distributed._tools.mem_tracker")
+    text = (ROOT / "docs" / "choose.md").read_text()
+    row = re.compile(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)
+    table = {name: cells for name, *cells in row.findall(text)}
+    planned = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("oneblock plan")]
+    assert len(planned) == 2 and len(table) > 10
+    for column, words in enumerate(planned):
+        (found,) = ok(*words, "--json")
+        rows = {row["name"]: row for row in (*found["costs"], *found["rivals"])}
+        for name, cells in table.items():
+            assert cells[column] == (written(rows[name]) if name in rows else "-"), name
+
+
+def written(row: dict[str, Any]) -> str:
+    device, host, bus = (f"{size / 2**30:.2f}" for size in (row["peak"]["total"], row["host"], row["bus"]))
+    return f"{device} + {host} host, {bus} bus" if row["host"] else device
 
 
 def test_they_were_found() -> None:

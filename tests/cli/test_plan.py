@@ -2,7 +2,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import tyro
@@ -16,6 +16,7 @@ from oneblock.launch.words import changed_words
 from oneblock.memory import PeakBytes
 from oneblock.presets import ImageRecipe, recurrent_recipe
 from oneblock.presets.fit import Cost, Fit, Strategy
+from oneblock.presets.rivals import RivalName
 
 pytest.importorskip("torch.distributed._tools.mem_tracker")
 
@@ -67,6 +68,27 @@ def test_the_command(tmp_path: Path, ok: Callable[..., list[dict[str, Any]]]) ->
     assert found["fit"] == {"limit": 2**30, "options": [*TINY[:-2], "--strategy", "end-to-end"]}
     assert {row["blocks"] for row in found["costs"]} == {1, 2}
     assert found["left_out"] == []
+
+
+def test_rivals_are_rows_to_look_at(
+    capsys: pytest.CaptureFixture[str], ok: Callable[..., list[dict[str, Any]]], refused: Callable[..., str]
+) -> None:
+    words = ("plan", "images", *TINY, "--image-size", "8", "--channels", "1", "--precision", "bf16")
+    (found,) = ok(*words, "--json")
+    assert found["precision"] == "bf16"
+    names = [f"{name}{more}" for more in ("", ", checkpointing") for name in get_args(RivalName)]
+    assert [row["name"] for row in found["rivals"]] == names
+    assert {row["host"] + row["bus"] for row in found["costs"]} == {0}
+    least = min(row["peak"]["total"] for row in found["rivals"])
+    assert least < min(row["peak"]["total"] for row in found["costs"] if row["blocks"] == 1)
+    (offload,) = (row for row in found["rivals"] if row["name"] == "FSDP2 offload, checkpointing")
+    assert found["costs"][0]["samples_per_step"] == offload["samples_per_step"]
+    assert main([*words, "--fit", str(least)]) == 0
+    said = capsys.readouterr().out
+    (row,) = (line.split("│") for line in said.splitlines() if "FSDP2 offload" in line and " yes " in line)
+    assert [cell.strip() for cell in row[12:14]] == [f"{offload[key] / 2**20:.2f}" for key in ("host", "bus")]
+    assert f"fits {least}, with " in said and "--blocks " in said
+    assert said.index("end-to-end") < said.index("FSDP2 offload") < said.index("own block")
 
 
 SMALL = ("--size", "nano", "--width", "16", "--heads", "2")

@@ -7,8 +7,10 @@
 Random samples; medians after warming up. Peak bytes are those of torch.cuda.max_memory_allocated on CUDA (null
 elsewhere), beside the bytes that `oneblock plan` predicts from shapes in the same precision; `workspace_bytes` are what
 the kernels of matrix products keep for themselves, which no plan counts, and `planned_share` is the sum of both as a
-share of the peak. Images are also sampled. Text has bytes as symbols, and its blocks carry noisy targets in --streams;
-the forms of two-stream attention (`ops`) are timed and measured beside it, forward and backward.
+share of the peak. Each of our strategies is measured twice: with its kernels launched one by one, and with a step
+that is recorded and whose layers are compiled (--layers). Images are also sampled. Text has bytes as symbols, and its
+blocks carry noisy targets in --streams; the forms of two-stream attention (`ops`) are timed and measured beside it,
+forward and backward.
 
 The rivals of `presets.rivals` train the whole network too: 8-bit Adam (torchao; a row says so where it is missing; its
 step runs eagerly unless --compile), fused Adafactor (torch.optim.Adafactor in a hook of each parameter), FSDP2 with CPU
@@ -57,9 +59,11 @@ from oneblock.presets.rivals import rivals
 from oneblock.sample import SAMPLERS, karras_grid
 from oneblock.sample.generate import generate
 from oneblock.tasks.base import Batch
-from oneblock.train.block import BlockLearner, block_learner, block_losses, train_step
+from oneblock.train.block import BlockLearner, block_learner, block_losses, compile_layers, train_step
 from oneblock.train.learner import Learner
+from oneblock.train.machine import compiles
 from oneblock.train.parallel import Ranks
+from oneblock.train.stepper import GuardedStepper
 from oneblock.train.strategy import job_specs, plan_optimizer
 
 Row = dict[str, Any]
@@ -73,22 +77,25 @@ class Way:
     name: str
     checkpointing: bool = False
     resident: bool = False
+    recorded: bool = False
 
 
-WHOLE = (Way("end-to-end"), Way("end-to-end, checkpointing", True))
+def both(ways: tuple[Way, ...]) -> tuple[Way, ...]:
+    """Each with its kernels launched one by one, and with a step recorded and its layers compiled."""
+    return tuple(replace(way, recorded=recorded) for way in ways for recorded in (False, True))
+
+
+WHOLE = both((Way("end-to-end"), Way("end-to-end, checkpointing", True)))
 EIGHT_BIT = "8-bit Adam"
 FUSED = "fused Adafactor"
 OFFLOADED = "FSDP2 offload"
 RIVALS = tuple(Way(name, checkpointing) for name in (EIGHT_BIT, FUSED, OFFLOADED) for checkpointing in (False, True))
-OWN = (Way("all resident", resident=True), Way("own block"), Way("own block, checkpointing", True))
+OWN = both((Way("all resident", resident=True), Way("own block"), Way("own block, checkpointing", True)))
 
 
 def measured(step: Callable[[], object], steps: int, device: torch.device) -> Row:
     """Median seconds of ``step`` and the most bytes allocated."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+    reset_peak(device)
     seconds = []
     for _ in range(steps + WARM_UP):
         wait(device)
@@ -96,8 +103,18 @@ def measured(step: Callable[[], object], steps: int, device: torch.device) -> Ro
         step()
         wait(device)
         seconds.append(time.perf_counter() - began)
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    return {"seconds": statistics.median(seconds[WARM_UP:]), "peak_bytes": peak}
+    return {"seconds": statistics.median(seconds[WARM_UP:]), "peak_bytes": peak_bytes(device)}
+
+
+def reset_peak(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def wait(device: torch.device) -> None:
@@ -127,20 +144,25 @@ class Bench:
         steps: that are timed.
         compile: pass the step of 8-bit Adam through torch.compile.
         workspaces: see there.
+        compiles: pass the layers of recorded steps through torch.compile.
     """
 
     device: torch.device
     steps: int
     compile: bool
     workspaces: int
+    compiles: bool = False
 
-    def row(self, plan: Plan, samples: Tensor, step: Callable[[], object], planned: int) -> Row:
-        """Training by ``step``, and the bytes that were ``planned``."""
+    def row(
+        self, plan: Plan, samples: Tensor, step: Callable[[], object], planned: int, allocated: int | None = None
+    ) -> Row:
+        """Training by ``step``, and the bytes that were ``planned``; ``allocated``: before the steps that are timed."""
         row, spec = measured(step, self.steps, self.device), job_specs(plan)[-1]
-        peak = row["peak_bytes"]
+        peak = row["peak_bytes"] if allocated is None else allocated
         items = samples.numel() if plan.task == "text" else len(samples)
         return {
             **row,
+            "peak_bytes": peak,
             "planned_bytes": planned,
             "workspace_bytes": self.workspaces,
             "planned_share": None if peak is None else (planned + self.workspaces) / peak,
@@ -168,7 +190,22 @@ def train(plan: Plan, way: Way, samples: Tensor, bench: Bench) -> Row:
         train_step(job, other, task, batch)  # so that it has an optimizer's moments
     trained = bench.learner(plan, way, plan.num_blocks - 1)
     planned = (all_resident if way.resident else training_peak)(plan, way.checkpointing).total
-    return bench.row(plan, samples, lambda: train_step(specs[-1], trained, task, batch), planned)
+    if not way.recorded:
+        return bench.row(plan, samples, lambda: train_step(specs[-1], trained, task, batch), planned)
+    if bench.compiles:
+        compile_layers(trained.module)
+    losses = partial(block_losses, trained, task)
+    told: list[str] = []
+    stepper = GuardedStepper(trained, losses, len(batch), every=bench.steps + WARM_UP + 1, tell=told.append)
+    reset_peak(bench.device)
+    began = time.perf_counter()
+    stepper.take(batch)
+    stepper.read()
+    ready = time.perf_counter() - began
+    allocated = peak_bytes(bench.device)  # a replay allocates nothing: what it uses was allocated as it was recorded
+    row = bench.row(plan, samples, lambda: stepper.take(batch), planned, allocated)
+    stepper.close()
+    return {**row, "seconds_to_the_first_step": ready, "compiled": bench.compiles, "not_recorded": told}
 
 
 def train_rival(plan: Plan, way: Way, samples: Tensor, bench: Bench) -> Row:
@@ -326,6 +363,9 @@ def main() -> None:
     parser.add_argument("--sampling-steps", type=int, default=24)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compile", action="store_true", help="the step of 8-bit Adam")
+    parser.add_argument(
+        "--layers", choices=["auto", "on", "off"], default="auto", help="whether recorded steps compile"
+    )
     parser.add_argument("--only", default="", help="strategies whose names hold this, and no sampling or attention")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -337,11 +377,11 @@ def main() -> None:
         print(json.dumps({"measure": measure, **row, **known}), flush=True)
 
     whole, own, samples = (image_case if options.task == "images" else text_case)(options)
-    bench = Bench(device, options.steps, options.compile, workspaces(device))
+    bench = Bench(device, options.steps, options.compile, workspaces(device), compiles(device, options.layers))
     for plan, ways, trains in ((whole, WHOLE, train), (whole, RIVALS, train_rival), (own, OWN, train)):
         for way in ways:
             if options.only in way.name:
-                chosen = {"strategy": way.name, "checkpointing": way.checkpointing}
+                chosen = {"strategy": way.name, "checkpointing": way.checkpointing, "recorded": way.recorded}
                 show("train", {**chosen, **trains(plan, way, samples, bench)})
     if options.only:
         return

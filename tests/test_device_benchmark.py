@@ -68,6 +68,21 @@ def test_fused_adafactor_moves_every_weight_as_adafactor_does(device: ModuleType
     assert any(not torch.equal(plain.weights[name], p) for name, p in initial(plan).items())
 
 
+@pytest.mark.parametrize(("name", "inputs"), [("cpu", 2), ("cuda", 1)])
+def test_norms_are_planned_with_what_the_kernel_of_the_device_keeps(device: ModuleType, name: str, inputs: int) -> None:
+    x, norm = torch.randn(2, 3, 64, requires_grad=True), torch.nn.RMSNorm(64)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> None:
+        kept[tensor.data_ptr()] = tensor.nbytes
+
+    with device.kernels_of(torch.device(name)), torch.autograd.graph.saved_tensors_hooks(keep, lambda _: None):
+        norm(x)
+    least = inputs * x.nbytes + 4 * 64
+    assert least < sum(kept.values()) <= least + 4 * 2 * 6  # a number or two for each of six rows
+    torch.testing.assert_close(norm(x).square().mean(), torch.tensor(1.0))  # it is torch's own again
+
+
 def test_every_strategy_gives_a_row(
     device: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,10 +7,10 @@
 Random samples; medians after warming up. Peak bytes are those of torch.cuda.max_memory_allocated on CUDA (null
 elsewhere), beside the bytes that are planned from shapes in the same precision; `workspace_bytes` are what the kernels
 of matrix products keep for themselves, which no plan counts, and `planned_share` is the sum of both as a share of the
-peak. For CUDA the plan is told what its norms keep, which is less than a CPU's do, as `oneblock plan` counts them. Each of our strategies is measured twice: with its kernels launched one by one, and with a step
-that is recorded and whose layers are compiled (--layers). Images are also sampled. Text has bytes as symbols, and its
-blocks carry noisy targets in --streams; the forms of two-stream attention (`ops`) are timed and measured beside it,
-forward and backward.
+peak. For CUDA the plan is told what its norms keep, which is less than a CPU's do, as `oneblock plan` counts them. Each
+of our strategies is measured twice: with its kernels launched one by one, and with a step that is recorded and whose
+layers are compiled (--layers). Images are also sampled. Text has bytes as symbols, and its blocks carry noisy targets
+in --streams; the forms of two-stream attention (`ops`) are timed and measured beside it, forward and backward.
 
 The rivals of `presets.rivals` train the whole network too: 8-bit Adam (torchao; a row says so where it is missing; its
 step runs eagerly unless --compile), fused Adafactor (torch.optim.Adafactor in a hook of each parameter), FSDP2 with CPU
@@ -152,7 +152,7 @@ class NormOfCuda(torch.autograd.Function):
 
 @contextmanager
 def kernels_of(device: torch.device) -> Iterator[None]:
-    """Plan with what the kernels of ``device`` keep: a CPU's RMS norm consists of operations that keep twice its input."""
+    """Plan with what the kernels of ``device`` keep: the operations of a CPU's RMS norm keep twice its input."""
     plain = nn.functional.rms_norm
 
     def norm(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:

@@ -182,20 +182,25 @@ def test_the_shape_unused_for_longest_makes_room(recordings: list[int]) -> None:
 
 
 def test_recordings_go_with_their_block() -> None:
+    """At once, whenever Python may look for cycles."""
     living: list[weakref.ref[BlockDenoiser]] = []
     blocks = blockwise(PLAN)
 
     def load(block: int) -> BlockDenoiser:
-        gc.collect()
         assert all(ref() is None for ref in living), "the recording of a block holds it"
         denoiser = blocks.denoiser(block).eval()
         living.append(weakref.ref(denoiser))
         return denoiser
 
     ours = RecordedDenoiser(Denoiser(PLAN.partition, load, 1), refuse)
-    for level in (NOISY, QUIET, NOISY):
-        ours(*batch(2, level))
-        ours(*batch(3, level))
+    gc.collect()
+    gc.disable()
+    try:
+        for level in (NOISY, QUIET, NOISY):
+            ours(*batch(2, level))
+            ours(*batch(3, level))
+    finally:
+        gc.enable()
     assert len(living) == 3
 
 

@@ -82,21 +82,22 @@ class RecordedCall:
 
     def __init__(self, block: BlockDenoiser, z: Tensor, sigma: Tensor, condition: Condition) -> None:
         every = torch.arange(len(condition), device=z.device)
-        self._z, self._sigma, self._condition = z.clone(), sigma.clone(), condition.take(every)  # an index copies
-        device = z.device
+        told = condition.take(every)  # an index copies
+        device, inputs = z.device, (z.clone(), sigma.clone())
+        self._inputs = (*inputs, *told.tensors())
         enabled, dtype = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
 
         def work() -> Tensor:
+            # it does not hold this object, so that a block goes as soon as nobody asks for it
             # autocast's cache would keep weights of low precision where a later replay does not find them
             with torch.autocast(device.type, dtype=dtype, enabled=enabled, cache_enabled=False):
-                answer: Tensor = block(self._z, self._sigma, self._condition)
+                answer: Tensor = block(*inputs, told)
                 return answer
 
         self._recorded = Recorded(work, device)
 
     def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        inputs = (z, sigma, *condition.tensors())
-        for mine, given in zip((self._z, self._sigma, *self._condition.tensors()), inputs, strict=True):
+        for mine, given in zip(self._inputs, (z, sigma, *condition.tensors()), strict=True):
             mine.copy_(given)
         return self._recorded().clone()
 

@@ -6,6 +6,7 @@ holds the averaged weights of block b under names ``blocks.b.*``.
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -298,7 +299,13 @@ def open_denoiser(
     if ahead is None:
         ahead = device.type == "cuda" and resident is not None
     reader = ReadAhead(files.start, files.read, place)
-    return Denoiser(blockwise.plan.partition, reader.load, resident, reader if ahead else None)
+
+    def load(block: int) -> BlockDenoiser:
+        if compile and resident is not None:
+            gc.collect()  # compiled layers hold themselves, and the block before was let go just now
+        return reader.load(block)
+
+    return Denoiser(blockwise.plan.partition, load, resident, reader if ahead else None)
 
 
 def _check_stamps(directory: Path, plan: Plan) -> None:

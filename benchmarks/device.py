@@ -152,7 +152,7 @@ class NormOfCuda(torch.autograd.Function):
 
 @contextmanager
 def kernels_of(device: torch.device) -> Iterator[None]:
-    """Plan with what the kernels of ``device`` keep: the operations of a CPU's RMS norm keep twice its input."""
+    """Plan with what the kernels of ``device`` keep: a CPU's RMS norm is several, which keep its input twice."""
     plain = nn.functional.rms_norm
 
     def norm(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:

@@ -73,10 +73,11 @@ def test_norms_are_planned_with_what_the_kernel_of_the_device_keeps(device: Modu
     x, norm = torch.randn(2, 3, 64, requires_grad=True), torch.nn.RMSNorm(64)
     kept: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> None:
+    def keep(tensor: Tensor) -> Tensor:
         kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
 
-    with device.kernels_of(torch.device(name)), torch.autograd.graph.saved_tensors_hooks(keep, lambda _: None):
+    with device.kernels_of(torch.device(name)), torch.autograd.graph.saved_tensors_hooks(keep, keep):
         norm(x)
     least = inputs * x.nbytes + 4 * 64
     assert least < sum(kept.values()) <= least + 4 * 2 * 6  # a number or two for each of six rows

@@ -145,6 +145,26 @@ def test_a_learner_that_was_saved_goes_on_to_the_byte(kind: str) -> None:
     assert same(rest.tensors(), whole.tensors())
 
 
+def test_layers_that_are_alike_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the next block too, so that it starts at once."""
+    from torch._dynamo.testing import CompileCounter  # takes seconds to load
+
+    counter, usual = CompileCounter(), nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda layer, **words: usual(layer, backend=counter, **words))
+    frames = []
+    for block in (0, 1):
+        plan, source = PLANS["images"]
+        spec, task = job_specs(plan)[block], plan_task(plan).to(DEVICE)
+        learner = block_learner(spec, blockwise(plan).denoiser(block).to(DEVICE), plan_optimizer(plan))
+        compile_layers(learner.module)
+        stepper = GuardedStepper(learner, partial(block_losses, learner, task), spec.batch_size, every=1)
+        feed = Feed(plan, spec, task, source, DEVICE, first=0)
+        (learned,) = stepper.take(feed.batch(0))
+        assert math.isfinite(learned.loss)
+        frames.append(counter.frame_count)
+    assert frames == [1, 1]
+
+
 @pytest.mark.parametrize("kind", LATE)
 def test_warming_up_moves_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even with the learning rate of a step, and with moments that are there already."""

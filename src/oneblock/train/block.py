@@ -79,10 +79,11 @@ def report_of(spec: JobSpec, learned: Learned, latest: bool = True) -> StepRepor
 
 def compile_layers(denoiser: BlockDenoiser) -> None:
     """Pass each layer through ``torch.compile``. Layers that are alike share what is compiled, those of later blocks
-    too."""
+    too. A layer that cannot be compiled is run as it is, and torch says why."""
     import torch._dynamo.config as dynamo
 
     dynamo.recompile_limit = max(dynamo.recompile_limit, SHAPES)
+    dynamo.suppress_errors = True
     for layer in denoiser.layers.values():
         layer.compile(dynamic=False)
 

@@ -210,7 +210,7 @@ def step_alone(recipe: ob.ImageRecipe, images: MemorySource, out: Path, machine:
     job = BlockJob(run, spec)
     began = time.perf_counter()
     job.restore()
-    batch = Feed(plan, spec, run.task, run.source, run.device, first=0, ahead=run.ahead).batch(0)
+    batch = Feed(plan, spec, run.task, run.source, run.device, first=0, prefetch=run.prefetch).batch(0)
     losses = partial(block_losses, job.learner, run.task)
     stepper = GuardedStepper(job.learner, losses, spec.batch_size, record=run.capture, every=STEPS)
     stepper.take(batch)

@@ -14,7 +14,6 @@ from devices import DEVICE
 from tiny import IMAGES, last_files, tiny_plan, tiny_run
 
 from oneblock.data import (
-    Ahead,
     Batches,
     Bytes,
     DatasetSource,
@@ -22,6 +21,7 @@ from oneblock.data import (
     MemorySource,
     Movable,
     Pixels,
+    Prefetcher,
     Samples,
     TextBatches,
     TokenFile,
@@ -57,8 +57,8 @@ class Spied:
 
 
 @contextmanager
-def ahead(source: Batches, steps: range, **words: Any) -> Iterator[Ahead]:
-    made = Ahead(source, 8, 5, steps, DEVICE, **words)
+def prefetched(source: Batches, steps: range, **words: Any) -> Iterator[Prefetcher]:
+    made = Prefetcher(source, 8, 5, steps, DEVICE, **words)
     try:
         yield made
     finally:
@@ -69,7 +69,7 @@ def ahead(source: Batches, steps: range, **words: Any) -> Iterator[Ahead]:
 def test_batches_that_are_read_ahead_come_in_order() -> None:
     source = MemorySource(IMAGES)
     spied = Spied(source)
-    with ahead(spied, range(3, 9)) as reading:
+    with prefetched(spied, range(3, 9)) as reading:
         for step in range(3, 9):
             found, expected = reading.take(step), source.batch(step, 8, 5)
             assert found.values.cpu().equal(expected.values), step
@@ -81,14 +81,14 @@ def test_batches_that_are_read_ahead_come_in_order() -> None:
 
 def test_no_more_than_two_batches_are_read_before_they_are_asked_for() -> None:
     spied = Spied(MemorySource(IMAGES))
-    with ahead(spied, range(100)) as reading:
+    with prefetched(spied, range(100)) as reading:
         reading.take(0)
         reading.take(1)
     assert set(spied.asked) <= {0, 1, 2, 3}
 
 
 def test_a_batch_that_cannot_be_read_is_an_error_where_it_is_asked_for() -> None:
-    with ahead(Spied(MemorySource(IMAGES), fail_at=1), range(6)) as reading:
+    with prefetched(Spied(MemorySource(IMAGES), fail_at=1), range(6)) as reading:
         reading.take(0)
         with pytest.raises(ValueError, match="step 1 cannot be read"):
             reading.take(1)
@@ -97,7 +97,10 @@ def test_a_batch_that_cannot_be_read_is_an_error_where_it_is_asked_for() -> None
 def test_samples_are_checked_before_they_leave() -> None:
     task = plan_task(tiny_plan())
     strange = MemorySource(replace(IMAGES, labels=IMAGES.labels + 1, classes=("a", "b", "c", "d")))
-    with ahead(strange, range(2), check=task.check) as reading, pytest.raises(ValueError, match="label 3 is unknown"):
+    with (
+        prefetched(strange, range(2), check=task.check) as reading,
+        pytest.raises(ValueError, match="label 3 is unknown"),
+    ):
         reading.take(0)
 
 
@@ -195,7 +198,9 @@ def test_a_batch_follows_from_its_step_alone(first: int) -> None:
     plan = tiny_plan(flip=True)
     spec, task, source = job_specs(plan)[1], plan_task(plan).to(DEVICE), MemorySource(IMAGES)
     held = source.to(DEVICE)
-    feeds = [Feed(plan, spec, task, source if one else held, DEVICE, first=first, ahead=one) for one in (False, True)]
+    feeds = [
+        Feed(plan, spec, task, source if one else held, DEVICE, first=first, prefetch=one) for one in (False, True)
+    ]
     for step in range(first, 6):
         alone = Feed(plan, spec, task, held, DEVICE, first=step).batch(step)
         for feed in feeds:
@@ -207,7 +212,7 @@ def test_a_batch_follows_from_its_step_alone(first: int) -> None:
 
 def late_run(directory: Path, **changes: Any) -> Run:
     plan = tiny_plan(flip=True, budget=20 * 8 * 4)
-    late = {"capture": True, "ahead": True, "device": DEVICE}
+    late = {"capture": True, "prefetch": True, "device": DEVICE}
     return tiny_run(directory, plan, **{**late, **changes})
 
 
@@ -246,7 +251,7 @@ def test_one_whose_network_draws_resumes_to_the_byte_too(tmp_path: Path) -> None
 
 def test_it_learns_what_a_run_that_waits_learns(tmp_path: Path) -> None:
     late = list(one_block(late_run(tmp_path / "late"), "block-0"))
-    waiting = list(one_block(late_run(tmp_path / "waiting", capture=False, ahead=DEVICE.type != "cpu"), "block-0"))
+    waiting = list(one_block(late_run(tmp_path / "waiting", capture=False, prefetch=DEVICE.type != "cpu"), "block-0"))
     assert [one.loss for one in late] == pytest.approx([one.loss for one in waiting], rel=1e-3)
     assert [(one.step, one.work) for one in late] == [(one.step, one.work) for one in waiting]
     assert late[-1].latest and all(one.latest for one in waiting)
@@ -285,7 +290,7 @@ def test_what_is_read_ahead_is_checked_by_its_reader(monkeypatch: pytest.MonkeyP
     plan = tiny_plan()
     strange = MemorySource(replace(IMAGES, labels=IMAGES.labels + 1, classes=("a", "b", "c", "d")))
     monkeypatch.setattr(ImageGeneration, "draw", lambda *drawn: pytest.fail("it was drawn"))
-    feed = Feed(plan, job_specs(plan)[0], plan_task(plan), strange, DEVICE, first=0, ahead=True)
+    feed = Feed(plan, job_specs(plan)[0], plan_task(plan), strange, DEVICE, first=0, prefetch=True)
     with pytest.raises(ValueError, match="label 3 is unknown"):
         feed.batch(0)
     feed.close()

@@ -1,6 +1,5 @@
 """Batches of plain tensors: readers of images and text, transforms and synthetic images; knows no model."""
 
-from .ahead import Ahead
 from .augment import Augment, Augmentation
 from .dataset import DatasetSource
 from .encoded import Codec, EncodedSource, Pixels, movable
@@ -8,6 +7,7 @@ from .errors import MissingExtraError
 from .hub import HubSource
 from .memory import Batches, Movable, Samples, drawn, shuffled_if_sorted
 from .names import ImageData, TextData
+from .prefetch import Prefetcher
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
 from .synthetic import synthetic_images
 from .text import open_text, read_texts, read_words, split_copies
@@ -24,7 +24,6 @@ from .vocabulary import (
 )
 
 __all__ = [
-    "Ahead",
     "Augment",
     "Augmentation",
     "Batches",
@@ -41,6 +40,7 @@ __all__ = [
     "MissingExtraError",
     "Movable",
     "Pixels",
+    "Prefetcher",
     "Samples",
     "Source",
     "TextBatches",

@@ -204,7 +204,7 @@ def start_run(
         checkpointing=machine.checkpointing,
         compile=compiles(device, machine.compile),
         capture=captures(device, machine.capture),
-        ahead=device.type == "cuda" and here is source,
+        prefetch=device.type == "cuda" and here is source,
         save_every=machine.save_every,
         keep=machine.keep,
         warn=warn,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from oneblock.data import Ahead, Augment, Batches, Samples, movable
+from oneblock.data import Augment, Batches, Prefetcher, Samples, movable
 from oneblock.plan import Plan
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.levels import draw_levels
@@ -35,7 +35,7 @@ class Feed:
     Args:
         source: of samples, on the CPU or (``placed``) on the device.
         task: on the device that draws.
-        ahead: read the samples ahead in a thread; they are drawn where they arrive.
+        prefetch: read the samples ahead in a thread; they are drawn where they arrive.
         ranks: the processes that share each batch. All draw all of it, so that it does not matter how many they are.
     """
 
@@ -49,17 +49,17 @@ class Feed:
         *,
         first: int,
         augment: Augment | None = None,
-        ahead: bool = False,
+        prefetch: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
         self._plan, self._spec, self._task = plan, spec, task
         self._source, self._augment, self._ranks, self._device = source, augment, ranks, device
         self._generator = torch.Generator(device if device.type == "cuda" else "cpu")
         self._seed = plan.derive_seed("data", spec.stream)
-        self._ahead: Ahead | None = None
-        if ahead:
+        self._prefetcher: Prefetcher | None = None
+        if prefetch:
             steps = range(first, spec.last_step)
-            self._ahead = Ahead(source, spec.batch_size, self._seed, steps, device, task.check)
+            self._prefetcher = Prefetcher(source, spec.batch_size, self._seed, steps, device, task.check)
 
     def batch(self, step: int) -> Batch:
         """The batch of ``step``, or this process's part of it."""
@@ -73,10 +73,10 @@ class Feed:
 
     def close(self) -> None:
         """Stop reading."""
-        if self._ahead is not None:
-            self._ahead.close()
+        if self._prefetcher is not None:
+            self._prefetcher.close()
 
     def _samples(self, step: int) -> Samples:
-        if self._ahead is not None:
-            return self._ahead.take(step)
+        if self._prefetcher is not None:
+            return self._prefetcher.take(step)
         return self._source.batch(step, self._spec.batch_size, self._seed)

@@ -113,7 +113,7 @@ class Run:
         checkpointing: recompute activations layer by layer in the backward pass.
         compile: pass layers, and an optimizer's step unless it is a fused kernel, through ``torch.compile``.
         capture: record a step once and replay it (``train.stepper``).
-        ahead: a thread reads the samples ahead (``train.feed``).
+        prefetch: a thread reads the samples ahead (``train.feed``).
         save_every, keep: steps between checkpoints, and how many are kept.
         reseed: seed torch's own generators before every step, for networks that draw from them (dropout).
         warn: is told about damaged checkpoints that were passed over.
@@ -132,7 +132,7 @@ class Run:
     checkpointing: bool = False
     compile: bool = False
     capture: bool = False
-    ahead: bool = False
+    prefetch: bool = False
     save_every: int = 500
     keep: int = 2
     reseed: bool = False
@@ -237,7 +237,7 @@ class BlockJob:
                 run.device,
                 first=self.step,
                 augment=run.augment,
-                ahead=run.ahead,
+                prefetch=run.prefetch,
                 ranks=run.ranks,
             )
         if self._stepper is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .memory import Batches, Samples
 
-AHEAD = 2
+DEPTH = 2
 """Batches that are read before they are asked for."""
 
 
@@ -24,10 +24,10 @@ class _Sent(NamedTuple):
     arrived: torch.cuda.Event | None
 
 
-class Ahead:
+class Prefetcher:
     """The batches of ``source`` of ``steps``, in order, on ``device``.
 
-    A thread reads them, ``AHEAD`` steps before they are asked for at most. On CUDA they go through pinned memory and a
+    A thread reads them, ``DEPTH`` steps before they are asked for at most. On CUDA they go through pinned memory and a
     stream of their own, so that neither the reading nor the copy holds up what the device is doing.
 
     Args:
@@ -50,7 +50,7 @@ class Ahead:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="oneblock-read")
         self._waiting: deque[tuple[int, Future[_Sent]]] = deque()
-        for _ in range(AHEAD):
+        for _ in range(DEPTH):
             self._ask()
 
     def take(self, step: int) -> Samples:

@@ -46,7 +46,7 @@ else
   echo '{"part": "tests", "left_out": "pytest or hypothesis is missing"}' | tee -a "$rows"
 fi
 if [ -n "$SMALL" ]; then
-  part check 600 "$PYTHON" benchmarks/gpu_check.py --device "$DEVICE" --evaluations 30000
+  part check 600 "$PYTHON" benchmarks/gpu_check.py --device "$DEVICE" --evaluations 6000 --steps 1
   device "device nano" 600 images --size nano --length 16 --batch-size 4 --steps 2 --images 4
   part scale 900 "$PYTHON" benchmarks/scale_images.py --out "$OUT/scale" --device "$DEVICE" --tiny --seeds 1
   exit

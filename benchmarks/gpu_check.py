@@ -44,8 +44,6 @@ from oneblock.train.strategy import job_specs
 
 Row = dict[str, Any]
 QUIET = Watch(bars=False)
-STEPS = 50
-"""Of the recorded step alone, timed together."""
 IMAGES = synthetic_images(512, 16, 3, 4, seed=0)
 WORDS = "the cat sat on the mat and a dog ran to the gate while rain fell on the old town . "
 SMALL: dict[str, Any] = {"size": "nano", "depth": 4, "width": 32, "heads": 2, "batch_size": 16}
@@ -179,7 +177,7 @@ def check_rival(folder: Path, device: str) -> Row:
     return {"check": "rival", "resumed_to_the_same_answers": same}
 
 
-def speed(folder: Path, device: str, evaluations: int) -> Iterator[Row]:
+def speed(folder: Path, device: str, evaluations: int, steps: int) -> Iterator[Row]:
     """Layer evaluations per second of ``ob.train``, files and all: width 256, 49 tokens, 12 layers in 3 blocks; beside
     those of its recorded step alone, on one batch."""
     images = MemorySource(synthetic_images(2048, 28, 1, 8, seed=0))
@@ -189,7 +187,7 @@ def speed(folder: Path, device: str, evaluations: int) -> Iterator[Row]:
     machine = ob.Machine(device=device)
     for name, changed in (("own block", recipe), ("end-to-end", replace(recipe, blocks=1))):
         one = replace(changed, budget=evaluations)
-        alone, first = step_alone(one, images, folder / "alone" / name, machine)
+        alone, first = step_alone(one, images, folder / "alone" / name, machine, steps)
         began = time.perf_counter()
         done = ob.train(one, data=images, out=folder / "speed" / name, machine=machine, watch=QUIET)
         yield {
@@ -202,8 +200,11 @@ def speed(folder: Path, device: str, evaluations: int) -> Iterator[Row]:
         }
 
 
-def step_alone(recipe: ob.ImageRecipe, images: MemorySource, out: Path, machine: ob.Machine) -> tuple[float, float]:
-    """Layer evaluations per second of the same step again and again; the seconds to the first, compiling included."""
+def step_alone(
+    recipe: ob.ImageRecipe, images: MemorySource, out: Path, machine: ob.Machine, steps: int
+) -> tuple[float, float]:
+    """Layer evaluations per second of the same step again and again, ``steps`` at a time; the seconds to the first,
+    compiling included."""
     plan, source = make_plan(recipe, images)
     run = start_run(plan, out, source, machine)
     spec = job_specs(plan)[-1]
@@ -212,17 +213,17 @@ def step_alone(recipe: ob.ImageRecipe, images: MemorySource, out: Path, machine:
     job.restore()
     batch = Feed(plan, spec, run.task, run.source, run.device, first=0, prefetch=run.prefetch).batch(0)
     losses = partial(block_losses, job.learner, run.task)
-    stepper = GuardedStepper(job.learner, losses, spec.batch_size, record=run.capture, every=STEPS)
+    stepper = GuardedStepper(job.learner, losses, spec.batch_size, record=run.capture, every=steps)
     stepper.take(batch)
     stepper.read()
     first = time.perf_counter() - began
     rates = []
     for _ in range(5):
         began = time.perf_counter()
-        for _ in range(STEPS):
+        for _ in range(steps):
             stepper.take(batch)
             job.learner.step = 1  # the schedule would end
-        rates.append(STEPS * spec.step_evaluations / (time.perf_counter() - began))
+        rates.append(steps * spec.step_evaluations / (time.perf_counter() - began))
     stepper.close()
     return statistics.median(rates), first
 
@@ -231,6 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--evaluations", type=int, default=3_000_000, help="of each way of training that is timed")
+    parser.add_argument("--steps", type=int, default=50, help="of the recorded step alone, timed together")
     options = parser.parse_args()
     card = torch.cuda.get_device_name() if options.device.startswith("cuda") else "cpu"
     print(json.dumps({"torch": torch.__version__, "python": sys.version.split()[0], "device": card}), flush=True)
@@ -239,7 +241,7 @@ def main() -> None:
         rows = (check(folder, options.device), iter([check_rival(folder, options.device)]))
         for row in (row for each in rows for row in each):
             print(json.dumps(row), flush=True)
-        for row in speed(folder, options.device, options.evaluations):
+        for row in speed(folder, options.device, options.evaluations, options.steps):
             print(json.dumps(row), flush=True)
     finally:
         shutil.rmtree(folder)

@@ -10,6 +10,7 @@ from commands import TINY, WORK
 from oneblock.cli.__main__ import main
 from oneblock.cli.evaluate import EVALUATE, EvaluateImages
 from oneblock.cli.sample import SAMPLE, SampleImages
+from oneblock.cli.train import TrainImages
 from oneblock.cli.words import parse
 
 Ok = Callable[..., list[dict[str, Any]]]
@@ -143,3 +144,18 @@ def test_without_a_directory_the_message_says_what_is_missing(refused: Refused) 
 
 def test_an_option_that_no_task_has(tmp_path: Path, ok: Ok, refused: Refused) -> None:
     assert "--stepz" in refused("sample", planned(ok, tmp_path / "run", "image", ""), "--stepz", "3")
+
+
+@pytest.mark.parametrize(
+    ("words", "switches"),
+    [
+        ((), ("auto", "auto")),
+        (("--compile",), ("on", "auto")),
+        (("--capture", "--compile", "--threads", "1"), ("on", "on")),
+        (("--compile", "off", "--capture", "on"), ("off", "on")),
+        (("--compile=off",), ("off", "auto")),
+    ],
+)
+def test_a_switch_that_stands_alone_is_on(words: tuple[str, ...], switches: tuple[str, str]) -> None:
+    machine = parse(TrainImages, "train images", ["--out", "runs/x", *words]).machine
+    assert (machine.compile, machine.capture) == switches

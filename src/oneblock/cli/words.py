@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -17,6 +18,8 @@ GONE = {
     "stride": "blocks train one after the other, or in turns that are measured in time: --order turns --turn-seconds N"
 }
 """Options of earlier versions, and what to use instead."""
+SWITCHES = ("capture", "compile")
+"""Options that stand alone for ``on``."""
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 
 
@@ -33,10 +36,21 @@ def parse(command: type[Any] | Mapping[str, type[Any]], verb: str, words: Sequen
     if isinstance(command, Mapping):
         command, words = _of_task(command, verb, words)
         words = ["--help"] if _asks(words) else words  # tyro's help leaves out a positional that it has seen
+    words = _switched(words)
     for name in filter(None, map(_name, words)):
         if name in GONE and name not in _options(command):
             raise ValueError(f"--{name} is gone: {GONE[name]}")
-    return tyro.cli(command, prog=f"oneblock {verb}", args=list(words), config=CONFIG)
+    return tyro.cli(command, prog=f"oneblock {verb}", args=words, config=CONFIG)
+
+
+def _switched(words: Sequence[str]) -> list[str]:
+    """The words with ``on`` behind a switch that stands alone."""
+    found: list[str] = []
+    for word, following in zip_longest(words, words[1:], fillvalue="--"):
+        found.append(word)
+        if word.removeprefix("--") in SWITCHES and following.startswith("--"):
+            found.append("on")
+    return found
 
 
 def _of_task(commands: Mapping[str, type[Any]], verb: str, words: Sequence[str]) -> tuple[type[Any], list[str]]:

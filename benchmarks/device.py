@@ -208,7 +208,8 @@ class Bench:
         return plan_task(plan).draw(labelled, sigma, spec.block, generator).to(self.device)
 
     def learner(self, plan: Plan, way: Way, block: int) -> BlockLearner:
-        denoiser = blockwise(plan).denoiser(block, way.checkpointing).to(self.device)
+        with self.device:  # where large networks are made sooner
+            denoiser = blockwise(plan).denoiser(block, way.checkpointing).to(self.device)
         return block_learner(job_specs(plan)[block], denoiser, plan_optimizer(plan), compile=self.compile)
 
 
@@ -399,7 +400,7 @@ def main() -> None:
     parser.add_argument(
         "--layers", choices=["auto", "on", "off"], default="auto", help="whether recorded steps compile"
     )
-    parser.add_argument("--only", default="", help="strategies whose names hold this, and no sampling or attention")
+    parser.add_argument("--only", nargs="*", default=[], help="strategies whose names hold one of these, nothing else")
     options = parser.parse_args()
     device = torch.device(options.device)
     known = {"torch": torch.__version__, **vars(options), "device": str(device)}
@@ -413,7 +414,7 @@ def main() -> None:
     bench = Bench(device, options.steps, options.compile, workspaces(device), compiles(device, options.layers))
     for plan, ways, trains in ((whole, WHOLE, train), (whole, RIVALS, train_rival), (own, OWN, train)):
         for way in ways:
-            if options.only in way.name:
+            if not options.only or any(part in way.name for part in options.only):
                 chosen = {"strategy": way.name, "checkpointing": way.checkpointing, "recorded": way.recorded}
                 show("train", {**chosen, **trains(plan, way, samples, bench)})
     if options.only:

@@ -53,7 +53,8 @@ if [ -n "$SMALL" ]; then
 fi
 part check 110 "$PYTHON" benchmarks/gpu_check.py --device "$DEVICE"
 device "device S/2" 60 images --size S --patch 2 --length 32 --batch-size 256 --steps 8
-device "device XL/2" 80 images --size XL --patch 2 --length 32 --batch-size 64 --blocks 4 --steps 4 --images 64
+device "device XL/2" 80 images --size XL --patch 2 --length 32 --batch-size 64 --blocks 4 --steps 4 \
+  --only "own block" end-to-end FSDP2
 device "device text" 50 text --size B --length 1024 --blocks 4 --batch-size 8 --steps 5
 left=$((LIMIT - SECONDS))
 part scale "$left" "$PYTHON" benchmarks/scale_images.py --out "$OUT/scale" --device "$DEVICE" --deadline $((left - 45))

@@ -84,6 +84,7 @@ def test_norms_are_planned_with_what_the_kernel_of_the_device_keeps(device: Modu
     torch.testing.assert_close(norm(x).square().mean(), torch.tensor(1.0))  # it is torch's own again
 
 
+@pytest.mark.slow
 def test_every_strategy_gives_a_row(
     device: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

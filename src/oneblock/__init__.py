@@ -2,7 +2,7 @@
 
 Importing this package loads nothing; each name below is loaded from its module when it is first asked for.
 
-``train`` and ``launch`` are functions here, and also the packages ``oneblock.train`` and ``oneblock.launch``. The names
+``train``, ``launch`` and ``convert`` are functions here, and also the packages of these names. The names
 of the packages' modules can be read from the functions, so that ``import oneblock.train.loop`` works as everywhere.
 """
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from oneblock.backbone import Backbone
     from oneblock.blockwise import BlockDenoiser
     from oneblock.condition import ClassIds, Condition, Tokens
+    from oneblock.convert.converted import convert
     from oneblock.data.names import ImageData, TextData
     from oneblock.experiment.compare import compare
     from oneblock.fsck import fsck
@@ -46,6 +47,7 @@ _NAMES = {
     "backbone": ("Backbone",),
     "blockwise": ("BlockDenoiser",),
     "condition": ("ClassIds", "Condition", "Tokens"),
+    "convert.converted": ("convert",),
     "data.names": ("ImageData", "TextData"),
     "experiment.compare": ("compare",),
     "fsck": ("fsck",),
@@ -92,6 +94,7 @@ __all__ = [
     "TextData",
     "Tokens",
     "compare",
+    "convert",
     "cost",
     "denoising_loss",
     "experts",

@@ -17,6 +17,7 @@ from torch import nn
 from oneblock.backbone import BuildBackbone, refuse_while_loading
 from oneblock.blockwise import Blockwise
 from oneblock.checks import check_choice
+from oneblock.convert.converted import Converted
 from oneblock.data import Batches
 from oneblock.plan import PLAN_FILE, Plan, write_plan
 from oneblock.presets.base import AnyRecipe, ImageFacts, Recipe, TextFacts, end_to_end
@@ -153,6 +154,8 @@ def _asked(recipe: AnyRecipe, strategy: Strategy) -> AnyRecipe:
 def _plan_of(recipe: Recipe, facts: ImageFacts | TextFacts, backbone: Callable[..., nn.Module] | None) -> Plan:
     if backbone is None:
         return recipe.plan(facts)
+    if isinstance(backbone, Converted):
+        recipe = replace(recipe, depth=backbone.depth, width=backbone.width)
     plan = recipe.plan(facts, own_backbone(backbone))
     check_own(plan, backbone)
     return plan

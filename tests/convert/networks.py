@@ -1,0 +1,89 @@
+"""Tiny networks of other libraries with fresh weights, six layers each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+SYMBOLS, CLASSES = 27, 10
+IDS = 40
+TEXT: dict[str, Any] = {
+    "hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": IDS,
+    "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 30, "eos_token_id": 31,
+}  # fmt: skip
+PICTURE: dict[str, Any] = {
+    "hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 8,
+    "patch_size": 4, "num_channels": 1, "num_labels": CLASSES,
+}  # fmt: skip
+
+
+def _text(name: str, ending: str = "ForCausalLM", **changes: Any) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        import transformers
+
+        config = getattr(transformers, f"{name}Config")(**{**TEXT, **changes})
+        made: nn.Module = getattr(transformers, f"{name}{ending}")(config)
+        return made
+
+    return make
+
+
+def _picture(name: str) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        import transformers
+
+        config = getattr(transformers, f"{name}Config")(**PICTURE)
+        made: nn.Module = getattr(transformers, f"{name}ForImageClassification")(config)
+        return made
+
+    return make
+
+
+def _dit() -> nn.Module:
+    from diffusers import DiTTransformer2DModel
+
+    made: nn.Module = DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=16, in_channels=1, out_channels=2, num_layers=6, sample_size=8,
+        patch_size=2, num_embeds_ada_norm=CLASSES, norm_num_groups=1,
+    )  # fmt: skip
+    return made
+
+
+GPT2: dict[str, Any] = {"n_embd": 32, "n_layer": 6, "n_head": 2, "n_positions": 64}
+DISTIL: dict[str, Any] = {"dim": 32, "n_layers": 6, "n_heads": 2, "hidden_dim": 64}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "GPT-2": _text("GPT2", "LMHeadModel", **GPT2),
+    "GPT-NeoX": _text("GPTNeoX"),
+    "OPT": _text("OPT", ffn_dim=64, word_embed_proj_dim=32),
+    "Llama": _text("Llama", num_key_value_heads=1),
+    "Mistral": _text("Mistral", num_key_value_heads=1),
+    "Qwen2": _text("Qwen2", num_key_value_heads=1),
+    "Qwen3": _text("Qwen3", num_key_value_heads=1, head_dim=16),
+    "Gemma": _text("Gemma", num_key_value_heads=1, head_dim=16),
+    "Gemma2": _text("Gemma2", num_key_value_heads=1, head_dim=16),
+    "Phi": _text("Phi", num_key_value_heads=1),
+    "BERT": _text("Bert", "ForMaskedLM"),
+    "RoBERTa": _text("Roberta", "ForMaskedLM"),
+    "ELECTRA": _text("Electra", "ForMaskedLM"),
+    "ModernBERT": _text("ModernBert", "ForMaskedLM", cls_token_id=30, sep_token_id=31),
+    "DistilBERT": _text("DistilBert", "ForMaskedLM", **DISTIL),
+    "ViT": _picture("ViT"),
+    "DeiT": _picture("DeiT"),
+    "BEiT": _picture("Beit"),
+    "DINOv2": _picture("Dinov2"),
+    "DiT": _dit,
+}
+
+
+def network(name: str, seed: int = 0) -> nn.Module:
+    """A network with weights that follow from ``seed``, none of them zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = NETWORKS[name]()
+        with torch.no_grad():
+            for p in made.parameters():
+                p.add_(0.02 * torch.randn_like(p))
+    return made

@@ -65,3 +65,11 @@ def test_a_loop_of_ones_own() -> None:
     torch.manual_seed(0)
     losses = load("own_loop").main(steps=120)
     assert max(losses) < 0.95, "each block is better than an answer of zeros, whose loss is about 1"
+
+
+def test_a_network_of_another_library(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    load("convert_gpt2").main(text, str(tmp_path / "run"), budget="3k")
+    out = capsys.readouterr().out
+    assert "layers found in transformer.h" in out
+    assert float(out.split("bits per byte:")[1]) < 4.8

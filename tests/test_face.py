@@ -15,7 +15,7 @@ from commands import ENVIRONMENT
 
 import oneblock as ob
 
-NAMESAKES = ("train", "launch", "fsck")
+NAMESAKES = ("train", "launch", "convert")
 """Functions of the package that are called like what they are in."""
 
 
@@ -71,10 +71,10 @@ def test_a_function_stays_one_whatever_is_imported(name: str) -> None:
     package = import_module(f"oneblock.{name}")
     assert isinstance(function, FunctionType)
     assert isinstance(package, ModuleType)
-    for module in ("train.loop", "train.drive", "launch.start", "launch.mirror"):
+    for module in ("train.loop", "train.drive", "launch.start", "launch.mirror", "convert.taps"):
         import_module(f"oneblock.{module}")
     assert getattr(ob, name) is function
-    assert next(iter(inspect.signature(function).parameters)) in ("recipe", "run_dir", "directory")
+    assert next(iter(inspect.signature(function).parameters)) in ("recipe", "run_dir", "directory", "network")
     assert pickle.loads(pickle.dumps(function)) is function
     assert copy.deepcopy(function) is function
 

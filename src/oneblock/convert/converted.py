@@ -78,7 +78,7 @@ class ConvertedBackbone(nn.Module):
         kind: says how the network is called and what of its answer counts.
         outputs: symbols, classes or channels; answers beyond are cut off.
         noisy: width of the noisy targets.
-        extra: the id that stands before a text, or for a masked place.
+        special_id: the id that stands before a text, or for a masked place.
     """
 
     def __init__(
@@ -90,14 +90,14 @@ class ConvertedBackbone(nn.Module):
         kind: Kind,
         outputs: int,
         noisy: int,
-        extra: int,
+        special_id: int,
     ) -> None:
         super().__init__()
         self.ends = ends
         self.layers = nn.ModuleDict(layers)
         self.noise = NoiseEmbedder(width) if kind != "image" else None
         self.noisy = zero_linear(noisy, width) if kind in ("text", "classify") else None
-        self._line, self._kind, self._outputs, self._extra = line, kind, outputs, extra
+        self._line, self._kind, self._outputs, self._special_id = line, kind, outputs, special_id
 
     def stem(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Carried]:
         """Noisy targets (n, t, k), (n, k) or (n, c, h, w), or masked tokens (n, t); noise conditioning (n,)."""
@@ -133,9 +133,9 @@ class ConvertedBackbone(nn.Module):
         if self._kind == "classify":
             return {"pixel_values": told(condition, Frames).values}
         if self._kind == "masked-text":
-            return {"input_ids": torch.where(z == self._outputs, self._extra, z)}
+            return {"input_ids": torch.where(z == self._outputs, self._special_id, z)}
         tokens = told(condition, Tokens).values
-        start = tokens.new_full((len(tokens), 1), self._extra)
+        start = tokens.new_full((len(tokens), 1), self._special_id)
         return {"input_ids": torch.cat([start, tokens[:, :-1]], dim=1), "use_cache": False}
 
 
@@ -146,13 +146,13 @@ class Converted:
     stands before and behind the layers, and of its own layers; ``network`` stays as it is.
     """
 
-    def __init__(self, network: nn.Module, path: str, kind: Kind, outputs: int, noisy: int, extra: int) -> None:
+    def __init__(self, network: nn.Module, path: str, kind: Kind, outputs: int, noisy: int, special_id: int) -> None:
         self.network = network
         self.path = path
         layers: Any = network.get_submodule(path)
         self.depth = len(layers)
-        self._kind, self._outputs, self._noisy, self._extra = kind, outputs, noisy, extra
-        self._bare = returns_bare(network, path, example(network, kind, extra))
+        self._kind, self._outputs, self._noisy, self._special_id = kind, outputs, noisy, special_id
+        self._bare = returns_bare(network, path, example(network, kind, special_id))
         self.width = _width(network)
         # how a plan names it: another network, or the same with other weights, is another backbone
         self.__qualname__ = f"Converted[{type(network).__name__}, {fingerprint(network)}]"
@@ -169,11 +169,11 @@ class Converted:
         every: Any = self.network.get_submodule(self.path)
         modulated = 0 if self._kind == "image" else self.width
         own = {str(i): ConvertedLayer(deepcopy(every[i]), i, modulated, self._bare) for i in layers}
-        return ConvertedBackbone(ends, line, own, self.width, self._kind, self._outputs, self._noisy, self._extra)
+        return ConvertedBackbone(ends, line, own, self.width, self._kind, self._outputs, self._noisy, self._special_id)
 
 
 def convert(
-    network: nn.Module, *, outputs: int, layers: str = "", noisy: int = 0, extra: int | None = None
+    network: nn.Module, *, outputs: int, layers: str = "", noisy: int = 0, special_id: int | None = None
 ) -> Converted:
     """A language model or a classifier of images of the transformers library, or a DiT of diffusers, as a backbone. It
     is cut into blocks by ``train(recipe, backbone=convert(network, ...), ...)``.
@@ -187,8 +187,8 @@ def convert(
         outputs: symbols of the vocabulary, classes, or channels of images; its head must have as many, or more.
         layers: path of the list of its layers, e.g. ``"transformer.h"``; empty looks for it.
         noisy: width of the noisy targets that it is shown; 0 is ``outputs``, as for evidence (``precondition``).
-        extra: the id that stands before a text, or for a masked place; None is the network's own, or the first that is
-            no symbol.
+        special_id: the id that stands before a text, or for a masked place; None is the network's own, or the first
+            that is no symbol.
 
     Raises:
         ValueError: the network cannot be cut (``convert.discover``), or its answers and ids do not fit.
@@ -200,9 +200,9 @@ def convert(
         raise ValueError(
             f"outputs={outputs} does not fit {type(network).__name__}, which answers with {size}; use 1 to {size}"
         )
-    if extra is None:
-        extra = _extra(network, kind, outputs)
-    return Converted(network, path, kind, outputs, noisy or outputs, extra)
+    if special_id is None:
+        special_id = _special_id_of(network, kind, outputs)
+    return Converted(network, path, kind, outputs, noisy or outputs, special_id)
 
 
 ENDINGS: dict[str, Kind] = {
@@ -227,7 +227,7 @@ def kind_of(network: nn.Module) -> Kind:
     )
 
 
-def example(network: nn.Module, kind: Kind, extra: int) -> dict[str, Any]:
+def example(network: nn.Module, kind: Kind, special_id: int) -> dict[str, Any]:
     """Arguments of a call of ``network``, on its device."""
     first = next(network.parameters())
     config: Any = network.config
@@ -240,7 +240,7 @@ def example(network: nn.Module, kind: Kind, extra: int) -> dict[str, Any]:
         height, width = size if isinstance(size, list | tuple) else (size, size)
         images = torch.zeros(2, getattr(config, "num_channels", 3), height, width, device=first.device)
         return {"pixel_values": images.to(first.dtype)}
-    ids = torch.full((2, 4), extra, dtype=torch.long, device=first.device)
+    ids = torch.full((2, 4), special_id, dtype=torch.long, device=first.device)
     return {"input_ids": ids, **({"use_cache": False} if kind == "text" else {})}
 
 
@@ -286,7 +286,7 @@ def _outputs(network: nn.Module, kind: Kind) -> int:
     return int(config.num_labels if kind == "classify" else config.vocab_size)
 
 
-def _extra(network: nn.Module, kind: Kind, outputs: int) -> int:
+def _special_id_of(network: nn.Module, kind: Kind, outputs: int) -> int:
     """The network's own start or mask, if it is no symbol; else the first id that is none."""
     config: Any = network.config
     names: dict[Kind, str] = {"text": "bos_token_id", "masked-text": "mask_token_id"}
@@ -298,5 +298,5 @@ def _extra(network: nn.Module, kind: Kind, outputs: int) -> int:
     what = "start of a text" if kind == "text" else "mask"
     raise ValueError(
         f"outputs={outputs} are all ids of {type(network).__name__}, and none is left for the {what}; resize its "
-        f"embeddings to {outputs + 1}, or say which id it is with extra=..."
+        f"embeddings to {outputs + 1}, or say which id it is with special_id=..."
     )

@@ -2,7 +2,7 @@
 
 Importing this package loads nothing; each name below is loaded from its module when it is first asked for.
 
-``train``, ``launch`` and ``convert`` are functions here, and also the packages of these names. The names
+``train``, ``launch``, ``convert`` and ``fsck`` are functions here, and also packages or modules of these names. The names
 of the packages' modules can be read from the functions, so that ``import oneblock.train.loop`` works as everywhere.
 """
 

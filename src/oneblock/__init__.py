@@ -2,8 +2,8 @@
 
 Importing this package loads nothing; each name below is loaded from its module when it is first asked for.
 
-``train``, ``launch``, ``convert`` and ``fsck`` are functions here, and also packages or modules of these names. The names
-of the packages' modules can be read from the functions, so that ``import oneblock.train.loop`` works as everywhere.
+``train``, ``launch``, ``convert`` and ``fsck`` are functions here, and also packages or modules of these names. The
+names of a package's modules can be read from the function, so that ``import oneblock.train.loop`` works as everywhere.
 """
 
 import sys

@@ -13,14 +13,17 @@ its place, and keeps its layers as they are.
 from __future__ import annotations
 
 import hashlib
-from copy import deepcopy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from copy import copy, deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oneblock.backbone import as_backbone
 from oneblock.condition import ClassIds, Condition, Frames, Tokens, told
 from oneblock.convert.discover import find_layers
 from oneblock.convert.taps import Call, ReachedError, Session, returns_bare, without_layers
@@ -139,44 +142,105 @@ class ConvertedBackbone(nn.Module):
         return {"input_ids": torch.cat([start, tokens[:, :-1]], dim=1), "use_cache": False}
 
 
-class Converted:
-    """A network of another library as a builder of backbones; give it to ``train`` as ``backbone``.
+class Converted(ABC):
+    """A network with its weights as a builder of backbones; give it to ``train`` as ``backbone``.
 
-    Its blocks start with the weights of ``network``: those of a trained one, or fresh ones. Each has copies of what
-    stands before and behind the layers, and of its own layers; ``network`` stays as it is.
+    Blocks have copies of what stands before and behind the layers, and of their own layers; the network stays as it is.
+    Layer i of a plan is layer ``picks[i]`` of the network: all in order for blocks, all of them again for every expert
+    (``pick``), or those that each band needs most.
+
+    Args:
+        count: layers of the network; ``width`` of its hidden state, 0 where that is not known.
+        named: class of the network and fingerprint, by which a plan tells it from others.
     """
+
+    def __init__(self, count: int, width: int, named: str, picks: Sequence[int] = ()) -> None:
+        self.count, self.width, self._named = count, width, named
+        self.picks = tuple(picks) or tuple(range(count))
+        chosen = "" if self.picks == tuple(range(count)) else f", layers {' '.join(map(str, self.picks))}"
+        self.__qualname__ = f"Converted[{named}{chosen}]"
+
+    @property
+    def depth(self) -> int:
+        """Layers of all blocks together."""
+        return len(self.picks)
+
+    def pick(self, layers: Sequence[int]) -> Self:
+        """The same network with these of its layers, in this order; a layer may be taken several times, by several
+        blocks."""
+        wrong = [i for i in layers if not 0 <= i < self.count]
+        if wrong or not layers:
+            raise ValueError(f"layers={list(layers)} are not layers of this network; use some of 0 to {self.count - 1}")
+        made = copy(self)
+        Converted.__init__(made, self.count, self.width, self._named, layers)
+        return made
+
+    def __call__(self, layers: range) -> nn.Module:
+        """The block with these layers of a plan."""
+        if layers.start < 0 or layers.stop > self.depth:
+            raise ValueError(
+                f"layers {layers.start} to {layers.stop - 1} are asked for, but there are {self.depth}; use "
+                f"depth={self.depth} in the recipe"
+            )
+        return self.block({str(i): self.picks[i] for i in layers})
+
+    @abstractmethod
+    def block(self, layers: Mapping[str, int]) -> nn.Module:
+        """A backbone of copies: names of its layers -> those of the network."""
+
+
+class ConvertedLibrary(Converted):
+    """A network of another library."""
 
     def __init__(self, network: nn.Module, path: str, kind: Kind, outputs: int, noisy: int, special_id: int) -> None:
         self.network = network
         self.path = path
-        layers: Any = network.get_submodule(path)
-        self.depth = len(layers)
         self._kind, self._outputs, self._noisy, self._special_id = kind, outputs, noisy, special_id
         self._bare = returns_bare(network, path, example(network, kind, special_id))
-        self.width = _width(network)
-        # how a plan names it: another network, or the same with other weights, is another backbone
-        self.__qualname__ = f"Converted[{type(network).__name__}, {fingerprint(network)}]"
+        layers: Any = network.get_submodule(path)
+        config: Any = network.config
+        settings = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+        named = f"{type(network).__name__}, {fingerprint(network, settings)}"
+        super().__init__(len(layers), _width(network), named)
 
-    def __call__(self, layers: range) -> ConvertedBackbone:
-        """The block with these layers."""
-        if layers.start < 0 or layers.stop > self.depth:
-            raise ValueError(
-                f"layers {layers.start} to {layers.stop - 1} are asked for, but {type(self.network).__name__} has "
-                f"{self.depth} in {self.path}; use depth={self.depth} in the recipe"
-            )
+    def block(self, layers: Mapping[str, int]) -> ConvertedBackbone:
         kept = KEPT.get(type(self.network).__name__, "")
         ends, line = without_layers(self.network, self.path, self._bare, kept)
         every: Any = self.network.get_submodule(self.path)
         modulated = 0 if self._kind == "image" else self.width
-        own = {str(i): ConvertedLayer(deepcopy(every[i]), i, modulated, self._bare) for i in layers}
+        own = {name: ConvertedLayer(deepcopy(every[i]), i, modulated, self._bare) for name, i in layers.items()}
         return ConvertedBackbone(ends, line, own, self.width, self._kind, self._outputs, self._noisy, self._special_id)
 
 
+class ConvertedBackboneOf(Converted):
+    """A backbone (``oneblock.backbone``) with weights, for example that of a trained model.
+
+    Args:
+        settings: what the fingerprint is made of besides the weights.
+    """
+
+    def __init__(self, backbone: nn.Module, width: int = 0, settings: Mapping[str, Any] | None = None) -> None:
+        self.backbone = backbone
+        layers = as_backbone(backbone).layers
+        named = f"{type(backbone).__name__}, {fingerprint(backbone, settings or {})}"
+        super().__init__(len(layers), width, named)
+
+    def block(self, layers: Mapping[str, int]) -> nn.Module:
+        every = list(as_backbone(self.backbone).layers.values())
+        empty = {id(self.backbone.layers): nn.ModuleDict()}  # copied without layers, which then join
+        made: Any = deepcopy(self.backbone, empty).requires_grad_(True)
+        for name, i in layers.items():
+            made.layers[name] = deepcopy(every[i]).requires_grad_(True)
+        trained: nn.Module = made.train()
+        return trained
+
+
 def convert(
-    network: nn.Module, *, outputs: int, layers: str = "", noisy: int = 0, special_id: int | None = None
+    network: nn.Module, *, outputs: int = 0, layers: str = "", noisy: int = 0, special_id: int | None = None
 ) -> Converted:
-    """A language model or a classifier of images of the transformers library, or a DiT of diffusers, as a backbone. It
-    is cut into blocks by ``train(recipe, backbone=convert(network, ...), ...)``.
+    """A network that exists as a backbone, with its weights: a language model or a classifier of images of the
+    transformers library, a DiT of diffusers, or a backbone of one's own (``stem``, ``layers``, ``head``). It is cut
+    into blocks by ``train(recipe, backbone=convert(network, ...), ...)``.
 
     The recipe's task must be what the network is for: a causal language model is trained by a ``CausalRecipe``, a
     masked one by a ``MaskedRecipe``, a classifier of images by a ``ClassifyRecipe``, and a DiT by an ``ImageRecipe``,
@@ -184,7 +248,8 @@ def convert(
 
     Args:
         network: as its library makes it; it stays as it is. Its weights are those that every block starts with.
-        outputs: symbols of the vocabulary, classes, or channels of images; its head must have as many, or more.
+        outputs: symbols of the vocabulary, classes, or channels of images; its head must have as many, or more. A
+            backbone of one's own needs none.
         layers: path of the list of its layers, e.g. ``"transformer.h"``; empty looks for it.
         noisy: width of the noisy targets that it is shown; 0 is ``outputs``, as for evidence (``precondition``).
         special_id: the id that stands before a text, or for a masked place; None is the network's own, or the first
@@ -193,6 +258,8 @@ def convert(
     Raises:
         ValueError: the network cannot be cut (``convert.discover``), or its answers and ids do not fit.
     """
+    if all(hasattr(network, part) for part in ("stem", "layers", "head")):
+        return ConvertedBackboneOf(network)
     path = find_layers(network, layers)
     kind = kind_of(network)
     size = _outputs(network, kind)
@@ -202,7 +269,7 @@ def convert(
         )
     if special_id is None:
         special_id = _special_id_of(network, kind, outputs)
-    return Converted(network, path, kind, outputs, noisy or outputs, special_id)
+    return ConvertedLibrary(network, path, kind, outputs, noisy or outputs, special_id)
 
 
 ENDINGS: dict[str, Kind] = {
@@ -244,10 +311,8 @@ def example(network: nn.Module, kind: Kind, special_id: int) -> dict[str, Any]:
     return {"input_ids": ids, **({"use_cache": False} if kind == "text" else {})}
 
 
-def fingerprint(network: nn.Module) -> str:
-    """16 hex digits of a network's configuration and weights."""
-    config: Any = network.config
-    settings = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+def fingerprint(network: nn.Module, settings: Mapping[str, Any]) -> str:
+    """16 hex digits of a network's settings and weights."""
     digest = hashlib.sha256(repr(sorted(settings.items(), key=str)).encode())
     for name, tensor in network.state_dict().items():
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
 import torch
+from torch import nn
 
 from oneblock.backbone import BuildBackbone
 from oneblock.blockwise import Denoiser
@@ -96,6 +97,13 @@ class Model(ABC):
         Raises:
             ValueError: the data have another shape, vocabulary or other classes than the plan.
         """
+
+    @property
+    def network(self) -> nn.Module:
+        """The backbone of a model of one block, with its averaged weights, e.g. for ``convert``."""
+        if self.plan.num_blocks > 1:
+            raise ValueError(f"this model has {self.plan.num_blocks} blocks, which are no single network")
+        return self.denoiser.block(0).backbone
 
     def save(self, path: str | Path) -> None:
         """Write the merged model: ``config.json`` and a safetensors shard for each block.

@@ -155,7 +155,7 @@ def _plan_of(recipe: Recipe, facts: ImageFacts | TextFacts, backbone: Callable[.
     if backbone is None:
         return recipe.plan(facts)
     if isinstance(backbone, Converted):
-        recipe = replace(recipe, depth=backbone.depth, width=backbone.width)
+        recipe = replace(recipe, depth=backbone.depth, width=backbone.width or recipe.width)
     plan = recipe.plan(facts, own_backbone(backbone))
     check_own(plan, backbone)
     return plan

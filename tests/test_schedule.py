@@ -164,6 +164,14 @@ def test_a_noise_law_cut_to_the_schedule_draws_levels_that_it_has(frame: Paramet
     assert bool(told.isfinite().all())
 
 
+def test_a_level_that_rounding_put_beyond_an_end_is_that_end() -> None:
+    frame = VariancePreserving(DiscreteBetas())
+    for dtype in (torch.float32, torch.float64):
+        beyond = torch.tensor([0.0, 1e9], dtype=dtype)
+        ends = torch.tensor([frame.low, frame.high], dtype=dtype).nextafter(beyond).nextafter(beyond)
+        torch.testing.assert_close(frame.noise(ends), torch.tensor([0.0, 999.0], dtype=dtype), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("level", [0.001, 200.0, -1.0, math.nan, math.inf])
 def test_a_level_beyond_the_table_is_refused(level: float) -> None:
     frame = VariancePreserving(DiscreteBetas())
@@ -223,7 +231,8 @@ def test_wrong_settings_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             DiscreteBetas(**wrong)  # type: ignore[arg-type]
-    for betas in (DiscreteBetas("linear", 0.9, 0.99), DiscreteBetas("linear", 1e-20, 0.02)):
+    for start, end, steps in ((0.9, 0.99, 1000), (0.9, 0.99, 25), (1e-20, 0.02, 1000)):
+        betas = DiscreteBetas("linear", start, end, steps)
         with pytest.raises(
             ValueError, match=r"has noise levels from .* to .*; use betas and a number of steps with lev"
         ):

@@ -212,7 +212,7 @@ class VariancePreserving(Parametrisation, nn.Module):
         left = time.nan_to_num().floor().long()
         right = (left + 1).clamp(max=len(table) - 1)
         sigma = table[left] * (table[right] / table[left]) ** (time - left)
-        return sigma.to(torch.result_type(noise, 1.0))
+        return sigma.to((1.0 * noise).dtype)
 
     def extra_repr(self) -> str:
         return f"{self.betas}, {self.prediction_type!r}"
@@ -264,7 +264,7 @@ class FlowMatching(Parametrisation):
         """``t / (1 - t)``; infinite at pure noise."""
         n = self.num_train_timesteps
         told = _inside("noise", noise, 0.0, n, "give a time between the target and pure noise")
-        return (told / (n - told)).to(torch.result_type(noise, 1.0))
+        return (told / (n - told)).to((1.0 * noise).dtype)
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ class EDM(Parametrisation):
 
 def _inside(name: str, values: Tensor, low: float, high: float, advice: str) -> Tensor:
     """``values`` as float64, cut to ``[low, high]`` where rounding put them beyond an end, else refused, or NaN."""
-    values = values.to(torch.result_type(values, 1.0))
+    values = 1.0 * values  # steps may be whole numbers
     slack = 4 * torch.finfo(values.dtype).eps
     inside = (values >= low * (1 - slack)) & (values <= high * (1 + slack))
     # the values of a tensor that is compiled, planned without content, or on a GPU are not at hand

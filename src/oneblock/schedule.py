@@ -35,7 +35,7 @@ from oneblock.precondition import Precondition, aligned
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 LARGEST = 1e12
-"""Beyond this level nothing of y is left in a number of float32, let alone of its square."""
+"""No table may have a level above this; long before it, z in float32 holds nothing of y."""
 
 
 class Parametrisation(ABC):

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from oneblock.presets.image import ImageRecipe
     from oneblock.presets.masked import MaskedRecipe
     from oneblock.presets.run import train
+    from oneblock.presets.specialists import choose_layers
     from oneblock.tasks.image import denoising_loss
     from oneblock.train.machine import Machine
 
@@ -69,6 +70,7 @@ _NAMES = {
     "presets.image": ("ImageRecipe",),
     "presets.masked": ("MaskedRecipe",),
     "presets.run": ("train",),
+    "presets.specialists": ("choose_layers",),
     "tasks.image": ("denoising_loss",),
     "train.machine": ("Machine",),
 }
@@ -93,6 +95,7 @@ __all__ = [
     "Precondition",
     "TextData",
     "Tokens",
+    "choose_layers",
     "compare",
     "convert",
     "cost",

@@ -337,23 +337,3 @@ def test_converting_loads_no_library_of_its_own() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
-
-
-@pytest.mark.filterwarnings("ignore:file:")
-def test_a_job_finds_a_converted_network_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("tyro")
-    from oneblock.cli.__main__ import main
-
-    (tmp_path / "my_networks.py").write_text(
-        "import oneblock as ob\nfrom convert.networks import network\n"
-        "BACKBONE = ob.convert(network('GPT-2'), outputs=27)\nOTHER = ob.convert(network('Llama'), outputs=27)\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    _, builder = converted("GPT-2")
-    recipe, data = recipe_and_data(builder.network, tmp_path, blocks=3, budget=16 * 6 * 4)
-    ob.train(recipe, backbone=builder, data=data, out="run", strategy="plan-only", watch=QUIET)
-    words = ["job", "run", "--block", "1", "--threads", "1", "--backbone"]
-    assert main([*words, "my_networks:OTHER"]) == 2
-    assert main([*words, "my_networks:BACKBONE"]) == 0
-    assert len(checkpoints(tmp_path / "run" / "block-1")) == 1

@@ -1,0 +1,102 @@
+"""Does it pay to start from a trained network? A teacher becomes blocks, experts or specialists, at equal work.
+
+    oneblock train images --data fashion-mnist --size nano --strategy end-to-end --budget 900k --hold 0.5 --out runs/teacher-0
+    python benchmarks/conversion.py --teachers runs/teacher-0 --out runs/conversion > rows.jsonl
+
+Every teacher is a run of one block. Its arms, all with the same budget after the teacher: `scratch` are blocks that
+start fresh; `slices` are blocks of the teacher's own layers in order; `specialists` have the layers that each band
+needs most (`choose_layers`); `pruned` is one network of a block's depth for the whole range, chosen and started in the
+same way: the control of specialising; `experts` are the whole network for each band. `teacher` is the teacher itself,
+and `chosen` what the specialists answer before any training. A JSON row each: held-out loss of three bands, Frechet
+distance of images sampled by DPM-Solver++(2M), layer evaluations of a sample, layers. Experts need a third of the
+steps, as a step costs three times as much. The same --out goes on where it was stopped.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import oneblock as ob
+from oneblock.convert.converted import Converted
+from oneblock.presets import ImageRecipe, Recipe
+from oneblock.train.drive import Watch
+
+QUIET = Watch(bars=False)
+Row = dict[str, Any]
+
+
+def arms(
+    teacher: Converted, recipe: ImageRecipe, per_block: int, data: str
+) -> Iterator[tuple[str, Recipe, Converted | None, str]]:
+    """Name, recipe, network and strategy."""
+    chosen = ob.choose_layers(teacher, recipe, per_block, data)
+    whole = replace(recipe, blocks=1)
+    yield "scratch", replace(recipe, depth=teacher.count), None, "all"
+    yield "slices", recipe, teacher.pick(range(per_block * recipe.blocks)), "all"
+    yield "specialists", recipe, teacher.pick(chosen), "all"
+    yield "pruned", whole, teacher.pick(ob.choose_layers(teacher, whole, per_block, data)), "end-to-end"
+    yield (
+        "experts",
+        ob.experts(replace(recipe, depth=teacher.count)),
+        teacher.pick(teacher.picks * recipe.blocks),
+        "all",
+    )
+    # a step of one sample moves nothing that could be measured: what the choice is worth by itself
+    least = replace(recipe, budget=per_block * recipe.blocks, batch_size=1, block_batch_size=1, learning_rate=1e-12)
+    yield "chosen", least, teacher.pick(chosen), "all"
+
+
+def scored(model: ob.Model, data: str, steps: int, samples: int) -> Row:
+    found = model.evaluate(data, num_samples=samples, report_bands=3, steps=steps)  # type: ignore[call-arg]
+    wanted = ("loss", "band_losses", "frechet", "frechet_floor", "images_per_second")
+    return {name: found[name] for name in wanted} | {"sampling_work": steps * max(model.plan.layers)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teachers", nargs="+", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--budget", default="150k")
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--per-block", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--arms", nargs="*", default=[])
+    options = parser.parse_args()
+    machine = ob.Machine(threads=1)
+    for place in options.teachers:
+        model = ob.Model.open(place)
+        plan, told = model.plan, {"teacher": str(place), "budget": options.budget}
+        if not options.arms or "teacher" in options.arms:
+            row = {"arm": "teacher", "layers": list(plan.layers), **told}
+            print(json.dumps(row | scored(model, options.data, options.steps, options.samples)), flush=True)
+        recipe = ImageRecipe(size="nano", blocks=options.blocks, budget=options.budget, hold=0.5, seed=plan.seed)
+        teacher = ob.convert(model.network)
+        for name, asked, network, strategy in arms(teacher, recipe, options.per_block, options.data):
+            if options.arms and name not in options.arms:
+                continue
+            out = options.out / f"{place.name}-{name}"
+            began = time.perf_counter()
+            ob.train(
+                asked,
+                backbone=network,
+                data=options.data,
+                out=out,
+                strategy=strategy,
+                watch=QUIET,
+                machine=machine,  # type: ignore[arg-type]
+            )
+            seconds = time.perf_counter() - began
+            made = ob.Model.open(out, backbone=network)
+            picks = None if network is None else list(network.picks)
+            row = {"arm": name, "picks": picks, "layers": list(made.plan.layers), "train_seconds": seconds, **told}
+            print(json.dumps(row | scored(made, options.data, options.steps, options.samples)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
-"""Does it pay to start from a trained network? A teacher becomes blocks, experts or specialists, at equal work.
+r"""Does it pay to start from a trained network? A teacher becomes blocks, experts or specialists, at equal work.
 
-    oneblock train images --data fashion-mnist --size nano --strategy end-to-end --budget 900k --hold 0.5 --out runs/teacher-0
+    oneblock train images --data fashion-mnist --size nano --strategy end-to-end --budget 900k --hold 0.5 \
+        --out runs/teacher-0
     python benchmarks/conversion.py --teachers runs/teacher-0 --out runs/conversion > rows.jsonl
 
 Every teacher is a run of one block. Its arms, all with the same budget after the teacher: `scratch` are blocks that

@@ -7,10 +7,11 @@ r"""Does it pay to start from a trained network? A teacher becomes blocks, exper
 Every teacher is a run of one block. Its arms, all with the same budget after the teacher: `scratch` are blocks that
 start fresh; `slices` are blocks of the teacher's own layers in order; `specialists` have the layers that each band
 needs most (`choose_layers`); `pruned` is one network of a block's depth for the whole range, chosen and started in the
-same way: the control of specialising; `experts` are the whole network for each band. `teacher` is the teacher itself,
-and `chosen` what the specialists answer before any training. A JSON row each: held-out loss of three bands, Frechet
-distance of images sampled by DPM-Solver++(2M), layer evaluations of a sample, layers. Experts need a third of the
-steps, as a step costs three times as much. The same --out goes on where it was stopped.
+same way: the control of specialising; `experts` are the whole network for each band. Specialists and the pruned network
+are also `distilled`: trained against the teacher's answers, whose forward passes are not in the budget
+(`teacher_evaluations` counts them, in layers forward). `teacher` is the teacher itself, and `chosen` what specialists
+answer before any training. A JSON row each: held-out loss of three bands, Frechet distance, layer evaluations of a
+sample, layers, seconds. The same --out goes on where it was stopped.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import oneblock as ob
 from oneblock.convert.converted import Converted
 from oneblock.presets import ImageRecipe, Recipe
 from oneblock.train.drive import Watch
+from oneblock.train.strategy import job_specs
 
 QUIET = Watch(bars=False)
 Row = dict[str, Any]
@@ -39,13 +41,16 @@ def arms(
     yield "scratch", replace(recipe, depth=teacher.count), None, "all"
     yield "slices", recipe, teacher.pick(range(per_block * recipe.blocks)), "all"
     yield "specialists", recipe, teacher.pick(chosen), "all"
-    yield "pruned", whole, teacher.pick(ob.choose_layers(teacher, whole, per_block, data)), "end-to-end"
+    pruned = teacher.pick(ob.choose_layers(teacher, whole, per_block, data))
+    yield "pruned", whole, pruned, "end-to-end"
     yield (
         "experts",
         ob.experts(replace(recipe, depth=teacher.count)),
         teacher.pick(teacher.picks * recipe.blocks),
         "all",
     )
+    yield "specialists, distilled", recipe, teacher.pick(chosen), "all"
+    yield "pruned, distilled", whole, pruned, "end-to-end"
     # a step of one sample moves nothing that could be measured: what the choice is worth by itself
     least = replace(recipe, budget=per_block * recipe.blocks, batch_size=1, block_batch_size=1, learning_rate=1e-12)
     yield "chosen", least, teacher.pick(chosen), "all"
@@ -72,7 +77,8 @@ def main() -> None:
     machine = ob.Machine(threads=1)
     for place in options.teachers:
         model = ob.Model.open(place)
-        plan, told = model.plan, {"teacher": str(place), "budget": options.budget}
+        plan = model.plan
+        told: Row = {"teacher": str(place), "budget": options.budget}
         if not options.arms or "teacher" in options.arms:
             row = {"arm": "teacher", "layers": list(plan.layers), **told}
             print(json.dumps(row | scored(model, options.data, options.steps, options.samples)), flush=True)
@@ -81,20 +87,24 @@ def main() -> None:
         for name, asked, network, strategy in arms(teacher, recipe, options.per_block, options.data):
             if options.arms and name not in options.arms:
                 continue
-            out = options.out / f"{place.name}-{name}"
+            out = options.out / f"{place.name}-{name.replace(', ', '-')}"
+            distilled = name.endswith("distilled")
             began = time.perf_counter()
-            ob.train(
+            done = ob.train(
                 asked,
                 backbone=network,
                 data=options.data,
                 out=out,
-                strategy=strategy,
+                strategy=strategy,  # type: ignore[arg-type]
+                teacher=model if distilled else None,
                 watch=QUIET,
-                machine=machine,  # type: ignore[arg-type]
+                machine=machine,
             )
             seconds = time.perf_counter() - began
+            samples = sum((job.last_step - job.first_step) * job.batch_size for job in job_specs(done.plan))
             made = ob.Model.open(out, backbone=network)
             picks = None if network is None else list(network.picks)
+            told["teacher_evaluations"] = samples * teacher.count if distilled else 0
             row = {"arm": name, "picks": picks, "layers": list(made.plan.layers), "train_seconds": seconds, **told}
             print(json.dumps(row | scored(made, options.data, options.steps, options.samples)), flush=True)
 

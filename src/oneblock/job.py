@@ -16,6 +16,7 @@ from oneblock.plan import Plan
 from oneblock.presets.data import Data
 from oneblock.presets.door import read_plan
 from oneblock.presets.run import open_run
+from oneblock.presets.teacher import Teacher
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import ALONE, Kind, Ranks, group_of_blocks, process_group
@@ -49,6 +50,7 @@ def run_job(
     machine: Machine = HERE,
     backbone: BuildBackbone | None = None,
     accept_data: bool = False,
+    teacher: Teacher | None = None,
     watch: Watch = BARS,
 ) -> JobDone:
     """Train one block of a planned run to its end; the same call goes on where it was stopped.
@@ -65,6 +67,7 @@ def run_job(
         scratch: where the copy of a remote directory lies; None is in the temporary directory.
         backbone: the user's own network, of a plan that names one.
         accept_data: go on though the data have changed since the plan was made, with a note in the run's record.
+        teacher: of a plan that has one (``presets.run.train``).
 
     Raises:
         ValueError: something does not fit the plan, the data for example, of which the files that differ are named;
@@ -82,7 +85,7 @@ def run_job(
         plan = read_plan(directory)
         job = job_name(plan, block)
         with shown() if watch.bars else nullcontext():
-            run = open_run(plan, directory, data, machine, ranks, backbone, watch.warn, accept_data)
+            run = open_run(plan, directory, data, machine, ranks, backbone, watch.warn, accept_data, teacher)
         if mirror is not None:
             watch = replace(watch, sent=_both(mirror.push_if_due, watch.sent))
         with _blocks(plan, job, ranks, run.device):

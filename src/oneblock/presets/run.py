@@ -27,6 +27,7 @@ from oneblock.presets.door import check_plan, read_plan
 from oneblock.presets.places import keep_place, located
 from oneblock.presets.resume import going_on, run_source
 from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
+from oneblock.presets.teacher import Teacher, taught, taught_task
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.feed import placed
 from oneblock.train.loop import Idle, Run
@@ -67,6 +68,7 @@ def train(
     turn_seconds: float = Turns.seconds,
     idle: Idle = Turns.idle,
     accept_data: bool = False,
+    teacher: Teacher | None = None,
     machine: Machine = HERE,
     watch: Watch = BARS,
 ) -> Trained:
@@ -86,6 +88,8 @@ def train(
         turn_seconds: that a block trains before the next has its turn; 0 is a single step.
         idle: where blocks wait for their turn: left on the device, in host memory, or in their checkpoints alone.
         accept_data: go on with a run though its data have changed, with a note in the run's record.
+        teacher: a trained model of images, on the device that trains: blocks learn its answers in the place of the
+            data (``tasks.distilled``). Its forward pass is not in the budget; the device holds its weights.
 
     Raises:
         ValueError: anything that does not fit together, before any work; data that have changed since the run was
@@ -99,7 +103,7 @@ def train(
     data = _found(directory, recipe.usual_data if data is None else data)
     with shown() if watch.bars else nullcontext():
         source, facts = open_data(recipe, data)
-    remade = partial(_plan_of, recipe, backbone=backbone)
+    remade = partial(_plan_of, recipe, backbone=backbone, teacher=teacher)
     plan, source, note = going_on(remade(facts), source, facts, remade, data, directory, accept_data)
     job = _job(plan, strategy, block)
     check_turns(plan, turns)
@@ -110,7 +114,7 @@ def train(
             keep_place(plan, directory, data)
         return Trained(str(out), plan, 0.0)
     machine = machine if device is None else replace(machine, device=device)
-    run = start_run(plan, directory, source, machine, backbone=backbone, warn=watch.warn, note=note)
+    run = start_run(plan, directory, source, machine, backbone=backbone, warn=watch.warn, note=note, teacher=teacher)
     if not note:
         keep_place(plan, directory, data)
     return Trained(str(out), plan, drive(run, job, turns=turns, watch=watch))
@@ -151,14 +155,19 @@ def _asked(recipe: AnyRecipe, strategy: Strategy) -> AnyRecipe:
     return end_to_end(recipe)
 
 
-def _plan_of(recipe: Recipe, facts: ImageFacts | TextFacts, backbone: Callable[..., nn.Module] | None) -> Plan:
+def _plan_of(
+    recipe: Recipe,
+    facts: ImageFacts | TextFacts,
+    backbone: Callable[..., nn.Module] | None,
+    teacher: Teacher | None = None,
+) -> Plan:
     if backbone is None:
-        return recipe.plan(facts)
+        return taught(recipe.plan(facts), teacher)
     if isinstance(backbone, Converted):
         recipe = replace(recipe, depth=backbone.depth, width=backbone.width or recipe.width)
     plan = recipe.plan(facts, own_backbone(backbone))
     check_own(plan, backbone)
-    return plan
+    return taught(plan, teacher)
 
 
 def _found(directory: Path, data: Data) -> Data:
@@ -177,6 +186,7 @@ def start_run(
     backbone: BuildBackbone | None = None,
     warn: Callable[[str], None] = BARS.warn,
     note: str = "",
+    teacher: Teacher | None = None,
 ) -> Run:
     """Claim ``out`` for ``plan`` (another run's directory is refused) and gather what its jobs need."""
     check_plan(plan)
@@ -184,6 +194,7 @@ def start_run(
     job_specs(plan)
     blocks = blockwise(plan, backbone)
     device = machine.torch_device()
+    task = taught_task(plan, task, teacher, device)
     largest = _largest(plan, blocks, backbone)
     if largest > _memory():
         raise ValueError(
@@ -238,12 +249,13 @@ def open_run(
     backbone: BuildBackbone | None = None,
     warn: Callable[[str], None] = BARS.warn,
     accept_data: bool = False,
+    teacher: Teacher | None = None,
 ) -> Run:
     """What a job of a planned run needs, from the plan, the data and nothing else."""
     if backbone is not None:
         check_own(plan, backbone)
     source, note = run_source(plan, directory, data, accept_data)
-    run = start_run(plan, directory, source, machine, ranks, backbone, warn, note)
+    run = start_run(plan, directory, source, machine, ranks, backbone, warn, note, teacher)
     if not note and ranks.first:
         keep_place(plan, directory, located(plan, directory, data))
     return run

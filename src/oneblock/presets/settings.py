@@ -85,9 +85,11 @@ class ImageSettings(PictureSettings):
     label_dropout: float
     flip: bool = False
     whole_share: float = 0.0
+    teacher: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_hex("teacher", self.teacher)
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("whole_share", self.whole_share, least=0, below=1)
 

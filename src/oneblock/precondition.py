@@ -10,6 +10,7 @@ each row.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,8 +31,36 @@ class Frame(Protocol):
         """The denoiser's answer, from the network's."""
 
 
+class Scaling(ABC):
+    """A ``Frame`` of scalings: ``D(z, sigma) = c_skip z + c_out F(c_in z, noise)`` (EDM, Equation 7). They take
+    ``sigma`` of any shape, above 0."""
+
+    @abstractmethod
+    def c_in(self, sigma: Tensor) -> Tensor:
+        """What z is multiplied by for the network."""
+
+    @abstractmethod
+    def c_skip(self, sigma: Tensor) -> Tensor:
+        """The share of z in the answer."""
+
+    @abstractmethod
+    def c_out(self, sigma: Tensor) -> Tensor:
+        """The share of the network's prediction in the answer."""
+
+    @abstractmethod
+    def noise(self, sigma: Tensor) -> Tensor:
+        """What the network is told of ``sigma`` (any shape), in the dtype of ``sigma``."""
+
+    def inputs(self, z: Tensor, sigma: Tensor) -> Tensor:
+        return self.c_in(aligned(sigma, z)) * z
+
+    def outputs(self, z: Tensor, sigma: Tensor, prediction: Tensor) -> Tensor:
+        scale = aligned(sigma, z)
+        return self.c_skip(scale) * z + self.c_out(scale) * prediction.to(z.dtype)
+
+
 @dataclass(frozen=True)
-class Precondition:
+class Precondition(Scaling):
     """The four scalings and the loss weight as functions of ``sigma`` (any shape, > 0)."""
 
     sigma_data: float = 0.5
@@ -56,15 +85,8 @@ class Precondition:
         """``ln(sigma) / 4`` (EDM, Table 1)."""
         return 0.25 * sigma.log()
 
-    def inputs(self, z: Tensor, sigma: Tensor) -> Tensor:
-        return self.c_in(aligned(sigma, z)) * z
-
     def noise(self, sigma: Tensor) -> Tensor:
         return self.c_noise(sigma)
-
-    def outputs(self, z: Tensor, sigma: Tensor, prediction: Tensor) -> Tensor:
-        scale = aligned(sigma, z)
-        return self.c_skip(scale) * z + self.c_out(scale) * prediction.to(z.dtype)
 
     def weight(self, sigma: Tensor) -> Tensor:
         """``(sigma^2 + sd^2) / (sigma sd)^2 = 1 / c_out^2`` (EDM, Table 1, loss weighting)."""

@@ -19,7 +19,7 @@ With ``r = sqrt(1 + sigma^2)``:
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from operator import mul
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from oneblock.checks import MANY, check_choice, check_count, check_fields, check_number
 from oneblock.noise import LogNormal
-from oneblock.precondition import Precondition, aligned
+from oneblock.precondition import Precondition, Scaling
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -38,11 +38,8 @@ LARGEST = 1e12
 """No table may have a level above this; long before it, z in float32 holds nothing of y."""
 
 
-class Parametrisation(ABC):
-    """A ``Frame`` that scales, with the noise levels that its network was trained on.
-
-    The scalings take ``sigma`` of any shape, above 0.
-    """
+class Parametrisation(Scaling):
+    """Scalings with the noise levels that their network was trained on."""
 
     @property
     @abstractmethod
@@ -55,31 +52,8 @@ class Parametrisation(ABC):
         """The largest finite level of the schedule."""
 
     @abstractmethod
-    def c_in(self, sigma: Tensor) -> Tensor:
-        """What z is multiplied by for the network."""
-
-    @abstractmethod
-    def c_skip(self, sigma: Tensor) -> Tensor:
-        """The share of z in the answer."""
-
-    @abstractmethod
-    def c_out(self, sigma: Tensor) -> Tensor:
-        """The share of the network's prediction in the answer."""
-
-    @abstractmethod
-    def noise(self, sigma: Tensor) -> Tensor:
-        """What the network is told of ``sigma`` (any shape), in the dtype of ``sigma``."""
-
-    @abstractmethod
     def level(self, noise: Tensor) -> Tensor:
         """The ``sigma`` of what the network is told (any shape): the inverse of ``noise``."""
-
-    def inputs(self, z: Tensor, sigma: Tensor) -> Tensor:
-        return self.c_in(aligned(sigma, z)) * z
-
-    def outputs(self, z: Tensor, sigma: Tensor, prediction: Tensor) -> Tensor:
-        scale = aligned(sigma, z)
-        return self.c_skip(scale) * z + self.c_out(scale) * prediction.to(z.dtype)
 
     def weight(self, sigma: Tensor) -> Tensor:
         """``1 / c_out^2``: with it the squared error of D is the unweighted squared error of what the network predicts.

@@ -316,8 +316,9 @@ def fingerprint(network: nn.Module, settings: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(repr(sorted(settings.items(), key=str)).encode())
     for name, tensor in network.state_dict().items():
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        # sums in place of all bytes: a network of billions is read once, and no copy of it is made
-        digest.update(repr([float(part.sum()) for part in (tensor.double(), tensor.double().square())]).encode())
+        # sums in place of all bytes: a network of billions is read once, and a single tensor of it is copied at a time
+        exact = tensor.double()
+        digest.update(repr([float(exact.sum()), float(exact.square().sum())]).encode())
     return digest.hexdigest()[:16]
 
 

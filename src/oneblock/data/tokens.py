@@ -186,15 +186,17 @@ class TokenFile:
             int64 (n, length).
         """
         found = torch.stack([self.tokens[start : start + length].long() for start in starts.tolist()])
-        if len(found) and not 0 <= int(found.min()) <= int(found.max()) < self.vocabulary.size:
-            raise _damaged(self.path, f"it has tokens beyond its {self.vocabulary.size} symbols")
+        self._check_ids(found)
         return found
 
     def check_range(self) -> None:
         """Refuse tokens beyond the vocabulary with a ``ValueError``; reads all of them."""
         for part in self.tokens.split(2**24):
-            if not 0 <= int(part.long().min()) <= int(part.long().max()) < self.vocabulary.size:
-                raise _damaged(self.path, f"it has tokens beyond its {self.vocabulary.size} symbols")
+            self._check_ids(part.long())
+
+    def _check_ids(self, ids: Tensor) -> None:
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocabulary.size:
+            raise _damaged(self.path, f"it has tokens beyond its {self.vocabulary.size} symbols")
 
     def windows(self, length: int, stride: int | None = None) -> tuple[Tensor, Tensor]:
         """Windows for an evaluation that counts every token exactly once, documents joined.

@@ -12,6 +12,7 @@ from oneblock.plan import Plan
 from oneblock.presets.image import image_shape, image_task
 from oneblock.tasks.base import Task
 from oneblock.tasks.distilled import Distilled
+from oneblock.tasks.image import ImageGeneration
 
 TEACHER = "teacher"
 """The key of a plan's recipe: the hash of the teacher's plan. A plan without it learns from its data alone."""
@@ -66,7 +67,7 @@ def taught_task(plan: Plan, task: Task, teacher: Teacher | None, device: torch.d
         raise ValueError(
             f"the teacher is on {where}, but the run trains on {device}; open it with device={str(device)!r}"
         )
-    assert isinstance(task, type(image_task(plan))), "only images are taught"
+    assert isinstance(task, ImageGeneration), "only images are taught"
     # a single block needs no look at the levels, for which the device would be waited for
     asked: DenoiserLike = teacher.denoiser.block(0) if teacher.plan.num_blocks == 1 else teacher.denoiser
     return Distilled(task, asked)

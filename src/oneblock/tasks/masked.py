@@ -69,7 +69,7 @@ class MaskedText:
 
     def _masked(self, tokens: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         share = self.law.cdf(sigma).float()
-        where = tokens.device if generator is None else generator.device
+        where = generator.device
         hidden = torch.rand(tokens.shape, generator=generator, device=where) < share[:, None].to(where)
         z = torch.where(hidden.to(tokens.device), self.mask, tokens)
         return Noised(z, sigma.to(tokens.device), block)

@@ -9,8 +9,9 @@ from oneblock.data import text
 from oneblock.data.documents import SPLITS, TextSplit
 from oneblock.data.progress import listening
 from oneblock.data.text import CORPORA, TEXTS, open_text, read_texts, read_words, split_copies
-from oneblock.data.tokens import TokenFile, TokenSource
+from oneblock.data.tokens import TokenFile
 from oneblock.data.vocabulary import BytePair, Bytes, Characters
+from oneblock.data.windows import TokenSource
 
 LINE = "The rain in Spain stays mainly in the plain. "
 

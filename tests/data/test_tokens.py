@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import oneblock.data.tokens as tokens
-from oneblock.data.tokens import TextBatches, TokenFile, TokenSource, dtype_name, write_tokens
+from oneblock.data.tokens import TokenFile, dtype_name, write_tokens
 from oneblock.data.vocabulary import BytePair, Bytes, Characters
+from oneblock.data.windows import TextBatches, TokenSource
 
 
 class Sized(Bytes):

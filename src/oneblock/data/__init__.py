@@ -11,7 +11,7 @@ from .prefetch import Prefetcher
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
 from .synthetic import synthetic_images
 from .text import open_text, read_texts, read_words, split_copies
-from .tokens import TextBatches, TokenFile, TokenSource, write_tokens
+from .tokens import TokenFile, write_tokens
 from .transforms import random_flip, to_float, to_uint8
 from .vocabulary import (
     BytePair,
@@ -22,6 +22,7 @@ from .vocabulary import (
     vocabulary_from_dict,
     vocabulary_size,
 )
+from .windows import TextBatches, TokenSource
 
 __all__ = [
     "Augment",

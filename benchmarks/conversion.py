@@ -56,10 +56,14 @@ def arms(
     yield "chosen", least, teacher.pick(chosen), "all"
 
 
-def scored(model: ob.Model, data: str, steps: int, samples: int) -> Row:
-    found = model.evaluate(data, num_samples=samples, report_bands=3, steps=steps)  # type: ignore[call-arg]
-    wanted = ("loss", "band_losses", "frechet", "frechet_floor", "images_per_second")
-    return {name: found[name] for name in wanted} | {"sampling_work": steps * max(model.plan.layers)}
+def scored(model: ob.Model, data: str, steps: list[int], samples: int) -> Row:
+    """The losses once, and quality and speed at every number of steps, the first one named plainly."""
+    every: list[Row] = []
+    for count in steps:
+        found = model.evaluate(data, num_samples=samples, report_bands=3, steps=count)  # type: ignore[call-arg]
+        work = {"sampling_work": count * max(model.plan.layers)}
+        every.append({name: found[name] for name in ("frechet", "frechet_floor", "images_per_second")} | work)
+    return {name: found[name] for name in ("loss", "band_losses")} | every[0] | {"curve": every}
 
 
 def main() -> None:
@@ -71,7 +75,8 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--per-block", type=int, default=2)
     parser.add_argument("--samples", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--steps", type=int, nargs="+", default=[24])
+    parser.add_argument("--learning-rate", type=float, default=0.0, help="0 is the recipe's")
     parser.add_argument("--arms", nargs="*", default=[])
     options = parser.parse_args()
     machine = ob.Machine(threads=1)
@@ -83,6 +88,8 @@ def main() -> None:
             row = {"arm": "teacher", "layers": list(plan.layers), **told}
             print(json.dumps(row | scored(model, options.data, options.steps, options.samples)), flush=True)
         recipe = ImageRecipe(size="nano", blocks=options.blocks, budget=options.budget, hold=0.5, seed=plan.seed)
+        if options.learning_rate:
+            recipe = replace(recipe, learning_rate=options.learning_rate)
         teacher = ob.convert(model.network)
         for name, asked, network, strategy in arms(teacher, recipe, options.per_block, options.data):
             if options.arms and name not in options.arms:

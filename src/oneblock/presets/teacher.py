@@ -13,6 +13,7 @@ from oneblock.presets.image import image_shape, image_task
 from oneblock.tasks.base import Task
 from oneblock.tasks.distilled import Distilled
 from oneblock.tasks.image import ImageGeneration
+from oneblock.train.visiting import Visiting
 
 TEACHER = "teacher"
 """The key of a plan's recipe: the hash of the teacher's plan. A plan without it learns from its data alone."""
@@ -51,7 +52,7 @@ def taught_task(plan: Plan, task: Task, teacher: Teacher | None, device: torch.d
     """The task of a plan, with its teacher where it has one.
 
     Raises:
-        ValueError: the plan has a teacher that is not given, has another, or has none; the teacher is elsewhere.
+        ValueError: the plan has a teacher that is not given, has another, or has none; the teacher is on another GPU.
     """
     wanted = plan.recipe.get(TEACHER)
     if teacher is None and wanted is None:
@@ -62,12 +63,21 @@ def taught_task(plan: Plan, task: Task, teacher: Teacher | None, device: torch.d
         raise ValueError(
             f"the run {needed}, but {given}; give the same as when it was planned (teacher=Model.open(...))"
         )
-    where = next(teacher.denoiser.block(0).parameters()).device
-    if where.type != device.type:
-        raise ValueError(
-            f"the teacher is on {where}, but the run trains on {device}; open it with device={str(device)!r}"
-        )
     assert isinstance(task, ImageGeneration), "only images are taught"
-    # a single block needs no look at the levels, for which the device would be waited for
-    asked: DenoiserLike = teacher.denoiser.block(0) if teacher.plan.num_blocks == 1 else teacher.denoiser
-    return Distilled(task, asked)
+    return Distilled(task, _answering(teacher, device))
+
+
+def _answering(teacher: Teacher, device: torch.device) -> DenoiserLike:
+    """The teacher's denoiser on ``device``, layer by layer where its weights are in host memory alone."""
+    first = teacher.denoiser.block(0)
+    where = next(first.parameters()).device
+    single = teacher.plan.num_blocks == 1
+    if where.type == device.type:
+        # a single block needs no look at the levels, for which the device would be waited for
+        return first if single else teacher.denoiser
+    if where.type == "cpu" and single:
+        return Visiting(first, device)
+    raise ValueError(
+        f"the teacher is on {where}, but the run trains on {device}; open it with device={str(device)!r}"
+        + ("" if single else ", or give a teacher of one block, which may stay in host memory")
+    )

@@ -9,7 +9,8 @@ start fresh; `slices` are blocks of the teacher's own layers in order; `speciali
 needs most (`choose_layers`); `pruned` is one network of a block's depth for the whole range, chosen and started in the
 same way: the control of specialising; `experts` are the whole network for each band. Specialists and the pruned network
 are also `distilled`: trained against the teacher's answers, whose forward passes are not in the budget
-(`teacher_evaluations` counts them, in layers forward). `teacher` is the teacher itself, and `chosen` what specialists
+(`teacher_evaluations` counts them, in layers forward); `branched` is the pruned network for half of the work, and then
+a specialist for each band. `teacher` is the teacher itself, and `chosen` what specialists
 answer before any training. A JSON row each: held-out loss of three bands, Frechet distance, layer evaluations of a
 sample, layers, seconds. The same --out goes on where it was stopped.
 """
@@ -28,6 +29,8 @@ from oneblock.presets import ImageRecipe, Recipe
 from oneblock.train.drive import Watch
 from oneblock.train.strategy import job_specs
 
+BRANCH = 0.5
+"""Share of the work after which a pruned network becomes specialists."""
 QUIET = Watch(bars=False)
 Row = dict[str, Any]
 
@@ -51,6 +54,8 @@ def arms(
     )
     yield "specialists, distilled", recipe, teacher.pick(chosen), "all"
     yield "pruned, distilled", whole, pruned, "end-to-end"
+    branched = replace(recipe, branch=BRANCH)
+    yield "branched, distilled", branched, pruned.pick(pruned.picks * recipe.blocks), "all"
     # a step of one sample moves nothing that could be measured: what the choice is worth by itself
     least = replace(recipe, budget=per_block * recipe.blocks, batch_size=1, block_batch_size=1, learning_rate=1e-12)
     yield "chosen", least, teacher.pick(chosen), "all"

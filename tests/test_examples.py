@@ -73,3 +73,12 @@ def test_a_network_of_another_library(tmp_path: Path, text: str, capsys: pytest.
     out = capsys.readouterr().out
     assert "layers found in transformer.h" in out
     assert float(out.split("bits per byte:")[1]) < 4.8
+
+
+def test_specialists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    load("specialists").main(str(tmp_path), budget="12k")
+    out = capsys.readouterr().out
+    assert out.count("block ") >= 3
+    assert "teacher:     6 layers a call" in out
+    assert "specialists: 2 layers a call" in out

@@ -18,8 +18,10 @@ from convert.networks import CLASSES, GPT2, NETWORKS, SYMBOLS, network
 import oneblock as ob
 from oneblock.backbone import check_backbone, forward
 from oneblock.condition import ClassIds, Condition, Frames, Nothing, Tokens
-from oneblock.convert.converted import TIME_STEPS, ConvertedBackbone, ConvertedLibrary, kind_of
+from oneblock.convert.block import ConvertedBackbone
+from oneblock.convert.converted import ConvertedLibrary
 from oneblock.convert.discover import find_layers
+from oneblock.convert.kinds import TIME_STEPS, kind_of
 from oneblock.presets import Recipe
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.drive import Watch
@@ -37,7 +39,7 @@ FEW = ["GPT-2", "ModernBERT", "DeiT", "DiT"]
 
 def converted(name: str, seed: int = 0) -> tuple[nn.Module, ConvertedLibrary]:
     made = network(name, seed)
-    found = ob.convert(made, outputs=OUTPUTS[kind_of(made)])
+    found = ob.convert(made, outputs=OUTPUTS[kind_of(made).name])
     assert isinstance(found, ConvertedLibrary)
     return made, found
 
@@ -45,7 +47,7 @@ def converted(name: str, seed: int = 0) -> tuple[nn.Module, ConvertedLibrary]:
 def asked(made: nn.Module) -> tuple[Tensor, Tensor, Condition, Callable[[], Tensor]]:
     """Noisy targets, noise, condition, and the original's answer on clean input."""
     generator = torch.Generator().manual_seed(1)
-    kind, noise = kind_of(made), torch.randn(3, generator=generator)
+    kind, noise = kind_of(made).name, torch.randn(3, generator=generator)
     tokens = torch.randint(SYMBOLS, (3, 12), generator=generator)
     images = torch.randn(3, 1, 8, 8, generator=generator)
     net: Any = made.eval()
@@ -77,7 +79,7 @@ def test_a_converted_network_answers_as_the_original(name: str) -> None:
         for module in whole.modules():
             if isinstance(module, nn.Linear) and not module.weight.any():
                 module.weight.add_(0.1)
-    if kind_of(made) != "image":
+    if kind_of(made).name != "image":
         assert not forward(whole, z, noise, condition).equal(original()), "noise and noisy targets can be learned"
 
 
@@ -123,7 +125,7 @@ def test_blocks_put_together_are_the_network(name: str) -> None:
 
 
 def recipe_and_data(made: nn.Module, folder: Path, **changes: Any) -> tuple[Recipe, str]:
-    kind = kind_of(made)
+    kind = kind_of(made).name
     settings: dict[str, Any] = {"batch_size": 16, "block_batch_size": 16, "learning_rate": 3e-3, **changes}
     if kind in ("classify", "image"):
         return RECIPES[kind](**settings), "digits"

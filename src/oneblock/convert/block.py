@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from oneblock.condition import Condition
 from oneblock.convert.kinds import Kind
-from oneblock.convert.taps import Call, ReachedError, Session
+from oneblock.convert.taps import Call, Line, ReachedError, Session
 from oneblock.models.layers import NoiseEmbedder
 
 
@@ -52,7 +52,7 @@ class ConvertedBackbone(nn.Module):
     """A block of a converted network.
 
     Args:
-        ends: the network with taps for layers; ``line`` of their sessions.
+        ends: the network with taps for layers; ``line`` is what they share.
         kind: says how the network is called and what of its answer counts.
         noisy: width of the noisy targets.
     """
@@ -60,7 +60,7 @@ class ConvertedBackbone(nn.Module):
     def __init__(
         self,
         ends: nn.Module,
-        line: list[Session],
+        line: Line,
         layers: dict[str, ConvertedLayer],
         width: int,
         kind: Kind,
@@ -71,6 +71,7 @@ class ConvertedBackbone(nn.Module):
         self.layers = nn.ModuleDict(layers)
         self.noise = None if kind.knows_noise else NoiseEmbedder(width)
         self.noisy = None if kind.knows_targets else zero_linear(noisy, width)
+        line.own = list(layers.values())
         self._line, self._kind = line, kind
 
     def stem(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Carried]:
@@ -92,11 +93,11 @@ class ConvertedBackbone(nn.Module):
         return self._kind.answer(self._run(Session(answer=h), modulation.call))
 
     def _run(self, session: Session, call: dict[str, Any]) -> Any:
-        self._line.append(session)
+        self._line.sessions.append(session)
         try:
             return self.ends(**call)
         finally:
-            self._line.pop()
+            self._line.sessions.pop()
 
 
 def zero_linear(inputs: int, outputs: int) -> nn.Linear:

@@ -26,9 +26,6 @@ from oneblock.convert.discover import find_layers
 from oneblock.convert.kinds import Kind, kind_of, settings_of, width_of
 from oneblock.convert.taps import returns_bare, without_layers
 
-KEPT = {"DiTTransformer2DModel": "norm1.emb"}
-"""Networks whose end reaches into their first layer, and for what."""
-
 
 class Converted(ABC):
     """A network with its weights as a builder of backbones; give it to ``train`` as ``backbone``.
@@ -90,8 +87,7 @@ class ConvertedLibrary(Converted):
         super().__init__(len(layers), width_of(network), named)
 
     def block(self, layers: Mapping[str, int]) -> ConvertedBackbone:
-        kept = KEPT.get(type(self.network).__name__, "")
-        ends, line = without_layers(self.network, self.path, self._bare, kept)
+        ends, line = without_layers(self.network, self.path, self._bare)
         every: Any = self.network.get_submodule(self.path)
         modulated = 0 if self._kind.knows_noise else self.width
         own = {name: ConvertedLayer(deepcopy(every[i]), i, modulated, self._bare) for name, i in layers.items()}

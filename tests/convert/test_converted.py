@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from convert.networks import CLASSES, GPT2, NETWORKS, SYMBOLS, network
 import oneblock as ob
 from oneblock.backbone import check_backbone, forward
 from oneblock.condition import ClassIds, Condition, Frames, Nothing, Tokens
-from oneblock.convert.converted import TIME_STEPS, ConvertedBackbone, ConvertedLibrary, kind_of
+from oneblock.convert.block import ConvertedBackbone
+from oneblock.convert.converted import ConvertedLibrary
 from oneblock.convert.discover import find_layers
+from oneblock.convert.kinds import TIME_STEPS, kind_of
 from oneblock.presets import Recipe
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.drive import Watch
@@ -37,7 +40,7 @@ FEW = ["GPT-2", "ModernBERT", "DeiT", "DiT"]
 
 def converted(name: str, seed: int = 0) -> tuple[nn.Module, ConvertedLibrary]:
     made = network(name, seed)
-    found = ob.convert(made, outputs=OUTPUTS[kind_of(made)])
+    found = ob.convert(made, outputs=OUTPUTS[kind_of(made).name])
     assert isinstance(found, ConvertedLibrary)
     return made, found
 
@@ -45,7 +48,7 @@ def converted(name: str, seed: int = 0) -> tuple[nn.Module, ConvertedLibrary]:
 def asked(made: nn.Module) -> tuple[Tensor, Tensor, Condition, Callable[[], Tensor]]:
     """Noisy targets, noise, condition, and the original's answer on clean input."""
     generator = torch.Generator().manual_seed(1)
-    kind, noise = kind_of(made), torch.randn(3, generator=generator)
+    kind, noise = kind_of(made).name, torch.randn(3, generator=generator)
     tokens = torch.randint(SYMBOLS, (3, 12), generator=generator)
     images = torch.randn(3, 1, 8, 8, generator=generator)
     net: Any = made.eval()
@@ -77,7 +80,7 @@ def test_a_converted_network_answers_as_the_original(name: str) -> None:
         for module in whole.modules():
             if isinstance(module, nn.Linear) and not module.weight.any():
                 module.weight.add_(0.1)
-    if kind_of(made) != "image":
+    if kind_of(made).name != "image":
         assert not forward(whole, z, noise, condition).equal(original()), "noise and noisy targets can be learned"
 
 
@@ -90,8 +93,6 @@ def test_a_block_has_its_own_layers_and_learns_in_them_alone(name: str) -> None:
     assert list(block.layers) == ["2", "3"]
     layers: Any = made.get_submodule(builder.path)
     kept = number(made) - number(layers) + number(layers[2]) + number(layers[3])
-    if name == "DiT":
-        kept += number(layers[0].norm1.emb)  # its end takes it from the first layer
     new = [part for part in (block.noise, block.noisy, *(one.modulation for one in block.layers.values())) if part]
     assert number(block) == kept + sum(map(number, new))
     forward(block, z, noise, condition).square().mean().backward()
@@ -103,6 +104,24 @@ def test_a_block_has_its_own_layers_and_learns_in_them_alone(name: str) -> None:
     assert all(p.equal(before[key]) for key, p in made.named_parameters()), "the original stays as it is"
 
 
+def test_the_end_of_a_dit_reaches_into_the_first_layer_of_its_block() -> None:
+    made, builder = converted("DiT")
+    z, noise, condition, _ = asked(made)
+    block = builder(range(2, 4)).eval()
+    assert not [key for key in block.state_dict() if key.startswith("ends.transformer_blocks")], "nothing stands twice"
+    h, carried = block.stem(z, noise, condition)
+    layers: Any = block.layers
+    block.head(h.detach(), carried).square().mean().backward()
+    assert [key for key, p in block.layers.named_parameters() if p.grad is not None] == [
+        f"2.layer.norm1.emb.{key}" for key, _ in layers["2"].layer.norm1.emb.named_parameters()
+    ]
+    twin = deepcopy(block)
+    with torch.no_grad():
+        for p in twin.layers["2"].layer.norm1.emb.parameters():
+            p.zero_()
+        assert not twin.head(h, carried).equal(block.head(h, carried)), "a copy reaches into its own layers"
+
+
 def number(module: nn.Module) -> int:
     """Of the parameters of a module."""
     return sum(p.numel() for p in module.parameters())
@@ -110,8 +129,16 @@ def number(module: nn.Module) -> int:
 
 @pytest.mark.parametrize("name", FEW)
 def test_blocks_put_together_are_the_network(name: str) -> None:
-    """Layers of three blocks, one after the other, between the ends of any: cut and joined at the right places."""
+    """Layers of three blocks, one after the other, between the ends of any: cut and joined at the right places.
+
+    The end of a DiT reaches into its first layer for the embedder of time step and class, that of a block into the
+    block's own first layer. Here the embedders of all layers are alike, as they are in published DiTs.
+    """
     made, builder = converted(name)
+    if name == "DiT":
+        layers: Any = made.get_submodule(builder.path)
+        for layer in layers[1:]:
+            layer.norm1.emb.load_state_dict(layers[0].norm1.emb.state_dict())
     z, noise, condition, original = asked(made)
     blocks = [builder(range(start, start + 2)).eval() for start in (0, 2, 4)]
     with torch.no_grad():
@@ -123,7 +150,7 @@ def test_blocks_put_together_are_the_network(name: str) -> None:
 
 
 def recipe_and_data(made: nn.Module, folder: Path, **changes: Any) -> tuple[Recipe, str]:
-    kind = kind_of(made)
+    kind = kind_of(made).name
     settings: dict[str, Any] = {"batch_size": 16, "block_batch_size": 16, "learning_rate": 3e-3, **changes}
     if kind in ("classify", "image"):
         return RECIPES[kind](**settings), "digits"

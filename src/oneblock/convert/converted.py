@@ -16,130 +16,15 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy, deepcopy
-from dataclasses import dataclass
-from typing import Any, Literal, Self, cast
+from typing import Any, Self
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from oneblock.backbone import as_backbone
-from oneblock.condition import ClassIds, Condition, Frames, Tokens, told
+from oneblock.convert.block import ConvertedBackbone, ConvertedLayer
 from oneblock.convert.discover import find_layers
-from oneblock.convert.taps import Call, ReachedError, Session, returns_bare, without_layers
-from oneblock.models.layers import NoiseEmbedder
-
-Kind = Literal["text", "masked-text", "classify", "image"]
-"""What a network is: an autoregressive or a masked language model, a classifier of images, or a generator of them that
-is told their class."""
-TIME_STEPS = 400.0
-"""Time steps for a unit of EDM's noise conditioning ``ln(sigma) / 4``: its range becomes about a thousand steps, which
-is what such networks are made for."""
-KEPT = {"DiTTransformer2DModel": "norm1.emb"}
-"""Networks whose end reaches into their first layer, and for what."""
-
-
-@dataclass(frozen=True)
-class Carried:
-    """What a stem hands on: the call of the whole network, what each layer is called with, and the embedded noise level
-    (n, d)."""
-
-    call: dict[str, Any]
-    calls: list[Call]
-    noise: Tensor | None
-
-
-class ConvertedLayer(nn.Module):
-    """A layer of another library, called as its own network calls it, with the noise level before it.
-
-    Args:
-        width: of the hidden state; 0 for a layer that the network tells the noise level itself.
-    """
-
-    def __init__(self, layer: nn.Module, index: int, width: int, bare: bool) -> None:
-        super().__init__()
-        self.layer = layer
-        self.modulation = zero_linear(width, 2 * width) if width else None
-        self._index, self._bare = index, bare
-
-    def forward(self, h: Tensor, modulation: Carried) -> Tensor:
-        """Hidden state (n, ..., d) -> hidden state (n, ..., d)."""
-        if self.modulation is not None and modulation.noise is not None:
-            scale, shift = _aligned(self.modulation(F.silu(modulation.noise)), h).chunk(2, dim=-1)
-            h = h + scale * F.layer_norm(h, h.shape[-1:]) + shift
-        call = modulation.calls[self._index]
-        answer = self.layer(h, *call.args, **call.kwargs)
-        out: Tensor = answer if self._bare else answer[0]
-        return out
-
-
-class ConvertedBackbone(nn.Module):
-    """A block of a converted network: the layers that were asked for, and the ends of the network around them.
-
-    Args:
-        ends: the network with taps for layers; ``line`` of their sessions.
-        kind: says how the network is called and what of its answer counts.
-        outputs: symbols, classes or channels; answers beyond are cut off.
-        noisy: width of the noisy targets.
-        special_id: the id that stands before a text, or for a masked place.
-    """
-
-    def __init__(
-        self,
-        ends: nn.Module,
-        line: list[Session],
-        layers: dict[str, ConvertedLayer],
-        width: int,
-        kind: Kind,
-        outputs: int,
-        noisy: int,
-        special_id: int,
-    ) -> None:
-        super().__init__()
-        self.ends = ends
-        self.layers = nn.ModuleDict(layers)
-        self.noise = NoiseEmbedder(width) if kind != "image" else None
-        self.noisy = zero_linear(noisy, width) if kind in ("text", "classify") else None
-        self._line, self._kind, self._outputs, self._special_id = line, kind, outputs, special_id
-
-    def stem(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Carried]:
-        """Noisy targets (n, t, k), (n, k) or (n, c, h, w), or masked tokens (n, t); noise conditioning (n,)."""
-        call = self._call(z, noise, condition)
-        session = Session()
-        try:
-            self._run(session, call)
-        except ReachedError:
-            pass
-        h = cast(Tensor, session.hidden)
-        if self.noisy is not None:
-            h = h + _aligned(self.noisy(z.to(h.dtype)), h)
-        embedded = None if self.noise is None else self.noise(noise).to(h.dtype)
-        return h, Carried(call, session.calls, embedded)
-
-    def head(self, h: Tensor, modulation: Carried) -> Tensor:
-        """Logits (n, ..., outputs) or images (n, outputs, h, w), from the hidden state after the last layer."""
-        answer = self._run(Session(answer=h), modulation.call)
-        found: Tensor = answer.sample[:, : self._outputs] if self._kind == "image" else answer.logits
-        return found if self._kind == "image" else found[..., : self._outputs]
-
-    def _run(self, session: Session, call: dict[str, Any]) -> Any:
-        self._line.append(session)
-        try:
-            return self.ends(**call)
-        finally:
-            self._line.pop()
-
-    def _call(self, z: Tensor, noise: Tensor, condition: Condition) -> dict[str, Any]:
-        if self._kind == "image":
-            labels = told(condition, ClassIds).ids
-            return {"hidden_states": z, "timestep": TIME_STEPS * noise, "class_labels": labels}
-        if self._kind == "classify":
-            return {"pixel_values": told(condition, Frames).values}
-        if self._kind == "masked-text":
-            return {"input_ids": torch.where(z == self._outputs, self._special_id, z)}
-        tokens = told(condition, Tokens).values
-        start = tokens.new_full((len(tokens), 1), self._special_id)
-        return {"input_ids": torch.cat([start, tokens[:, :-1]], dim=1), "use_cache": False}
+from oneblock.convert.kinds import Kind, kind_of, settings_of, width_of
+from oneblock.convert.taps import returns_bare, without_layers
 
 
 class Converted(ABC):
@@ -192,24 +77,21 @@ class Converted(ABC):
 class ConvertedLibrary(Converted):
     """A network of another library."""
 
-    def __init__(self, network: nn.Module, path: str, kind: Kind, outputs: int, noisy: int, special_id: int) -> None:
+    def __init__(self, network: nn.Module, path: str, kind: Kind, noisy: int) -> None:
         self.network = network
         self.path = path
-        self._kind, self._outputs, self._noisy, self._special_id = kind, outputs, noisy, special_id
-        self._bare = returns_bare(network, path, example(network, kind, special_id))
+        self._kind, self._noisy = kind, noisy
+        self._bare = returns_bare(network, path, kind.example(network))
         layers: Any = network.get_submodule(path)
-        config: Any = network.config
-        settings = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-        named = f"{type(network).__name__}, {fingerprint(network, settings)}"
-        super().__init__(len(layers), _width(network), named)
+        named = f"{type(network).__name__}, {fingerprint(network, settings_of(network))}"
+        super().__init__(len(layers), width_of(network), named)
 
     def block(self, layers: Mapping[str, int]) -> ConvertedBackbone:
-        kept = KEPT.get(type(self.network).__name__, "")
-        ends, line = without_layers(self.network, self.path, self._bare, kept)
+        ends, line = without_layers(self.network, self.path, self._bare)
         every: Any = self.network.get_submodule(self.path)
-        modulated = 0 if self._kind == "image" else self.width
+        modulated = 0 if self._kind.knows_noise else self.width
         own = {name: ConvertedLayer(deepcopy(every[i]), i, modulated, self._bare) for name, i in layers.items()}
-        return ConvertedBackbone(ends, line, own, self.width, self._kind, self._outputs, self._noisy, self._special_id)
+        return ConvertedBackbone(ends, line, own, self.width, self._kind, self._noisy)
 
 
 class ConvertedBackboneOf(Converted):
@@ -262,53 +144,14 @@ def convert(
         return ConvertedBackboneOf(network)
     path = find_layers(network, layers)
     kind = kind_of(network)
-    size = _outputs(network, kind)
+    size = kind.size(network)
     if not 1 <= outputs <= size:
         raise ValueError(
             f"outputs={outputs} does not fit {type(network).__name__}, which answers with {size}; use 1 to {size}"
         )
     if special_id is None:
-        special_id = _special_id_of(network, kind, outputs)
-    return ConvertedLibrary(network, path, kind, outputs, noisy or outputs, special_id)
-
-
-ENDINGS: dict[str, Kind] = {
-    "ForCausalLM": "text",
-    "LMHeadModel": "text",
-    "ForMaskedLM": "masked-text",
-    "ForImageClassification": "classify",
-    "DiTTransformer2DModel": "image",
-}
-"""What the class of a network is called -> what it is."""
-
-
-def kind_of(network: nn.Module) -> Kind:
-    """What a network is for; one that is for nothing known is a ``ValueError``."""
-    name = type(network).__name__
-    for ending, kind in ENDINGS.items():
-        if name.endswith(ending):
-            return kind
-    raise ValueError(
-        f"{name} is of no kind that is known; a class whose name ends with {', '.join(ENDINGS)} is allowed: the "
-        "network with its head"
-    )
-
-
-def example(network: nn.Module, kind: Kind, special_id: int) -> dict[str, Any]:
-    """Arguments of a call of ``network``, on its device."""
-    first = next(network.parameters())
-    config: Any = network.config
-    if kind == "image":
-        images = torch.zeros(2, config.in_channels, config.sample_size, config.sample_size, device=first.device)
-        steps = torch.zeros(2, device=first.device)
-        return {"hidden_states": images.to(first.dtype), "timestep": steps, "class_labels": steps.long()}
-    if kind == "classify":
-        size = getattr(config, "image_size", 0)
-        height, width = size if isinstance(size, list | tuple) else (size, size)
-        images = torch.zeros(2, getattr(config, "num_channels", 3), height, width, device=first.device)
-        return {"pixel_values": images.to(first.dtype)}
-    ids = torch.full((2, 4), special_id, dtype=torch.long, device=first.device)
-    return {"input_ids": ids, **({"use_cache": False} if kind == "text" else {})}
+        special_id = kind.special_id_of(network, outputs)
+    return ConvertedLibrary(network, path, kind(outputs, special_id), noisy or outputs)
 
 
 def fingerprint(network: nn.Module, settings: Mapping[str, Any]) -> str:
@@ -320,49 +163,3 @@ def fingerprint(network: nn.Module, settings: Mapping[str, Any]) -> str:
         exact = tensor.double()
         digest.update(repr([float(exact.sum()), float(exact.square().sum())]).encode())
     return digest.hexdigest()[:16]
-
-
-def zero_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear map that is zero at the start."""
-    linear = nn.Linear(inputs, outputs)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear
-
-
-def _aligned(values: Tensor, h: Tensor) -> Tensor:
-    """``values`` (n, k) with as many axes as ``h`` (n, ..., d); those with a place for each of h's stay."""
-    return values if values.ndim == h.ndim else values.view(len(values), *[1] * (h.ndim - 2), values.shape[-1])
-
-
-def _width(network: nn.Module) -> int:
-    config: Any = network.config
-    for name in ("hidden_size", "n_embd", "dim", "d_model"):
-        if getattr(config, name, None):
-            return int(getattr(config, name))
-    if hasattr(config, "attention_head_dim"):
-        return int(config.num_attention_heads * config.attention_head_dim)
-    raise ValueError(f"{type(network).__name__} does not say how wide its hidden state is (config.hidden_size)")
-
-
-def _outputs(network: nn.Module, kind: Kind) -> int:
-    config: Any = network.config
-    if kind == "image":
-        return int(config.out_channels or config.in_channels)
-    return int(config.num_labels if kind == "classify" else config.vocab_size)
-
-
-def _special_id_of(network: nn.Module, kind: Kind, outputs: int) -> int:
-    """The network's own start or mask, if it is no symbol; else the first id that is none."""
-    config: Any = network.config
-    names: dict[Kind, str] = {"text": "bos_token_id", "masked-text": "mask_token_id"}
-    own = getattr(config, names[kind], None) if kind in names else 0
-    if kind in ("classify", "image") or (isinstance(own, int) and outputs <= own < config.vocab_size):
-        return int(own or 0)
-    if outputs < config.vocab_size:
-        return outputs
-    what = "start of a text" if kind == "text" else "mask"
-    raise ValueError(
-        f"outputs={outputs} are all ids of {type(network).__name__}, and none is left for the {what}; resize its "
-        f"embeddings to {outputs + 1}, or say which id it is with special_id=..."
-    )

@@ -8,6 +8,7 @@ library's forward pass is written again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,38 +42,48 @@ class Session:
     calls: list[Call] = field(default_factory=list)
 
 
+@dataclass
+class Line:
+    """What the taps of a network share.
+
+    Args:
+        sessions: those that run; the last one counts.
+        own: the layers of the block, each with its library's own as ``layer``.
+    """
+
+    sessions: list[Session] = field(default_factory=list)
+    own: Sequence[nn.Module] = ()
+
+
 class Tap(nn.Module):
     """Stands in the place of layer ``index`` of ``count``; has the plain attributes of ``layer``, by which a network
     may choose what it hands to it.
 
+    A network that reaches into its first layer from outside (the end of diffusers' DiT takes the embedder of time step
+    and class from there) finds the parts of the block's own first layer, so that it needs no layer that is elsewhere.
+
     Args:
-        line: shared by all taps of a network; the session that runs is its last entry.
+        line: shared by all taps of a network.
         bare: layers return the hidden state itself; otherwise a tuple that begins with it.
-        kept: path of a part of the layer that the network reaches into from outside, which is copied; empty for none.
     """
 
-    def __init__(
-        self, layer: nn.Module, index: int, count: int, line: list[Session], bare: bool, kept: str = ""
-    ) -> None:
+    def __init__(self, layer: nn.Module, index: int, count: int, line: Line, bare: bool) -> None:
         super().__init__()
-        if kept:
-            parent, _, name = kept.rpartition(".")
-            holder = nn.Module()
-            setattr(holder, name, deepcopy(layer.get_submodule(kept)))
-            setattr(self, parent, holder)
         self._plain = {
             name: value for name, value in vars(layer).items() if isinstance(value, int | float | str | None)
         }
         self._index, self._last, self._line, self._bare = index, index == count - 1, line, bare
 
     def __getattr__(self, name: str) -> Any:
-        plain = self.__dict__.get("_plain", {})
-        if name in plain and not name.startswith("_"):
-            return plain[name]
+        if not name.startswith("_"):
+            if name in self._plain:
+                return self._plain[name]
+            if self._index == 0 and self._line.own:
+                return getattr(self._line.own[0].layer, name)
         return super().__getattr__(name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        session = self._line[-1]
+        session = self._line.sessions[-1]
         hidden, call = split_call(args, kwargs)
         if session.hidden is None:
             session.hidden = hidden
@@ -92,12 +103,11 @@ def split_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, C
     return rest.pop("hidden_states"), Call((), rest)
 
 
-def without_layers(network: nn.Module, path: str, bare: bool, kept: str = "") -> tuple[nn.Module, list[Session]]:
-    """A copy of ``network`` with taps in the places of its layers, and the line of its sessions. The layers are not
-    copied, but for a part of the first that is ``kept`` (``Tap``)."""
+def without_layers(network: nn.Module, path: str, bare: bool) -> tuple[nn.Module, Line]:
+    """A copy of ``network`` with taps in the places of its layers, which are not copied, and what the taps share."""
     layers: Any = network.get_submodule(path)
-    line: list[Session] = []
-    taps = {id(layer): Tap(layer, i, len(layers), line, bare, kept if i == 0 else "") for i, layer in enumerate(layers)}
+    line = Line()
+    taps = {id(layer): Tap(layer, i, len(layers), line, bare) for i, layer in enumerate(layers)}
     return deepcopy(network, dict(taps)), line
 
 

@@ -1,0 +1,205 @@
+"""Kinds of networks of other libraries: how one is called, what of its answer counts, and what it says of itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from oneblock.condition import ClassIds, Condition, Frames, Tokens, told
+
+TIME_STEPS = 400.0
+"""Time steps for a unit of EDM's noise conditioning ``ln(sigma) / 4``: its range becomes about a thousand steps, which
+is what such networks are made for."""
+
+
+@dataclass(frozen=True)
+class Kind(ABC):
+    """What a network is for.
+
+    Args:
+        outputs: symbols, classes or channels; answers beyond are cut off.
+        special_id: the id that stands before a text, or for a masked place.
+    """
+
+    outputs: int
+    special_id: int = 0
+
+    name: ClassVar[str]
+    endings: ClassVar[tuple[str, ...]]
+    """What the class of such a network is called at its end."""
+    knows_noise: ClassVar[bool] = False
+    """The network is told the noise level itself; layers of others get it here."""
+    knows_targets: ClassVar[bool] = False
+    """The network is called with noisy targets; to others they are new."""
+
+    @staticmethod
+    @abstractmethod
+    def size(network: nn.Module) -> int:
+        """How many symbols, classes or channels the network answers with."""
+
+    @classmethod
+    def special_id_of(cls, network: nn.Module, outputs: int) -> int:
+        """The id that stands before a text, or for a masked place; 0 for networks without ids."""
+        return 0
+
+    @abstractmethod
+    def example(self, network: nn.Module) -> dict[str, Any]:
+        """Arguments of a call of ``network``, on its device."""
+
+    @abstractmethod
+    def call(self, z: Tensor, noise: Tensor, condition: Condition) -> dict[str, Any]:
+        """Arguments of the network's call for noisy targets (n, ...), noise conditioning (n,) and a condition."""
+
+    def answer(self, found: Any) -> Tensor:
+        """What counts of the network's answer: logits (n, ..., outputs), or images (n, outputs, h, w)."""
+        logits: Tensor = found.logits[..., : self.outputs]
+        return logits
+
+
+class _Symbols(Kind):
+    """A language model: its ids are symbols, and one more."""
+
+    own: ClassVar[str]
+    what: ClassVar[str]
+
+    @staticmethod
+    def size(network: nn.Module) -> int:
+        return int(_config(network).vocab_size)
+
+    @classmethod
+    def special_id_of(cls, network: nn.Module, outputs: int) -> int:
+        """The network's own start or mask, if it is no symbol; else the first id that is none."""
+        own, ids = getattr(network.config, cls.own, None), cls.size(network)
+        if isinstance(own, int) and outputs <= own < ids:
+            return own
+        if outputs < ids:
+            return outputs
+        raise ValueError(
+            f"outputs={outputs} are all ids of {type(network).__name__}, and none is left for the {cls.what}; resize "
+            f"its embeddings to {outputs + 1}, or say which id it is with special_id=..."
+        )
+
+    def example(self, network: nn.Module) -> dict[str, Any]:
+        return {"input_ids": torch.full((2, 4), self.special_id, dtype=torch.long, device=_first(network).device)}
+
+
+class Text(_Symbols):
+    """An autoregressive language model; a text is told, and noisy targets for its symbols."""
+
+    name = "text"
+    endings = ("ForCausalLM", "LMHeadModel")
+    own, what = "bos_token_id", "start of a text"
+
+    def example(self, network: nn.Module) -> dict[str, Any]:
+        return {**super().example(network), "use_cache": False}
+
+    def call(self, z: Tensor, noise: Tensor, condition: Condition) -> dict[str, Any]:
+        tokens = told(condition, Tokens).values
+        start = tokens.new_full((len(tokens), 1), self.special_id)
+        return {"input_ids": torch.cat([start, tokens[:, :-1]], dim=1), "use_cache": False}
+
+
+class MaskedText(_Symbols):
+    """A masked language model."""
+
+    name = "masked-text"
+    endings = ("ForMaskedLM",)
+    knows_targets = True
+    own, what = "mask_token_id", "mask"
+
+    def call(self, z: Tensor, noise: Tensor, condition: Condition) -> dict[str, Any]:
+        return {"input_ids": torch.where(z == self.outputs, self.special_id, z)}
+
+
+class Classify(Kind):
+    """A classifier of images; an image is told, and noisy targets for its class."""
+
+    name = "classify"
+    endings = ("ForImageClassification",)
+
+    @staticmethod
+    def size(network: nn.Module) -> int:
+        return int(_config(network).num_labels)
+
+    def example(self, network: nn.Module) -> dict[str, Any]:
+        config, first = _config(network), _first(network)
+        size = getattr(config, "image_size", 0)
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        images = torch.zeros(2, getattr(config, "num_channels", 3), height, width, device=first.device)
+        return {"pixel_values": images.to(first.dtype)}
+
+    def call(self, z: Tensor, noise: Tensor, condition: Condition) -> dict[str, Any]:
+        return {"pixel_values": told(condition, Frames).values}
+
+
+class Image(Kind):
+    """A generator of images that is told their class and a time step."""
+
+    name = "image"
+    endings = ("DiTTransformer2DModel",)
+    knows_noise = True
+    knows_targets = True
+
+    @staticmethod
+    def size(network: nn.Module) -> int:
+        config = _config(network)
+        return int(config.out_channels or config.in_channels)
+
+    def example(self, network: nn.Module) -> dict[str, Any]:
+        config, first = _config(network), _first(network)
+        images = torch.zeros(2, config.in_channels, config.sample_size, config.sample_size, device=first.device)
+        steps = torch.zeros(2, device=first.device)
+        return {"hidden_states": images.to(first.dtype), "timestep": steps, "class_labels": steps.long()}
+
+    def call(self, z: Tensor, noise: Tensor, condition: Condition) -> dict[str, Any]:
+        labels = told(condition, ClassIds).ids
+        return {"hidden_states": z, "timestep": TIME_STEPS * noise, "class_labels": labels}
+
+    def answer(self, found: Any) -> Tensor:
+        images: Tensor = found.sample[:, : self.outputs]
+        return images
+
+
+KINDS: tuple[type[Kind], ...] = (Text, MaskedText, Classify, Image)
+
+
+def kind_of(network: nn.Module) -> type[Kind]:
+    """What a network is for; one that is for nothing known is a ``ValueError``."""
+    name = type(network).__name__
+    for kind in KINDS:
+        if name.endswith(kind.endings):
+            return kind
+    allowed = ", ".join(ending for kind in KINDS for ending in kind.endings)
+    raise ValueError(
+        f"{name} is of no kind that is known; a class whose name ends with {allowed} is allowed: the network with its "
+        "head"
+    )
+
+
+def width_of(network: nn.Module) -> int:
+    """Width of the hidden state of a network."""
+    config = _config(network)
+    for name in ("hidden_size", "n_embd", "dim", "d_model"):
+        if getattr(config, name, None):
+            return int(getattr(config, name))
+    if hasattr(config, "attention_head_dim"):
+        return int(config.num_attention_heads * config.attention_head_dim)
+    raise ValueError(f"{type(network).__name__} does not say how wide its hidden state is (config.hidden_size)")
+
+
+def settings_of(network: nn.Module) -> dict[str, Any]:
+    """What a network was made with."""
+    config = _config(network)
+    return dict(config.to_dict() if hasattr(config, "to_dict") else config)
+
+
+def _config(network: nn.Module) -> Any:
+    return network.config
+
+
+def _first(network: nn.Module) -> Tensor:
+    return next(network.parameters())

@@ -6,8 +6,9 @@ targets that the original does not know, enter through maps that are zero. A lay
     h + s_i LN(h) + b_i,    (s_i, b_i) = W_i silu(embed(noise)),    W_i = 0 at the start
 
 (adaLN-zero, Peebles and Xie, Section 3.2, https://arxiv.org/abs/2212.09748, here before the layer and on the hidden
-state, as a layer of another library cannot be opened up). A network that is told a time step is told the noise level in
-its place, and keeps its layers as they are.
+state, as a layer of another library cannot be opened up). A network that is told a time step keeps its layers as they
+are. Where the scheduler that it was trained with is given, it is told its own time steps, under its own frame
+(``schedule``), and is the denoiser that it was. Otherwise it is told EDM's noise conditioning in their place.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneblock.backbone import as_backbone
+from oneblock.checks import shown
 from oneblock.condition import ClassIds, Condition, Frames, Tokens, told
 from oneblock.convert.discover import find_layers
+from oneblock.convert.schedulers import Scheduler, as_frame
 from oneblock.convert.taps import Call, ReachedError, Session, returns_bare, without_layers
 from oneblock.models.layers import NoiseEmbedder
+from oneblock.schedule import Parametrisation, frame_from_dict, frame_to_dict
 
 Kind = Literal["text", "masked-text", "classify", "image"]
 """What a network is: an autoregressive or a masked language model, a classifier of images, or a generator of them that
@@ -35,6 +39,8 @@ is told their class."""
 TIME_STEPS = 400.0
 """Time steps for a unit of EDM's noise conditioning ``ln(sigma) / 4``: its range becomes about a thousand steps, which
 is what such networks are made for."""
+KEPT_FRAME = "kept_frame"
+"""Attribute of a block whose network keeps its frame: the frame as plain values."""
 KEPT = {"DiTTransformer2DModel": "norm1.emb"}
 """Networks whose end reaches into their first layer, and for what."""
 
@@ -82,6 +88,7 @@ class ConvertedBackbone(nn.Module):
         outputs: symbols, classes or channels; answers beyond are cut off.
         noisy: width of the noisy targets.
         special_id: the id that stands before a text, or for a masked place.
+        time_steps: for a unit of the noise conditioning, of a network that is told them.
     """
 
     def __init__(
@@ -94,6 +101,7 @@ class ConvertedBackbone(nn.Module):
         outputs: int,
         noisy: int,
         special_id: int,
+        time_steps: float,
     ) -> None:
         super().__init__()
         self.ends = ends
@@ -101,6 +109,7 @@ class ConvertedBackbone(nn.Module):
         self.noise = NoiseEmbedder(width) if kind != "image" else None
         self.noisy = zero_linear(noisy, width) if kind in ("text", "classify") else None
         self._line, self._kind, self._outputs, self._special_id = line, kind, outputs, special_id
+        self._time_steps = time_steps
 
     def stem(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Carried]:
         """Noisy targets (n, t, k), (n, k) or (n, c, h, w), or masked tokens (n, t); noise conditioning (n,)."""
@@ -132,7 +141,7 @@ class ConvertedBackbone(nn.Module):
     def _call(self, z: Tensor, noise: Tensor, condition: Condition) -> dict[str, Any]:
         if self._kind == "image":
             labels = told(condition, ClassIds).ids
-            return {"hidden_states": z, "timestep": TIME_STEPS * noise, "class_labels": labels}
+            return {"hidden_states": z, "timestep": self._time_steps * noise, "class_labels": labels}
         if self._kind == "classify":
             return {"pixel_values": told(condition, Frames).values}
         if self._kind == "masked-text":
@@ -153,6 +162,9 @@ class Converted(ABC):
         count: layers of the network; ``width`` of its hidden state, 0 where that is not known.
         named: class of the network and fingerprint, by which a plan tells it from others.
     """
+
+    frame: Parametrisation | None = None
+    """What the network was trained under, if it keeps that; None is EDM's preconditioning."""
 
     def __init__(self, count: int, width: int, named: str, picks: Sequence[int] = ()) -> None:
         self.count, self.width, self._named = count, width, named
@@ -175,6 +187,12 @@ class Converted(ABC):
         Converted.__init__(made, self.count, self.width, self._named, layers)
         return made
 
+    def under(self, frame: Parametrisation) -> Self:
+        """The same network, which keeps the ``frame`` that it was trained under."""
+        made = copy(self)
+        made.frame = frame
+        return made
+
     def __call__(self, layers: range) -> nn.Module:
         """The block with these layers of a plan."""
         if layers.start < 0 or layers.stop > self.depth:
@@ -182,7 +200,10 @@ class Converted(ABC):
                 f"layers {layers.start} to {layers.stop - 1} are asked for, but there are {self.depth}; use "
                 f"depth={self.depth} in the recipe"
             )
-        return self.block({str(i): self.picks[i] for i in layers})
+        made: Any = self.block({str(i): self.picks[i] for i in layers})
+        if self.frame is not None:
+            setattr(made, KEPT_FRAME, frame_to_dict(self.frame))
+        return cast(nn.Module, made)
 
     @abstractmethod
     def block(self, layers: Mapping[str, int]) -> nn.Module:
@@ -209,7 +230,10 @@ class ConvertedLibrary(Converted):
         every: Any = self.network.get_submodule(self.path)
         modulated = 0 if self._kind == "image" else self.width
         own = {name: ConvertedLayer(deepcopy(every[i]), i, modulated, self._bare) for name, i in layers.items()}
-        return ConvertedBackbone(ends, line, own, self.width, self._kind, self._outputs, self._noisy, self._special_id)
+        steps = TIME_STEPS if self.frame is None else 1.0
+        return ConvertedBackbone(
+            ends, line, own, self.width, self._kind, self._outputs, self._noisy, self._special_id, steps
+        )
 
 
 class ConvertedBackboneOf(Converted):
@@ -236,15 +260,21 @@ class ConvertedBackboneOf(Converted):
 
 
 def convert(
-    network: nn.Module, *, outputs: int = 0, layers: str = "", noisy: int = 0, special_id: int | None = None
+    network: nn.Module,
+    *,
+    outputs: int = 0,
+    layers: str = "",
+    noisy: int = 0,
+    special_id: int | None = None,
+    scheduler: Scheduler | Mapping[str, Any] | Parametrisation | None = None,
 ) -> Converted:
     """A network that exists as a backbone, with its weights: a language model or a classifier of images of the
     transformers library, a DiT of diffusers, or a backbone of one's own (``stem``, ``layers``, ``head``). It is cut
     into blocks by ``train(recipe, backbone=convert(network, ...), ...)``.
 
     The recipe's task must be what the network is for: a causal language model is trained by a ``CausalRecipe``, a
-    masked one by a ``MaskedRecipe``, a classifier of images by a ``ClassifyRecipe``, and a DiT by an ``ImageRecipe``,
-    with EDM's preconditioning and noise levels. Depth and width of the recipe become those of the network.
+    masked one by a ``MaskedRecipe``, a classifier of images by a ``ClassifyRecipe``, and a DiT by an ``ImageRecipe``.
+    Depth and width of the recipe become those of the network.
 
     Args:
         network: as its library makes it; it stays as it is. Its weights are those that every block starts with.
@@ -254,12 +284,18 @@ def convert(
         noisy: width of the noisy targets that it is shown; 0 is ``outputs``, as for evidence (``precondition``).
         special_id: the id that stands before a text, or for a masked place; None is the network's own, or the first
             that is no symbol.
+        scheduler: that a generator of images was trained with: one of diffusers, its settings, or a frame
+            (``schedule``). The network keeps its time steps, its levels and what it predicts. None is for a network
+            with fresh weights, which is to be trained under EDM's preconditioning; of a block of a converted network it
+            is what that one keeps.
 
     Raises:
-        ValueError: the network cannot be cut (``convert.discover``), or its answers and ids do not fit.
+        ValueError: the network cannot be cut (``convert.discover``), its answers and ids do not fit, or its scheduler
+            has no frame (``convert.schedulers``).
     """
     if all(hasattr(network, part) for part in ("stem", "layers", "head")):
-        return ConvertedBackboneOf(network)
+        known = frame_from_dict(getattr(network, KEPT_FRAME)) if hasattr(network, KEPT_FRAME) else None
+        return _kept(ConvertedBackboneOf(network), known if scheduler is None else scheduler)
     path = find_layers(network, layers)
     kind = kind_of(network)
     size = _outputs(network, kind)
@@ -269,7 +305,16 @@ def convert(
         )
     if special_id is None:
         special_id = _special_id_of(network, kind, outputs)
-    return ConvertedLibrary(network, path, kind, outputs, noisy or outputs, special_id)
+    if kind != "image" and scheduler is not None:
+        raise ValueError(
+            f"{type(network).__name__} is told no time step, so that scheduler={shown(scheduler)} has no part in it; "
+            "leave it out"
+        )
+    return _kept(ConvertedLibrary(network, path, kind, outputs, noisy or outputs, special_id), scheduler)
+
+
+def _kept(made: Converted, scheduler: Scheduler | Mapping[str, Any] | Parametrisation | None) -> Converted:
+    return made if scheduler is None else made.under(as_frame(scheduler))
 
 
 ENDINGS: dict[str, Kind] = {

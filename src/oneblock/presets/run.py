@@ -89,7 +89,8 @@ def train(
         idle: where blocks wait for their turn: left on the device, in host memory, or in their checkpoints alone.
         accept_data: go on with a run though its data have changed, with a note in the run's record.
         teacher: a trained model of images, on the device that trains: blocks learn its answers in the place of the
-            data (``tasks.distilled``). Its forward pass is not in the budget; the device holds its weights.
+            data (``tasks.distilled``), at the noise levels that it knows. Its forward pass is not in the budget; the
+            device holds its weights.
 
     Raises:
         ValueError: anything that does not fit together, before any work; data that have changed since the run was
@@ -162,12 +163,18 @@ def _plan_of(
     teacher: Teacher | None = None,
 ) -> Plan:
     if backbone is None:
-        return taught(recipe.plan(facts), teacher)
+        return taught(recipe.plan(facts), recipe, teacher)
     if isinstance(backbone, Converted):
         recipe = replace(recipe, depth=backbone.depth, width=backbone.width or recipe.width)
-    plan = recipe.plan(facts, own_backbone(backbone))
+    own = own_backbone(backbone)
+    if own.frame and recipe.task != "image":
+        raise ValueError(
+            f"the network keeps the frame {own.frame['frame']!r} of images, and task {recipe.task!r} has none; use an "
+            "ImageRecipe, or a network without a frame"
+        )
+    plan = recipe.plan(facts, own)
     check_own(plan, backbone)
-    return taught(plan, teacher)
+    return taught(plan, recipe, teacher)
 
 
 def _found(directory: Path, data: Data) -> Data:

@@ -53,7 +53,7 @@ def test_what_goes_into_a_plan_comes_out() -> None:
     assert (budget.layer_evaluations, budget.branch, budget.warmup, budget.batch_size) == (999, 0.25, 0.1, 8)
     assert image_shape(plan) == (1, 8, 8)
     assert (image_task(plan).num_classes, image_task(plan).label_dropout) == (3, 0.2)
-    assert image_task(plan).precondition.sigma_data == 0.7
+    assert image_task(plan).frame == Precondition(0.7)
 
 
 @pytest.mark.parametrize(

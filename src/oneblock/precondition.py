@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,14 @@ class Frame(Protocol):
 
     def outputs(self, z: Tensor, sigma: Tensor, prediction: Tensor) -> Tensor:
         """The denoiser's answer, from the network's."""
+
+
+@runtime_checkable
+class Weighted(Frame, Protocol):
+    """A frame of targets that are numbers, which says how much their squared error counts."""
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """The factor of the squared error at levels ``sigma`` (n,)."""
 
 
 class Scaling(ABC):

@@ -20,15 +20,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from itertools import accumulate, pairwise
 from operator import mul
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from oneblock.checks import MANY, check_choice, check_count, check_fields, check_number
+from oneblock.checks import MANY, check_choice, check_count, check_fields, check_number, shown
 from oneblock.noise import LogNormal
 from oneblock.precondition import Precondition, Scaling
 
@@ -276,6 +277,93 @@ class EDM(Parametrisation):
     def level(self, noise: Tensor) -> Tensor:
         """``exp(4 noise)``."""
         return (4.0 * noise).exp()
+
+
+@dataclass(frozen=True)
+class Scaled(Parametrisation):
+    """The frame of a network that was trained on ``y / scale``: ``D(z, sigma) = scale D'(z / scale, sigma / scale)``.
+
+    Args:
+        frame: that of the network, ``D'``.
+        scale: of our targets in units of the network's.
+    """
+
+    frame: Parametrisation
+    scale: float
+
+    def __post_init__(self) -> None:
+        check_number("scale", self.scale, above=0.0)
+
+    @property
+    def low(self) -> float:
+        return self.scale * self.frame.low
+
+    @property
+    def high(self) -> float:
+        return self.scale * self.frame.high
+
+    def c_in(self, sigma: Tensor) -> Tensor:
+        return self.frame.c_in(sigma / self.scale) / self.scale
+
+    def c_skip(self, sigma: Tensor) -> Tensor:
+        return self.frame.c_skip(sigma / self.scale)
+
+    def c_out(self, sigma: Tensor) -> Tensor:
+        return self.scale * self.frame.c_out(sigma / self.scale)
+
+    def noise(self, sigma: Tensor) -> Tensor:
+        return self.frame.noise(sigma / self.scale)
+
+    def level(self, noise: Tensor) -> Tensor:
+        return self.scale * self.frame.level(noise)
+
+
+FrameValue = str | int | float
+
+
+def frame_to_dict(frame: Parametrisation) -> dict[str, FrameValue]:
+    """Plain values that ``frame_from_dict`` turns back into the same frame."""
+    if isinstance(frame, Scaled):
+        return {**frame_to_dict(frame.frame), "target_scale": frame.scale}
+    if isinstance(frame, VariancePreserving):
+        return {"frame": "variance-preserving", "prediction_type": frame.prediction_type, **asdict(frame.betas)}
+    if isinstance(frame, FlowMatching):
+        return {"frame": "flow-matching", **asdict(frame)}
+    if isinstance(frame, EDM):
+        ends = {"sigma_min": frame.sigma_min, "sigma_max": frame.sigma_max}
+        return {"frame": "edm", "sigma_data": frame.precondition.sigma_data, **ends}
+    raise ValueError(f"frame {type(frame).__name__} has no name in a plan; use one of {', '.join(_KEYS)}")
+
+
+def frame_from_dict(values: Mapping[str, Any]) -> Parametrisation:
+    """Inverse of ``frame_to_dict``; an unknown frame or setting is a ``ValueError``."""
+    settings = dict(values)
+    name, scale = settings.pop("frame", None), settings.pop("target_scale", None)
+    if not isinstance(name, str) or name not in _KEYS:
+        raise ValueError(f"frame={shown(name)} is unknown; use one of {', '.join(_KEYS)}")
+    if set(settings) != _KEYS[name]:
+        raise ValueError(f"frame {name!r} has settings {sorted(settings)}; it needs exactly {sorted(_KEYS[name])}")
+    made = _made(name, settings)
+    return made if scale is None else Scaled(made, scale)
+
+
+def _made(name: str, settings: dict[str, Any]) -> Parametrisation:
+    if name == "variance-preserving":
+        prediction = settings.pop("prediction_type")
+        return VariancePreserving(DiscreteBetas(**settings), prediction)
+    if name == "flow-matching":
+        return FlowMatching(**settings)
+    sigma_data = settings.pop("sigma_data")
+    check_number("sigma_data", sigma_data, above=0.0)
+    return EDM(Precondition(sigma_data), **settings)
+
+
+_KEYS = {
+    "variance-preserving": {"prediction_type", *(field.name for field in fields(DiscreteBetas))},
+    "flow-matching": {field.name for field in fields(FlowMatching)},
+    "edm": {"sigma_data", "sigma_min", "sigma_max"},
+}
+"""What a frame is called in a plan -> the settings beside its name."""
 
 
 def _inside(name: str, values: Tensor, low: float, high: float, advice: str) -> Tensor:

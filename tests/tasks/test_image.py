@@ -129,11 +129,12 @@ def test_what_the_loss_tells_the_denoiser() -> None:
 def test_wrong_arguments_of_the_loss_are_refused() -> None:
     denoiser = BlockDenoiser(Echo(), Precondition())
     with pytest.raises(
-        ValueError, match=r"the denoiser's frame is Logits; the loss needs the weight of a Precondition: give Block"
+        ValueError,
+        match="the denoiser's frame is Logits; the loss needs one with a weight, as Precondition: give Block",
     ):
         denoising_loss(BlockDenoiser(Echo(), Logits(Precondition())), IMAGES, None, SIGMA)
     with pytest.raises(
-        ValueError, match="the denoiser's frame is NoneType; the loss needs the weight of a Precondition"
+        ValueError, match="the denoiser's frame is NoneType; the loss needs one with a weight, as Precondition"
     ):
         denoising_loss(lambda z, sigma, condition: z, IMAGES, None, SIGMA)  # type: ignore[arg-type]
     for sigma in (torch.ones(2), torch.ones(3, 1), torch.tensor(1.0)):

@@ -6,8 +6,9 @@ targets that the original does not know, enter through maps that are zero. A lay
     h + s_i LN(h) + b_i,    (s_i, b_i) = W_i silu(embed(noise)),    W_i = 0 at the start
 
 (adaLN-zero, Peebles and Xie, Section 3.2, https://arxiv.org/abs/2212.09748, here before the layer and on the hidden
-state, as a layer of another library cannot be opened up). A network that is told a time step is told the noise level in
-its place, and keeps its layers as they are.
+state, as a layer of another library cannot be opened up). A network that is told a time step keeps its layers as they
+are. Where the scheduler that it was trained with is given, it is told its own time steps, under its own frame
+(``schedule``), and is the denoiser that it was. Otherwise it is told EDM's noise conditioning in their place.
 """
 
 from __future__ import annotations
@@ -16,15 +17,22 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy, deepcopy
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any, Self, cast
 
 from torch import nn
 
 from oneblock.backbone import as_backbone
+from oneblock.checks import shown
 from oneblock.convert.block import ConvertedBackbone, ConvertedLayer
 from oneblock.convert.discover import find_layers
-from oneblock.convert.kinds import Kind, kind_of, settings_of, width_of
+from oneblock.convert.kinds import Image, Kind, kind_of, settings_of, width_of
+from oneblock.convert.schedulers import Scheduler, as_frame
 from oneblock.convert.taps import returns_bare, without_layers
+from oneblock.schedule import Parametrisation, frame_from_dict, frame_to_dict
+
+KEPT_FRAME = "kept_frame"
+"""Attribute of a block whose network keeps its frame: the frame as plain values."""
 
 
 class Converted(ABC):
@@ -38,6 +46,9 @@ class Converted(ABC):
         count: layers of the network; ``width`` of its hidden state, 0 where that is not known.
         named: class of the network and fingerprint, by which a plan tells it from others.
     """
+
+    frame: Parametrisation | None = None
+    """What the network was trained under, if it keeps that; None is EDM's preconditioning."""
 
     def __init__(self, count: int, width: int, named: str, picks: Sequence[int] = ()) -> None:
         self.count, self.width, self._named = count, width, named
@@ -60,6 +71,12 @@ class Converted(ABC):
         Converted.__init__(made, self.count, self.width, self._named, layers)
         return made
 
+    def under(self, frame: Parametrisation) -> Self:
+        """The same network, which keeps the ``frame`` that it was trained under."""
+        made = copy(self)
+        made.frame = frame
+        return made
+
     def __call__(self, layers: range) -> nn.Module:
         """The block with these layers of a plan."""
         if layers.start < 0 or layers.stop > self.depth:
@@ -67,7 +84,10 @@ class Converted(ABC):
                 f"layers {layers.start} to {layers.stop - 1} are asked for, but there are {self.depth}; use "
                 f"depth={self.depth} in the recipe"
             )
-        return self.block({str(i): self.picks[i] for i in layers})
+        made: Any = self.block({str(i): self.picks[i] for i in layers})
+        if self.frame is not None:
+            setattr(made, KEPT_FRAME, frame_to_dict(self.frame))
+        return cast(nn.Module, made)
 
     @abstractmethod
     def block(self, layers: Mapping[str, int]) -> nn.Module:
@@ -91,7 +111,10 @@ class ConvertedLibrary(Converted):
         every: Any = self.network.get_submodule(self.path)
         modulated = 0 if self._kind.knows_noise else self.width
         own = {name: ConvertedLayer(deepcopy(every[i]), i, modulated, self._bare) for name, i in layers.items()}
-        return ConvertedBackbone(ends, line, own, self.width, self._kind, self._noisy)
+        kind = self._kind
+        if isinstance(kind, Image) and self.frame is not None:
+            kind = replace(kind, time_steps=1.0)
+        return ConvertedBackbone(ends, line, own, self.width, kind, self._noisy)
 
 
 class ConvertedBackboneOf(Converted):
@@ -118,15 +141,21 @@ class ConvertedBackboneOf(Converted):
 
 
 def convert(
-    network: nn.Module, *, outputs: int = 0, layers: str = "", noisy: int = 0, special_id: int | None = None
+    network: nn.Module,
+    *,
+    outputs: int = 0,
+    layers: str = "",
+    noisy: int = 0,
+    special_id: int | None = None,
+    scheduler: Scheduler | Mapping[str, Any] | Parametrisation | None = None,
 ) -> Converted:
     """A network that exists as a backbone, with its weights: a language model or a classifier of images of the
     transformers library, a DiT of diffusers, or a backbone of one's own (``stem``, ``layers``, ``head``). It is cut
     into blocks by ``train(recipe, backbone=convert(network, ...), ...)``.
 
     The recipe's task must be what the network is for: a causal language model is trained by a ``CausalRecipe``, a
-    masked one by a ``MaskedRecipe``, a classifier of images by a ``ClassifyRecipe``, and a DiT by an ``ImageRecipe``,
-    with EDM's preconditioning and noise levels. Depth and width of the recipe become those of the network.
+    masked one by a ``MaskedRecipe``, a classifier of images by a ``ClassifyRecipe``, and a DiT by an ``ImageRecipe``.
+    Depth and width of the recipe become those of the network.
 
     Args:
         network: as its library makes it; it stays as it is. Its weights are those that every block starts with.
@@ -136,12 +165,18 @@ def convert(
         noisy: width of the noisy targets that it is shown; 0 is ``outputs``, as for evidence (``precondition``).
         special_id: the id that stands before a text, or for a masked place; None is the network's own, or the first
             that is no symbol.
+        scheduler: that a generator of images was trained with: one of diffusers, its settings, or a frame
+            (``schedule``). The network keeps its time steps, its levels and what it predicts. None is for a network
+            with fresh weights, which is to be trained under EDM's preconditioning; of a block of a converted network it
+            is what that one keeps.
 
     Raises:
-        ValueError: the network cannot be cut (``convert.discover``), or its answers and ids do not fit.
+        ValueError: the network cannot be cut (``convert.discover``), its answers and ids do not fit, or its scheduler
+            has no frame (``convert.schedulers``).
     """
     if all(hasattr(network, part) for part in ("stem", "layers", "head")):
-        return ConvertedBackboneOf(network)
+        known = frame_from_dict(getattr(network, KEPT_FRAME)) if hasattr(network, KEPT_FRAME) else None
+        return _kept(ConvertedBackboneOf(network), known if scheduler is None else scheduler)
     path = find_layers(network, layers)
     kind = kind_of(network)
     size = kind.size(network)
@@ -151,7 +186,16 @@ def convert(
         )
     if special_id is None:
         special_id = kind.special_id_of(network, outputs)
-    return ConvertedLibrary(network, path, kind(outputs, special_id), noisy or outputs)
+    if kind is not Image and scheduler is not None:
+        raise ValueError(
+            f"{type(network).__name__} is told no time step, so that scheduler={shown(scheduler)} has no part in it; "
+            "leave it out"
+        )
+    return _kept(ConvertedLibrary(network, path, kind(outputs, special_id), noisy or outputs), scheduler)
+
+
+def _kept(made: Converted, scheduler: Scheduler | Mapping[str, Any] | Parametrisation | None) -> Converted:
+    return made if scheduler is None else made.under(as_frame(scheduler))
 
 
 def fingerprint(network: nn.Module, settings: Mapping[str, Any]) -> str:

@@ -136,8 +136,15 @@ class Classify(Kind):
         return {"pixel_values": told(condition, Frames).values}
 
 
+@dataclass(frozen=True)
 class Image(Kind):
-    """A generator of images that is told their class and a time step."""
+    """A generator of images that is told their class and a time step.
+
+    Args:
+        time_steps: for a unit of the noise conditioning.
+    """
+
+    time_steps: float = TIME_STEPS
 
     name = "image"
     endings = ("DiTTransformer2DModel",)
@@ -157,7 +164,7 @@ class Image(Kind):
 
     def call(self, z: Tensor, noise: Tensor, condition: Condition) -> dict[str, Any]:
         labels = told(condition, ClassIds).ids
-        return {"hidden_states": z, "timestep": TIME_STEPS * noise, "class_labels": labels}
+        return {"hidden_states": z, "timestep": self.time_steps * noise, "class_labels": labels}
 
     def answer(self, found: Any) -> Tensor:
         images: Tensor = found.sample[:, : self.outputs]

@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from oneblock.checks import shown
 from oneblock.precondition import Precondition
 from oneblock.schedule import EDM, DiscreteBetas, FlowMatching, Parametrisation, VariancePreserving
+
+
+class Scheduler(Protocol):
+    """A scheduler of the diffusers library."""
+
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+
+
+def as_frame(scheduler: Scheduler | Mapping[str, Any] | Parametrisation) -> Parametrisation:
+    """The frame of a network that was trained with ``scheduler``, or with the settings of one; a frame is itself.
+
+    Raises:
+        ValueError: as ``frame_of``, or the settings do not say of which scheduler they are.
+    """
+    if isinstance(scheduler, Parametrisation):
+        return scheduler
+    if isinstance(scheduler, Mapping):
+        if "_class_name" not in scheduler:
+            raise ValueError(
+                "scheduler has settings without the name of their class (_class_name); give the scheduler itself, or "
+                "the values of its scheduler_config.json"
+            )
+        return frame_of(scheduler)
+    if not isinstance(getattr(scheduler, "config", None), Mapping):
+        raise ValueError(
+            f"scheduler={shown(scheduler)} is not a scheduler of diffusers; give one, or the values of its "
+            "scheduler_config.json"
+        )
+    return frame_of({**scheduler.config, "_class_name": type(scheduler).__name__})
 
 
 def frame_of(scheduler_config: Mapping[str, Any]) -> Parametrisation:

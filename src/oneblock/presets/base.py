@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 from oneblock.checks import check_count, check_fields, check_number
@@ -81,9 +81,11 @@ class OwnBackbone:
 
     Args:
         name: ``"module:Class"``.
+        frame: that of a network which keeps its own (``schedule.frame_to_dict``); empty for EDM's.
     """
 
     name: str
+    frame: Mapping[str, Plain] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

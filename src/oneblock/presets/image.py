@@ -12,9 +12,12 @@ from oneblock.data import Augment, random_flip
 from oneblock.models.dit import DiTConfig
 from oneblock.noise import LogNormal
 from oneblock.plan import Plain, Plan
+from oneblock.precondition import Weighted
 from oneblock.presets.bands import GivenBands, cuts, is_rule
 from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square
+from oneblock.presets.frames import check_cuts, cut_law, frame_values, kept_frame, recipe_values
 from oneblock.presets.names import class_setting, limit_setting
+from oneblock.schedule import frame_from_dict
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.levels import WHOLE_SHARE
@@ -73,7 +76,26 @@ class ImageRecipe(PictureRecipe):
             architecture = self._dit(facts, num_classes)
         else:
             architecture = own_architecture(backbone, facts.shape, num_classes, self.dimensions[0])
-        return self._plan(facts, architecture, LogNormal(), cuts(self.bands), settings)
+        return self._kept(facts, architecture, settings, backbone)
+
+    def _kept(
+        self,
+        facts: ImageFacts,
+        architecture: dict[str, Plain],
+        settings: dict[str, Plain],
+        backbone: OwnBackbone | None,
+    ) -> Plan:
+        """The plan, inside the schedule of a network that keeps its own."""
+        law, bands = LogNormal(), cuts(self.bands)
+        frame = kept_frame({} if backbone is None else backbone.frame, facts.autoencoder)
+        if not frame:
+            return self._plan(facts, architecture, law, bands, settings)
+        schedule = frame_from_dict(frame)
+        law = cut_law(law, schedule.low, schedule.high, "the network's schedule")
+        check_cuts(bands, schedule, law)
+        kept, sigma_data = recipe_values(frame, self.sigma_data, type(self).sigma_data)
+        recipe = replace(self, sigma_data=sigma_data)
+        return recipe._plan(facts, architecture, law, bands, {**settings, **kept})
 
     def _dit(self, facts: ImageFacts, num_classes: int) -> dict[str, Plain]:
         depth, width, heads = self.dimensions
@@ -100,12 +122,19 @@ def dit_config(plan: Plan) -> DiTConfig:
     return network_config(DiTConfig, plan)
 
 
+def image_frame(plan: Plan) -> Weighted:
+    """What stands between noisy targets and the network of an image plan: the frame that the network keeps, or EDM's
+    preconditioning."""
+    kept = frame_values(plan)
+    return frame_from_dict(kept) if kept else plan.precondition
+
+
 def image_task(plan: Plan) -> ImageGeneration:
     """The task of an image plan."""
     if plan.task != "image":
         raise ValueError(f"task={plan.task!r}: this plan is not for images; use a plan with task 'image'")
     classes, dropout = plan.architecture["num_classes"], plan.recipe["label_dropout"]
-    return ImageGeneration(plan.precondition, cast(int, classes), cast(float, dropout))
+    return ImageGeneration(image_frame(plan), cast(int, classes), cast(float, dropout))
 
 
 def image_shape(plan: Plan) -> tuple[int, ...]:
@@ -143,4 +172,4 @@ def empty_images(plan: Plan, count: int, block: int | None) -> Batch:
     """A batch of ``count`` images without content."""
     images, z = (torch.empty(count, *image_shape(plan)) for _ in range(2))
     condition = image_task(plan).condition(torch.zeros(count, dtype=torch.long))
-    return Batch(Noised(z, torch.ones(count), block), images, condition)
+    return Batch(Noised(z, torch.full((count,), plan.edges[0]), block), images, condition)

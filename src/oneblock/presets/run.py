@@ -88,9 +88,9 @@ def train(
         turn_seconds: that a block trains before the next has its turn; 0 is a single step.
         idle: where blocks wait for their turn: left on the device, in host memory, or in their checkpoints alone.
         accept_data: go on with a run though its data have changed, with a note in the run's record.
-        teacher: a trained model of images: blocks learn its answers in the place of the data (``tasks.distilled``). Its
-            forward pass is not in the budget. The device holds its weights, or, if it is of one block and was opened on
-            the CPU, one of its layers at a time (``train.visiting``).
+        teacher: a trained model of images: blocks learn its answers in the place of the data (``tasks.distilled``), at the
+            noise levels that it knows. Its forward pass is not in the budget. The device holds its weights, or, if it
+            is of one block and was opened on the CPU, one of its layers at a time (``train.visiting``).
 
     Raises:
         ValueError: anything that does not fit together, before any work; data that have changed since the run was
@@ -163,12 +163,18 @@ def _plan_of(
     teacher: Teacher | None = None,
 ) -> Plan:
     if backbone is None:
-        return taught(recipe.plan(facts), teacher)
+        return taught(recipe.plan(facts), recipe, teacher)
     if isinstance(backbone, Converted):
         recipe = replace(recipe, depth=backbone.depth, width=backbone.width or recipe.width)
-    plan = recipe.plan(facts, own_backbone(backbone))
+    own = own_backbone(backbone)
+    if own.frame and recipe.task != "image":
+        raise ValueError(
+            f"the network keeps the frame {own.frame['frame']!r} of images, and task {recipe.task!r} has none; use an "
+            "ImageRecipe, or a network without a frame"
+        )
+    plan = recipe.plan(facts, own)
     check_own(plan, backbone)
-    return taught(plan, teacher)
+    return taught(plan, recipe, teacher)
 
 
 def _found(directory: Path, data: Data) -> Data:

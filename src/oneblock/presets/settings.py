@@ -19,6 +19,7 @@ from oneblock.noise import CosineMask, LinearMask
 from oneblock.plan import Plan
 from oneblock.presets.causal import TokenTable, work_factors
 from oneblock.presets.classify import LabelInput
+from oneblock.presets.frames import FrameSettings, check_frame
 from oneblock.presets.masked import MaskedWeighting
 from oneblock.table import TableKind
 from oneblock.tasks.classify import LabelLoss, Weighting
@@ -79,7 +80,7 @@ class PictureSettings(RunSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSettings(PictureSettings):
+class ImageSettings(PictureSettings, FrameSettings):
     """Of ``task="image"``."""
 
     label_dropout: float
@@ -92,6 +93,10 @@ class ImageSettings(PictureSettings):
         _check_hex("teacher", self.teacher)
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("whole_share", self.whole_share, least=0, below=1)
+
+    def fit(self, plan: Plan, network: Any) -> None:
+        super().fit(plan, network)
+        check_frame(plan)
 
 
 @dataclass(frozen=True, kw_only=True)

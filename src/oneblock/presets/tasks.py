@@ -45,8 +45,10 @@ from oneblock.presets.classify import (
     vit_config,
 )
 from oneblock.presets.cnn import CNN_NAME, cnn_config
-from oneblock.presets.image import dit_config, empty_images, image_augment, image_task
+from oneblock.presets.frames import frame_values
+from oneblock.presets.image import dit_config, empty_images, image_augment, image_frame, image_task
 from oneblock.presets.masked import empty_masked, empty_masked_task, encoder_config, masked_task, num_symbols
+from oneblock.schedule import Parametrisation, frame_to_dict
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.shards import Parameters
 
@@ -82,9 +84,9 @@ class TaskParts:
 TASKS: dict[str, TaskParts] = {
     "image": TaskParts(
         task=image_task,
-        frame=lambda plan: plan.precondition,
+        frame=image_frame,
         empty_task=image_task,
-        empty_frame=lambda plan: plan.precondition,
+        empty_frame=image_frame,
         empty_batch=empty_images,
         num_logits=lambda plan: None,
         augment=image_augment,
@@ -152,6 +154,8 @@ def build_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBa
     own = isinstance(name, str) and ":" in name
     if backbone is not None and not (own and _class_name(own_backbone(backbone).name) == _class_name(str(name))):
         raise ValueError(f"the plan was made for backbone {name!r}, this is {own_backbone(backbone).name!r}; give that")
+    if backbone is not None:
+        _check_kept(plan, own_backbone(backbone))
     if isinstance(name, str) and ":" in name:
         if backbone is None:
             raise ValueError(
@@ -165,14 +169,29 @@ def build_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBa
 
 def own_backbone(backbone: Callable[..., nn.Module]) -> OwnBackbone:
     """How a plan names a user's own network: ``"module:Class"``, the same from the program that defines it and from
-    one that imports it."""
+    one that imports it. A ``schedule.Parametrisation`` that is its ``frame`` goes along."""
     named = getattr(backbone, "func", backbone)  # of a functools.partial
     module = named.__module__
     if module == "__main__":
         main = sys.modules["__main__"]
         file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
         module = spec.name if spec is not None else Path(file).stem if file else module
-    return OwnBackbone(f"{module}:{getattr(named, '__qualname__', type(named).__qualname__)}")
+    frame = getattr(named, "frame", None)
+    return OwnBackbone(
+        f"{module}:{getattr(named, '__qualname__', type(named).__qualname__)}",
+        frame_to_dict(frame) if isinstance(frame, Parametrisation) else {},
+    )
+
+
+def _check_kept(plan: Plan, backbone: OwnBackbone) -> None:
+    """Refuse a network that keeps another frame than its plan says."""
+    kept = frame_values(plan)
+    if kept != {**({"target_scale": kept["target_scale"]} if "target_scale" in kept else {}), **backbone.frame}:
+        said = [", ".join(f"{key}={value!r}" for key, value in one.items()) or "none" for one in (kept, backbone.frame)]
+        raise ValueError(
+            f"the plan was made for a network that keeps the frame {said[0]}, this one has {said[1]}; convert it with "
+            "the same scheduler (convert(..., scheduler=...))"
+        )
 
 
 def _class_name(name: str) -> str:

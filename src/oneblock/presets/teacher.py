@@ -8,8 +8,13 @@ from typing import Protocol
 import torch
 
 from oneblock.blockwise import Denoiser, DenoiserLike
+from oneblock.noise import LogNormal, law_to_dict
+from oneblock.partition import make_partition
 from oneblock.plan import Plan
-from oneblock.presets.image import image_shape, image_task
+from oneblock.presets.bands import cuts
+from oneblock.presets.base import Recipe
+from oneblock.presets.frames import cut_law
+from oneblock.presets.image import ImageRecipe, image_shape, image_task
 from oneblock.tasks.base import Task
 from oneblock.tasks.distilled import Distilled
 from oneblock.tasks.image import ImageGeneration
@@ -29,8 +34,9 @@ class Teacher(Protocol):
     def denoiser(self) -> Denoiser: ...
 
 
-def taught(plan: Plan, teacher: Teacher | None) -> Plan:
-    """``plan`` with its teacher; refuses one that cannot teach it with a ``ValueError``."""
+def taught(plan: Plan, recipe: Recipe, teacher: Teacher | None) -> Plan:
+    """The ``plan`` of a recipe with its teacher: its noise law is cut to the levels that the teacher knows. One that
+    cannot teach it is a ``ValueError``."""
     if teacher is None:
         return plan
     theirs = teacher.plan
@@ -42,10 +48,18 @@ def taught(plan: Plan, teacher: Teacher | None) -> Plan:
         raise ValueError(
             f"the teacher knows images {known[0]} of {known[1]} classes, but the run has {ours[0]} of {ours[1]}"
         )
-    low, high = theirs.partition.law.low, theirs.partition.law.high
-    if plan.partition.law.low < low or plan.partition.law.high > high:
-        raise ValueError(f"the teacher knows noise levels from {low} to {high}, and the run has others; use its law")
-    return replace(plan, recipe={**plan.recipe, TEACHER: theirs.hash})
+    return replace(_known(plan, recipe, theirs), recipe={**plan.recipe, TEACHER: theirs.hash})
+
+
+def _known(plan: Plan, recipe: Recipe, teacher: Plan) -> Plan:
+    """``plan`` at the noise levels that its teacher knows."""
+    law, known = plan.partition.law, teacher.partition.law
+    assert isinstance(recipe, ImageRecipe) and isinstance(law, LogNormal), "images have this law"
+    cut = cut_law(law, known.low, known.high, "the teacher")
+    if cut == law:
+        return plan
+    partition = make_partition(cut, plan.num_blocks, plan.overlap, cuts(recipe.bands))
+    return replace(plan, noise=law_to_dict(cut), edges=partition.edges)
 
 
 def taught_task(plan: Plan, task: Task, teacher: Teacher | None, device: torch.device) -> Task:

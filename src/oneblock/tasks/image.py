@@ -1,7 +1,8 @@
 """Generation: y is a clean image, latent or any other array, x its class, the loss EDM's weighted squared error.
 
 ``loss_i = w(sigma_i) mean((D(z_i, sigma_i; x_i) - y_i)^2)`` with ``w = 1 / c_out^2`` (EDM, Equation 2 and Table 1,
-https://arxiv.org/abs/2206.00364), per sample; the mean is over all axes but the first.
+https://arxiv.org/abs/2206.00364), per sample; the mean is over all axes but the first. So every frame of scalings
+trains its network on the plain squared error of what it predicts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 from oneblock.blockwise import BlockDenoiser, DenoiserLike
 from oneblock.condition import ClassIds, Condition, Nothing, as_condition
 from oneblock.data import Samples
-from oneblock.precondition import Precondition
+from oneblock.precondition import Weighted
 from oneblock.tasks.base import Batch, Loss, Noised, add_noise, check_known
 
 
@@ -24,13 +25,13 @@ class ImageGeneration:
     """Class-conditional generation of images, or of anything else with numbers for targets.
 
     Args:
-        precondition: gives the loss weight; the plan's.
+        frame: gives the loss weight; the plan's.
         num_classes: labels are 0 .. num_classes - 1, and ``num_classes`` is the null class; with 0 the denoiser is told
             nothing.
         label_dropout: probability with which a label becomes the null class in training (guidance needs it).
     """
 
-    precondition: Precondition
+    frame: Weighted
     num_classes: int
     label_dropout: float = 0.1
 
@@ -76,16 +77,14 @@ class ImageGeneration:
 
     def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
         """Per-sample loss of ``denoiser`` on noisy ``targets`` (n, ...)."""
-        return weighted_error(denoiser, noised, targets, condition, self.precondition)
+        return weighted_error(denoiser, noised, targets, condition, self.frame)
 
 
-def weighted_error(
-    denoiser: DenoiserLike, noised: Noised, y: Tensor, condition: Condition, precondition: Precondition
-) -> Loss:
+def weighted_error(denoiser: DenoiserLike, noised: Noised, y: Tensor, condition: Condition, frame: Weighted) -> Loss:
     """EDM's loss (n,) of noisy targets ``y`` (n, ...); see the module."""
     error = denoiser(noised.z, noised.sigma, condition) - y
     plain = error.square().reshape(len(error), -1).mean(1)
-    return Loss(precondition.weight(noised.sigma) * plain, plain)
+    return Loss(frame.weight(noised.sigma) * plain, plain)
 
 
 def denoising_loss(
@@ -100,19 +99,19 @@ def denoising_loss(
         loss = denoising_loss(denoiser, y, x, sigma=partition.draw(block, len(y)))
 
     Args:
-        denoiser: with EDM's ``Precondition`` for a frame, whose weight is used.
+        denoiser: its frame has the weight that is used: EDM's ``Precondition``, or that of ``schedule``.
         y: clean targets (n, ...), floating point.
         x: what the denoiser is told: labels (n,), a ``Condition``, or None; other tensors (n, ...) are ``Frames``.
         sigma: noise levels (n,).
         generator: of the noise; torch's default one if None.
 
     Raises:
-        ValueError: the denoiser has another frame, or y, x and sigma do not fit together.
+        ValueError: the denoiser's frame has no weight, or y, x and sigma do not fit together.
     """
     frame = getattr(denoiser, "frame", None)
-    if not isinstance(frame, Precondition):
+    if not isinstance(frame, Weighted):
         raise ValueError(
-            f"the denoiser's frame is {type(frame).__name__}; the loss needs the weight of a Precondition: "
+            f"the denoiser's frame is {type(frame).__name__}; the loss needs one with a weight, as Precondition: "
             "give BlockDenoiser(backbone, Precondition(sigma_data))"
         )
     if not y.is_floating_point():

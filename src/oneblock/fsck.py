@@ -14,8 +14,9 @@ from typing import Literal
 from oneblock.backbone import BuildBackbone
 from oneblock.data.places import DATA_FILE, check_record
 from oneblock.experiment.results import RESULT_FILE, read_result
-from oneblock.plan import PLAN_FILE, Plan
+from oneblock.plan import NETWORK_FOLDER, PLAN_FILE, Plan
 from oneblock.presets.door import open_plan, read_plan
+from oneblock.presets.kept import keeps_network, known_backbone
 from oneblock.presets.tasks import block_parameters
 from oneblock.train.checkpoint import ASIDE, NAME, checkpoints, job_folder, open_intact
 from oneblock.train.loop import check_stamp
@@ -136,6 +137,8 @@ def _run(place: Path, backbone: BuildBackbone | None) -> Iterator[Finding]:
         return
     yield Finding(path=path, note=f"plan {plan.hash}, task {plan.task}")
     yield from _data(place)
+    found, backbone = _network(place, plan, backbone, weights=True)
+    yield from found
     parameters = block_parameters(plan, backbone)
     for spec in job_specs(plan):
         folder = job_folder(place, spec.name)
@@ -143,6 +146,22 @@ def _run(place: Path, backbone: BuildBackbone | None) -> Iterator[Finding]:
         yield from _records(folder)
     if (place / "model" / CONFIG_FILE).exists():
         yield from _model(place / "model", backbone)
+
+
+def _network(
+    place: Path, plan: Plan, backbone: BuildBackbone | None, weights: bool
+) -> tuple[list[Finding], BuildBackbone | None]:
+    """The network that is kept in a run or model, and the user's own or this one."""
+    path = place / NETWORK_FOLDER
+    if not keeps_network(place):
+        return [], backbone
+    try:
+        found = known_backbone(plan, place, weights=weights)
+    except ImportError as error:
+        return [Finding(path=path, note=f"not compared: {error}")], backbone
+    except (ValueError, OSError) as error:
+        return [Finding(path=path, problem=str(error))], backbone
+    return [Finding(path=path, note="the network that the run started from")], backbone or found
 
 
 def _data(place: Path) -> Iterator[Finding]:
@@ -207,6 +226,8 @@ def _model(place: Path, backbone: BuildBackbone | None) -> Iterator[Finding]:
     yield Finding(path=path, note=f"plan {plan.hash}, task {plan.task}")
     yield from _data(place)
     yield _found(place / INDEX_FILE, partial(_index, place, plan))
+    found, backbone = _network(place, plan, backbone, weights=False)
+    yield from found
     parameters = block_parameters(plan, backbone)
     for block in range(plan.num_blocks):
         yield _found(place / shard_name(block), partial(_shard, place, plan, block, parameters))

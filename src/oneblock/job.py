@@ -98,6 +98,7 @@ def run_job(
 def _fetch(mirror: Mirror, block: int | str) -> None:
     """What a job needs: its own files, and those of the trunk that it may start from."""
     plan = read_plan(mirror.pull())
+    mirror.pull_network()
     mirror.pull(job_name(plan, block), *(spec.name for spec in job_specs(plan) if spec.block is None))
 
 

@@ -24,6 +24,8 @@ from oneblock.precondition import Precondition
 
 SCHEMA_VERSION = 1
 PLAN_FILE = "plan.json"
+NETWORK_FOLDER = "network"
+"""Where a run keeps the network of another library that it started from; it is there before the plan."""
 Shared = Literal["private", "synced", "joint"]
 COPY = "restore it from a copy of the run"
 Plain = str | int | float | bool | None | list[int] | list[float] | list[str]
@@ -213,20 +215,27 @@ def nth_seed(seed: int, index: int, *parts: int | str) -> int:
 def write_plan(plan: Plan, directory: Path) -> Path:
     """Write ``plan.json`` into ``directory`` unless an equal plan is there already; another plan is refused."""
     path = directory / PLAN_FILE
-    if path.exists():
+    if not check_place(plan, directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        write_whole(path, plan.to_json())
+    return path
+
+
+def check_place(plan: Plan, directory: Path) -> bool:
+    """Whether the run of ``plan`` has begun in ``directory``; one that holds anything else is refused."""
+    if (directory / PLAN_FILE).exists():
         found = read_plan(directory)
         if found.hash != plan.hash:
             raise ValueError(
                 f"{directory} belongs to plan {found.hash}, but this run has plan {plan.hash} "
                 f"(they differ in: {', '.join(differences(found, plan))}); use another directory or the same settings"
             )
-        return path
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / (PLAN_FILE + ".partial")  # one may lie there from a run killed in its first moment
-    if any(entry != partial for entry in directory.iterdir()):
+        return True
+    first = (PLAN_FILE, NETWORK_FOLDER)  # may lie there from a run killed in its first moment
+    others = [entry for entry in directory.iterdir() if not entry.name.startswith(first)] if directory.exists() else []
+    if others:
         raise ValueError(f"{directory} is not empty and does not hold {PLAN_FILE}; use a new or empty directory")
-    write_whole(path, plan.to_json())
-    return path
+    return False
 
 
 def read_plan(directory: Path) -> Plan:

@@ -59,7 +59,7 @@ class Train:
                     f"out={self.out!r} is not a path; plan with --strategy plan-only, then train with oneblock job"
                 )
             plan, _ = make_plan(self.model, self.data, backbone)
-            send_plan(plan, self.out, plan_record(plan, self.data))
+            send_plan(plan, self.out, plan_record(plan, self.data), backbone)
             self._planned(plan.hash, [spec.name for spec in job_specs(plan)])
             return
         done = train(

@@ -14,12 +14,14 @@ are. Where the scheduler that it was trained with is given, it is told its own t
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
 from typing import Any, Self, cast
 
+import torch
 from torch import nn
 
 from oneblock.backbone import as_backbone
@@ -51,7 +53,7 @@ class Converted(ABC):
     """What the network was trained under, if it keeps that; None is EDM's preconditioning."""
 
     def __init__(self, count: int, width: int, named: str, picks: Sequence[int] = ()) -> None:
-        self.count, self.width, self._named = count, width, named
+        self.count, self.width, self.named = count, width, named
         self.picks = tuple(picks) or tuple(range(count))
         chosen = "" if self.picks == tuple(range(count)) else f", layers {' '.join(map(str, self.picks))}"
         self.__qualname__ = f"Converted[{named}{chosen}]"
@@ -68,7 +70,13 @@ class Converted(ABC):
         if wrong or not layers:
             raise ValueError(f"layers={list(layers)} are not layers of this network; use some of 0 to {self.count - 1}")
         made = copy(self)
-        Converted.__init__(made, self.count, self.width, self._named, layers)
+        Converted.__init__(made, self.count, self.width, self.named, layers)
+        return made
+
+    def renamed(self, named: str) -> Self:
+        """The same network by another name."""
+        made = copy(self)
+        Converted.__init__(made, self.count, self.width, named, self.picks)
         return made
 
     def under(self, frame: Parametrisation) -> Self:
@@ -95,10 +103,17 @@ class Converted(ABC):
 
 
 class ConvertedLibrary(Converted):
-    """A network of another library."""
+    """A network of another library.
 
-    def __init__(self, network: nn.Module, path: str, kind: Kind, noisy: int) -> None:
+    Args:
+        told: the arguments of ``convert``, with which the same network is converted again.
+    """
+
+    def __init__(
+        self, network: nn.Module, path: str, kind: Kind, noisy: int, told: Mapping[str, Any] | None = None
+    ) -> None:
         self.network = network
+        self.told = dict(told or {})
         self.path = path
         self._kind, self._noisy = kind, noisy
         self._bare = returns_bare(network, path, kind.example(network))
@@ -191,19 +206,25 @@ def convert(
             f"{type(network).__name__} is told no time step, so that scheduler={shown(scheduler)} has no part in it; "
             "leave it out"
         )
-    return _kept(ConvertedLibrary(network, path, kind(outputs, special_id), noisy or outputs), scheduler)
+    told = {"outputs": outputs, "layers": path, "noisy": noisy or outputs, "special_id": special_id}
+    return _kept(ConvertedLibrary(network, path, kind(outputs, special_id), noisy or outputs, told), scheduler)
 
 
 def _kept(made: Converted, scheduler: Scheduler | Mapping[str, Any] | Parametrisation | None) -> Converted:
     return made if scheduler is None else made.under(as_frame(scheduler))
 
 
+BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Bytes of a number -> whole numbers of as many."""
+
+
 def fingerprint(network: nn.Module, settings: Mapping[str, Any]) -> str:
     """16 hex digits of a network's settings and weights."""
-    digest = hashlib.sha256(repr(sorted(settings.items(), key=str)).encode())
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in network.state_dict().items():
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        # sums in place of all bytes: a network of billions is read once, and a single tensor of it is copied at a time
-        exact = tensor.double()
-        digest.update(repr([float(exact.sum()), float(exact.square().sum())]).encode())
+        # sums in place of all bytes: a network of billions is read once, and a single tensor of it is copied at a time;
+        # of whole numbers, as the last digits of others depend on the number of threads
+        whole = tensor.detach().contiguous().view(BITS[tensor.element_size()]).long()
+        digest.update(repr([int(whole.sum()), int(whole.square().sum())]).encode())
     return digest.hexdigest()[:16]

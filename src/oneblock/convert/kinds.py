@@ -176,7 +176,11 @@ KINDS: tuple[type[Kind], ...] = (Text, MaskedText, Classify, Image)
 
 def kind_of(network: nn.Module) -> type[Kind]:
     """What a network is for; one that is for nothing known is a ``ValueError``."""
-    name = type(network).__name__
+    return kind_named(type(network).__name__)
+
+
+def kind_named(name: str) -> type[Kind]:
+    """What the networks of a class are for; errors as ``kind_of``."""
     for kind in KINDS:
         if name.endswith(kind.endings):
             return kind
@@ -198,10 +202,15 @@ def width_of(network: nn.Module) -> int:
     raise ValueError(f"{type(network).__name__} does not say how wide its hidden state is (config.hidden_size)")
 
 
+WRITTEN = ("architectures", "dtype", "torch_dtype", "transformers_version")
+"""Settings that a library adds when it saves or loads a network; those that begin with _ are others."""
+
+
 def settings_of(network: nn.Module) -> dict[str, Any]:
-    """What a network was made with."""
+    """What a network was made with, the same whether it was saved and loaded since or not."""
     config = _config(network)
-    return dict(config.to_dict() if hasattr(config, "to_dict") else config)
+    every = dict(config.to_dict() if hasattr(config, "to_dict") else config)
+    return {name: value for name, value in every.items() if name not in WRITTEN and not name.startswith("_")}
 
 
 def _config(network: nn.Module) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from oneblock.backbone import BuildBackbone
 from oneblock.launch.mirror import Mirror, is_remote
 from oneblock.presets.door import read_plan
+from oneblock.presets.kept import known_backbone
 from oneblock.presets.tasks import block_parameters
 from oneblock.train import shards
 from oneblock.train.strategy import job_specs
@@ -60,7 +61,7 @@ def merge(
         directory = mirror.pull(*(f"block-{block}" for block in range(plan.num_blocks)))
     plan = read_plan(directory)
     model = directory / "model" if out is None else Path(out)
-    wanted = block_parameters(plan, backbone)
+    wanted = block_parameters(plan, known_backbone(plan, directory, backbone))
     problems = shards.merge(directory, model, job_specs(plan)[-1].last_step, partial, wanted)
     missing = tuple(b for b in range(plan.num_blocks) if not (model / f"block-{b}.safetensors").is_file())
     return Merged(

@@ -15,8 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from oneblock.backbone import BuildBackbone
+from oneblock.convert.kept import is_setting
 from oneblock.data.places import DATA_FILE, DataRecord, write_record
-from oneblock.plan import PLAN_FILE, Plan, write_plan
+from oneblock.plan import NETWORK_FOLDER, PLAN_FILE, Plan, write_plan
+from oneblock.presets.kept import keep_network
 from oneblock.train.checkpoint import checkpoints, folder_name, job_folder
 from oneblock.train.record import HEARTBEAT_FILE, METRICS_FILE, NOTES_FILE
 
@@ -57,15 +60,23 @@ class Mirror:
         self._sent_at = time.perf_counter()
 
     def pull(self, *jobs: str) -> Path:
-        """Fetch the plan and all files of ``jobs``; what only the copy holds is left alone. Returns the copy."""
+        """Fetch the plan, what is kept of the network but its weights, and all files of ``jobs``; what only the copy
+        holds is left alone. Returns the copy."""
         self._fetch(PLAN_FILE)
         self._fetch(DATA_FILE)
+        self.pull_network(weights=False)
         for job in jobs:
             folder = folder_name(job, lambda name: self._files.isdir(f"{self._root}/{name}"))
             for name in self._names(folder):
                 if not name.endswith(".partial"):
                     self._fetch(f"{folder}/{name}")
         return self.local
+
+    def pull_network(self, weights: bool = True) -> None:
+        """Fetch the network that the run started from, if it keeps one."""
+        for name in self._names(NETWORK_FOLDER):
+            if weights or is_setting(name):
+                self._fetch(f"{NETWORK_FOLDER}/{name}")
 
     def push(self, job: str) -> None:
         """Send what is new in the copy of ``job``; then delete the checkpoints older than those in the copy.
@@ -93,6 +104,11 @@ class Mirror:
         if self._files.isfile(target) and self._files.cat_file(target) != mine:
             raise ValueError(f"{self._root} belongs to another plan; use another address")
         self._files.makedirs(self._root, exist_ok=True)
+        network = self.local / NETWORK_FOLDER
+        if network.is_dir():  # before the plan, which says that all is there
+            self._files.makedirs(f"{self._root}/{NETWORK_FOLDER}", exist_ok=True)
+            for path in sorted(network.iterdir()):
+                self._files.put_file(str(path), f"{self._root}/{NETWORK_FOLDER}/{path.name}")
         self._files.put_file(str(self.local / PLAN_FILE), target)
         if (self.local / DATA_FILE).is_file():
             self._files.put_file(str(self.local / DATA_FILE), f"{self._root}/{DATA_FILE}")
@@ -126,7 +142,7 @@ class Mirror:
         source = f"{self._root}/{name}"
         if not self._files.isfile(source):
             return
-        if target.name.startswith("step-") and target.is_file():
+        if target.suffix == ".safetensors" and target.is_file():
             if target.stat().st_size == self._files.size(source):
                 return
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -154,10 +170,13 @@ class Mirror:
         self._sent_at = time.perf_counter()
 
 
-def send_plan(plan: Plan, address: str, record: DataRecord | None = None) -> None:
-    """Write ``plan`` at the fsspec ``address``, unless it is there, with the ``record`` of its data; ``ValueError`` if
-    another plan is."""
+def send_plan(
+    plan: Plan, address: str, record: DataRecord | None = None, backbone: BuildBackbone | None = None
+) -> None:
+    """Write ``plan`` at the fsspec ``address``, unless it is there, with the ``record`` of its data and a ``backbone``
+    that runs keep; ``ValueError`` if another plan is."""
     with tempfile.TemporaryDirectory() as folder:
+        keep_network(plan, Path(folder), backbone)
         write_plan(plan, Path(folder))
         if record is not None:
             write_record(record, Path(folder))

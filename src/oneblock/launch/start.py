@@ -23,6 +23,7 @@ from oneblock.launch.slurm import Parameter, submit
 from oneblock.launch.words import changed_words
 from oneblock.plan import Plan
 from oneblock.presets.door import read_plan
+from oneblock.presets.kept import keeps_network
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import Kind
 from oneblock.train.stop import caught
@@ -210,7 +211,7 @@ class _Jobs:
     def _check_own(self, plan: Plan) -> None:
         """What is the user's own must have a name by which another process finds it."""
         name, data = str(plan.architecture.get("name")), str(plan.recipe.get("data"))
-        if ":" in name and not self.backbone:
+        if ":" in name and not (self.backbone or keeps_network(self.directory())):
             raise ValueError(
                 f"the network of {self.run_dir} is your own, {name}; every job must be told where it is: give "
                 f"--backbone {name}"

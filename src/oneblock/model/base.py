@@ -17,6 +17,7 @@ from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
 from oneblock.presets.data import Data
 from oneblock.presets.door import open_plan
+from oneblock.presets.kept import known_backbone
 from oneblock.presets.names import class_names
 from oneblock.presets.tasks import block_parameters, blockwise
 from oneblock.train.machine import Switch, compiles, open_device
@@ -68,7 +69,8 @@ class Model(ABC):
             device: where it works.
             resident: blocks kept in memory; 1 holds a single block at any time, None keeps all. On CUDA that is the
                 memory of the device; the next block is read into host memory meanwhile.
-            backbone: the user's own network, of a run that was trained with one.
+            backbone: the user's own network, of a run that was trained with one; a run keeps a network of another
+                library itself.
             compile: pass layers through torch.compile, seconds for every shape of a call (auto: models of images on
                 CUDA, with a compiler).
 
@@ -83,6 +85,7 @@ class Model(ABC):
         check_choice("compile", compile, get_args(Switch))
         where = open_device(device)
         compiled = compiles(where, "off" if compile == "auto" and not kind.compiled else compile)
+        backbone = known_backbone(plan, Path(path), backbone)
         denoiser = open_denoiser(Path(path), blockwise(plan, backbone), where, resident, compiled)
         return kind(plan, denoiser, Path(path), backbone)
 

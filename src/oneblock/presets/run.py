@@ -24,6 +24,7 @@ from oneblock.presets.base import AnyRecipe, ImageFacts, Recipe, TextFacts, end_
 from oneblock.presets.cost import block_bytes
 from oneblock.presets.data import Data, open_data
 from oneblock.presets.door import check_plan, read_plan
+from oneblock.presets.kept import keep_network, known_backbone, started_backbone
 from oneblock.presets.places import keep_place, located
 from oneblock.presets.resume import going_on, run_source
 from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
@@ -79,7 +80,8 @@ def train(
         out: directory of the run.
         data: a name, a source or a Dataset (``presets.data``); None is what the task usually trains on.
         backbone: a network of one's own in the place of the task's: called with ``layers=range(...)``, gives a
-            ``Backbone`` of these layers of its ``recipe.depth``.
+            ``Backbone`` of these layers of its ``recipe.depth``. A run keeps a network of another library
+            (``ob.convert``), and goes on without being given it again.
         device: where a block trains; None is ``machine.device``.
         strategy: all blocks; with ``"one-block"`` the ``block`` that is named (0 is the noisiest, ``"trunk"`` that of
             ``branch``); the whole network as a single block; or only write the plan, for jobs elsewhere.
@@ -102,6 +104,7 @@ def train(
     turns = _turns(strategy, order, turn_seconds, idle)
     directory, recipe = Path(out), _asked(recipe, strategy)
     data = _found(directory, recipe.usual_data if data is None else data)
+    backbone = started_backbone(directory) if backbone is None else backbone
     with shown() if watch.bars else nullcontext():
         source, facts = open_data(recipe, data)
     remade = partial(_plan_of, recipe, backbone=backbone, teacher=teacher)
@@ -110,6 +113,7 @@ def train(
     check_turns(plan, turns)
     if strategy == "plan-only":
         job_specs(plan)
+        keep_network(plan, directory, backbone)
         write_plan(plan, directory)
         if not note:
             keep_place(plan, directory, data)
@@ -210,6 +214,8 @@ def start_run(
         )
     if device.type == "cpu" and largest >= LARGE:
         _return_memory()
+    if ranks.first:
+        keep_network(plan, out, backbone)
     write_plan(plan, out)
     here = placed(source, device)
     return Run(
@@ -261,6 +267,7 @@ def open_run(
     """What a job of a planned run needs, from the plan, the data and nothing else."""
     if backbone is not None:
         check_own(plan, backbone)
+    backbone = known_backbone(plan, directory, backbone, weights=True)
     source, note = run_source(plan, directory, data, accept_data)
     run = start_run(plan, directory, source, machine, ranks, backbone, warn, note, teacher)
     if not note and ranks.first:

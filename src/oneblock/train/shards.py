@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, Blockwise, Denoiser
+from oneblock.convert.kept import copy_settings
 from oneblock.data.places import hand_on
 from oneblock.plain import read_plain, write_whole
-from oneblock.plan import PLAN_FILE, Plan, read_plan, read_plan_file
+from oneblock.plan import NETWORK_FOLDER, PLAN_FILE, Plan, read_plan, read_plan_file
 from oneblock.train.ahead import ReadAhead
 from oneblock.train.block import compile_layers
 from oneblock.train.checkpoint import (
@@ -76,6 +77,7 @@ def merge(
         index |= dict.fromkeys(sorted(named), shard)
         size += sum(t.numel() * t.element_size() for t in named.values())
     hand_on(directory, output)
+    copy_settings(directory / NETWORK_FOLDER, output / NETWORK_FOLDER)
     _write_model(output, plan, index, size)
     return problems
 
@@ -94,6 +96,7 @@ def copy_model(directory: Path, output: Path, plan: Plan, parameters: Parameters
     for path in shards.values():
         shutil.copyfile(path, output / path.name)
     hand_on(directory, output)
+    copy_settings(directory / NETWORK_FOLDER, output / NETWORK_FOLDER)
     _write_model(output, plan, {name: file for name, (file, _) in sizes.items()}, sum(n for _, n in sizes.values()))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 
@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from oneblock.backbone import as_backbone
 from oneblock.condition import ClassIds, Condition, Frames, Tokens, told
+from oneblock.convert.copies import Copier
+from oneblock.convert.counting import as_of_real_tensors
 from oneblock.convert.discover import find_layers
 from oneblock.convert.taps import Call, ReachedError, Session, returns_bare, without_layers
 from oneblock.models.layers import NoiseEmbedder
@@ -125,7 +127,8 @@ class ConvertedBackbone(nn.Module):
     def _run(self, session: Session, call: dict[str, Any]) -> Any:
         self._line.append(session)
         try:
-            return self.ends(**call)
+            with as_of_real_tensors():
+                return self.ends(**call)
         finally:
             self._line.pop()
 
@@ -154,8 +157,11 @@ class Converted(ABC):
         named: class of the network and fingerprint, by which a plan tells it from others.
     """
 
+    frozen = False
+    """Blocks do not train the network's own weights, and hold them in its memory; what is new in them they train."""
+
     def __init__(self, count: int, width: int, named: str, picks: Sequence[int] = ()) -> None:
-        self.count, self.width, self._named = count, width, named
+        self.count, self.width, self.named = count, width, named
         self.picks = tuple(picks) or tuple(range(count))
         chosen = "" if self.picks == tuple(range(count)) else f", layers {' '.join(map(str, self.picks))}"
         self.__qualname__ = f"Converted[{named}{chosen}]"
@@ -172,7 +178,7 @@ class Converted(ABC):
         if wrong or not layers:
             raise ValueError(f"layers={list(layers)} are not layers of this network; use some of 0 to {self.count - 1}")
         made = copy(self)
-        Converted.__init__(made, self.count, self.width, self._named, layers)
+        Converted.__init__(made, self.count, self.width, self.named, layers)
         return made
 
     def __call__(self, layers: range) -> nn.Module:
@@ -183,6 +189,11 @@ class Converted(ABC):
                 f"depth={self.depth} in the recipe"
             )
         return self.block({str(i): self.picks[i] for i in layers})
+
+    @property
+    @abstractmethod
+    def original(self) -> nn.Module:
+        """The network that was converted."""
 
     @abstractmethod
     def block(self, layers: Mapping[str, int]) -> nn.Module:
@@ -203,12 +214,17 @@ class ConvertedLibrary(Converted):
         named = f"{type(network).__name__}, {fingerprint(network, settings)}"
         super().__init__(len(layers), _width(network), named)
 
+    @property
+    def original(self) -> nn.Module:
+        return self.network
+
     def block(self, layers: Mapping[str, int]) -> ConvertedBackbone:
         kept = KEPT.get(type(self.network).__name__, "")
-        ends, line = without_layers(self.network, self.path, self._bare, kept)
+        copied = Copier(self.frozen)
+        ends, line = without_layers(self.network, self.path, self._bare, kept, copied)
         every: Any = self.network.get_submodule(self.path)
         modulated = 0 if self._kind == "image" else self.width
-        own = {name: ConvertedLayer(deepcopy(every[i]), i, modulated, self._bare) for name, i in layers.items()}
+        own = {name: ConvertedLayer(copied(every[i]), i, modulated, self._bare) for name, i in layers.items()}
         return ConvertedBackbone(ends, line, own, self.width, self._kind, self._outputs, self._noisy, self._special_id)
 
 
@@ -225,12 +241,18 @@ class ConvertedBackboneOf(Converted):
         named = f"{type(backbone).__name__}, {fingerprint(backbone, settings or {})}"
         super().__init__(len(layers), width, named)
 
+    @property
+    def original(self) -> nn.Module:
+        return self.backbone
+
     def block(self, layers: Mapping[str, int]) -> nn.Module:
         every = list(as_backbone(self.backbone).layers.values())
         empty = {id(self.backbone.layers): nn.ModuleDict()}  # copied without layers, which then join
-        made: Any = deepcopy(self.backbone, empty).requires_grad_(True)
+        copied = Copier(self.frozen)
+        made: Any = copied(self.backbone, empty)
         for name, i in layers.items():
-            made.layers[name] = deepcopy(every[i]).requires_grad_(True)
+            made.layers[name] = copied(every[i])
+        made.requires_grad_(not self.frozen)
         trained: nn.Module = made.train()
         return trained
 

@@ -8,12 +8,13 @@ library's forward pass is written again.
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from oneblock.convert.copies import Copier
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,24 @@ class Tap(nn.Module):
         line: shared by all taps of a network; the session that runs is its last entry.
         bare: layers return the hidden state itself; otherwise a tuple that begins with it.
         kept: path of a part of the layer that the network reaches into from outside, which is copied; empty for none.
+        copier: makes that copy; None makes an ordinary one.
     """
 
     def __init__(
-        self, layer: nn.Module, index: int, count: int, line: list[Session], bare: bool, kept: str = ""
+        self,
+        layer: nn.Module,
+        index: int,
+        count: int,
+        line: list[Session],
+        bare: bool,
+        kept: str = "",
+        copier: Copier | None = None,
     ) -> None:
         super().__init__()
         if kept:
             parent, _, name = kept.rpartition(".")
             holder = nn.Module()
-            setattr(holder, name, deepcopy(layer.get_submodule(kept)))
+            setattr(holder, name, (copier or Copier())(layer.get_submodule(kept)))
             setattr(self, parent, holder)
         self._plain = {
             name: value for name, value in vars(layer).items() if isinstance(value, int | float | str | None)
@@ -92,13 +101,19 @@ def split_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, C
     return rest.pop("hidden_states"), Call((), rest)
 
 
-def without_layers(network: nn.Module, path: str, bare: bool, kept: str = "") -> tuple[nn.Module, list[Session]]:
+def without_layers(
+    network: nn.Module, path: str, bare: bool, kept: str = "", copier: Copier | None = None
+) -> tuple[nn.Module, list[Session]]:
     """A copy of ``network`` with taps in the places of its layers, and the line of its sessions. The layers are not
     copied, but for a part of the first that is ``kept`` (``Tap``)."""
     layers: Any = network.get_submodule(path)
     line: list[Session] = []
-    taps = {id(layer): Tap(layer, i, len(layers), line, bare, kept if i == 0 else "") for i, layer in enumerate(layers)}
-    return deepcopy(network, dict(taps)), line
+    copier = copier or Copier()
+    taps = {
+        id(layer): Tap(layer, i, len(layers), line, bare, kept if i == 0 else "", copier)
+        for i, layer in enumerate(layers)
+    }
+    return copier(network, taps), line
 
 
 @torch.no_grad()

@@ -13,7 +13,9 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
+from oneblock.backbone import BuildBackbone
 from oneblock.blockwise import BlockDenoiser
+from oneblock.convert.converted import Converted
 from oneblock.memory import DryRun, PeakBytes, fake_tensors, peak_bytes, step_flops
 from oneblock.optim.adamw import make_state, state_tensors
 from oneblock.plan import Plan
@@ -36,9 +38,11 @@ def block_bytes(plan: Plan) -> int:
     return sum(p.numel() * p.element_size() for p in largest.parameters())
 
 
-def training_peak(plan: Plan, checkpointing: bool = False, real: bool = False) -> PeakBytes:
+def training_peak(
+    plan: Plan, checkpointing: bool = False, real: bool = False, backbone: BuildBackbone | None = None
+) -> PeakBytes:
     """Peak bytes of training a plan, those of its costliest job; arguments and errors of ``job_peaks``."""
-    return highest(job_peaks(plan, checkpointing, real))
+    return highest(job_peaks(plan, checkpointing, real, backbone=backbone))
 
 
 def highest(peaks: Mapping[str, PeakBytes]) -> PeakBytes:
@@ -47,7 +51,11 @@ def highest(peaks: Mapping[str, PeakBytes]) -> PeakBytes:
 
 
 def job_peaks(
-    plan: Plan, checkpointing: bool = False, real: bool = False, parts: int | None = None
+    plan: Plan,
+    checkpointing: bool = False,
+    real: bool = False,
+    parts: int | None = None,
+    backbone: BuildBackbone | None = None,
 ) -> dict[str, PeakBytes]:
     """Peak bytes on the device of every job of a plan, counted without running it (``memory.peak_bytes``).
 
@@ -58,21 +66,23 @@ def job_peaks(
         checkpointing: recompute activations layer by layer.
         real: count on real tensors instead, to check the count.
         parts: count the first micro-batches of a step alone, which are the largest: a lower bound, found sooner.
+        backbone: the user's own network, of a plan that names one; it must be possible to build it of tensors without
+            content, as ``convert`` makes it.
 
     Raises:
         ValueError: a job that could not be trained.
     """
-    counted: dict[tuple[int, int], PeakBytes] = {}  # jobs with as many layers and samples cost the same
+    counted: dict[tuple[object, int], PeakBytes] = {}  # jobs with layers that are alike and as many samples cost the same
     peaks: dict[str, PeakBytes] = {}
     for job in job_specs(plan):
-        alike = len(job.layers), job.batch_size
+        alike = _alike(job, backbone), job.batch_size
         if plan.shared != "private" and job.block is not None:
             continue
         if alike not in counted:
-            counted[alike] = peak_bytes(partial(dry_run, plan, job, checkpointing, parts), real)
+            counted[alike] = peak_bytes(partial(dry_run, plan, job, checkpointing, parts, backbone), real)
         peaks[job.name] = counted[alike]
     if plan.shared != "private":
-        peaks[TOGETHER] = peak_bytes(partial(dry_round, plan, checkpointing, parts), real)
+        peaks[TOGETHER] = peak_bytes(partial(dry_round, plan, checkpointing, parts, backbone), real)
     return peaks
 
 
@@ -102,11 +112,17 @@ def costliest_job(plan: Plan) -> JobSpec:
     return max(job_specs(plan), key=lambda job: job.step_evaluations)
 
 
-def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False, parts: int | None = None) -> DryRun:
+def dry_run(
+    plan: Plan,
+    job: JobSpec,
+    checkpointing: bool = False,
+    parts: int | None = None,
+    backbone: BuildBackbone | None = None,
+) -> DryRun:
     """One training step of ``job`` on empty samples, for ``memory.peak_bytes`` and ``memory.step_flops``; arguments of
     ``job_peaks``."""
     task, batch = task_parts(plan).empty_task(plan), _empty_batch(plan, job)
-    learner = untrained_learner(plan, job, checkpointing)
+    learner = untrained_learner(plan, job, checkpointing, backbone=backbone)
     held = (*batch.tensors(), *learner.averages.values())
     return DryRun(learner.module, learner.optimizer, held, partial(_rehearse, learner, task, batch, parts))
 
@@ -127,12 +143,14 @@ def dry_pass(plan: Plan, job: JobSpec, checkpointing: bool = False, weights: tor
     return DryRun(learner.module, learner.optimizer, batch.tensors(), step)
 
 
-def dry_round(plan: Plan, checkpointing: bool = False, parts: int | None = None) -> DryRun:
+def dry_round(
+    plan: Plan, checkpointing: bool = False, parts: int | None = None, backbone: BuildBackbone | None = None
+) -> DryRun:
     """The same of all blocks of a plan that shares stem and head: a step of each, and what they exchange."""
     jobs = [job for job in job_specs(plan) if job.block is not None]
     task = task_parts(plan).empty_task(plan)
     batch = _empty_batch(plan, jobs[0])  # that of a block is gone before the next block's is made, and as large
-    learners = [untrained_learner(plan, job, checkpointing) for job in jobs]
+    learners = [untrained_learner(plan, job, checkpointing, backbone=backbone) for job in jobs]
     batches = [replace(batch, noised=replace(batch.noised, block=job.block)) for job in jobs]
     steps = [partial(_rehearse, learner, task, one, parts) for learner, one in zip(learners, batches, strict=True)]
 
@@ -148,13 +166,17 @@ def dry_round(plan: Plan, checkpointing: bool = False, parts: int | None = None)
 
 
 def untrained_learner(
-    plan: Plan, job: JobSpec, checkpointing: bool = False, weights: torch.dtype = torch.float32
+    plan: Plan,
+    job: JobSpec,
+    checkpointing: bool = False,
+    weights: torch.dtype = torch.float32,
+    backbone: BuildBackbone | None = None,
 ) -> BlockLearner:
     """The learner of ``job``, with weights of type ``weights`` that are not those of a run."""
-    backbone = build_backbone(plan)(job.layers)
+    made = build_backbone(plan, backbone)(job.layers)
     if weights != torch.float32:
-        _retype(backbone, weights)
-    denoiser = BlockDenoiser(backbone, task_parts(plan).empty_frame(plan), checkpointing)
+        _retype(made, weights)
+    denoiser = BlockDenoiser(made, task_parts(plan).empty_frame(plan), checkpointing)
     return block_learner(job, denoiser, plan_optimizer(plan))
 
 
@@ -187,6 +209,13 @@ def training_flops(plan: Plan, checkpointing: bool = False) -> SampleFlops:
     return SampleFlops(ends=2 * one - two, layer=two - one)
 
 
+def _alike(job: JobSpec, backbone: BuildBackbone | None) -> object:
+    """Equal for jobs whose layers cost the same: all layers of a network of ours do."""
+    if isinstance(backbone, Converted):
+        return tuple(backbone.picks[i] for i in job.layers)
+    return len(job.layers) if backbone is None else job.layers
+
+
 def _retype(module: nn.Module, dtype: torch.dtype) -> None:
     """``module.to(dtype)``, which tensors without content do not allow, of the parameters alone."""
     made: dict[Tensor, nn.Parameter] = {}
@@ -212,7 +241,7 @@ def _idle_bytes(plan: Plan, num_layers: int) -> dict[str, int]:
         learner = untrained_learner(plan, replace(costliest_job(plan), layers=range(num_layers)))
         make_state(learner.optimizer)
         kinds: dict[str, list[Tensor]] = {
-            "Parameter": list(learner.weights.values()),
+            "Parameter": list(learner.module.parameters()),
             "Buffer": list(learner.module.buffers()),
             "Optstate": [t for p in learner.weights.values() for t in state_tensors(learner.optimizer, p).values()],
             "Other": list(learner.averages.values()),

@@ -48,6 +48,7 @@ from oneblock.presets.cnn import CNN_NAME, cnn_config
 from oneblock.presets.image import dit_config, empty_images, image_augment, image_task
 from oneblock.presets.masked import empty_masked, empty_masked_task, encoder_config, masked_task, num_symbols
 from oneblock.tasks.base import Batch, Task
+from oneblock.train.layout import trained_parameters
 from oneblock.train.shards import Parameters
 
 Config = TypeVar("Config")
@@ -229,7 +230,7 @@ def blockwise(plan: Plan, backbone: BuildBackbone | None = None) -> Blockwise:
 
 
 def block_parameters(plan: Plan, backbone: BuildBackbone | None = None) -> Parameters | None:
-    """The parameters of every block of a plan, without content; None where its network is the user's own and
+    """The trained parameters of every block of a plan, without content; None where its network is the user's own and
     ``backbone`` is not given."""
     if backbone is None and ":" in str(plan.architecture.get("name")):
         return None
@@ -238,7 +239,7 @@ def block_parameters(plan: Plan, backbone: BuildBackbone | None = None) -> Param
     @cache
     def parameters(block: int) -> dict[str, Tensor]:
         with without_content() if backbone is None else nullcontext():
-            return dict(build(plan.layer_range(block)).named_parameters())
+            return {**trained_parameters(build(plan.layer_range(block)))}
 
     return parameters
 

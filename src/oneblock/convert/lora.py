@@ -64,6 +64,8 @@ class Adapted:
 class LowRank(Converted):
     """A network whose blocks train low-rank adapters alone, and what conversion adds; made by ``lora``."""
 
+    frozen = True
+
     def __init__(self, network: Converted, rank: int, targets: tuple[str, ...], alpha: float) -> None:
         self._network = copy(network)
         self._network.frozen = True
@@ -110,9 +112,7 @@ class LowRank(Converted):
         return found, transposed
 
 
-def lora(
-    network: Converted, *, targets: Sequence[str], rank: int = 8, alpha: float | None = None
-) -> LowRank:
+def lora(network: Converted, *, targets: Sequence[str], rank: int = 8, alpha: float | None = None) -> LowRank:
     """A converted network whose blocks train low-rank adapters beside its frozen weights; give it to ``train`` as
     ``backbone``, and to ``Model.open`` and ``run_job``, whose files hold the adapters alone.
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from oneblock.backbone import BuildBackbone
 from oneblock.blockwise import BlockDenoiser
-from oneblock.convert.converted import Converted
 from oneblock.memory import DryRun, PeakBytes, fake_tensors, peak_bytes, step_flops
 from oneblock.optim.adamw import make_state, state_tensors
 from oneblock.plan import Plan
+from oneblock.presets.own import alike
 from oneblock.presets.tasks import build_backbone, task_parts, without_content
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.block import BlockLearner, block_learner, block_losses
@@ -72,36 +72,42 @@ def job_peaks(
     Raises:
         ValueError: a job that could not be trained.
     """
-    counted: dict[tuple[object, int], PeakBytes] = {}  # jobs with layers that are alike and as many samples cost the same
+    counted: dict[
+        tuple[object, int], PeakBytes
+    ] = {}  # jobs with layers that are alike and as many samples cost the same
     peaks: dict[str, PeakBytes] = {}
     for job in job_specs(plan):
-        alike = _alike(job, backbone), job.batch_size
+        costs = alike(job.layers, backbone), job.batch_size
         if plan.shared != "private" and job.block is not None:
             continue
-        if alike not in counted:
-            counted[alike] = peak_bytes(partial(dry_run, plan, job, checkpointing, parts, backbone), real)
-        peaks[job.name] = counted[alike]
+        if costs not in counted:
+            counted[costs] = peak_bytes(partial(dry_run, plan, job, checkpointing, parts, backbone), real)
+        peaks[job.name] = counted[costs]
     if plan.shared != "private":
         peaks[TOGETHER] = peak_bytes(partial(dry_round, plan, checkpointing, parts, backbone), real)
     return peaks
 
 
-def all_resident(plan: Plan, checkpointing: bool = False) -> PeakBytes:
+def all_resident(plan: Plan, checkpointing: bool = False, backbone: BuildBackbone | None = None) -> PeakBytes:
     """The ``training_peak`` of one process that also holds the weights, averages and optimizer states of all other
-    blocks, as in turns with ``idle="device"``."""
-    return with_idle(plan, job_peaks(plan, checkpointing))
+    blocks, as in turns with ``idle="device"``; frozen weights those of every block."""
+    return with_idle(plan, job_peaks(plan, checkpointing, backbone=backbone), backbone)
 
 
-def with_idle(plan: Plan, peaks: Mapping[str, PeakBytes]) -> PeakBytes:
+def with_idle(plan: Plan, peaks: Mapping[str, PeakBytes], backbone: BuildBackbone | None = None) -> PeakBytes:
     """``all_resident``, from the ``job_peaks`` of a plan."""
-    blocks = {job.name: len(job.layers) for job in job_specs(plan) if job.name in peaks and job.block is not None}
-    idle = cache(partial(_idle_bytes, plan))  # the same for all blocks of so many layers
+    blocks = {job.name: job for job in job_specs(plan) if job.name in peaks and job.block is not None}
+    counted: dict[object, dict[str, int]] = {}
+    for job in blocks.values():
+        costs = alike(job.layers, backbone)
+        if costs not in counted:
+            counted[costs] = _idle_bytes(plan, job, backbone)
     found = {name: peak for name, peak in peaks.items() if name not in blocks}  # the trunk, or all at once
     for name in blocks:
         kinds = dict(peaks[name].by_kind)
-        for waits, num_layers in blocks.items():
+        for waits, job in blocks.items():
             if waits != name:
-                for kind, size in idle(num_layers).items():
+                for kind, size in counted[alike(job.layers, backbone)].items():
                     kinds[kind] = kinds.get(kind, 0) + size
         found[name] = PeakBytes(sum(kinds.values()), kinds)
     return highest(found)
@@ -196,24 +202,21 @@ class SampleFlops:
         return sum((job.last_step - job.first_step) * self.step(job) for job in job_specs(plan))
 
 
-def training_flops(plan: Plan, checkpointing: bool = False) -> SampleFlops:
+def training_flops(plan: Plan, checkpointing: bool = False, backbone: BuildBackbone | None = None) -> SampleFlops:
     """What training the backbone of a plan costs, however many blocks it is cut into.
 
-    Every layer of a backbone costs the same and so does every sample: one sample with one layer and with two say all.
+    Every layer of a backbone of ours costs the same and so does every sample: one sample with one layer and with two
+    say all. Of the user's own ``backbone`` a layer costs what it does in the mean of the costliest job.
     """
     plan = replace(plan, recipe={**plan.recipe, "accumulate": 1})
     sample = replace(costliest_job(plan), batch_size=1)
-    one, two = (
-        step_flops(partial(dry_run, plan, replace(sample, layers=range(layers)), checkpointing)) for layers in (1, 2)
+    few, many = range(1), range(2) if backbone is None else range(max(2, len(sample.layers)))
+    one, all_of_them = (
+        step_flops(partial(dry_run, plan, replace(sample, layers=layers), checkpointing, backbone=backbone))
+        for layers in (few, many)
     )
-    return SampleFlops(ends=2 * one - two, layer=two - one)
-
-
-def _alike(job: JobSpec, backbone: BuildBackbone | None) -> object:
-    """Equal for jobs whose layers cost the same: all layers of a network of ours do."""
-    if isinstance(backbone, Converted):
-        return tuple(backbone.picks[i] for i in job.layers)
-    return len(job.layers) if backbone is None else job.layers
+    layer = (all_of_them - one) // (len(many) - 1)
+    return SampleFlops(ends=one - layer, layer=layer)
 
 
 def _retype(module: nn.Module, dtype: torch.dtype) -> None:
@@ -235,10 +238,10 @@ def _empty_batch(plan: Plan, job: JobSpec) -> Batch:
     return task_parts(plan).empty_batch(plan, job.batch_size, job.block)
 
 
-def _idle_bytes(plan: Plan, num_layers: int) -> dict[str, int]:
+def _idle_bytes(plan: Plan, job: JobSpec, backbone: BuildBackbone | None) -> dict[str, int]:
     """Bytes by kind of a block that has trained and waits."""
     with fake_tensors():
-        learner = untrained_learner(plan, replace(costliest_job(plan), layers=range(num_layers)))
+        learner = untrained_learner(plan, job, backbone=backbone)
         make_state(learner.optimizer)
         kinds: dict[str, list[Tensor]] = {
             "Parameter": list(learner.module.parameters()),

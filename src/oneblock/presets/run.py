@@ -17,13 +17,13 @@ from torch import nn
 from oneblock.backbone import BuildBackbone, refuse_while_loading
 from oneblock.blockwise import Blockwise
 from oneblock.checks import check_choice
-from oneblock.convert.converted import Converted
 from oneblock.data import Batches
 from oneblock.plan import PLAN_FILE, Plan, write_plan
 from oneblock.presets.base import AnyRecipe, ImageFacts, Recipe, TextFacts, end_to_end
 from oneblock.presets.cost import block_bytes
 from oneblock.presets.data import Data, open_data
 from oneblock.presets.door import check_plan, read_plan
+from oneblock.presets.own import check_trunk, sized
 from oneblock.presets.places import keep_place, located
 from oneblock.presets.resume import going_on, run_source
 from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
@@ -163,9 +163,8 @@ def _plan_of(
 ) -> Plan:
     if backbone is None:
         return taught(recipe.plan(facts), teacher)
-    if isinstance(backbone, Converted):
-        recipe = replace(recipe, depth=backbone.depth, width=backbone.width or recipe.width)
-    plan = recipe.plan(facts, own_backbone(backbone))
+    plan = sized(recipe, backbone).plan(facts, own_backbone(backbone))
+    check_trunk(plan, backbone)
     check_own(plan, backbone)
     return taught(plan, teacher)
 

@@ -24,6 +24,7 @@ from oneblock.presets.cost import SampleFlops, costliest_job, highest, job_peaks
 from oneblock.presets.counted import counted_plan
 from oneblock.presets.own import sized
 from oneblock.presets.rivals import RivalName, rivals
+from oneblock.presets.tasks import check_own
 from oneblock.train.strategy import job_specs
 
 Strategy = Literal["end-to-end", "all resident", "own block"]
@@ -137,7 +138,10 @@ def cost(
     trained: list[Way] = []
     left_out: list[LeftOut] = []
     images = ImageFacts(shape=(channels, image_size, image_size), num_classes=classes)
-    for way in ways(sized(recipe, backbone), images, backbone):
+    recipe = sized(recipe, backbone)
+    if backbone is not None:
+        check_own(counted_plan(recipe.one_block(), images, backbone), backbone)
+    for way in ways(recipe, images, backbone):
         try:
             rows += _rows(way, prices)
             others += _rivals(way, prices) if way.whole and backbone is None else []

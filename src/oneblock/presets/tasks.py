@@ -221,7 +221,14 @@ def check_own(plan: Plan, backbone: BuildBackbone) -> None:
     z, sigma = batch.noised.z, batch.noised.sigma
     expected = tuple(batch.targets.shape) + (() if logits is None else (logits,))
     build = build_backbone(plan, backbone)
-    check_backbone(build, plan.depth, frame.inputs(z, sigma), frame.noise(sigma), batch.condition, expected)
+    inputs, noise = frame.inputs(z, sigma), frame.noise(sigma)
+    try:
+        check_backbone(build, plan.depth, inputs, noise, batch.condition, expected)
+    except RuntimeError as error:  # what torch says of shapes that do not fit
+        raise ValueError(
+            f"{own_backbone(backbone).name} cannot be called on what the plan says, samples of {tuple(z.shape[1:])} "
+            f"({str(error).splitlines()[0]}); give data, vocabulary and classes that fit the network"
+        ) from error
 
 
 def blockwise(plan: Plan, backbone: BuildBackbone | None = None) -> Blockwise:

@@ -28,7 +28,8 @@ def checkpoint_misfit(found: Mapping[str, Tensor], parameters: Mapping[str, Tens
     """What is wrong with the tensors of a block's checkpoint; empty if nothing is.
 
     Args:
-        parameters: those of the network that are trained, by name; their values are not looked at, so they may be on the meta device.
+        parameters: those of the network that are trained, by name; their values are not looked at, so they may be on
+            the meta device.
         optimizer: how AdamW keeps its moments. A parameter that has never had a gradient has none.
     """
     wanted: Wanted = {}

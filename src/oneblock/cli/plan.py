@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from oneblock.backbone import BuildBackbone
 from oneblock.cli import console
 from oneblock.launch.words import training_words
 from oneblock.presets.base import Recipe
@@ -14,6 +15,7 @@ from oneblock.presets.classify import ClassifyRecipe
 from oneblock.presets.fit import Costs, Fit, cost
 from oneblock.presets.image import ImageRecipe
 from oneblock.presets.masked import MaskedRecipe
+from oneblock.presets.tasks import load_backbone
 from oneblock.report.costs import costs_picture, costs_table
 
 SHARES = "A block's step takes its share of the batch, as in training; --block-batch-size N plans equal batches."
@@ -28,6 +30,8 @@ class Planned:
 
     fit: str = ""
     """memory of the device, e.g. 24GiB: answer with the fewest blocks that train in it"""
+    backbone: str = ""
+    """a network of your own instead of the task's, as module:Class; --depth says how many layers it has"""
     chart: Path | None = None
     """write the bytes by kind as a PNG"""
     json: bool = False
@@ -64,16 +68,21 @@ class Planned:
 
     def count(self) -> Costs:
         """What every way of training costs."""
-        return cost(self.model, fit=self.fit)
+        return cost(self.model, fit=self.fit, backbone=self.network())
+
+    def network(self) -> BuildBackbone | None:
+        """The user's own network, where one is named."""
+        return load_backbone(self.backbone) if self.backbone else None
 
     def words(self, fit: Fit) -> list[str]:
         """The words after `oneblock train VERB` that train this way: the user's own, then what decides the memory. The
         data are not among them."""
         usual = type(self)().model  # type: ignore[call-arg]  # every verb has one of its own
         whole = fit.cost.strategy == "end-to-end"
-        return training_words(
+        words = training_words(
             fit.recipe, usual, end_to_end=whole, blocks=fit.cost.blocks, checkpointing=fit.cost.checkpointing
         )
+        return [*words, "--backbone", self.backbone] if self.backbone else words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +98,7 @@ class PlanPictures(Planned):
 
     def count(self) -> Costs:
         shape = {"image_size": self.image_size, "channels": self.channels, "classes": self.classes}
-        return cost(self.model, fit=self.fit, **shape)
+        return cost(self.model, fit=self.fit, backbone=self.network(), **shape)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oneblock.condition import Condition
+from oneblock.convert.counting import as_of_real_tensors
 from oneblock.convert.kinds import Kind
 from oneblock.convert.taps import Call, Line, ReachedError, Session
 from oneblock.models.layers import NoiseEmbedder
@@ -95,7 +96,8 @@ class ConvertedBackbone(nn.Module):
     def _run(self, session: Session, call: dict[str, Any]) -> Any:
         self._line.sessions.append(session)
         try:
-            return self.ends(**call)
+            with as_of_real_tensors():
+                return self.ends(**call)
         finally:
             self._line.sessions.pop()
 

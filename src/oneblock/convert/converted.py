@@ -17,7 +17,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import replace
 from typing import Any, Self, cast
 
@@ -27,6 +27,7 @@ from torch import nn
 from oneblock.backbone import as_backbone
 from oneblock.checks import shown
 from oneblock.convert.block import ConvertedBackbone, ConvertedLayer
+from oneblock.convert.copies import Copier
 from oneblock.convert.discover import find_layers
 from oneblock.convert.kinds import Image, Kind, kind_of, settings_of, width_of
 from oneblock.convert.schedulers import Scheduler, as_frame
@@ -51,6 +52,8 @@ class Converted(ABC):
 
     frame: Parametrisation | None = None
     """What the network was trained under, if it keeps that; None is EDM's preconditioning."""
+    frozen = False
+    """Blocks do not train the network's own weights, and hold them in its memory; what is new in them they train."""
 
     def __init__(self, count: int, width: int, named: str, picks: Sequence[int] = ()) -> None:
         self.count, self.width, self.named = count, width, named
@@ -97,6 +100,11 @@ class Converted(ABC):
             setattr(made, KEPT_FRAME, frame_to_dict(self.frame))
         return cast(nn.Module, made)
 
+    @property
+    @abstractmethod
+    def original(self) -> nn.Module:
+        """The network that was converted."""
+
     @abstractmethod
     def block(self, layers: Mapping[str, int]) -> nn.Module:
         """A backbone of copies: names of its layers -> those of the network."""
@@ -121,11 +129,16 @@ class ConvertedLibrary(Converted):
         named = f"{type(network).__name__}, {fingerprint(network, settings_of(network))}"
         super().__init__(len(layers), width_of(network), named)
 
+    @property
+    def original(self) -> nn.Module:
+        return self.network
+
     def block(self, layers: Mapping[str, int]) -> ConvertedBackbone:
-        ends, line = without_layers(self.network, self.path, self._bare)
+        copied = Copier(self.frozen)
+        ends, line = without_layers(self.network, self.path, self._bare, copied)
         every: Any = self.network.get_submodule(self.path)
         modulated = 0 if self._kind.knows_noise else self.width
-        own = {name: ConvertedLayer(deepcopy(every[i]), i, modulated, self._bare) for name, i in layers.items()}
+        own = {name: ConvertedLayer(copied(every[i]), i, modulated, self._bare) for name, i in layers.items()}
         kind = self._kind
         if isinstance(kind, Image) and self.frame is not None:
             kind = replace(kind, time_steps=1.0)
@@ -145,12 +158,18 @@ class ConvertedBackboneOf(Converted):
         named = f"{type(backbone).__name__}, {fingerprint(backbone, settings or {})}"
         super().__init__(len(layers), width, named)
 
+    @property
+    def original(self) -> nn.Module:
+        return self.backbone
+
     def block(self, layers: Mapping[str, int]) -> nn.Module:
         every = list(as_backbone(self.backbone).layers.values())
         empty = {id(self.backbone.layers): nn.ModuleDict()}  # copied without layers, which then join
-        made: Any = deepcopy(self.backbone, empty).requires_grad_(True)
+        copied = Copier(self.frozen)
+        made: Any = copied(self.backbone, empty)
         for name, i in layers.items():
-            made.layers[name] = deepcopy(every[i]).requires_grad_(True)
+            made.layers[name] = copied(every[i])
+        made.requires_grad_(not self.frozen)
         trained: nn.Module = made.train()
         return trained
 

@@ -9,12 +9,13 @@ library's forward pass is written again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from oneblock.convert.copies import Copier
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,12 @@ def split_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, C
     return rest.pop("hidden_states"), Call((), rest)
 
 
-def without_layers(network: nn.Module, path: str, bare: bool) -> tuple[nn.Module, Line]:
+def without_layers(network: nn.Module, path: str, bare: bool, copier: Copier | None = None) -> tuple[nn.Module, Line]:
     """A copy of ``network`` with taps in the places of its layers, which are not copied, and what the taps share."""
     layers: Any = network.get_submodule(path)
     line = Line()
     taps = {id(layer): Tap(layer, i, len(layers), line, bare) for i, layer in enumerate(layers)}
-    return deepcopy(network, dict(taps)), line
+    return (copier or Copier())(network, taps), line
 
 
 @torch.no_grad()

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from oneblock.backbone import BuildBackbone
 from oneblock.blockwise import BlockDenoiser
 from oneblock.memory import DryRun, PeakBytes, fake_tensors, peak_bytes, step_flops
 from oneblock.optim.adamw import make_state, state_tensors
 from oneblock.plan import Plan
+from oneblock.presets.own import alike
 from oneblock.presets.tasks import build_backbone, task_parts, without_content
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.block import BlockLearner, block_learner, block_losses
@@ -36,9 +38,11 @@ def block_bytes(plan: Plan) -> int:
     return sum(p.numel() * p.element_size() for p in largest.parameters())
 
 
-def training_peak(plan: Plan, checkpointing: bool = False, real: bool = False) -> PeakBytes:
+def training_peak(
+    plan: Plan, checkpointing: bool = False, real: bool = False, backbone: BuildBackbone | None = None
+) -> PeakBytes:
     """Peak bytes of training a plan, those of its costliest job; arguments and errors of ``job_peaks``."""
-    return highest(job_peaks(plan, checkpointing, real))
+    return highest(job_peaks(plan, checkpointing, real, backbone=backbone))
 
 
 def highest(peaks: Mapping[str, PeakBytes]) -> PeakBytes:
@@ -47,7 +51,11 @@ def highest(peaks: Mapping[str, PeakBytes]) -> PeakBytes:
 
 
 def job_peaks(
-    plan: Plan, checkpointing: bool = False, real: bool = False, parts: int | None = None
+    plan: Plan,
+    checkpointing: bool = False,
+    real: bool = False,
+    parts: int | None = None,
+    backbone: BuildBackbone | None = None,
 ) -> dict[str, PeakBytes]:
     """Peak bytes on the device of every job of a plan, counted without running it (``memory.peak_bytes``).
 
@@ -58,40 +66,48 @@ def job_peaks(
         checkpointing: recompute activations layer by layer.
         real: count on real tensors instead, to check the count.
         parts: count the first micro-batches of a step alone, which are the largest: a lower bound, found sooner.
+        backbone: the user's own network, of a plan that names one; it must be possible to build it of tensors without
+            content, as ``convert`` makes it.
 
     Raises:
         ValueError: a job that could not be trained.
     """
-    counted: dict[tuple[int, int], PeakBytes] = {}  # jobs with as many layers and samples cost the same
+    counted: dict[
+        tuple[object, int], PeakBytes
+    ] = {}  # jobs with layers that are alike and as many samples cost the same
     peaks: dict[str, PeakBytes] = {}
     for job in job_specs(plan):
-        alike = len(job.layers), job.batch_size
+        costs = alike(job.layers, backbone), job.batch_size
         if plan.shared != "private" and job.block is not None:
             continue
-        if alike not in counted:
-            counted[alike] = peak_bytes(partial(dry_run, plan, job, checkpointing, parts), real)
-        peaks[job.name] = counted[alike]
+        if costs not in counted:
+            counted[costs] = peak_bytes(partial(dry_run, plan, job, checkpointing, parts, backbone), real)
+        peaks[job.name] = counted[costs]
     if plan.shared != "private":
-        peaks[TOGETHER] = peak_bytes(partial(dry_round, plan, checkpointing, parts), real)
+        peaks[TOGETHER] = peak_bytes(partial(dry_round, plan, checkpointing, parts, backbone), real)
     return peaks
 
 
-def all_resident(plan: Plan, checkpointing: bool = False) -> PeakBytes:
+def all_resident(plan: Plan, checkpointing: bool = False, backbone: BuildBackbone | None = None) -> PeakBytes:
     """The ``training_peak`` of one process that also holds the weights, averages and optimizer states of all other
-    blocks, as in turns with ``idle="device"``."""
-    return with_idle(plan, job_peaks(plan, checkpointing))
+    blocks, as in turns with ``idle="device"``; frozen weights those of every block."""
+    return with_idle(plan, job_peaks(plan, checkpointing, backbone=backbone), backbone)
 
 
-def with_idle(plan: Plan, peaks: Mapping[str, PeakBytes]) -> PeakBytes:
+def with_idle(plan: Plan, peaks: Mapping[str, PeakBytes], backbone: BuildBackbone | None = None) -> PeakBytes:
     """``all_resident``, from the ``job_peaks`` of a plan."""
-    blocks = {job.name: len(job.layers) for job in job_specs(plan) if job.name in peaks and job.block is not None}
-    idle = cache(partial(_idle_bytes, plan))  # the same for all blocks of so many layers
+    blocks = {job.name: job for job in job_specs(plan) if job.name in peaks and job.block is not None}
+    counted: dict[object, dict[str, int]] = {}
+    for job in blocks.values():
+        costs = alike(job.layers, backbone)
+        if costs not in counted:
+            counted[costs] = _idle_bytes(plan, job, backbone)
     found = {name: peak for name, peak in peaks.items() if name not in blocks}  # the trunk, or all at once
     for name in blocks:
         kinds = dict(peaks[name].by_kind)
-        for waits, num_layers in blocks.items():
+        for waits, job in blocks.items():
             if waits != name:
-                for kind, size in idle(num_layers).items():
+                for kind, size in counted[alike(job.layers, backbone)].items():
                     kinds[kind] = kinds.get(kind, 0) + size
         found[name] = PeakBytes(sum(kinds.values()), kinds)
     return highest(found)
@@ -102,11 +118,17 @@ def costliest_job(plan: Plan) -> JobSpec:
     return max(job_specs(plan), key=lambda job: job.step_evaluations)
 
 
-def dry_run(plan: Plan, job: JobSpec, checkpointing: bool = False, parts: int | None = None) -> DryRun:
+def dry_run(
+    plan: Plan,
+    job: JobSpec,
+    checkpointing: bool = False,
+    parts: int | None = None,
+    backbone: BuildBackbone | None = None,
+) -> DryRun:
     """One training step of ``job`` on empty samples, for ``memory.peak_bytes`` and ``memory.step_flops``; arguments of
     ``job_peaks``."""
     task, batch = task_parts(plan).empty_task(plan), _empty_batch(plan, job)
-    learner = untrained_learner(plan, job, checkpointing)
+    learner = untrained_learner(plan, job, checkpointing, backbone=backbone)
     held = (*batch.tensors(), *learner.averages.values())
     return DryRun(learner.module, learner.optimizer, held, partial(_rehearse, learner, task, batch, parts))
 
@@ -127,12 +149,14 @@ def dry_pass(plan: Plan, job: JobSpec, checkpointing: bool = False, weights: tor
     return DryRun(learner.module, learner.optimizer, batch.tensors(), step)
 
 
-def dry_round(plan: Plan, checkpointing: bool = False, parts: int | None = None) -> DryRun:
+def dry_round(
+    plan: Plan, checkpointing: bool = False, parts: int | None = None, backbone: BuildBackbone | None = None
+) -> DryRun:
     """The same of all blocks of a plan that shares stem and head: a step of each, and what they exchange."""
     jobs = [job for job in job_specs(plan) if job.block is not None]
     task = task_parts(plan).empty_task(plan)
     batch = _empty_batch(plan, jobs[0])  # that of a block is gone before the next block's is made, and as large
-    learners = [untrained_learner(plan, job, checkpointing) for job in jobs]
+    learners = [untrained_learner(plan, job, checkpointing, backbone=backbone) for job in jobs]
     batches = [replace(batch, noised=replace(batch.noised, block=job.block)) for job in jobs]
     steps = [partial(_rehearse, learner, task, one, parts) for learner, one in zip(learners, batches, strict=True)]
 
@@ -148,13 +172,17 @@ def dry_round(plan: Plan, checkpointing: bool = False, parts: int | None = None)
 
 
 def untrained_learner(
-    plan: Plan, job: JobSpec, checkpointing: bool = False, weights: torch.dtype = torch.float32
+    plan: Plan,
+    job: JobSpec,
+    checkpointing: bool = False,
+    weights: torch.dtype = torch.float32,
+    backbone: BuildBackbone | None = None,
 ) -> BlockLearner:
     """The learner of ``job``, with weights of type ``weights`` that are not those of a run."""
-    backbone = build_backbone(plan)(job.layers)
+    made = build_backbone(plan, backbone)(job.layers)
     if weights != torch.float32:
-        _retype(backbone, weights)
-    denoiser = BlockDenoiser(backbone, task_parts(plan).empty_frame(plan), checkpointing)
+        _retype(made, weights)
+    denoiser = BlockDenoiser(made, task_parts(plan).empty_frame(plan), checkpointing)
     return block_learner(job, denoiser, plan_optimizer(plan))
 
 
@@ -174,17 +202,21 @@ class SampleFlops:
         return sum((job.last_step - job.first_step) * self.step(job) for job in job_specs(plan))
 
 
-def training_flops(plan: Plan, checkpointing: bool = False) -> SampleFlops:
+def training_flops(plan: Plan, checkpointing: bool = False, backbone: BuildBackbone | None = None) -> SampleFlops:
     """What training the backbone of a plan costs, however many blocks it is cut into.
 
-    Every layer of a backbone costs the same and so does every sample: one sample with one layer and with two say all.
+    Every layer of a backbone of ours costs the same and so does every sample: one sample with one layer and with two
+    say all. Of the user's own ``backbone`` a layer costs what it does in the mean of the costliest job.
     """
     plan = replace(plan, recipe={**plan.recipe, "accumulate": 1})
     sample = replace(costliest_job(plan), batch_size=1)
-    one, two = (
-        step_flops(partial(dry_run, plan, replace(sample, layers=range(layers)), checkpointing)) for layers in (1, 2)
+    few, many = range(1), range(2) if backbone is None else range(max(2, len(sample.layers)))
+    one, all_of_them = (
+        step_flops(partial(dry_run, plan, replace(sample, layers=layers), checkpointing, backbone=backbone))
+        for layers in (few, many)
     )
-    return SampleFlops(ends=2 * one - two, layer=two - one)
+    layer = (all_of_them - one) // (len(many) - 1)
+    return SampleFlops(ends=one - layer, layer=layer)
 
 
 def _retype(module: nn.Module, dtype: torch.dtype) -> None:
@@ -206,13 +238,13 @@ def _empty_batch(plan: Plan, job: JobSpec) -> Batch:
     return task_parts(plan).empty_batch(plan, job.batch_size, job.block)
 
 
-def _idle_bytes(plan: Plan, num_layers: int) -> dict[str, int]:
+def _idle_bytes(plan: Plan, job: JobSpec, backbone: BuildBackbone | None) -> dict[str, int]:
     """Bytes by kind of a block that has trained and waits."""
     with fake_tensors():
-        learner = untrained_learner(plan, replace(costliest_job(plan), layers=range(num_layers)))
+        learner = untrained_learner(plan, job, backbone=backbone)
         make_state(learner.optimizer)
         kinds: dict[str, list[Tensor]] = {
-            "Parameter": list(learner.weights.values()),
+            "Parameter": list(learner.module.parameters()),
             "Buffer": list(learner.module.buffers()),
             "Optstate": [t for p in learner.weights.values() for t in state_tensors(learner.optimizer, p).values()],
             "Other": list(learner.averages.values()),

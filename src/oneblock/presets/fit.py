@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from oneblock.backbone import BuildBackbone
 from oneblock.memory import PeakBytes
 from oneblock.partition import split_layers
 from oneblock.plan import Plan
@@ -21,7 +22,9 @@ from oneblock.presets.base import ImageFacts, Recipe, end_to_end
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.cost import SampleFlops, costliest_job, highest, job_peaks, training_flops, with_idle
 from oneblock.presets.counted import counted_plan
+from oneblock.presets.own import sized
 from oneblock.presets.rivals import RivalName, rivals
+from oneblock.presets.tasks import check_own
 from oneblock.train.strategy import job_specs
 
 Strategy = Literal["end-to-end", "all resident", "own block"]
@@ -105,7 +108,15 @@ class Costs:
     least: Fit | None = None
 
 
-def cost(recipe: Recipe, *, image_size: int = 32, channels: int = 3, classes: int = 10, fit: int | str = "") -> Costs:
+def cost(
+    recipe: Recipe,
+    *,
+    image_size: int = 32,
+    channels: int = 3,
+    classes: int = 10,
+    fit: int | str = "",
+    backbone: BuildBackbone | None = None,
+) -> Costs:
     """What training will cost, counted from shapes with the batch, optimizer and weight average that training uses.
 
     Nothing is allocated: a network far larger than this machine is counted too. The bytes are those of tensors on the
@@ -114,6 +125,8 @@ def cost(recipe: Recipe, *, image_size: int = 32, channels: int = 3, classes: in
     Args:
         image_size, channels, classes: of images; a text needs nothing.
         fit: memory of the device, in bytes or as ``"24GiB"``: find the fewest blocks that train in it.
+        backbone: a network of one's own in the place of the task's, as of ``train``. It is built of tensors without
+            content too, as ``convert`` makes it, and no rivals stand beside it.
 
     Raises:
         ValueError: the recipe cannot be trained in any number of blocks.
@@ -124,10 +137,14 @@ def cost(recipe: Recipe, *, image_size: int = 32, channels: int = 3, classes: in
     others: list[Cost] = []
     trained: list[Way] = []
     left_out: list[LeftOut] = []
-    for way in ways(recipe, ImageFacts(shape=(channels, image_size, image_size), num_classes=classes)):
+    images = ImageFacts(shape=(channels, image_size, image_size), num_classes=classes)
+    recipe = sized(recipe, backbone)
+    if backbone is not None:
+        check_own(counted_plan(recipe.one_block(), images, backbone), backbone)
+    for way in ways(recipe, images, backbone):
         try:
             rows += _rows(way, prices)
-            others += _rivals(way, prices) if way.whole else []
+            others += _rivals(way, prices) if way.whole and backbone is None else []
         except ValueError as error:
             left_out.append(LeftOut(way.name, str(error)))
         else:
@@ -152,6 +169,7 @@ class Way:
         recipe: as ``train`` takes it.
         images: what must be known of images; a text needs nothing.
         blocks: their number; ``whole`` says that strategy ``"end-to-end"`` makes it one.
+        backbone: the user's own network, where it is one.
     """
 
     recipe: Recipe
@@ -159,6 +177,7 @@ class Way:
     blocks: int
     whole: bool = False
     checkpointing: bool = False
+    backbone: BuildBackbone | None = None
 
     @property
     def name(self) -> str:
@@ -167,7 +186,7 @@ class Way:
     @cached_property
     def plan(self) -> Plan:
         """For counting."""
-        return counted_plan(end_to_end(self.recipe) if self.whole else self.recipe, self.images)
+        return counted_plan(end_to_end(self.recipe) if self.whole else self.recipe, self.images, self.backbone)
 
     @property
     def strategy(self) -> Strategy:
@@ -196,7 +215,7 @@ class Prices:
     def peaks(self, way: Way) -> Mapping[str, PeakBytes]:
         """Of every job; ``ValueError`` if one could not be trained."""
         if way not in self._peaks:
-            self._peaks[way] = job_peaks(way.plan, way.checkpointing, self.real)
+            self._peaks[way] = job_peaks(way.plan, way.checkpointing, self.real, backbone=way.backbone)
         return self._peaks[way]
 
     def peak(self, way: Way) -> PeakBytes:
@@ -207,13 +226,13 @@ class Prices:
         if way in self._peaks or way.recipe.accumulate <= ENOUGH:
             return self.peak(way).total
         if way not in self._least:
-            self._least[way] = highest(job_peaks(way.plan, way.checkpointing, self.real, ENOUGH)).total
+            self._least[way] = highest(job_peaks(way.plan, way.checkpointing, self.real, ENOUGH, way.backbone)).total
         return self._least[way]
 
     def cost(self, way: Way, peak: PeakBytes, strategy: Strategy | None = None) -> Cost:
         network = way.whole, way.checkpointing  # blocks may differ from the whole in more than their number
         if network not in self._flops:
-            self._flops[network] = training_flops(way.plan, way.checkpointing)
+            self._flops[network] = training_flops(way.plan, way.checkpointing, way.backbone)
         flops, job = self._flops[network], costliest_job(way.plan)
         return Cost(
             strategy=strategy or way.strategy,
@@ -226,22 +245,22 @@ class Prices:
         )
 
 
-def ways(recipe: Recipe, images: ImageFacts) -> Iterator[Way]:
+def ways(recipe: Recipe, images: ImageFacts, backbone: BuildBackbone | None = None) -> Iterator[Way]:
     """End-to-end, then every number of blocks that divides the depth; of given layers their own number alone.
 
     A network of recurrent depth is one block, unless the recipe asks for more.
     """
-    yield Way(replace(recipe.one_block(), blocks=recipe.blocks), images, 1, whole=True)
+    yield Way(replace(recipe.one_block(), blocks=recipe.blocks), images, 1, whole=True, backbone=backbone)
     if recipe.layers:
-        yield Way(recipe, images, len(recipe.layers))
+        yield Way(recipe, images, len(recipe.layers), backbone=backbone)
         return
     depth, _, _ = recipe.dimensions
     numbers = [blocks for blocks in range(2, depth + 1) if depth % blocks == 0]
     if _recurrent(recipe):
-        yield Way(recipe.one_block(), images, 1)
+        yield Way(recipe.one_block(), images, 1, backbone=backbone)
         numbers = numbers if recipe.blocks > 1 else []
     for blocks in numbers:
-        yield Way(_in_blocks(recipe, blocks, depth), images, blocks)
+        yield Way(_in_blocks(recipe, blocks, depth), images, blocks, backbone=backbone)
 
 
 def fitting(trained: Sequence[Way], limit: int, prices: Prices) -> tuple[bool, Way]:
@@ -294,7 +313,7 @@ def _rows(way: Way, prices: Prices) -> list[Cost]:
     rows = []
     for one in (way, replace(way, checkpointing=True)):
         if one.strategy == "own block" and one.blocks > 1:
-            rows.append(prices.cost(one, with_idle(one.plan, prices.peaks(one)), "all resident"))
+            rows.append(prices.cost(one, with_idle(one.plan, prices.peaks(one), one.backbone), "all resident"))
         rows.append(prices.cost(one, prices.peak(one)))
     return rows
 

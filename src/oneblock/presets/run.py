@@ -17,7 +17,6 @@ from torch import nn
 from oneblock.backbone import BuildBackbone, refuse_while_loading
 from oneblock.blockwise import Blockwise
 from oneblock.checks import check_choice
-from oneblock.convert.converted import Converted
 from oneblock.data import Batches
 from oneblock.plan import PLAN_FILE, Plan, write_plan
 from oneblock.presets.base import AnyRecipe, ImageFacts, Recipe, TextFacts, end_to_end
@@ -25,6 +24,7 @@ from oneblock.presets.cost import block_bytes
 from oneblock.presets.data import Data, open_data
 from oneblock.presets.door import check_plan, read_plan
 from oneblock.presets.kept import keep_network, known_backbone, started_backbone
+from oneblock.presets.own import check_trunk, sized
 from oneblock.presets.places import keep_place, located
 from oneblock.presets.resume import going_on, run_source
 from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
@@ -168,15 +168,14 @@ def _plan_of(
 ) -> Plan:
     if backbone is None:
         return taught(recipe.plan(facts), recipe, teacher)
-    if isinstance(backbone, Converted):
-        recipe = replace(recipe, depth=backbone.depth, width=backbone.width or recipe.width)
     own = own_backbone(backbone)
     if own.frame and recipe.task != "image":
         raise ValueError(
             f"the network keeps the frame {own.frame['frame']!r} of images, and task {recipe.task!r} has none; use an "
             "ImageRecipe, or a network without a frame"
         )
-    plan = recipe.plan(facts, own)
+    plan = sized(recipe, backbone).plan(facts, own)
+    check_trunk(plan, backbone)
     check_own(plan, backbone)
     return taught(plan, recipe, teacher)
 

@@ -50,6 +50,7 @@ from oneblock.presets.image import dit_config, empty_images, image_augment, imag
 from oneblock.presets.masked import empty_masked, empty_masked_task, encoder_config, masked_task, num_symbols
 from oneblock.schedule import Parametrisation, frame_to_dict
 from oneblock.tasks.base import Batch, Task
+from oneblock.train.layout import trained_parameters
 from oneblock.train.shards import Parameters
 
 Config = TypeVar("Config")
@@ -239,7 +240,14 @@ def check_own(plan: Plan, backbone: BuildBackbone) -> None:
     z, sigma = batch.noised.z, batch.noised.sigma
     expected = tuple(batch.targets.shape) + (() if logits is None else (logits,))
     build = build_backbone(plan, backbone)
-    check_backbone(build, plan.depth, frame.inputs(z, sigma), frame.noise(sigma), batch.condition, expected)
+    inputs, noise = frame.inputs(z, sigma), frame.noise(sigma)
+    try:
+        check_backbone(build, plan.depth, inputs, noise, batch.condition, expected)
+    except RuntimeError as error:  # what torch says of shapes that do not fit
+        raise ValueError(
+            f"{own_backbone(backbone).name} cannot be called on what the plan says, samples of {tuple(z.shape[1:])} "
+            f"({str(error).splitlines()[0]}); give data, vocabulary and classes that fit the network"
+        ) from error
 
 
 def blockwise(plan: Plan, backbone: BuildBackbone | None = None) -> Blockwise:
@@ -248,7 +256,7 @@ def blockwise(plan: Plan, backbone: BuildBackbone | None = None) -> Blockwise:
 
 
 def block_parameters(plan: Plan, backbone: BuildBackbone | None = None) -> Parameters | None:
-    """The parameters of every block of a plan, without content; None where its network is the user's own and
+    """The trained parameters of every block of a plan, without content; None where its network is the user's own and
     ``backbone`` is not given."""
     if backbone is None and ":" in str(plan.architecture.get("name")):
         return None
@@ -257,7 +265,7 @@ def block_parameters(plan: Plan, backbone: BuildBackbone | None = None) -> Param
     @cache
     def parameters(block: int) -> dict[str, Tensor]:
         with without_content() if backbone is None else nullcontext():
-            return dict(build(plan.layer_range(block)).named_parameters())
+            return {**trained_parameters(build(plan.layer_range(block)))}
 
     return parameters
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Wanted = dict[str, tuple[tuple[int, ...], torch.dtype]]
 """Name -> shape and dtype."""
@@ -18,11 +18,18 @@ EIGHT_BIT = 256
 (``optim.adamw``)."""
 
 
+def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Those that training moves, by name: a block keeps no gradients, moments, averages or files of the others, which
+    are made with it."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
 def checkpoint_misfit(found: Mapping[str, Tensor], parameters: Mapping[str, Tensor], optimizer: str) -> str:
     """What is wrong with the tensors of a block's checkpoint; empty if nothing is.
 
     Args:
-        parameters: of the network, by name; their values are not looked at, so they may be on the meta device.
+        parameters: those of the network that are trained, by name; their values are not looked at, so they may be on
+            the meta device.
         optimizer: how AdamW keeps its moments. A parameter that has never had a gradient has none.
     """
     wanted: Wanted = {}

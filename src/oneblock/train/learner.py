@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from oneblock.optim.adamw import make_adamw, make_state, move_state, set_learning_rate, state_tensors
 from oneblock.optim.ema import ema_beta, ema_update
 from oneblock.tasks.base import Loss
-from oneblock.train.layout import checkpoint_misfit, not_finite
+from oneblock.train.layout import checkpoint_misfit, not_finite, trained_parameters
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.step import Course, OptimizerSettings
 
@@ -76,7 +76,8 @@ class Learner(Generic[Module]):
 
     Args:
         course: its steps and schedule.
-        module: the network.
+        module: the network. Its parameters that need no gradient are frozen: they have no moments and no average, and
+            no file holds them.
         trained: the part of it whose parameters are trained and named; all of it if None.
         network: what runs its forward pass, ``module`` as several processes share it; ``module`` itself if None.
         update: how its gradients are found; backpropagation if None.
@@ -103,7 +104,12 @@ class Learner(Generic[Module]):
         self.update: Update = Backpropagation(ranks) if update is None else update
         self.ranks = ranks
         self.step = course.first_step
-        self.weights: dict[str, Tensor] = dict((module if trained is None else trained).named_parameters())
+        self.weights: dict[str, Tensor] = {**trained_parameters(module if trained is None else trained)}
+        if not self.weights:
+            raise ValueError(
+                f"{course.name}: all parameters of {type(module).__name__} are frozen, and nothing is left to train; "
+                "set requires_grad of some"
+            )
         self.averages = {name: p.detach().clone() for name, p in self.weights.items()}
         self.optimizer = make_adamw(
             self.weights.values(),

@@ -32,12 +32,12 @@ from oneblock.train.checkpoint import (
     read_stamp,
     save_checkpoint,
 )
-from oneblock.train.layout import checkpoint_misfit, own_parameters, shard_misfit
+from oneblock.train.layout import checkpoint_misfit, own_parameters, shard_misfit, trained_parameters
 
 INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
 Parameters = Callable[[int], Mapping[str, Tensor]]
-"""The parameters of block b by name; their values are not looked at."""
+"""The trained parameters of block b by name; their values are not looked at."""
 
 
 def merge(
@@ -254,12 +254,12 @@ class BlockFiles:
 
     def read(self, block: int, denoiser: BlockDenoiser) -> None:
         """Fill the block from its file; ``CheckpointError`` if that is damaged, or another network's."""
-        plan, parameters = self._blockwise.plan, dict(denoiser.backbone.named_parameters())
+        plan, parameters = self._blockwise.plan, trained_parameters(denoiser.backbone)
         if self._merged:
             weights = read_shard(self._directory, plan, block, parameters)
         else:
             weights = _averages(read_block(self._file(block), plan, block, parameters)[0])
-        # buffers are made with the block, and parameters that are tied to others come with these
+        # buffers and frozen parameters are made with the block, and parameters that are tied to others come with these
         denoiser.backbone.load_state_dict(weights, strict=False)
 
     def _file(self, block: int) -> Path:

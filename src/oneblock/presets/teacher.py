@@ -1,13 +1,15 @@
-"""A trained model as the teacher of another run."""
+"""A trained model, or a network of another library, as the teacher of a run."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import Protocol
 
 import torch
 
-from oneblock.blockwise import Denoiser, DenoiserLike
+from oneblock.blockwise import BlockDenoiser, Denoiser, DenoiserLike
+from oneblock.convert.converted import Converted
 from oneblock.noise import LogNormal, law_to_dict
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
@@ -15,16 +17,18 @@ from oneblock.presets.bands import cuts
 from oneblock.presets.base import Recipe
 from oneblock.presets.frames import cut_law
 from oneblock.presets.image import ImageRecipe, image_shape, image_task
+from oneblock.schedule import Parametrisation
 from oneblock.tasks.base import Task
 from oneblock.tasks.distilled import Distilled
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.visiting import Visiting
 
 TEACHER = "teacher"
-"""The key of a plan's recipe: the hash of the teacher's plan. A plan without it learns from its data alone."""
+"""The key of a plan's recipe: the hash of the teacher's plan, or of the name of a converted network. A plan without it
+learns from its data alone."""
 
 
-class Teacher(Protocol):
+class TrainedTeacher(Protocol):
     """What is asked of a teacher; a ``Model`` is one."""
 
     @property
@@ -34,13 +38,25 @@ class Teacher(Protocol):
     def denoiser(self) -> Denoiser: ...
 
 
+Teacher = TrainedTeacher | Converted
+"""A trained model, or a network of another library with the scheduler that it was trained with."""
+
+
 def taught(plan: Plan, recipe: Recipe, teacher: Teacher | None) -> Plan:
     """The ``plan`` of a recipe with its teacher: its noise law is cut to the levels that the teacher knows. One that
     cannot teach it is a ``ValueError``."""
     if teacher is None:
         return plan
-    theirs = teacher.plan
-    if plan.task != "image" or theirs.task != "image":
+    if plan.task != "image":
+        raise ValueError(f"task {plan.task!r} has no teachers; an ImageRecipe has")
+    if not isinstance(teacher, Converted):
+        _check_alike(plan, teacher.plan)
+    return replace(_known(plan, recipe, teacher), recipe={**plan.recipe, TEACHER: _name(teacher)})
+
+
+def _check_alike(plan: Plan, theirs: Plan) -> None:
+    """Refuse a teacher of other images."""
+    if theirs.task != "image":
         raise ValueError(f"a teacher of task {theirs.task!r} cannot teach task {plan.task!r}; both must be 'image'")
     ours = image_shape(plan), image_task(plan).num_classes
     known = image_shape(theirs), image_task(theirs).num_classes
@@ -48,18 +64,34 @@ def taught(plan: Plan, recipe: Recipe, teacher: Teacher | None) -> Plan:
         raise ValueError(
             f"the teacher knows images {known[0]} of {known[1]} classes, but the run has {ours[0]} of {ours[1]}"
         )
-    return replace(_known(plan, recipe, theirs), recipe={**plan.recipe, TEACHER: theirs.hash})
 
 
-def _known(plan: Plan, recipe: Recipe, teacher: Plan) -> Plan:
+def _name(teacher: Teacher) -> str:
+    """16 hex digits, by which a plan knows its teacher."""
+    if isinstance(teacher, Converted):
+        return hashlib.sha256(teacher.named.encode()).hexdigest()[:16]
+    return teacher.plan.hash
+
+
+def _known(plan: Plan, recipe: Recipe, teacher: Teacher) -> Plan:
     """``plan`` at the noise levels that its teacher knows."""
-    law, known = plan.partition.law, teacher.partition.law
+    law = plan.partition.law
+    known = _frame(teacher) if isinstance(teacher, Converted) else teacher.plan.partition.law
     assert isinstance(recipe, ImageRecipe) and isinstance(law, LogNormal), "images have this law"
     cut = cut_law(law, known.low, known.high, "the teacher")
     if cut == law:
         return plan
     partition = make_partition(cut, plan.num_blocks, plan.overlap, cuts(recipe.bands))
     return replace(plan, noise=law_to_dict(cut), edges=partition.edges)
+
+
+def _frame(teacher: Converted) -> Parametrisation:
+    if teacher.frame is None:
+        raise ValueError(
+            "the teacher is a converted network without a schedule, whose answers are no clean images; give the "
+            "scheduler that it was trained with, convert(network, scheduler=...)"
+        )
+    return teacher.frame
 
 
 def taught_task(plan: Plan, task: Task, teacher: Teacher | None, device: torch.device) -> Task:
@@ -71,27 +103,30 @@ def taught_task(plan: Plan, task: Task, teacher: Teacher | None, device: torch.d
     wanted = plan.recipe.get(TEACHER)
     if teacher is None and wanted is None:
         return task
-    if teacher is None or teacher.plan.hash != wanted:
-        given = "none is given" if teacher is None else f"that of plan {teacher.plan.hash} is given"
-        needed = "has no teacher" if wanted is None else f"has the teacher of plan {wanted}"
-        raise ValueError(
-            f"the run {needed}, but {given}; give the same as when it was planned (teacher=Model.open(...))"
-        )
+    if teacher is None or _name(teacher) != wanted:
+        given = "none is given" if teacher is None else f"{_name(teacher)} is given"
+        needed = "has no teacher" if wanted is None else f"has the teacher {wanted}"
+        raise ValueError(f"the run {needed}, but {given}; give the same as when it was planned (teacher=...)")
     assert isinstance(task, ImageGeneration), "only images are taught"
     return Distilled(task, _answering(teacher, device))
 
 
 def _answering(teacher: Teacher, device: torch.device) -> DenoiserLike:
     """The teacher's denoiser on ``device``, layer by layer where its weights are in host memory alone."""
-    first = teacher.denoiser.block(0)
+    first = _whole(teacher) if isinstance(teacher, Converted) else teacher.denoiser.block(0)
     where = next(first.parameters()).device
-    single = teacher.plan.num_blocks == 1
+    several = None if isinstance(teacher, Converted) or teacher.plan.num_blocks == 1 else teacher.denoiser
     if where.type == device.type:
         # a single block needs no look at the levels, for which the device would be waited for
-        return first if single else teacher.denoiser
-    if where.type == "cpu" and single:
+        return several or first
+    if where.type == "cpu" and several is None:
         return Visiting(first, device)
     raise ValueError(
-        f"the teacher is on {where}, but the run trains on {device}; open it with device={str(device)!r}"
-        + ("" if single else ", or give a teacher of one block, which may stay in host memory")
+        f"the teacher is on {where}, but the run trains on {device}; open it with device={str(device)!r}, or give a "
+        "teacher of one block, which may stay in host memory"
     )
+
+
+def _whole(teacher: Converted) -> BlockDenoiser:
+    every = range(teacher.count)
+    return BlockDenoiser(teacher.pick(every)(every).eval(), _frame(teacher))

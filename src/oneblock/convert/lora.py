@@ -79,6 +79,16 @@ class LowRank(Converted):
     def original(self) -> nn.Module:
         return self._network.original
 
+    @property
+    def bare(self) -> Converted:
+        """The network without adapters."""
+        return self._network
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of ``lora``."""
+        return {"rank": self._rank, "targets": list(self._targets), "alpha": self._alpha}
+
     def block(self, layers: Mapping[str, int]) -> nn.Module:
         made = self._network.block(layers)
         adapted = Adapted(self._rank, self._alpha, *self._found(made))

@@ -20,6 +20,7 @@ import oneblock as ob
 from oneblock.backbone import forward
 from oneblock.convert.kinds import kind_of
 from oneblock.convert.libraries import library_of
+from oneblock.convert.lora import lora
 from oneblock.train.checkpoint import CheckpointError
 
 pytestmark = pytest.mark.filterwarnings("ignore:file:")
@@ -200,3 +201,34 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _, run, _ = trained("DiT", folder)
     ob.Model.open(run).export(folder / "out")
     return folder / "out"
+
+
+@torch.no_grad()
+def test_adapters_go_back_as_peft_writes_them(tmp_path: Path) -> None:
+    """Experts of low rank: the run keeps the frozen network, and every band exports its adapters."""
+    peft = pytest.importorskip("peft")
+    made, builder = converted("DiT")
+    whole = lora(builder, targets=["to_q", "to_v"], rank=2, alpha=4.0)
+    recipe, data = recipe_and_data(made, tmp_path, blocks=2, budget=16 * 12 * 2, learning_rate=3e-2, ema_gamma=1.0)
+    with torch.enable_grad():
+        experts = whole.pick(whole.picks * 2)
+        ob.train(ob.experts(recipe), backbone=experts, data=data, out=tmp_path / "run", watch=QUIET)
+    model = ob.Model.open(tmp_path / "run")
+    assert ob.fsck(tmp_path / "run").good
+    model.save(tmp_path / "saved")
+    model.export(tmp_path / "out")
+    shutil.rmtree(tmp_path / "run")
+    for block in range(2):
+        base = loaded(made, tmp_path / "out" / "network").eval()
+        z, noise, condition, original = asked(base)
+        before = original()
+        network: Any = peft.PeftModel.from_pretrained(base, tmp_path / "out" / f"block-{block}")
+        whole_answer = forward(model.denoiser.block(block).backbone, z, noise, condition)
+        torch.testing.assert_close(original(), whole_answer)
+        assert not before.allclose(whole_answer, atol=1e-4)
+        for again in (tmp_path / "out", tmp_path / "saved"):
+            backbone = ob.Model.open(again).denoiser.block(block).backbone
+            assert forward(backbone, z, noise, condition).equal(whole_answer)
+        del network
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "DiTTransformer2DModel.from_pretrained('network')" in text and "PeftModel" in text

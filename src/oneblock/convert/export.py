@@ -2,7 +2,8 @@
 
 ``block-b/`` is a network of the library with the layers of block b alone, between stem and head as they were trained.
 What the library does not know (the noise embedder, the modulation of each layer, noisy targets) stands beside it in
-``added.safetensors``, by the names of the block's parameters.
+``added.safetensors``, by the names of the block's parameters. Of a block that trains adapters beside frozen weights,
+``block-b/`` holds the adapters, as peft writes them.
 """
 
 from __future__ import annotations
@@ -19,58 +20,78 @@ from torch import Tensor, nn
 
 from oneblock.backbone import as_backbone, forward
 from oneblock.condition import Condition, Nothing
-from oneblock.convert.converted import ConvertedLibrary
-from oneblock.convert.cut import Cut, cut
+from oneblock.convert.converted import Converted, ConvertedLibrary
+from oneblock.convert.cut import cut
+from oneblock.convert.kept import of_library
 from oneblock.convert.kinds import Kind
 from oneblock.convert.libraries import Library, library_of
+from oneblock.convert.lora import ADAPTER_FILE, read_adapter, write_adapter
 
 ADDED_FILE = "added.safetensors"
 ENDS, LAYERS, LAYER = "ends.", "layers.", ".layer."
 """What the parameters of a block are called: its ends, and the library's own part of a layer."""
 
 
-def write_block(converted: ConvertedLibrary, block: nn.Module, directory: Path, settings: Mapping[str, Any]) -> Cut:
+def write_block(
+    converted: Converted, block: nn.Module, directory: Path, settings: Mapping[str, Any]
+) -> tuple[str, ...]:
     """Write a trained block into ``directory``, as its library and as ``read_block`` read it.
 
     Args:
         converted: the network that the block was made of.
         settings: of that network, as the library writes them.
 
+    Returns:
+        Where its layers stand in what was written, a path for each.
+
     Raises:
         ValueError: the library has no such network, or it would answer otherwise.
     """
-    library = cast(Library, library_of(converted.network))
+    source = cast(ConvertedLibrary, of_library(converted))
+    if converted.frozen:
+        write_adapter(block, directory)
+        _write_added(block, directory)
+        every = [f"{path}.{i}" for path, size in list_sizes(source).items() for i in range(size)]
+        return tuple(every[converted.picks[int(name)]] for name in as_backbone(block).layers)
+    library = cast(Library, library_of(source.network))
     layers = [(converted.picks[int(name)], _layer(block, name).state_dict()) for name in as_backbone(block).layers]
     ends = cast(nn.Module, block.ends).state_dict()
     with torch.random.fork_rng(devices=[]):
-        made = cut(library, settings, list_sizes(converted), layers, ends)
-    _check_same(converted, made.network, block)
+        made = cut(library, settings, list_sizes(source), layers, ends)
+    _check_same(source, made.network, block)
     directory.mkdir()
-    library.save(made.network.train(converted.network.training), directory)
-    added = {name: p.detach().cpu().contiguous() for name, p in block.named_parameters() if _is_added(name)}
-    if added:
-        save_file(added, directory / ADDED_FILE)
-    return made
+    library.save(made.network.train(source.network.training), directory)
+    _write_added(block, directory)
+    return made.places
 
 
-def read_block(library: Library, directory: Path, names: Sequence[str], places: Sequence[str]) -> dict[str, Tensor]:
+def read_block(library: Library, directory: Path, block: nn.Module, places: Sequence[str]) -> dict[str, Tensor]:
     """The parameters of a block that ``write_block`` wrote, by their names in the block.
 
     Args:
-        names: of its layers in the block, and ``places`` of these in the library's network.
+        block: as it is built; its values are not looked at.
+        places: of its layers in what was written.
 
     Raises:
         ValueError: the directory does not hold such a network.
     """
-    state = library.load(directory, library.settings(directory)).state_dict()
     found = load_file(directory / ADDED_FILE) if (directory / ADDED_FILE).is_file() else {}
+    if (directory / ADAPTER_FILE).is_file():
+        return {**found, **read_adapter(block, directory)}
+    state = library.load(directory, library.settings(directory)).state_dict()
     lists = {place.rpartition(".")[0] + "." for place in places}
-    for name, place in zip(names, places, strict=True):
+    for name, place in zip(as_backbone(block).layers, places, strict=True):
         start = f"{place}."
         own = {key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}
         found |= {f"{LAYERS}{name}{LAYER}{key}": t for key, t in own.items()}
     ends = {f"{ENDS}{key}": t for key, t in state.items() if not key.startswith(tuple(lists))}
     return {**found, **ends}
+
+
+def _write_added(block: nn.Module, directory: Path) -> None:
+    added = {name: p.detach().cpu().contiguous() for name, p in block.named_parameters() if _is_added(name)}
+    if added:
+        save_file(added, directory / ADDED_FILE)
 
 
 def list_sizes(converted: ConvertedLibrary) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oneblock.convert.kept import Kept
-from oneblock.plan import Plan
+from oneblock.plan import NETWORK_FOLDER, Plan
 
 ALONE = {
     "image": (
@@ -34,6 +34,9 @@ LOADING = {
     "diffusers": "import diffusers\n\nblock = diffusers.{kind}.from_pretrained({place!r})",
     "timm": "import timm\n\nblock = timm.create_model({timm!r}, pretrained=True)",
 }
+
+
+ADAPTERS = '\n\nfrom peft import PeftModel\n\nblock = PeftModel.from_pretrained(block, "block-0")'
 
 
 def card(plan: Plan, record: Kept, places: Sequence[Sequence[str]], scores: Mapping[str, Any] | None = None) -> str:
@@ -71,11 +74,15 @@ def _blocks(plan: Plan, record: Kept, places: Sequence[Sequence[str]]) -> str:
 
 
 def _loading(plan: Plan, record: Kept) -> str:
-    place = "block-0"
+    place = NETWORK_FOLDER if record.adapters else "block-0"
     alone = LOADING[record.library].format(kind=record.kind, place=place, timm=f"local-dir:{place}")
+    libraries = record.library
+    if record.adapters:
+        alone += ADAPTERS
+        libraries += " and peft"
     return (
         "## How to load it\n\n"
-        f"The network of one block, with {record.library} alone; what was added to it (`added.safetensors`: noise "
+        f"The network of one block, with {libraries} alone; what was added to it (`added.safetensors`: noise "
         f"levels, noisy targets) is then left out:\n\n```python\n{alone}\n```\n\n"
         "All blocks together, as they were trained (no code of this directory is run):\n\n"
         '```python\nimport oneblock as ob\n\nmodel = ob.Model.open(".", resident=1)\n```'

@@ -13,7 +13,7 @@ from torch import nn
 
 from oneblock.backbone import BuildBackbone
 from oneblock.blockwise import Denoiser
-from oneblock.convert.converted import ConvertedLibrary
+from oneblock.convert.converted import Converted
 from oneblock.convert.export import write_block
 from oneblock.convert.kept import Kept, keep, kept
 from oneblock.convert.libraries import LIBRARIES
@@ -21,6 +21,7 @@ from oneblock.data.places import hand_on
 from oneblock.model.card import card
 from oneblock.plain import read_plain, write_whole
 from oneblock.plan import NETWORK_FOLDER, Plan
+from oneblock.presets.frames import frame_values
 from oneblock.presets.tasks import block_parameters
 from oneblock.train.exported import EXPORT_FILE, is_export
 from oneblock.train.shards import check_finished
@@ -68,17 +69,16 @@ def export(model: Exportable, directory: Path, scores: Mapping[str, Any] | None 
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _source(model: Exportable) -> tuple[ConvertedLibrary, Kept]:
+def _source(model: Exportable) -> tuple[Converted, Kept]:
     """The network that the blocks were made of, and what is kept of it."""
     backbone = model.backbone
-    record = kept(backbone) if isinstance(backbone, ConvertedLibrary) else None
-    if record is None:
+    record = kept(backbone) if isinstance(backbone, Converted) else None
+    if record is None or not isinstance(backbone, Converted):
         name = model.plan.architecture.get("name")
         raise ValueError(
             f"the network of this model, {name}, is of no library that it could go back to ({', '.join(LIBRARIES)}); "
             "use save()"
         )
-    assert isinstance(backbone, ConvertedLibrary)
     return backbone, record
 
 
@@ -91,12 +91,12 @@ def _known_scores(directory: Path) -> Mapping[str, Any] | None:
 
 def _write(
     model: Exportable,
-    converted: ConvertedLibrary,
+    converted: Converted,
     record: Kept,
     directory: Path,
     scores: Mapping[str, Any] | None,
 ) -> None:
-    if not keep(converted, directory / NETWORK_FOLDER, weights=False):
+    if not keep(converted, directory / NETWORK_FOLDER, weights=converted.frozen):
         raise ValueError(
             f"{record.library} does not build the {record.kind} of this model from its configuration; use save()"
         )
@@ -106,7 +106,7 @@ def _write(
     places = []
     for block, name in enumerate(names):
         backbone: nn.Module = model.denoiser.block(block).backbone
-        places.append(write_block(converted, backbone, directory / name, settings).places)
+        places.append(write_block(converted, backbone, directory / name, settings))
     hand_on(model.directory, directory)
     told: Mapping[str, Any] = {"picks": record.picks, **record.told}
     values = {
@@ -115,7 +115,7 @@ def _write(
         "blocks": names,
         "places": places,
         "edges": plan.edges,
-        "frame": None,
+        "frame": frame_values(plan) or None,
         "plan": json.loads(plan.to_json()),
         "network": told,
     }

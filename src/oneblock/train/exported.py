@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oneblock.backbone import as_backbone
 from oneblock.blockwise import BlockDenoiser, Blockwise
 from oneblock.checks import check_fields, shown
 from oneblock.convert.export import read_block
@@ -20,7 +19,7 @@ from oneblock.convert.libraries import LIBRARIES
 from oneblock.plain import read_plain
 from oneblock.plan import Plan
 from oneblock.train.checkpoint import CheckpointError
-from oneblock.train.layout import shard_misfit
+from oneblock.train.layout import shard_misfit, trained_parameters
 
 EXPORT_FILE = RECORD_FILE
 COPY = "export the model again"
@@ -96,13 +95,12 @@ class ExportedFiles:
 
     def read(self, block: int, denoiser: BlockDenoiser) -> None:
         """Fill the block from its network; ``CheckpointError`` if that is damaged, or another one."""
-        names = list(as_backbone(denoiser.backbone).layers)
         library = LIBRARIES[self._record.library]
         try:
-            found = read_block(library, self._place(block), names, self._record.places[block])
+            found = read_block(library, self._place(block), denoiser.backbone, self._record.places[block])
         except (ValueError, OSError) as error:
             raise CheckpointError(f"block {block} cannot be read ({error})") from error
-        wanted = dict(denoiser.backbone.named_parameters())
+        wanted = trained_parameters(denoiser.backbone)
         weights = {name: t for name, t in found.items() if name in wanted or name.startswith("layers.")}
         wrong = shard_misfit({name: t for name, t in weights.items() if name in wanted}, wanted, "")
         if wrong:

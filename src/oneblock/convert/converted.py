@@ -123,7 +123,7 @@ class ConvertedLibrary(Converted):
         self.network = network
         self.told = dict(told or {})
         self.path = path
-        self._kind, self._noisy = kind, noisy
+        self.kind, self._noisy = kind, noisy
         self._bare = returns_bare(network, path, kind.example(network))
         layers: Any = network.get_submodule(path)
         named = f"{type(network).__name__}, {fingerprint(network, settings_of(network))}"
@@ -137,9 +137,9 @@ class ConvertedLibrary(Converted):
         copied = Copier(self.frozen)
         ends, line = without_layers(self.network, self.path, self._bare, copied)
         every: Any = self.network.get_submodule(self.path)
-        modulated = 0 if self._kind.knows_noise else self.width
+        modulated = 0 if self.kind.knows_noise else self.width
         own = {name: ConvertedLayer(copied(every[i]), i, modulated, self._bare) for name, i in layers.items()}
-        kind = self._kind
+        kind = self.kind
         if isinstance(kind, Image) and self.frame is not None:
             kind = replace(kind, time_steps=1.0)
         return ConvertedBackbone(ends, line, own, self.width, kind, self._noisy)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from oneblock.checks import check_fields, shown
 from oneblock.convert.converted import Converted, ConvertedLibrary, convert
 from oneblock.convert.libraries import LIBRARIES, Library, library_of, weight_files
+from oneblock.convert.lora import LowRank, lora
 from oneblock.plain import read_plain, write_whole
 from oneblock.schedule import frame_from_dict, frame_to_dict
 
@@ -41,6 +42,7 @@ class Kept:
         picks: layers of the network, one for each of the plan.
         told: arguments of ``convert``, plain values; tensors among them stand in a file of their own.
         frame: that it keeps (``schedule.frame_to_dict``); empty for EDM's preconditioning.
+        adapters: arguments of ``lora``, where blocks train adapters beside frozen weights; empty for none.
     """
 
     library: str
@@ -49,6 +51,7 @@ class Kept:
     picks: tuple[int, ...]
     told: dict[str, object] = field(default_factory=dict)
     frame: dict[str, object] = field(default_factory=dict)
+    adapters: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -58,20 +61,26 @@ class Kept:
 
 def kept(converted: Converted) -> Kept | None:
     """What can be kept of a converted network; None if it is of nobody's library, or was changed since it was made."""
-    if not isinstance(converted, ConvertedLibrary):
+    found = of_library(converted)
+    library = None if found is None else library_of(found.network)
+    if found is None or library is None:
         return None
-    library = library_of(converted.network)
-    if library is None:
-        return None
-    plain = {name: value for name, value in converted.told.items() if not _tensors(value)}
+    plain = {name: value for name, value in found.told.items() if not _tensors(value)}
     return Kept(
         library=library.name,
-        kind=type(converted.network).__name__,
+        kind=type(found.network).__name__,
         named=converted.named,
         picks=converted.picks,
         told=cast(dict[str, object], json.loads(json.dumps(plain))),
         frame={} if converted.frame is None else cast(dict[str, object], frame_to_dict(converted.frame)),
+        adapters=converted.settings if isinstance(converted, LowRank) else {},
     )
+
+
+def of_library(converted: object) -> ConvertedLibrary | None:
+    """The network of another library that was converted, without adapters; None if it is none."""
+    found = converted.bare if isinstance(converted, LowRank) else converted
+    return found if isinstance(found, ConvertedLibrary) else None
 
 
 def keep(converted: Converted, directory: Path, *, weights: bool = True) -> bool:
@@ -89,7 +98,7 @@ def keep(converted: Converted, directory: Path, *, weights: bool = True) -> bool
     if (directory / RECORD_FILE).is_file():
         _check_same(directory, record)
         return True
-    library, network = LIBRARIES[record.library], cast(ConvertedLibrary, converted).network
+    library, network = LIBRARIES[record.library], converted.original
     partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -112,12 +121,14 @@ def keep(converted: Converted, directory: Path, *, weights: bool = True) -> bool
 
 
 def copy_settings(source: Path, target: Path) -> None:
-    """Copy what opening needs of a network that is kept in ``source``, if one is: all but its weights."""
-    if not (source / RECORD_FILE).is_file():
+    """Copy what opening needs of a network that is kept in ``source``, if one is: all but its weights, and these too
+    where blocks train adapters alone."""
+    record = read_kept(source)
+    if record is None:
         return
     target.mkdir(exist_ok=True)
     for path in sorted(source.iterdir()):
-        if is_setting(path.name):
+        if is_setting(path.name) or record.adapters:
             shutil.copyfile(path, target / path.name)
 
 
@@ -154,7 +165,7 @@ def rebuilt(directory: Path, *, weights: bool) -> Converted:
     """The converted network that is kept in ``directory``.
 
     Args:
-        weights: with those that it started from; otherwise with fresh ones.
+        weights: with those that it started from; otherwise with fresh ones, unless its blocks train adapters alone.
 
     Raises:
         ValueError: it is damaged, or another one.
@@ -167,6 +178,7 @@ def rebuilt(directory: Path, *, weights: bool) -> Converted:
     settings = library.settings(directory)
     if library.class_name(settings, str(directory)) != record.kind and library.name != "timm":
         raise ValueError(f"{directory} holds a network of another class than {record.kind}; {COPY}")
+    weights = weights or bool(record.adapters)
     if weights:
         weight_files(directory)
         network = library.load(directory, settings)
@@ -174,9 +186,12 @@ def rebuilt(directory: Path, *, weights: bool) -> Converted:
         with torch.random.fork_rng(devices=[]):
             network = library.fresh(settings)
     told: dict[str, Any] = {**record.told, **_read_tensors(directory)}
-    made = convert(network, **told).pick(record.picks)
+    made = convert(network, **told)
     if record.frame:
         made = made.under(frame_from_dict(cast(dict[str, Any], record.frame)))
+    if record.adapters:
+        made = lora(made, **cast(dict[str, Any], record.adapters))
+    made = made.pick(record.picks)
     if weights and made.named != record.named:
         raise ValueError(f"{directory} holds {made.named}, but the run started from {record.named}; {COPY}")
     return made.renamed(record.named)
@@ -203,7 +218,8 @@ def _tensors(value: object) -> bool:
 
 def _told_tensors(converted: Converted) -> dict[str, dict[str, Tensor]]:
     """Arguments of ``convert`` that are tensors by name."""
-    told = cast(ConvertedLibrary, converted).told
+    found = of_library(converted)
+    told = {} if found is None else found.told
     return {
         name: {key: t.detach().cpu().contiguous() for key, t in value.items()}
         for name, value in told.items()

@@ -245,7 +245,7 @@ def weight_files(directory: Path) -> list[Path]:
     Raises:
         ValueError: there are none.
     """
-    found = sorted(directory.glob("*.safetensors"))
+    found = sorted(path for path in directory.glob("*.safetensors") if path.name != "told.safetensors")
     if not found:
         others = sorted(path.name for path in directory.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
         reason = f"only {', '.join(others)}, and reading it could run code" if others else "no weights"

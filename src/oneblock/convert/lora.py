@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from oneblock.checks import check_count, check_number
@@ -78,6 +78,16 @@ class LowRank(Converted):
     @property
     def original(self) -> nn.Module:
         return self._network.original
+
+    @property
+    def bare(self) -> Converted:
+        """The network without adapters."""
+        return self._network
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of ``lora``."""
+        return {"rank": self._rank, "targets": list(self._targets), "alpha": self._alpha}
 
     def block(self, layers: Mapping[str, int]) -> nn.Module:
         made = self._network.block(layers)
@@ -183,6 +193,24 @@ def write_adapter(backbone: nn.Module, directory: str | Path) -> None:
     config.inference_mode = True
     config.save_pretrained(str(place))
     save_file(tensors, place / ADAPTER_FILE, metadata={"format": "pt"})
+
+
+def read_adapter(backbone: nn.Module, directory: str | Path) -> dict[str, Tensor]:
+    """The adapters that ``write_adapter`` wrote, by the names of the parameters of a block.
+
+    Raises:
+        ValueError: the directory holds those of another block.
+    """
+    path = Path(directory) / ADAPTER_FILE
+    stored = load_file(path)
+    found: dict[str, Tensor] = {}
+    for name, told in adapted(backbone).names.items():
+        for kind in ("lora_A", "lora_B"):
+            key = f"base_model.model.{told}.{kind}.weight"
+            if key not in stored:
+                raise ValueError(f"{path} has no {key}; it holds the adapters of another block")
+            found[f"{name}.{kind}.{ADAPTER}.weight"] = stored[key]
+    return found
 
 
 def adapted(backbone: nn.Module) -> Adapted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
@@ -13,6 +14,7 @@ from torch import nn
 from oneblock.backbone import BuildBackbone
 from oneblock.blockwise import Denoiser
 from oneblock.checks import MANY, check_choice, check_count
+from oneblock.model.export import export
 from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
 from oneblock.presets.data import Data
@@ -20,6 +22,7 @@ from oneblock.presets.door import open_plan
 from oneblock.presets.kept import known_backbone
 from oneblock.presets.names import class_names
 from oneblock.presets.tasks import block_parameters, blockwise
+from oneblock.train.exported import is_export
 from oneblock.train.machine import Switch, compiles, open_device
 from oneblock.train.shards import CONFIG_FILE, copy_model, merge, open_denoiser
 from oneblock.train.strategy import job_specs
@@ -63,7 +66,7 @@ class Model(ABC):
         backbone: BuildBackbone | None = None,
         compile: Switch = "auto",
     ) -> Self:
-        """The model of a run's directory or of a merged model, with averaged weights.
+        """The model of a run's directory, or of a merged or exported model, with averaged weights.
 
         Args:
             device: where it works.
@@ -118,10 +121,30 @@ class Model(ABC):
         out = Path(path)
         _check_free(out, self.plan)
         wanted = block_parameters(self.plan, self.backbone)
+        if is_export(self.directory):
+            raise ValueError(f"{self.directory} is an exported model, with its weights alone; save the run instead")
         if not (self.directory / CONFIG_FILE).is_file():
             merge(self.directory, out, job_specs(self.plan)[-1].last_step, parameters=wanted)
         elif out.resolve() != self.directory.resolve():
             copy_model(self.directory, out, self.plan, wanted)
+
+    def export(self, directory: str | Path, *, scores: Mapping[str, Any] | None = None) -> None:
+        """Write a model of a converted network in the format of the library that the network comes from: for each block
+        a network with its layers alone, between stem and head as they were trained.
+
+        ``block-b/`` loads with the class of the network, ``from_pretrained``; what it is not in the library, the noise
+        levels and noisy targets that its layers were taught, stands beside it and is read by ``Model.open``, which
+        opens ``directory`` as it opens the run. ``README.md`` says what is what.
+
+        Args:
+            scores: for the model card, as ``evaluate`` gives them; None takes those that a run of a comparison keeps.
+
+        Raises:
+            ValueError: the network is of no library, ``directory`` is in use, or the library has no network with the
+                layers of a block alone.
+            CheckpointError: a block is missing, unfinished or damaged.
+        """
+        export(self, Path(directory), scores)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from oneblock.presets.settings import (
     check_keys,
     parsed,
 )
+from oneblock.train.exported import EXPORT_FILE, is_export
 from oneblock.train.shards import CONFIG_FILE
 from oneblock.train.shards import open_plan as open_any_plan
 from oneblock.train.step import OptimizerSettings
@@ -91,9 +92,10 @@ def read_plan(directory: Path) -> Plan:
 
 
 def open_plan(directory: Path) -> Plan:
-    """The plan of a run's directory or of a merged model; errors as ``read_plan``."""
+    """The plan of a run's directory, or of a merged or exported model; errors as ``read_plan``."""
     merged = (directory / CONFIG_FILE).is_file()
-    return checked(open_any_plan(directory), str(directory / (CONFIG_FILE if merged else PLAN_FILE)))
+    name = CONFIG_FILE if merged else EXPORT_FILE if is_export(directory) else PLAN_FILE
+    return checked(open_any_plan(directory), str(directory / name))
 
 
 def checked(plan: Plan, where: str) -> Plan:

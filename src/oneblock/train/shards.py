@@ -32,6 +32,7 @@ from oneblock.train.checkpoint import (
     read_stamp,
     save_checkpoint,
 )
+from oneblock.train.exported import ExportedFiles, is_export, read_export
 from oneblock.train.layout import checkpoint_misfit, own_parameters, shard_misfit, trained_parameters
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -80,6 +81,25 @@ def merge(
     copy_settings(directory / NETWORK_FOLDER, output / NETWORK_FOLDER)
     _write_model(output, plan, index, size)
     return problems
+
+
+def check_finished(directory: Path, plan: Plan, last_step: int, parameters: Parameters | None = None) -> None:
+    """Refuse a run or merged model that lacks a block, or has one that is unfinished or damaged.
+
+    Raises:
+        CheckpointError: names every such block.
+    """
+    if not (directory / CONFIG_FILE).is_file():
+        _, problems = _collect(directory, plan, last_step, parameters)
+    else:
+        stamps = (
+            read_stamp(directory / shard_name(block), plan.hash, f"block-{block}") for block in range(plan.num_blocks)
+        )
+        problems = [
+            f"{stamp.job} stands at step {stamp.step} of {last_step}" for stamp in stamps if stamp.step < last_step
+        ]
+    if problems:
+        raise CheckpointError(f"{directory} is not finished: {'; '.join(problems)}")
 
 
 def copy_model(directory: Path, output: Path, plan: Plan, parameters: Parameters | None = None) -> None:
@@ -223,14 +243,16 @@ def _check_ends(path: Path, ends: dict[str, Tensor], stored: Mapping[str, Tensor
 
 
 def is_run(directory: Path) -> bool:
-    """Whether a directory is a run's or a merged model."""
-    return any((directory / name).is_file() for name in (CONFIG_FILE, PLAN_FILE))
+    """Whether a directory is a run's, or holds a merged or an exported model."""
+    return any((directory / name).is_file() for name in (CONFIG_FILE, PLAN_FILE)) or is_export(directory)
 
 
 def open_plan(directory: Path) -> Plan:
-    """The plan of a run's directory or of a merged model."""
+    """The plan of a run's directory, or of a merged or exported model."""
     if (directory / CONFIG_FILE).is_file():
         return read_plan_file(directory / CONFIG_FILE)
+    if is_export(directory):
+        return read_export(directory).plan
     if not (directory / PLAN_FILE).is_file():
         raise ValueError(
             f"{directory} is neither a run nor a merged model; give a directory with {PLAN_FILE} or {CONFIG_FILE}"
@@ -281,8 +303,8 @@ def open_denoiser(
     compile: bool = False,
     ahead: bool | None = None,
 ) -> Denoiser:
-    """The denoiser of the whole noise range over a run or a merged model. Files of another plan are refused at once,
-    what else is wrong with a block when it is needed.
+    """The denoiser of the whole noise range over a run, or a merged or exported model. Files of another plan are
+    refused at once, what else is wrong with a block when it is needed.
 
     Args:
         resident: how many blocks are kept on the device; None keeps all.
@@ -290,8 +312,12 @@ def open_denoiser(
         ahead: read the next block into host memory while the present one works; None does so with CUDA and
             ``resident`` blocks. On a CPU the device is host memory, which would hold one block more.
     """
-    _check_stamps(directory, blockwise.plan)
-    files = BlockFiles(directory, blockwise)
+    files: BlockFiles | ExportedFiles
+    if is_export(directory):
+        files = ExportedFiles(directory, blockwise)
+    else:
+        _check_stamps(directory, blockwise.plan)
+        files = BlockFiles(directory, blockwise)
 
     def place(block: BlockDenoiser) -> BlockDenoiser:
         block.to(device).eval()

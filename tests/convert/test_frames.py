@@ -122,7 +122,7 @@ def trained() -> nn.Module:
     images, labels = to_float(digits.images), digits.labels.long()
     optimizer = torch.optim.Adam(made.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(120):
+    for _ in range(80):
         picked = torch.randint(len(images), (32,), generator=generator)
         y, steps = images[picked], torch.randint(1000, (32,), generator=generator)
         noise = torch.randn(y.shape, generator=generator)
@@ -259,7 +259,7 @@ def test_specialists_start_better_than_fresh_ones_and_keep_the_frame(tmp_path: P
     lines: dict[str, list[str]] = {"trained": [], "fresh": []}
     for name, made in (("trained", trained), ("fresh", network("DiT"))):
         builder = ob.convert(made, outputs=1, scheduler=DDPM)
-        chosen = ob.choose_layers(builder, recipe, 3, "digits", samples=64, told=lines[name].append)
+        chosen = ob.choose_layers(builder, recipe, 5, "digits", samples=32, told=lines[name].append)
     losses = {name: [float(line.rpartition(" ")[2]) for line in told] for name, told in lines.items()}
     assert all(ours < 0.9 * theirs for ours, theirs in zip(losses["trained"], losses["fresh"], strict=True)), losses
     assert builder.pick(chosen).frame is builder.frame

@@ -90,9 +90,9 @@ def train(
         turn_seconds: that a block trains before the next has its turn; 0 is a single step.
         idle: where blocks wait for their turn: left on the device, in host memory, or in their checkpoints alone.
         accept_data: go on with a run though its data have changed, with a note in the run's record.
-        teacher: a trained model of images: blocks learn its answers in the place of the data (``tasks.distilled``), at the
-            noise levels that it knows. Its forward pass is not in the budget. The device holds its weights, or, if it
-            is of one block and was opened on the CPU, one of its layers at a time (``train.visiting``).
+        teacher: a trained model of images: blocks learn its answers in the place of the data (``tasks.distilled``), at
+            the noise levels that it knows. Its forward pass is not in the budget. The device holds its weights, or, if
+            it is of one block and was opened on the CPU, one of its layers at a time (``train.visiting``).
 
     Raises:
         ValueError: anything that does not fit together, before any work; data that have changed since the run was

@@ -9,8 +9,18 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from oneblock.noise import LogNormal
-from oneblock.precondition import Frame, Precondition
-from oneblock.schedule import EDM, BetaSchedule, DiscreteBetas, FlowMatching, Parametrisation, VariancePreserving
+from oneblock.precondition import Precondition, Weighted
+from oneblock.schedule import (
+    EDM,
+    BetaSchedule,
+    DiscreteBetas,
+    FlowMatching,
+    Parametrisation,
+    Scaled,
+    VariancePreserving,
+    frame_from_dict,
+    frame_to_dict,
+)
 
 SCHEDULES: tuple[BetaSchedule, ...] = ("linear", "scaled_linear", "squaredcos_cap_v2")
 BETAS = {name: DiscreteBetas(name) for name in SCHEDULES}
@@ -215,8 +225,34 @@ def test_a_cast_and_a_copy_keep_the_table() -> None:
     assert repr(frame) == f"VariancePreserving({DiscreteBetas()}, 'epsilon')"
 
 
-def test_each_is_a_frame() -> None:
-    frames: list[Frame] = list(FRAMES.values())
+@each_frame
+def test_a_network_that_knows_other_sizes_of_the_targets_answers_in_ours(frame: Parametrisation) -> None:
+    ours, sigma, z, answer = Scaled(frame, 0.5), spread(frame, 5), randn(5, 3, seed=6), randn(5, 3, seed=7)
+    at = 0.5 * sigma
+    torch.testing.assert_close(ours.inputs(0.5 * z, at), frame.inputs(z, sigma))
+    assert ours.noise(at).equal(frame.noise(sigma))
+    torch.testing.assert_close(ours.outputs(0.5 * z, at, answer), 0.5 * frame.outputs(z, sigma, answer))
+    torch.testing.assert_close(ours.weight(at) * 0.25, frame.weight(sigma))
+    torch.testing.assert_close(ours.level(frame.noise(sigma)), at)
+    assert (ours.low, ours.high) == (0.5 * frame.low, 0.5 * frame.high)
+
+
+@each_frame
+@pytest.mark.parametrize("scale", [None, 0.5])
+def test_a_frame_survives_as_plain_values(frame: Parametrisation, scale: float | None) -> None:
+    made = frame if scale is None else Scaled(frame, scale)
+    values = frame_to_dict(made)
+    assert all(type(value) in (str, int, float) for value in values.values())
+    again, sigma = frame_from_dict(values), spread(made, 5)
+    assert frame_to_dict(again) == values
+    assert (again.low, again.high) == (made.low, made.high)
+    for name in ("c_in", "c_skip", "c_out", "noise"):
+        assert getattr(again, name)(sigma).equal(getattr(made, name)(sigma)), name
+
+
+def test_each_is_a_frame_with_a_weight() -> None:
+    frames: list[Weighted] = list(FRAMES.values())
+    assert all(isinstance(frame, Weighted) for frame in frames)
     sigma = torch.tensor([0.5, 2.0])
     assert all(frame.inputs(torch.ones(2, 3, 4, 4), sigma).shape == (2, 3, 4, 4) for frame in frames)
 
@@ -247,3 +283,12 @@ def test_wrong_settings_are_refused() -> None:
         FlowMatching(num_train_timesteps=2)
     with pytest.raises(ValueError, match=r"sigma_max=0.001 is not allowed; use a number, above 0.002"):
         EDM(Precondition(), sigma_max=0.001)
+    with pytest.raises(ValueError, match=r"scale=-1.0 is not allowed; use a number, above 0"):
+        Scaled(FlowMatching(), -1.0)
+    for values, message in (
+        ({"frame": "cosine"}, r"frame='cosine' is unknown; use one of variance-preserving, flow-matching, edm"),
+        ({"frame": "flow-matching", "shift": 1.0}, r"'flow-matching' has settings \['shift'\]; it needs exactly"),
+        ({"frame": "edm", "sigma_data": "x", "sigma_min": 1.0, "sigma_max": 2.0}, r"sigma_data='x' is not allowed"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            frame_from_dict(values)

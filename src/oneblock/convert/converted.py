@@ -30,7 +30,7 @@ from oneblock.convert.block import ConvertedBackbone, ConvertedLayer
 from oneblock.convert.copies import Copier
 from oneblock.convert.discover import find_layers
 from oneblock.convert.kinds import Image, Kind, kind_of, settings_of, width_of
-from oneblock.convert.schedulers import Scheduler, as_frame
+from oneblock.convert.schedulers import as_frame
 from oneblock.convert.taps import returns_bare, without_layers
 from oneblock.schedule import Parametrisation, frame_from_dict, frame_to_dict
 
@@ -181,7 +181,7 @@ def convert(
     layers: str = "",
     noisy: int = 0,
     special_id: int | None = None,
-    scheduler: Scheduler | Mapping[str, Any] | Parametrisation | None = None,
+    scheduler: object = None,
 ) -> Converted:
     """A network that exists as a backbone, with its weights: a language model or a classifier of images of the
     transformers library, a DiT of diffusers, or a backbone of one's own (``stem``, ``layers``, ``head``). It is cut
@@ -199,10 +199,10 @@ def convert(
         noisy: width of the noisy targets that it is shown; 0 is ``outputs``, as for evidence (``precondition``).
         special_id: the id that stands before a text, or for a masked place; None is the network's own, or the first
             that is no symbol.
-        scheduler: that a generator of images was trained with: one of diffusers, its settings, or a frame
-            (``schedule``). The network keeps its time steps, its levels and what it predicts. None is for a network
-            with fresh weights, which is to be trained under EDM's preconditioning; of a block of a converted network it
-            is what that one keeps.
+        scheduler: that a generator of images was trained with: one of diffusers, the values of its
+            ``scheduler_config.json``, or a frame (``schedule``). The network keeps its time steps, its levels and what
+            it predicts. None is for a network with fresh weights, which is to be trained under EDM's preconditioning;
+            of a block of a converted network it is what that one keeps.
 
     Raises:
         ValueError: the network cannot be cut (``convert.discover``), its answers and ids do not fit, or its scheduler
@@ -229,7 +229,7 @@ def convert(
     return _kept(ConvertedLibrary(network, path, kind(outputs, special_id), noisy or outputs, told), scheduler)
 
 
-def _kept(made: Converted, scheduler: Scheduler | Mapping[str, Any] | Parametrisation | None) -> Converted:
+def _kept(made: Converted, scheduler: object) -> Converted:
     return made if scheduler is None else made.under(as_frame(scheduler))
 
 

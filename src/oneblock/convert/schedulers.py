@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from oneblock.checks import shown
 from oneblock.precondition import Precondition
 from oneblock.schedule import EDM, DiscreteBetas, FlowMatching, Parametrisation, VariancePreserving
 
 
-class Scheduler(Protocol):
-    """A scheduler of the diffusers library."""
+def as_frame(scheduler: object) -> Parametrisation:
+    """The frame of a network that was trained with ``scheduler``.
 
-    @property
-    def config(self) -> Mapping[str, Any]: ...
-
-
-def as_frame(scheduler: Scheduler | Mapping[str, Any] | Parametrisation) -> Parametrisation:
-    """The frame of a network that was trained with ``scheduler``, or with the settings of one; a frame is itself.
+    Args:
+        scheduler: one of diffusers, as it is or as the values of its ``scheduler_config.json``; a frame is itself.
 
     Raises:
-        ValueError: as ``frame_of``, or the settings do not say of which scheduler they are.
+        ValueError: as ``frame_of``, or it is none of these.
     """
     if isinstance(scheduler, Parametrisation):
         return scheduler
@@ -32,12 +28,13 @@ def as_frame(scheduler: Scheduler | Mapping[str, Any] | Parametrisation) -> Para
                 "the values of its scheduler_config.json"
             )
         return frame_of(scheduler)
-    if not isinstance(getattr(scheduler, "config", None), Mapping):
+    config = getattr(scheduler, "config", None)
+    if not isinstance(config, Mapping):
         raise ValueError(
             f"scheduler={shown(scheduler)} is not a scheduler of diffusers; give one, or the values of its "
             "scheduler_config.json"
         )
-    return frame_of({**scheduler.config, "_class_name": type(scheduler).__name__})
+    return frame_of({**config, "_class_name": type(scheduler).__name__})
 
 
 def frame_of(scheduler_config: Mapping[str, Any]) -> Parametrisation:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
+import pytest
 import torch
+from convert.without_torchvision import absent
 from torch import nn
 
 SYMBOLS, CLASSES = 27, 10
@@ -17,6 +20,9 @@ TEXT: dict[str, Any] = {
 PICTURE: dict[str, Any] = {
     "hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 8,
     "patch_size": 4, "num_channels": 1, "num_labels": CLASSES,
+}  # fmt: skip
+TIMM: dict[str, Any] = {
+    "img_size": 8, "patch_size": 4, "in_chans": 1, "num_classes": CLASSES, "embed_dim": 32, "depth": 6, "num_heads": 2,
 }  # fmt: skip
 
 
@@ -37,6 +43,17 @@ def _picture(name: str) -> Callable[[], nn.Module]:
 
         config = getattr(transformers, f"{name}Config")(**PICTURE)
         made: nn.Module = getattr(transformers, f"{name}ForImageClassification")(config)
+        return made
+
+    return make
+
+
+def of_timm(module: str, name: str, **settings: Any) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        with absent():
+            pytest.importorskip("timm")
+            found = import_module(f"timm.models.{module}")
+        made: nn.Module = getattr(found, name)(**{**TIMM, **settings})
         return made
 
     return make
@@ -74,6 +91,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "DeiT": _picture("DeiT"),
     "BEiT": _picture("Beit"),
     "DINOv2": _picture("Dinov2"),
+    "timm ViT": of_timm("vision_transformer", "VisionTransformer"),
+    "timm ViT with registers": of_timm("vision_transformer", "VisionTransformer", reg_tokens=4, init_values=0.1),
+    "timm DeiT": of_timm("deit", "VisionTransformerDistilled"),
+    "timm BEiT": of_timm("beit", "Beit", init_values=0.1, use_shared_rel_pos_bias=True),
+    "timm EVA": of_timm("eva", "Eva", use_rot_pos_emb=True, swiglu_mlp=True),
+    "timm CaiT": of_timm("cait", "Cait", init_values=0.1),
     "DiT": _dit,
 }
 

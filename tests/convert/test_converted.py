@@ -14,7 +14,8 @@ from torch import Tensor, nn
 pytest.importorskip("transformers")
 pytest.importorskip("diffusers")
 
-from convert.networks import CLASSES, GPT2, NETWORKS, SYMBOLS, network
+from convert.networks import CLASSES, GPT2, NETWORKS, SYMBOLS, network, of_timm
+from convert.without_torchvision import absent
 
 import oneblock as ob
 from oneblock.backbone import check_backbone, forward
@@ -45,7 +46,7 @@ def converted(name: str, seed: int = 0) -> tuple[nn.Module, ConvertedLibrary]:
     return made, found
 
 
-def asked(made: nn.Module) -> tuple[Tensor, Tensor, Condition, Callable[[], Tensor]]:
+def asked(name: str, made: nn.Module) -> tuple[Tensor, Tensor, Condition, Callable[[], Tensor]]:
     """Noisy targets, noise, condition, and the original's answer on clean input."""
     generator = torch.Generator().manual_seed(1)
     kind, noise = kind_of(made).name, torch.randn(3, generator=generator)
@@ -62,6 +63,8 @@ def asked(made: nn.Module) -> tuple[Tensor, Tensor, Condition, Callable[[], Tens
         return masked, noise, Nothing(3), lambda: net(input_ids=masked).logits[..., :SYMBOLS]
     if kind == "classify":
         z = torch.randn(3, CLASSES, generator=generator)
+        if name.startswith("timm"):
+            return z, noise, Frames(images), lambda: net(images)
         return z, noise, Frames(images), lambda: net(pixel_values=images).logits
     labels = torch.tensor([0, 3, CLASSES])
     told = {"timestep": TIME_STEPS * noise, "class_labels": labels}
@@ -73,7 +76,7 @@ def asked(made: nn.Module) -> tuple[Tensor, Tensor, Condition, Callable[[], Tens
 def test_a_converted_network_answers_as_the_original(name: str) -> None:
     """To the bit, on clean input: what is new is zero at the start."""
     made, builder = converted(name)
-    z, noise, condition, original = asked(made)
+    z, noise, condition, original = asked(name, made)
     whole = builder(range(builder.depth)).eval()
     assert forward(whole, z, noise, condition).equal(original())
     with torch.no_grad():
@@ -87,7 +90,7 @@ def test_a_converted_network_answers_as_the_original(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_block_has_its_own_layers_and_learns_in_them_alone(name: str) -> None:
     made, builder = converted(name)
-    z, noise, condition, _ = asked(made)
+    z, noise, condition, _ = asked(name, made)
     before = {key: p.detach().clone() for key, p in made.named_parameters()}
     block = builder(range(2, 4)).train()
     assert list(block.layers) == ["2", "3"]
@@ -106,7 +109,7 @@ def test_a_block_has_its_own_layers_and_learns_in_them_alone(name: str) -> None:
 
 def test_the_end_of_a_dit_reaches_into_the_first_layer_of_its_block() -> None:
     made, builder = converted("DiT")
-    z, noise, condition, _ = asked(made)
+    z, noise, condition, _ = asked("DiT", made)
     block = builder(range(2, 4)).eval()
     assert not [key for key in block.state_dict() if key.startswith("ends.transformer_blocks")], "nothing stands twice"
     h, carried = block.stem(z, noise, condition)
@@ -120,6 +123,28 @@ def test_the_end_of_a_dit_reaches_into_the_first_layer_of_its_block() -> None:
         for p in twin.layers["2"].layer.norm1.emb.parameters():
             p.zero_()
         assert not twin.head(h, carried).equal(block.head(h, carried)), "a copy reaches into its own layers"
+
+
+def test_weights_that_are_on_several_devices_are_together_when_the_end_reaches_into_them(tmp_path: Path) -> None:
+    """FSDP2 has the weights of a layer together only while it is called, and the end of a DiT comes after it."""
+    from torch import distributed
+    from torch.distributed.fsdp import fully_shard
+
+    _, builder = converted("DiT")
+    z, noise, condition, _ = asked("DiT", builder.network)
+    denoiser = ob.BlockDenoiser(builder(range(2, 4)).eval(), ob.Precondition(sigma_data=0.5))
+    alone = denoiser(z, noise.exp(), condition).detach()
+    distributed.init_process_group(
+        "gloo", store=distributed.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1
+    )
+    try:
+        mesh = distributed.init_device_mesh("cpu", (1,))
+        for layer in denoiser.layers.values():
+            fully_shard(layer, mesh=mesh)
+        fully_shard(denoiser, mesh=mesh)
+        assert denoiser(z, noise.exp(), condition).equal(alone)
+    finally:
+        distributed.destroy_process_group()
 
 
 def number(module: nn.Module) -> int:
@@ -139,7 +164,7 @@ def test_blocks_put_together_are_the_network(name: str) -> None:
         layers: Any = made.get_submodule(builder.path)
         for layer in layers[1:]:
             layer.norm1.emb.load_state_dict(layers[0].norm1.emb.state_dict())
-    z, noise, condition, original = asked(made)
+    z, noise, condition, original = asked(name, made)
     blocks = [builder(range(start, start + 2)).eval() for start in (0, 2, 4)]
     with torch.no_grad():
         h, carried = blocks[0].stem(z, noise, condition)
@@ -217,7 +242,7 @@ def test_a_run_goes_on_with_the_same_network_alone(tmp_path: Path) -> None:
 
 def test_the_contract_is_kept() -> None:
     made, builder = converted("Llama")
-    z, noise, condition, _ = asked(made)
+    z, noise, condition, _ = asked("Llama", made)
     check_backbone(builder, 6, z, noise, condition, (3, 12, SYMBOLS))
     with pytest.raises(ValueError, match="layers 6 to 7 are asked for, but there are 6"):
         builder(range(6, 8))
@@ -272,6 +297,14 @@ def of_diffusers(name: str, **settings: Any) -> Callable[[], nn.Module]:
     return make
 
 
+def mixer() -> nn.Module:
+    with absent():
+        pytest.importorskip("timm")
+        from timm.models.mlp_mixer import MlpMixer
+    made: nn.Module = MlpMixer(img_size=8, patch_size=4, num_blocks=2, embed_dim=8, num_classes=4)
+    return made
+
+
 def from_hub() -> nn.Module:
     kind = type("HubModel", (Two,), {"__module__": "transformers_modules.somebody.model"})
     made: nn.Module = kind(layers=linears())
@@ -317,7 +350,7 @@ CONTROL = {
         (lambda: Two(stack=linears()), "", r"no list of layers that is known \(stack \(3 x Linear\)\); give its path"),
         (lambda: nn.Linear(3, 3), "", r"no list of layers that is known \(no ModuleList at all\)"),
         (lambda: Two(layers=linears()), "body", r"layers='body' does not exist in Two; it has layers \(3 x Linear\)"),
-        (lambda: Two(layers=linears()), "layers.0", "layers='layers.0' is a Linear; a torch.nn.ModuleList of two"),
+        (lambda: Two(layers=linears()), "layers.0", "layers='layers.0' is a Linear; a torch.nn.ModuleList or Seq"),
         (lambda: Two(layers=nn.ModuleList([nn.Linear(4, 4), nn.ReLU()])), "", "holds layers of several kinds"),
         (
             lambda: Two(layers=nn.ModuleList(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) for _ in range(2))),
@@ -344,17 +377,53 @@ def test_what_cannot_be_cut_is_refused_with_the_reason(make: Callable[[], nn.Mod
         (lambda: network("GPT-2"), {"outputs": 41}, "outputs=41 does not fit GPT2LMHeadModel, which answers with 40"),
         (lambda: network("BERT"), {"outputs": 40}, "none is left for the mask; resize its embeddings to 41"),
         (lambda: network("DiT"), {"outputs": 3}, "outputs=3 does not fit DiTTransformer2DModel, which answers with 2"),
+        (
+            of_timm("vision_transformer", "VisionTransformer", num_classes=0),
+            {"outputs": 2},
+            "does not fit VisionTransformer, which answers with 0; give it a head",
+        ),
+        (mixer, {"outputs": 2}, "MlpMixer has no patch_embed that knows the size of images"),
     ],
-    ids=["swin", "no head", "too many", "no mask", "channels"],
+    ids=["swin", "no head", "too many", "no mask", "channels", "timm without head", "timm without patches"],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(make: Callable[[], nn.Module], words: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ob.convert(make(), **words)
 
 
+def test_images_of_another_size_are_refused() -> None:
+    block = converted("timm ViT")[1](range(2))
+    noise, z = torch.zeros(3), torch.zeros(3, CLASSES)
+    for shape, message in (
+        (
+            (1, 12, 12),
+            r"are \(1, 12, 12\), .* for \(1, 8, 8\) \(0: any\); make it with in_chans=1, img_size=\(12, 12\)",
+        ),
+        ((3, 8, 8), r"are \(3, 8, 8\), and the network was made for \(1, 8, 8\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            block.stem(z, noise, Frames(torch.zeros(3, *shape)))
+    anysize = of_timm("vision_transformer", "VisionTransformer", dynamic_img_size=True)
+    h, _ = ob.convert(anysize(), outputs=CLASSES)(range(2)).stem(z, noise, Frames(torch.zeros(3, 1, 12, 12)))
+    assert h.shape == (3, 10, 32)
+
+
+def test_a_network_without_configuration_is_named_by_what_it_was_made_with() -> None:
+    """Heads cannot be seen in the weights; whether a network trains says nothing about it."""
+    vit: Any = network("timm ViT")
+    first = ob.convert(vit, outputs=CLASSES).__qualname__
+    assert ob.convert(vit.eval(), outputs=CLASSES).__qualname__ == first
+    more = of_timm("vision_transformer", "VisionTransformer", num_heads=4)()
+    more.load_state_dict(vit.state_dict())
+    assert ob.convert(more, outputs=CLASSES).__qualname__ != first
+
+
 def test_a_path_decides_between_two_lists() -> None:
     assert find_layers(Two(layers=linears(), blocks=linears(4)), "blocks") == "blocks"
     assert find_layers(Two(first=Two(h=linears()), second=linears())) == "first.h"
+    assert find_layers(Two(blocks=nn.Sequential(*linears()), patches=nn.Sequential(*linears()))) == "blocks"
+    with pytest.raises(ValueError, match=r"no list of layers that is known \(no ModuleList at all\)"):
+        find_layers(Two(blocks=nn.Sequential(nn.Linear(4, 4), nn.ReLU())))
 
 
 def test_converting_loads_no_library_of_its_own() -> None:

@@ -184,8 +184,8 @@ def convert(
     scheduler: object = None,
 ) -> Converted:
     """A network that exists as a backbone, with its weights: a language model or a classifier of images of the
-    transformers library, a DiT of diffusers, or a backbone of one's own (``stem``, ``layers``, ``head``). It is cut
-    into blocks by ``train(recipe, backbone=convert(network, ...), ...)``.
+    transformers library, a vision transformer of timm, a DiT of diffusers, or a backbone of one's own (``stem``,
+    ``layers``, ``head``). It is cut into blocks by ``train(recipe, backbone=convert(network, ...), ...)``.
 
     The recipe's task must be what the network is for: a causal language model is trained by a ``CausalRecipe``, a
     masked one by a ``MaskedRecipe``, a classifier of images by a ``ClassifyRecipe``, and a DiT by an ``ImageRecipe``.
@@ -212,21 +212,14 @@ def convert(
         known = frame_from_dict(getattr(network, KEPT_FRAME)) if hasattr(network, KEPT_FRAME) else None
         return _kept(ConvertedBackboneOf(network), known if scheduler is None else scheduler)
     path = find_layers(network, layers)
-    kind = kind_of(network)
-    size = kind.size(network)
-    if not 1 <= outputs <= size:
-        raise ValueError(
-            f"outputs={outputs} does not fit {type(network).__name__}, which answers with {size}; use 1 to {size}"
-        )
-    if special_id is None:
-        special_id = kind.special_id_of(network, outputs)
-    if kind is not Image and scheduler is not None:
+    kind = kind_of(network).of(network, outputs, special_id)
+    if not isinstance(kind, Image) and scheduler is not None:
         raise ValueError(
             f"{type(network).__name__} is told no time step, so that scheduler={shown(scheduler)} has no part in it; "
             "leave it out"
         )
-    told = {"outputs": outputs, "layers": path, "noisy": noisy or outputs, "special_id": special_id}
-    return _kept(ConvertedLibrary(network, path, kind(outputs, special_id), noisy or outputs, told), scheduler)
+    told = {"outputs": outputs, "layers": path, "noisy": noisy or outputs, "special_id": kind.special_id}
+    return _kept(ConvertedLibrary(network, path, kind, noisy or outputs, told), scheduler)
 
 
 def _kept(made: Converted, scheduler: object) -> Converted:

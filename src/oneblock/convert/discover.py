@@ -1,4 +1,4 @@
-"""Where the repeated layers of a network stand: the path of one ``ModuleList``, or a reason why there is none.
+"""Where the repeated layers of a network stand: the path of one list of modules, or a reason why there is none.
 
 Libraries say it themselves: transformers and diffusers name the classes that a device map must not split, among which
 are the layers; others call the list by one of a few names.
@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 NAMES = ("layers", "layer", "h", "blocks", "block", "transformer_blocks")
-"""What the list is called where the library does not declare its layers."""
+"""What the list is called where the library does not declare its layers. Under these names it may also be a
+``Sequential`` of modules of one class, as in timm."""
+Layers = nn.ModuleList | nn.Sequential
 DECLARATIONS = ("_no_split_modules", "_repeated_blocks")
 
 
@@ -90,9 +92,12 @@ def _checked(network: nn.Module, path: str) -> str:
         raise ValueError(
             f"layers={path!r} does not exist in {type(network).__name__}; it has {_listed(dict(_lists(network)))}"
         ) from error
-    if not isinstance(layers, nn.ModuleList) or len(layers) < 2:
-        what = f"a {type(layers).__name__}" + (f" of {len(layers)}" if isinstance(layers, nn.ModuleList) else "")
-        raise ValueError(f"layers={path!r} is {what}; a torch.nn.ModuleList of two layers or more is allowed")
+    listed = isinstance(layers, nn.ModuleList | nn.Sequential)
+    if not listed or len(layers) < 2:
+        what = f"a {type(layers).__name__}" + (f" of {len(layers)}" if listed else "")
+        raise ValueError(
+            f"layers={path!r} is {what}; a torch.nn.ModuleList or Sequential of two layers or more is allowed"
+        )
     kinds = {type(layer).__name__ for layer in layers}
     if len(kinds) > 1:
         raise ValueError(
@@ -104,7 +109,7 @@ def _checked(network: nn.Module, path: str) -> str:
     return path
 
 
-def _tied(layers: nn.ModuleList) -> bool:
+def _tied(layers: Layers) -> bool:
     owners = [{p.data_ptr() for p in layer.parameters() if p.numel()} for layer in layers]
     return len(set[int]().union(*owners)) < sum(map(len, owners))
 
@@ -118,18 +123,23 @@ def _declared(network: nn.Module) -> set[str]:
     return found
 
 
-def _lists(network: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
+def _lists(network: nn.Module) -> Iterator[tuple[str, Layers]]:
     """Lists of two modules or more that stand in no other such list, and hold parameters."""
     outer: list[str] = []
+    module: Any
     for name, module in network.named_modules():
-        if not isinstance(module, nn.ModuleList) or len(module) < 2:
-            continue
-        if any(name.startswith(f"{other}.") for other in outer):
+        if not _is_list(module, name.rpartition(".")[2]) or any(name.startswith(f"{other}.") for other in outer):
             continue
         if any(isinstance(p, torch.Tensor) for p in module.parameters()):
             outer.append(name)
             yield name, module
 
 
-def _listed(lists: dict[str, nn.ModuleList]) -> str:
+def _is_list(module: nn.Module, name: str) -> bool:
+    if isinstance(module, nn.Sequential):
+        return len(module) > 1 and name in NAMES and len(set(map(type, module))) == 1
+    return isinstance(module, nn.ModuleList) and len(module) > 1
+
+
+def _listed(lists: dict[str, Layers]) -> str:
     return ", ".join(f"{name} ({len(layers)} x {type(layers[0]).__name__})" for name, layers in lists.items())

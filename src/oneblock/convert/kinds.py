@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from oneblock.condition import ClassIds, Condition, Frames, Tokens, told
 TIME_STEPS = 400.0
 """Time steps for a unit of EDM's noise conditioning ``ln(sigma) / 4``: its range becomes about a thousand steps, which
 is what such networks are made for."""
+PASSING = ("training", "fused_attn", "grad_checkpointing")
+"""Attributes of modules that say how they run at the moment, not what they are."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,22 @@ class Kind(ABC):
     """The network is told the noise level itself; layers of others get it here."""
     knows_targets: ClassVar[bool] = False
     """The network is called with noisy targets; to others they are new."""
+
+    @classmethod
+    def fits(cls, network: type) -> bool:
+        """Whether networks of a class are of this kind."""
+        return network.__name__.endswith(cls.endings)
+
+    @classmethod
+    def of(cls, network: nn.Module, outputs: int, special_id: int | None) -> Self:
+        """The kind of ``network``, as it is called; see ``convert``."""
+        size = cls.size(network)
+        if not 1 <= outputs <= size:
+            allowed = f"use 1 to {size}" if size else "give it a head"
+            raise ValueError(
+                f"outputs={outputs} does not fit {type(network).__name__}, which answers with {size}; {allowed}"
+            )
+        return cls(outputs, cls.special_id_of(network, outputs) if special_id is None else special_id)
 
     @staticmethod
     @abstractmethod
@@ -137,6 +155,55 @@ class Classify(Kind):
 
 
 @dataclass(frozen=True)
+class TimmClassify(Kind):
+    """The same of timm, whose networks have no configuration.
+
+    Args:
+        shape: (channels, height, width) of the images that it takes; 0 for any height or width.
+    """
+
+    shape: tuple[int, int, int] = (0, 0, 0)
+
+    name = "classify"
+    endings = ()
+
+    @classmethod
+    def fits(cls, network: type) -> bool:
+        return any(base.__module__.startswith("timm.models.") for base in network.__mro__)
+
+    @classmethod
+    def of(cls, network: nn.Module, outputs: int, special_id: int | None) -> Self:
+        patches = _patches(network)
+        height, width = patches.img_size if patches.strict_img_size else (0, 0)
+        shape = patches.proj.in_channels, height, width
+        return replace(super().of(network, outputs, special_id), shape=shape)
+
+    @staticmethod
+    def size(network: nn.Module) -> int:
+        size: Any = network.num_classes
+        return int(size)
+
+    def example(self, network: nn.Module) -> dict[str, Any]:
+        first = _first(network)
+        images = torch.zeros(2, self.shape[0], *_patches(network).img_size, device=first.device)
+        return {"x": images.to(first.dtype)}
+
+    def call(self, z: Tensor, noise: Tensor, condition: Condition) -> dict[str, Any]:
+        images = told(condition, Frames).values
+        given = tuple(images.shape[1:])
+        if any(known not in (0, size) for known, size in zip(self.shape, given, strict=True)):
+            raise ValueError(
+                f"the images are {given}, and the network was made for {self.shape} (0: any); make it with "
+                f"in_chans={given[0]}, img_size={given[1:]}"
+            )
+        return {"x": images}
+
+    def answer(self, found: Any) -> Tensor:
+        logits: Tensor = found[..., : self.outputs]
+        return logits
+
+
+@dataclass(frozen=True)
 class Image(Kind):
     """A generator of images that is told their class and a time step.
 
@@ -171,30 +238,30 @@ class Image(Kind):
         return images
 
 
-KINDS: tuple[type[Kind], ...] = (Text, MaskedText, Classify, Image)
+KINDS: tuple[type[Kind], ...] = (Text, MaskedText, Classify, Image, TimmClassify)
 
 
 def kind_of(network: nn.Module) -> type[Kind]:
     """What a network is for; one that is for nothing known is a ``ValueError``."""
-    return kind_named(type(network).__name__)
+    return kind_of_class(type(network))
 
 
-def kind_named(name: str) -> type[Kind]:
+def kind_of_class(network: type) -> type[Kind]:
     """What the networks of a class are for; errors as ``kind_of``."""
     for kind in KINDS:
-        if name.endswith(kind.endings):
+        if kind.fits(network):
             return kind
     allowed = ", ".join(ending for kind in KINDS for ending in kind.endings)
     raise ValueError(
-        f"{name} is of no kind that is known; a class whose name ends with {allowed} is allowed: the network with its "
-        "head"
+        f"{network.__name__} is of no kind that is known; a class whose name ends with {allowed} is allowed (the "
+        "network with its head), or a vision transformer of timm"
     )
 
 
 def width_of(network: nn.Module) -> int:
     """Width of the hidden state of a network."""
-    config = _config(network)
-    for name in ("hidden_size", "n_embd", "dim", "d_model"):
+    config: Any = getattr(network, "config", network)
+    for name in ("hidden_size", "n_embd", "dim", "d_model", "embed_dim"):
         if getattr(config, name, None):
             return int(getattr(config, name))
     if hasattr(config, "attention_head_dim"):
@@ -207,14 +274,36 @@ WRITTEN = ("architectures", "dtype", "torch_dtype", "transformers_version")
 
 
 def settings_of(network: nn.Module) -> dict[str, Any]:
-    """What a network was made with, the same whether it was saved and loaded since or not."""
-    config = _config(network)
+    """What a network was made with, the same whether it was saved and loaded since or not: its configuration, or the
+    plain attributes of its modules."""
+    config: Any = getattr(network, "config", None)
+    if config is None:
+        return {name: (type(module).__name__, _plain(module)) for name, module in network.named_modules()}
     every = dict(config.to_dict() if hasattr(config, "to_dict") else config)
     return {name: value for name, value in every.items() if name not in WRITTEN and not name.startswith("_")}
 
 
+def _plain(module: nn.Module) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name not in PASSING and isinstance(value, int | float | str | tuple | None)
+    }
+
+
 def _config(network: nn.Module) -> Any:
     return network.config
+
+
+def _patches(network: nn.Module) -> Any:
+    """The module of timm that makes patches of images, which knows their size."""
+    found: Any = getattr(network, "patch_embed", None)
+    if getattr(found, "img_size", None) is None or not hasattr(found, "strict_img_size"):
+        raise ValueError(
+            f"{type(network).__name__} has no patch_embed that knows the size of images; of timm, vision transformers "
+            "with a fixed size of images are converted"
+        )
+    return found
 
 
 def _first(network: nn.Module) -> Tensor:

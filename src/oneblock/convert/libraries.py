@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from oneblock.checks import shown
-from oneblock.convert.kinds import kind_named
+from oneblock.convert.kinds import kind_of_class
 from oneblock.plain import read_plain
 
 CONFIG_FILE = "config.json"
@@ -99,7 +99,7 @@ class _Pretrained(Library):
                 f"{where} names the class {shown(name)}, which is not in {self.name} {self.module().__version__}; use "
                 "a version that has it, or another network"
             )
-        kind_named(kind.__name__)
+        kind_of_class(kind)
         return kind
 
     def load(self, directory: Path, settings: Mapping[str, Any]) -> nn.Module:

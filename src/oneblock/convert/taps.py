@@ -80,8 +80,14 @@ class Tap(nn.Module):
             if name in self._plain:
                 return self._plain[name]
             if self._index == 0 and self._line.own:
-                return getattr(self._line.own[0].layer, name)
+                return self._reached(name)
         return super().__getattr__(name)
+
+    def _reached(self, name: str) -> Any:
+        first: Any = self._line.own[0]
+        if hasattr(first, "unshard"):  # FSDP2 has its weights together only while it is called
+            first.unshard()
+        return getattr(first.layer, name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         session = self._line.sessions[-1]

@@ -199,6 +199,7 @@ def pickled(folder: Path) -> None:
         ({"edges": [80.0, 1.0]}, None, r"edges=\[80.0, 1.0\] for 3 blocks; one level more is needed"),
         ({"edges": [80.0, 1.0, 2.0, 0.1]}, None, r"all descending"),
         ({}, another, "UNet2DModel"),
+        ({"class": "MyDiTTransformer2DModel"}, None, "block-0 holds a DiTTransformer2DModel, not a MyDiT"),
         ({}, pickled, "does not hold a DiTTransformer2DModel"),
         ({}, lambda folder: (folder / "oneblock.json").unlink(), "has no oneblock.json; give the directory of an exp"),
         ({}, lambda folder: (folder / "oneblock.json").write_text("[]"), "holds a list, not a model"),

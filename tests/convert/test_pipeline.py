@@ -5,7 +5,7 @@ import json
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,10 +16,14 @@ pytest.importorskip("diffusers")
 import diffusers
 from convert.networks import network
 
+import oneblock as ob
+from oneblock.condition import ClassIds
 from oneblock.convert.pipeline import RoutedTransformer
 from oneblock.noise import LogNormal
 from oneblock.partition import make_partition
+from oneblock.presets.image import image_frame
 from oneblock.schedule import DiscreteBetas, FlowMatching, Parametrisation, Scaled, VariancePreserving, frame_to_dict
+from oneblock.train.drive import Watch
 
 FRAME = VariancePreserving(DiscreteBetas())
 LEVELS = make_partition(LogNormal(sigma_min=FRAME.low), 3).edges
@@ -176,9 +180,27 @@ def test_an_exported_model_draws_in_the_pipeline(tmp_path: Path, autoencoder: An
     assert half.edges == pytest.approx([2000 * level / (1 + 2 * level) for level in LEVELS[1:-1]])
 
 
+@torch.no_grad()
+def test_what_a_run_exports_answers_in_the_pipeline_as_its_model_does(tmp_path: Path) -> None:
+    scheduler: Any = diffusers.DDPMScheduler(prediction_type="v_prediction")
+    recipe = ob.ImageRecipe(blocks=3, budget=6 * 8 * 4, batch_size=8, block_batch_size=8)
+    with torch.enable_grad():
+        builder = ob.convert(network("DiT"), outputs=1, scheduler=scheduler)
+        ob.train(recipe, data="digits", backbone=builder, out=tmp_path / "run", watch=Watch(bars=False))
+    model = ob.Model.open(tmp_path / "run")
+    model.export(tmp_path / "exported")
+    routed = RoutedTransformer.from_pretrained(tmp_path / "exported")
+    frame = cast(Parametrisation, image_frame(model.plan))
+    sigma, labels = torch.tensor([70.0, 3.0, 0.3, 0.02]), torch.tensor([1, 2, 3, 10])
+    assert len(set(model.plan.partition.block_at(sigma).tolist())) == 3
+    z = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(4)) * sigma.view(-1, 1, 1, 1)
+    answer = routed(frame.inputs(z, sigma), timestep=frame.noise(sigma), class_labels=labels).sample[:, :1]
+    torch.testing.assert_close(frame.outputs(z, sigma, answer), model.denoiser(z, sigma, ClassIds(labels, 10)))
+
+
 def another(folder: Path) -> None:
     path = folder / "block-0" / "config.json"
-    path.write_text(path.read_text().replace("DiTTransformer2DModel", "UNet2DModel"))
+    path.write_text(path.read_text().replace("DiTTransformer2DModel", "PixArtTransformer2DModel"))
 
 
 def pickled(folder: Path) -> None:
@@ -193,13 +215,12 @@ def pickled(folder: Path) -> None:
         ({"frame": None}, None, r"were trained under EDM's preconditioning, .*convert\(\.\.\., scheduler="),
         ({"frame": {"frame": "x"}}, None, "frame='x' is unknown"),
         ({"library": "transformers"}, None, "library='transformers', class='DiTT.*a pipeline needs those of diffusers"),
-        ({"class": "GPT2LMHeadModel"}, None, "class GPT2LMHeadModel, which generate no images"),
-        ({"class": "Evil"}, None, "Evil is of no kind that is known"),
+        ({"class": "GPT2LMHeadModel"}, None, "names the class 'GPT2LMHeadModel', which is not in diffusers"),
+        ({"class": "Evil"}, None, "names the class 'Evil', which is not in diffusers"),
         ({"blocks": ["../block-0", "block-1", "block-2"]}, None, r"blocks=\['\.\./block-0', .* are not directories"),
         ({"edges": [80.0, 1.0]}, None, r"edges=\[80.0, 1.0\] for 3 blocks; one level more is needed"),
         ({"edges": [80.0, 1.0, 2.0, 0.1]}, None, r"all descending"),
-        ({}, another, "UNet2DModel"),
-        ({"class": "MyDiTTransformer2DModel"}, None, "block-0 holds a DiTTransformer2DModel, not a MyDiT"),
+        ({}, another, "PixArtTransformer2DModel"),
         ({}, pickled, "does not hold a DiTTransformer2DModel"),
         ({}, lambda folder: (folder / "oneblock.json").unlink(), "has no oneblock.json; give the directory of an exp"),
         ({}, lambda folder: (folder / "oneblock.json").write_text("[]"), "holds a list, not a model"),

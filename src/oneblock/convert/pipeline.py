@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from oneblock.checks import fits, shown
 from oneblock.convert.kept import RECORD_FILE
-from oneblock.convert.kinds import Image, kind_named
-from oneblock.convert.libraries import LIBRARIES
+from oneblock.convert.kinds import kind_of_class
+from oneblock.convert.libraries import Diffusers
 from oneblock.plain import read_plain
 from oneblock.schedule import Parametrisation, frame_from_dict
 
-LIBRARY = "diffusers"
+LIBRARY = Diffusers()
 AGAIN = "export the model again (Model.export)"
 
 
@@ -85,12 +85,12 @@ class RoutedTransformer(nn.Module):
         """
         place = Path(directory)
         values = _record(place)
-        kind = _generator(values, place)
+        name = _class(values, place)
         frame = _frame(values, place)
-        names, levels = _bands(values, place)
-        inner = frame.noise(torch.tensor(levels[1:-1], dtype=torch.float64)).tolist() if len(names) > 1 else []
-        scale = getattr(kind, "time_scale", 1.0)
-        loaders = [partial(_load, place / name, str(values["class"])) for name in names]
+        blocks, levels = _bands(values, place)
+        inner = frame.noise(torch.tensor(levels[1:-1], dtype=torch.float64)).tolist() if len(blocks) > 1 else []
+        scale = getattr(kind_of_class(LIBRARY.found_class(name, str(place))), "time_scale", 1.0)
+        loaders = [partial(_load, place / block, name) for block in blocks]
         return cls(loaders, [time / scale for time in inner], device=device, dtype=dtype)
 
     @property
@@ -158,18 +158,15 @@ def _record(directory: Path) -> Mapping[str, Any]:
     return values
 
 
-def _generator(values: Mapping[str, Any], directory: Path) -> type[Image]:
-    """What the networks are, which must be generators of images of diffusers."""
+def _class(values: Mapping[str, Any], directory: Path) -> str:
+    """The class of the networks in the library."""
     library, name = values.get("library"), values.get("class")
-    if library != LIBRARY or not isinstance(name, str):
+    if library != LIBRARY.name or not isinstance(name, str):
         raise ValueError(
             f"{directory} holds networks of library={shown(library)}, class={shown(name)}; a pipeline needs those of "
-            f"{LIBRARY}"
+            f"{LIBRARY.name}"
         )
-    kind = kind_named(name)
-    if not issubclass(kind, Image):
-        raise ValueError(f"{directory} holds networks of class {name}, which generate no images; a pipeline needs some")
-    return kind
+    return name
 
 
 def _frame(values: Mapping[str, Any], directory: Path) -> Parametrisation:
@@ -198,12 +195,11 @@ def _bands(values: Mapping[str, Any], directory: Path) -> tuple[list[str], list[
 
 
 def _load(directory: Path, name: str) -> nn.Module:
-    library = LIBRARIES[LIBRARY]
-    settings = library.settings(directory)
-    found = library.class_name(settings, str(directory))
+    settings = LIBRARY.settings(directory)
+    found = LIBRARY.class_name(settings, str(directory))
     if found != name:
         raise ValueError(f"{directory} holds a {found}, not a {name} as the other blocks; {AGAIN}")
-    return library.load(directory, settings)
+    return LIBRARY.load(directory, settings)
 
 
 def _taken(call: Mapping[str, Any], mine: Tensor, count: int) -> dict[str, Any]:

@@ -73,3 +73,12 @@ def test_a_network_of_another_library(tmp_path: Path, text: str, capsys: pytest.
     out = capsys.readouterr().out
     assert "layers found in transformer.h" in out
     assert float(out.split("bits per byte:")[1]) < 4.8
+
+
+def test_experts_by_lora(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for library in ("diffusers", "peft", "sklearn"):
+        pytest.importorskip(library)
+    load("lora_experts").main(str(tmp_path), budget="1k")
+    out = capsys.readouterr().out
+    assert "band 1: 4096 numbers beside 1" in out
+    assert (tmp_path / "adapters" / "block-1" / "adapter_config.json").is_file()

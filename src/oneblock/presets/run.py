@@ -23,7 +23,7 @@ from oneblock.presets.base import AnyRecipe, ImageFacts, Recipe, TextFacts, end_
 from oneblock.presets.cost import block_bytes
 from oneblock.presets.data import Data, open_data
 from oneblock.presets.door import check_plan, read_plan
-from oneblock.presets.own import check_trunk, sized
+from oneblock.presets.own import check_frozen, sized
 from oneblock.presets.places import keep_place, located
 from oneblock.presets.resume import going_on, run_source
 from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
@@ -164,8 +164,8 @@ def _plan_of(
     if backbone is None:
         return taught(recipe.plan(facts), teacher)
     plan = sized(recipe, backbone).plan(facts, own_backbone(backbone))
-    check_trunk(plan, backbone)
     check_own(plan, backbone)
+    check_frozen(plan, backbone)
     return taught(plan, teacher)
 
 

@@ -11,6 +11,8 @@ import torch
 from convert.without_torchvision import absent
 from torch import Tensor, nn
 
+from oneblock.convert.kinds import kind_of
+
 SYMBOLS, CLASSES = 27, 10
 IDS = 40
 TEXT: dict[str, Any] = {
@@ -138,18 +140,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "Flux with guidance": _generator("FluxTransformer2DModel", **FLUX, guidance_embeds=True),
     "AuraFlow": _generator("AuraFlowTransformer2DModel", **AURA),
 }
-ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "PixArt": ("encoder_hidden_states", "encoder_attention_mask"),
-    "PixArt with sizes": ("encoder_hidden_states",),
-    "Sana": ("encoder_hidden_states", "encoder_attention_mask"),
-    "SanaVideo": ("encoder_hidden_states",),
-    "SD3": ("encoder_hidden_states", "pooled_projections"),
-    "SD3 with dual attention": ("encoder_hidden_states", "pooled_projections"),
-    "Flux": ("encoder_hidden_states", "pooled_projections"),
-    "Flux with guidance": ("encoder_hidden_states", "pooled_projections", "guidance"),
-    "AuraFlow": ("encoder_hidden_states",),
-}
-"""What networks that are told texts are told of each class."""
 
 
 def network(name: str, seed: int = 0) -> nn.Module:
@@ -163,8 +153,9 @@ def network(name: str, seed: int = 0) -> nn.Module:
     return made
 
 
-def prompts(name: str) -> dict[str, Tensor] | None:
-    """Texts for each class and for none, where the network is told such; two of the words are masked."""
+def prompts(made: nn.Module) -> dict[str, Tensor] | None:
+    """What a network is told of each class and of none, where it is told such; two of the words are masked."""
+    wanted = kind_of(made).texts(made)
     generator = torch.Generator().manual_seed(2)
     mask = torch.ones(CLASSES + 1, WORDS, dtype=torch.bool)
     mask[:, -2:] = False
@@ -174,4 +165,4 @@ def prompts(name: str) -> dict[str, Tensor] | None:
         "pooled_projections": torch.randn(CLASSES + 1, 8, generator=generator),
         "guidance": torch.full((CLASSES + 1,), 3.5),
     }
-    return {argument: rows[argument] for argument in ARGUMENTS[name]} if name in ARGUMENTS else None
+    return {argument: rows[argument] for argument in wanted} or None

@@ -23,8 +23,8 @@ from oneblock.condition import ClassIds, Condition, Frames, Nothing, Tokens
 from oneblock.convert.block import ConvertedBackbone
 from oneblock.convert.converted import ConvertedLibrary
 from oneblock.convert.discover import find_layers, layers_of
-from oneblock.convert.generators import TIME_STEPS
-from oneblock.convert.kinds import kind_of
+from oneblock.convert.generators import TIME_STEPS, AuraFlow, Flux, Image, PixArt, SanaVideo
+from oneblock.convert.kinds import TimmClassify, kind_of
 from oneblock.convert.taps import Form, forms_of
 from oneblock.presets import Recipe
 from oneblock.train.checkpoint import checkpoints
@@ -39,10 +39,8 @@ RECIPES: dict[str, type[Recipe]] = {
 
 OF_THE_TEXT = ("add_q_proj", "norm_added_q", "to_add_out", "ff_context")
 """Parts of a layer of two streams that make its text, which nothing reads behind the last layer of a block."""
-FEW = ["GPT-2", "ModernBERT", "DeiT", "timm EVA", "DiT", "PixArt", "SD3", "Flux", "AuraFlow"]
-"""One of each kind."""
-TWO = ["GPT-2", "ModernBERT", "DeiT", "DiT", "Flux"]
-"""Trained in two blocks as well by the fast tests."""
+FEW = ["GPT-2", "ModernBERT", "DeiT", "DiT", "Flux"]
+"""Networks of several kinds."""
 VARIANTS = [
     "timm ViT with registers",
     "timm CaiT",
@@ -55,15 +53,16 @@ VARIANTS = [
 
 def converted(name: str, seed: int = 0) -> tuple[nn.Module, ConvertedLibrary]:
     made = network(name, seed)
-    found = ob.convert(made, outputs=OUTPUTS[kind_of(made).name], prompts=prompts(name))
+    found = ob.convert(made, outputs=OUTPUTS[kind_of(made).name], prompts=prompts(made))
     assert isinstance(found, ConvertedLibrary)
     return made, found
 
 
-def asked(name: str, made: nn.Module) -> tuple[Tensor, Tensor, Condition, Callable[[], Tensor]]:
+def asked(made: nn.Module) -> tuple[Tensor, Tensor, Condition, Callable[[], Tensor]]:
     """Noisy targets, noise, condition, and the original's answer on clean input."""
     generator = torch.Generator().manual_seed(1)
-    kind, noise = kind_of(made).name, torch.randn(3, generator=generator)
+    known, noise = kind_of(made), torch.randn(3, generator=generator)
+    kind = known.name
     tokens = torch.randint(SYMBOLS, (3, 12), generator=generator)
     images = torch.randn(3, 1, 8, 8, generator=generator)
     net: Any = made.eval()
@@ -77,24 +76,24 @@ def asked(name: str, made: nn.Module) -> tuple[Tensor, Tensor, Condition, Callab
         return masked, noise, Nothing(3), lambda: net(input_ids=masked).logits[..., :SYMBOLS]
     if kind == "classify":
         z = torch.randn(3, CLASSES, generator=generator)
-        if name.startswith("timm"):
+        if known is TimmClassify:
             return z, noise, Frames(images), lambda: net(images)
         return z, noise, Frames(images), lambda: net(pixel_values=images).logits
     labels = torch.tensor([0, 3, CLASSES])
     steps = TIME_STEPS * noise
-    texts = {argument: rows[labels] for argument, rows in (prompts(name) or {}).items()}
+    texts = {argument: rows[labels] for argument, rows in (prompts(made) or {}).items()}
 
     def original() -> Tensor:
-        if name.startswith("Flux"):
+        if known is Flux:
             return flux(net, images, steps / 1000, texts)
-        if name == "SanaVideo":
+        if known is SanaVideo:
             found: Tensor = net(images[:, :, None], timestep=steps, **texts).sample[:, :, 0]
             return found
-        more: dict[str, Any] = {"class_labels": labels} if name == "DiT" else texts
-        if name == "PixArt with sizes":
+        more: dict[str, Any] = {"class_labels": labels} if known is Image else texts
+        if known is PixArt and net.use_additional_conditions:
             sizes = {"resolution": torch.full((3, 2), 64.0), "aspect_ratio": torch.ones(3, 1)}
             more = {**texts, "added_cond_kwargs": sizes}
-        answer: Tensor = net(images, timestep=steps / 1000 if name == "AuraFlow" else steps, **more).sample
+        answer: Tensor = net(images, timestep=steps / 1000 if known is AuraFlow else steps, **more).sample
         return answer[:, :1]
 
     return images, noise, ClassIds(labels, CLASSES), original
@@ -116,7 +115,7 @@ def flux(net: Any, images: Tensor, steps: Tensor, texts: dict[str, Tensor]) -> T
 def test_a_converted_network_answers_as_the_original(name: str) -> None:
     """To the bit, on clean input: what is new is zero at the start."""
     made, builder = converted(name)
-    z, noise, condition, original = asked(name, made)
+    z, noise, condition, original = asked(made)
     whole = builder(range(builder.depth)).eval()
     assert forward(whole, z, noise, condition).equal(original())
     with torch.no_grad():
@@ -130,7 +129,7 @@ def test_a_converted_network_answers_as_the_original(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_block_has_its_own_layers_and_learns_in_them_alone(name: str) -> None:
     made, builder = converted(name)
-    z, noise, condition, _ = asked(name, made)
+    z, noise, condition, _ = asked(made)
     before = {key: p.detach().clone() for key, p in made.named_parameters()}
     block = builder(range(2, 4)).train()
     assert list(block.layers) == ["2", "3"]
@@ -155,7 +154,7 @@ def test_a_block_has_its_own_layers_and_learns_in_them_alone(name: str) -> None:
 def test_a_few_layers_are_the_network_without_the_others(name: str, picks: tuple[int, ...]) -> None:
     """The library's own code, with the other layers taken out of its lists: the end reads what the last layer gives."""
     made, builder = converted(name)
-    z, noise, condition, original = asked(name, made)
+    z, noise, condition, original = asked(made)
     block = builder.pick(picks)(range(len(picks))).eval()
     kept = layers_of(made, builder.path)
     for path in builder.path.split(","):
@@ -173,9 +172,9 @@ def test_prompts_are_no_part_of_a_checkpoint_but_of_the_network() -> None:
     assert not list(block.prompts.parameters())
     told = block.to(torch.bfloat16).prompts(ClassIds(torch.tensor([4, 4, 10]), 10))
     assert told["encoder_hidden_states"].dtype == torch.bfloat16
-    assert told["encoder_attention_mask"].equal(prompts("PixArt")["encoder_attention_mask"][[4, 4, 10]])
-    others = {name: table.flip(0) for name, table in prompts("PixArt").items()}
-    others["encoder_hidden_states"] = others["encoder_hidden_states"] + 1
+    texts = prompts(made) or {}
+    assert told["encoder_attention_mask"].equal(texts["encoder_attention_mask"][[4, 4, 10]])
+    others = {"encoder_hidden_states": texts["encoder_hidden_states"] + 1}
     assert ob.convert(made, outputs=1, prompts=others).__qualname__ != builder.__qualname__
     with pytest.raises(ValueError, match="prompts have 11 rows, but there are 3 classes; give 4"):
         block.stem(torch.zeros(2, 1, 8, 8), torch.zeros(2), ClassIds(torch.tensor([0, 3]), 3))
@@ -192,7 +191,7 @@ def test_a_flux_is_shown_images_of_even_sizes() -> None:
 
 def test_the_end_of_a_dit_reaches_into_the_first_layer_of_its_block() -> None:
     made, builder = converted("DiT")
-    z, noise, condition, _ = asked("DiT", made)
+    z, noise, condition, _ = asked(made)
     block = builder(range(2, 4)).eval()
     assert not [key for key in block.state_dict() if key.startswith("ends.transformer_blocks")], "nothing stands twice"
     h, carried = block.stem(z, noise, condition)
@@ -214,7 +213,7 @@ def test_weights_that_are_on_several_devices_are_together_when_the_end_reaches_i
     from torch.distributed.fsdp import fully_shard
 
     _, builder = converted("DiT")
-    z, noise, condition, _ = asked("DiT", builder.network)
+    z, noise, condition, _ = asked(builder.network)
     denoiser = ob.BlockDenoiser(builder(range(2, 4)).eval(), ob.Precondition(sigma_data=0.5))
     alone = denoiser(z, noise.exp(), condition).detach()
     distributed.init_process_group(
@@ -235,7 +234,7 @@ def number(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", [*FEW, "timm EVA", "PixArt", "SD3", "AuraFlow"])
 def test_blocks_put_together_are_the_network(name: str) -> None:
     """Layers of three blocks, one after the other, between the ends of any: cut and joined at the right places.
 
@@ -247,7 +246,7 @@ def test_blocks_put_together_are_the_network(name: str) -> None:
         layers: Any = made.get_submodule(builder.path)
         for layer in layers[1:]:
             layer.norm1.emb.load_state_dict(layers[0].norm1.emb.state_dict())
-    z, noise, condition, original = asked(name, made)
+    z, noise, condition, original = asked(made)
     blocks = [builder(range(start, start + 2)).eval() for start in (0, 2, 4)]
     with torch.no_grad():
         h, carried = blocks[0].stem(z, noise, condition)
@@ -277,7 +276,7 @@ def losses(run: Path) -> list[list[float]]:
 @pytest.mark.parametrize(
     ("name", "blocks"),
     [pytest.param(name, 3, marks=pytest.mark.slow if name in VARIANTS else ()) for name in NETWORKS]
-    + [pytest.param(name, 2, marks=() if name in TWO else pytest.mark.slow) for name in NETWORKS],
+    + [pytest.param(name, 2, marks=() if name in FEW else pytest.mark.slow) for name in NETWORKS],
 )
 def test_blocks_train_on_real_data(name: str, blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oneblock.train.drive.Recorder", every_ten)
@@ -325,7 +324,7 @@ def test_a_run_goes_on_with_the_same_network_alone(tmp_path: Path) -> None:
 
 def test_the_contract_is_kept() -> None:
     made, builder = converted("Llama")
-    z, noise, condition, _ = asked("Llama", made)
+    z, noise, condition, _ = asked(made)
     check_backbone(builder, 6, z, noise, condition, (3, 12, SYMBOLS))
     with pytest.raises(ValueError, match="layers 6 to 7 are asked for, but there are 6"):
         builder(range(6, 8))
@@ -438,7 +437,7 @@ def test_what_cannot_be_cut_is_refused_with_the_reason(make: Callable[[], nn.Mod
         find_layers(make(), path)
 
 
-SD3_TEXTS = prompts("SD3") or {}
+SD3_TEXTS = {"encoder_hidden_states": torch.zeros(11, 5, 16), "pooled_projections": torch.zeros(11, 8)}
 
 
 class Chain(nn.Module):
@@ -498,12 +497,12 @@ def test_layers_that_do_not_continue_each_other_are_refused(network: Chain, mess
         ),
         (
             lambda: network("Flux with guidance"),
-            {"outputs": 1, "prompts": prompts("Flux")},
+            {"outputs": 1, "prompts": SD3_TEXTS},
             r"lack guidance; .* pooled_projections \(k \+ 1, 8\), guidance \(k \+ 1\)",
         ),
         (
             lambda: network("AuraFlow"),
-            {"outputs": 1, "prompts": prompts("SD3")},
+            {"outputs": 1, "prompts": SD3_TEXTS},
             "hold pooled_projections, which is none of them; AuraFlowTransformer2DModel is told encoder_hidden_states",
         ),
         (

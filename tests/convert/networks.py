@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -76,12 +75,11 @@ def _picture(name: str) -> Callable[[], nn.Module]:
     return make
 
 
-def of_timm(module: str, name: str, **settings: Any) -> Callable[[], nn.Module]:
+def of_timm(name: str, **settings: Any) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         with absent():
-            pytest.importorskip("timm")
-            found = import_module(f"timm.models.{module}")
-        made: nn.Module = getattr(found, name)(**{**TIMM, **settings})
+            timm = pytest.importorskip("timm")
+        made: nn.Module = timm.create_model(name, **{**TIMM, **settings})
         return made
 
     return make
@@ -123,12 +121,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "DeiT": _picture("DeiT"),
     "BEiT": _picture("Beit"),
     "DINOv2": _picture("Dinov2"),
-    "timm ViT": of_timm("vision_transformer", "VisionTransformer"),
-    "timm ViT with registers": of_timm("vision_transformer", "VisionTransformer", reg_tokens=4, init_values=0.1),
-    "timm DeiT": of_timm("deit", "VisionTransformerDistilled"),
-    "timm BEiT": of_timm("beit", "Beit", init_values=0.1, use_shared_rel_pos_bias=True),
-    "timm EVA": of_timm("eva", "Eva", use_rot_pos_emb=True, swiglu_mlp=True),
-    "timm CaiT": of_timm("cait", "Cait", init_values=0.1),
+    "timm ViT": of_timm("vit_tiny_patch16_224"),
+    "timm ViT with registers": of_timm("vit_small_patch14_reg4_dinov2"),
+    "timm DeiT": of_timm("deit_tiny_distilled_patch16_224"),
+    "timm BEiT": of_timm("beit_base_patch16_224"),
+    "timm EVA": of_timm("eva02_tiny_patch14_224"),
+    "timm CaiT": of_timm("cait_xxs24_224"),
     "DiT": _generator("DiTTransformer2DModel", **DIT),
     "PixArt": _generator("PixArtTransformer2DModel", **PIXART),
     "PixArt with sizes": _generator("PixArtTransformer2DModel", **SIZED),

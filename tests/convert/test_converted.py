@@ -484,7 +484,7 @@ def test_layers_that_do_not_continue_each_other_are_refused(network: Chain, mess
         (lambda: network("BERT"), {"outputs": 40}, "none is left for the mask; resize its embeddings to 41"),
         (lambda: network("DiT"), {"outputs": 3}, "outputs=3 does not fit DiTTransformer2DModel, which answers with 2"),
         (
-            of_timm("vision_transformer", "VisionTransformer", num_classes=0),
+            of_timm("vit_tiny_patch16_224", num_classes=0),
             {"outputs": 2},
             "does not fit VisionTransformer, which answers with 0; give it a head",
         ),
@@ -543,7 +543,7 @@ def test_images_of_another_size_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             block.stem(z, noise, Frames(torch.zeros(3, *shape)))
-    anysize = of_timm("vision_transformer", "VisionTransformer", dynamic_img_size=True)
+    anysize = of_timm("vit_tiny_patch16_224", dynamic_img_size=True)
     h, _ = ob.convert(anysize(), outputs=CLASSES)(range(2)).stem(z, noise, Frames(torch.zeros(3, 1, 12, 12)))
     assert h.shape == (3, 10, 32)
 
@@ -553,7 +553,7 @@ def test_a_network_without_configuration_is_named_by_what_it_was_made_with() -> 
     vit: Any = network("timm ViT")
     first = ob.convert(vit, outputs=CLASSES).__qualname__
     assert ob.convert(vit.eval(), outputs=CLASSES).__qualname__ == first
-    more = of_timm("vision_transformer", "VisionTransformer", num_heads=4)()
+    more = of_timm("vit_tiny_patch16_224", num_heads=4)()
     more.load_state_dict(vit.state_dict())
     assert ob.convert(more, outputs=CLASSES).__qualname__ != first
 

@@ -257,7 +257,7 @@ BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def fingerprint(network: nn.Module, settings: Mapping[str, Any], prompts: Mapping[str, Tensor] | None = None) -> str:
     """16 hex digits of a network's settings and weights, and of what it is told of each class."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, tensor in {**network.state_dict(), **(prompts or {})}.items():
+    for name, tensor in {**network.state_dict(), **dict(sorted((prompts or {}).items()))}.items():
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         # sums in place of all bytes: a network of billions is read once, and a single tensor of it is copied at a time;
         # of whole numbers, as the last digits of others depend on the number of threads

@@ -22,16 +22,19 @@ from dataclasses import replace
 from typing import Any, Self, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from oneblock.backbone import as_backbone
 from oneblock.checks import shown
 from oneblock.convert.block import ConvertedBackbone, ConvertedLayer
 from oneblock.convert.copies import Copier
-from oneblock.convert.discover import find_layers
-from oneblock.convert.kinds import Image, Kind, kind_of, settings_of, width_of
+from oneblock.convert.discover import find_layers, layers_of
+from oneblock.convert.generators import Image
+from oneblock.convert.kind import Kind
+from oneblock.convert.kinds import kind_of, settings_of, width_of
+from oneblock.convert.prompts import as_prompts
 from oneblock.convert.schedulers import as_frame
-from oneblock.convert.taps import returns_bare, without_layers
+from oneblock.convert.taps import forms_of, without_layers
 from oneblock.schedule import Parametrisation, frame_from_dict, frame_to_dict
 
 KEPT_FRAME = "kept_frame"
@@ -114,35 +117,47 @@ class ConvertedLibrary(Converted):
     """A network of another library.
 
     Args:
+        prompts: what it is told of each class besides (``convert.prompts``).
         told: the arguments of ``convert``, with which the same network is converted again.
     """
 
     def __init__(
-        self, network: nn.Module, path: str, kind: Kind, noisy: int, told: Mapping[str, Any] | None = None
+        self,
+        network: nn.Module,
+        path: str,
+        kind: Kind,
+        noisy: int,
+        prompts: Mapping[str, Tensor] | None = None,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         self.network = network
         self.told = dict(told or {})
         self.path = path
-        self.kind, self._noisy = kind, noisy
-        self._bare = returns_bare(network, path, kind.example(network))
-        layers: Any = network.get_submodule(path)
-        named = f"{type(network).__name__}, {fingerprint(network, settings_of(network))}"
+        self.kind, self._noisy, self._prompts = kind, noisy, prompts or {}
+        layers = layers_of(network, path)
+        self._forms = forms_of(network, layers, path, self.example())
+        named = f"{type(network).__name__}, {fingerprint(network, settings_of(network), self._prompts)}"
         super().__init__(len(layers), width_of(network), named)
 
     @property
     def original(self) -> nn.Module:
         return self.network
 
+    def example(self) -> dict[str, Any]:
+        """Arguments of a call of the network, on its device."""
+        texts = {name: table[:2] for name, table in self._prompts.items()}
+        return self.kind.with_texts(self.kind.example(self.network), texts)
+
     def block(self, layers: Mapping[str, int]) -> ConvertedBackbone:
         copied = Copier(self.frozen)
-        ends, line = without_layers(self.network, self.path, self._bare, copied)
-        every: Any = self.network.get_submodule(self.path)
+        every, forms = layers_of(self.network, self.path), self._forms
+        ends, line = without_layers(self.network, every, forms, copied)
         modulated = 0 if self.kind.knows_noise else self.width
-        own = {name: ConvertedLayer(copied(every[i]), i, modulated, self._bare) for name, i in layers.items()}
+        own = {name: ConvertedLayer(copied(every[i]), i, modulated, forms[i]) for name, i in layers.items()}
         kind = self.kind
         if isinstance(kind, Image) and self.frame is not None:
             kind = replace(kind, time_steps=1.0)
-        return ConvertedBackbone(ends, line, own, self.width, kind, self._noisy)
+        return ConvertedBackbone(ends, line, own, self.width, kind, self._noisy, self._prompts)
 
 
 class ConvertedBackboneOf(Converted):
@@ -182,20 +197,23 @@ def convert(
     noisy: int = 0,
     special_id: int | None = None,
     scheduler: object = None,
+    prompts: Mapping[str, Tensor] | None = None,
 ) -> Converted:
     """A network that exists as a backbone, with its weights: a language model or a classifier of images of the
-    transformers library, a vision transformer of timm, a DiT of diffusers, or a backbone of one's own (``stem``,
-    ``layers``, ``head``). It is cut into blocks by ``train(recipe, backbone=convert(network, ...), ...)``.
+    transformers library, a vision transformer of timm, a transformer of diffusers that generates images (DiT, PixArt,
+    Sana, SD3, Flux, AuraFlow), or a backbone of one's own (``stem``, ``layers``, ``head``). It is cut into blocks by
+    ``train(recipe, backbone=convert(network, ...), ...)``.
 
     The recipe's task must be what the network is for: a causal language model is trained by a ``CausalRecipe``, a
-    masked one by a ``MaskedRecipe``, a classifier of images by a ``ClassifyRecipe``, and a DiT by an ``ImageRecipe``.
-    Depth and width of the recipe become those of the network.
+    masked one by a ``MaskedRecipe``, a classifier of images by a ``ClassifyRecipe``, and a generator by an
+    ``ImageRecipe``. Depth and width of the recipe become those of the network.
 
     Args:
         network: as its library makes it; it stays as it is. Its weights are those that every block starts with.
         outputs: symbols of the vocabulary, classes, or channels of images; its head must have as many, or more. A
             backbone of one's own needs none.
-        layers: path of the list of its layers, e.g. ``"transformer.h"``; empty looks for it.
+        layers: path of the list of its layers, e.g. ``"transformer.h"``, or of several lists that follow each other,
+            joined by commas; empty looks for it.
         noisy: width of the noisy targets that it is shown; 0 is ``outputs``, as for evidence (``precondition``).
         special_id: the id that stands before a text, or for a masked place; None is the network's own, or the first
             that is no symbol.
@@ -203,6 +221,9 @@ def convert(
             ``scheduler_config.json``, or a frame (``schedule``). The network keeps its time steps, its levels and what
             it predicts. None is for a network with fresh weights, which is to be trained under EDM's preconditioning;
             of a block of a converted network it is what that one keeps.
+        prompts: what a generator that is told texts is told of each class: arguments of its own call, e.g.
+            ``encoder_hidden_states`` (k + 1, t, d), with a row for each of the k classes and a last one for no class.
+            They are no part of a checkpoint, and are not trained.
 
     Raises:
         ValueError: the network cannot be cut (``convert.discover``), its answers and ids do not fit, or its scheduler
@@ -218,8 +239,11 @@ def convert(
             f"{type(network).__name__} is told no time step, so that scheduler={shown(scheduler)} has no part in it; "
             "leave it out"
         )
+    texts = as_prompts(network, kind.texts(network), prompts)
     told = {"outputs": outputs, "layers": path, "noisy": noisy or outputs, "special_id": kind.special_id}
-    return _kept(ConvertedLibrary(network, path, kind, noisy or outputs, told), scheduler)
+    if texts:
+        told["prompts"] = texts
+    return _kept(ConvertedLibrary(network, path, kind, noisy or outputs, texts, told), scheduler)
 
 
 def _kept(made: Converted, scheduler: object) -> Converted:
@@ -230,10 +254,10 @@ BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Bytes of a number -> whole numbers of as many."""
 
 
-def fingerprint(network: nn.Module, settings: Mapping[str, Any]) -> str:
-    """16 hex digits of a network's settings and weights."""
+def fingerprint(network: nn.Module, settings: Mapping[str, Any], prompts: Mapping[str, Tensor] | None = None) -> str:
+    """16 hex digits of a network's settings and weights, and of what it is told of each class."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, tensor in network.state_dict().items():
+    for name, tensor in {**network.state_dict(), **dict(sorted((prompts or {}).items()))}.items():
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         # sums in place of all bytes: a network of billions is read once, and a single tensor of it is copied at a time;
         # of whole numbers, as the last digits of others depend on the number of threads

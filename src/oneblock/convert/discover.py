@@ -15,15 +15,18 @@ from torch import nn
 NAMES = ("layers", "layer", "h", "blocks", "block", "transformer_blocks")
 """What the list is called where the library does not declare its layers. Under these names it may also be a
 ``Sequential`` of modules of one class, as in timm."""
+SINGLE = "single_transformer_blocks"
+"""What diffusers calls a second list, whose layers take text and image as one sequence."""
 Layers = nn.ModuleList | nn.Sequential
 DECLARATIONS = ("_no_split_modules", "_repeated_blocks")
 
 
 def find_layers(network: nn.Module, path: str = "") -> str:
-    """The path of the list of residual layers in ``network``, e.g. ``"transformer.h"``.
+    """The path of the list of residual layers in ``network``, e.g. ``"transformer.h"``; of several lists that follow
+    each other the paths, joined by commas.
 
     Args:
-        path: where they stand; empty looks for them.
+        path: where they stand; empty looks for them. A list called ``SINGLE`` follows the other one.
 
     Raises:
         ValueError: the network cannot be cut, there is no such list, or there are several.
@@ -32,7 +35,7 @@ def find_layers(network: nn.Module, path: str = "") -> str:
     if reason:
         raise ValueError(f"{type(network).__name__} cannot be cut into blocks: {reason}")
     if path:
-        return _checked(network, path)
+        return ",".join(_checked(network, one.strip()) for one in path.split(","))
     every = dict(_lists(network))
     declared = _declared(network)
     found = [name for name, layers in every.items() if type(layers[0]).__name__ in declared]
@@ -42,12 +45,22 @@ def find_layers(network: nn.Module, path: str = "") -> str:
             f"{type(network).__name__} has no list of layers that is known ({_listed(every) or 'no ModuleList at all'}"
             '); give its path, e.g. layers="encoder.layers"'
         )
+    followed = sorted(found, key=lambda name: name.endswith(SINGLE))
+    if len(found) == 2 and [name.endswith(SINGLE) for name in followed] == [False, True]:
+        return ",".join(_checked(network, name) for name in followed)
     if len(found) > 1:
         raise ValueError(
             f"{type(network).__name__} has several lists of layers: "
-            f"{_listed({name: every[name] for name in found})}; give the path of one, e.g. layers={found[0]!r}"
+            f"{_listed({name: every[name] for name in found})}; give the path of one, e.g. layers={found[0]!r}, or of "
+            "those that follow each other, joined by commas"
         )
     return _checked(network, found[0])
+
+
+def layers_of(network: nn.Module, path: str) -> list[nn.Module]:
+    """The layers that stand at ``path`` (``find_layers``), in their order."""
+    lists: list[Any] = [network.get_submodule(one) for one in path.split(",")]
+    return [layer for layers in lists for layer in layers]
 
 
 def why_not(network: nn.Module) -> str:

@@ -23,7 +23,7 @@ from oneblock.condition import Condition, Nothing
 from oneblock.convert.converted import Converted, ConvertedLibrary
 from oneblock.convert.cut import cut
 from oneblock.convert.kept import of_library
-from oneblock.convert.kinds import Kind
+from oneblock.convert.kind import Kind
 from oneblock.convert.libraries import Library, library_of
 from oneblock.convert.lora import ADAPTER_FILE, read_adapter, write_adapter
 
@@ -117,10 +117,11 @@ class _Asked(Kind):
     """A kind of network that is always called in the same way.
 
     Args:
-        asked: the call.
+        asked: the call, for noisy targets of ``shape``.
     """
 
     kind: Kind | None = None
+    shape: torch.Size | None = None
     asked: Mapping[str, Any] | None = None
 
     @staticmethod
@@ -133,8 +134,8 @@ class _Asked(Kind):
     def call(self, z: Tensor, noise: Tensor, condition: Condition) -> dict[str, Any]:
         return dict(self.asked or {})
 
-    def answer(self, found: Any) -> Tensor:
-        return cast(Kind, self.kind).answer(found)
+    def answer(self, found: Any, shape: torch.Size) -> Tensor:
+        return cast(Kind, self.kind).answer(found, self.shape or shape)
 
 
 @torch.no_grad()
@@ -142,16 +143,18 @@ def _check_same(converted: ConvertedLibrary, network: nn.Module, block: nn.Modul
     """Compare a network of the library with the block that it was made of, without what was added to this."""
     kind = converted.kind
     where = next(block.parameters()).device
-    asked = {name: _random(value, kind.outputs, where) for name, value in kind.example(converted.network).items()}
+    asked = {name: _random(value, kind.outputs, where) for name, value in converted.example().items()}
+    shape = kind.example_shape(converted.network)
     silenced: Any = deepcopy(block).eval()
-    silenced._kind = _Asked(kind.outputs, kind.special_id, kind=kind, asked=asked)
+    silenced._kind = _Asked(kind.outputs, kind.special_id, kind=kind, shape=shape, asked=asked)
+    silenced.prompts = None
     for name, p in silenced.named_parameters():
         if _is_added(name) and not name.startswith("noise."):
             p.zero_()
     width = 1 if silenced.noisy is None else silenced.noisy.in_features
     z, noise = torch.zeros(2, width, device=where), torch.zeros(2, device=where)
     wanted = forward(as_backbone(silenced), z, noise, Nothing(2))
-    found = kind.answer(network.to(where).eval()(**asked))
+    found = kind.answer(network.to(where).eval()(**asked), shape)
     if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-4, atol=1e-5):
         raise ValueError(
             f"a {type(network).__name__} of layers {list(as_backbone(block).layers)} alone answers otherwise than the "

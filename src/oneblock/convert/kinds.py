@@ -2,80 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from oneblock.condition import ClassIds, Condition, Frames, Tokens, told
+from oneblock.condition import Condition, Frames, Tokens, told
+from oneblock.convert.generators import GENERATORS
+from oneblock.convert.kind import Kind, config_of, first_of
 
-TIME_STEPS = 400.0
-"""Time steps for a unit of EDM's noise conditioning ``ln(sigma) / 4``: its range becomes about a thousand steps, which
-is what such networks are made for."""
 PASSING = ("training", "fused_attn", "grad_checkpointing")
 """Attributes of modules that say how they run at the moment, not what they are."""
-
-
-@dataclass(frozen=True)
-class Kind(ABC):
-    """What a network is for.
-
-    Args:
-        outputs: symbols, classes or channels; answers beyond are cut off.
-        special_id: the id that stands before a text, or for a masked place.
-    """
-
-    outputs: int
-    special_id: int = 0
-
-    name: ClassVar[str]
-    endings: ClassVar[tuple[str, ...]]
-    """What the class of such a network is called at its end."""
-    knows_noise: ClassVar[bool] = False
-    """The network is told the noise level itself; layers of others get it here."""
-    knows_targets: ClassVar[bool] = False
-    """The network is called with noisy targets; to others they are new."""
-
-    @classmethod
-    def fits(cls, network: type) -> bool:
-        """Whether networks of a class are of this kind."""
-        return network.__name__.endswith(cls.endings)
-
-    @classmethod
-    def of(cls, network: nn.Module, outputs: int, special_id: int | None) -> Self:
-        """The kind of ``network``, as it is called; see ``convert``."""
-        size = cls.size(network)
-        if not 1 <= outputs <= size:
-            allowed = f"use 1 to {size}" if size else "give it a head"
-            raise ValueError(
-                f"outputs={outputs} does not fit {type(network).__name__}, which answers with {size}; {allowed}"
-            )
-        return cls(outputs, cls.special_id_of(network, outputs) if special_id is None else special_id)
-
-    @staticmethod
-    @abstractmethod
-    def size(network: nn.Module) -> int:
-        """How many symbols, classes or channels the network answers with."""
-
-    @classmethod
-    def special_id_of(cls, network: nn.Module, outputs: int) -> int:
-        """The id that stands before a text, or for a masked place; 0 for networks without ids."""
-        return 0
-
-    @abstractmethod
-    def example(self, network: nn.Module) -> dict[str, Any]:
-        """Arguments of a call of ``network``, on its device."""
-
-    @abstractmethod
-    def call(self, z: Tensor, noise: Tensor, condition: Condition) -> dict[str, Any]:
-        """Arguments of the network's call for noisy targets (n, ...), noise conditioning (n,) and a condition."""
-
-    def answer(self, found: Any) -> Tensor:
-        """What counts of the network's answer: logits (n, ..., outputs), or images (n, outputs, h, w)."""
-        logits: Tensor = found.logits[..., : self.outputs]
-        return logits
 
 
 class _Symbols(Kind):
@@ -86,7 +24,7 @@ class _Symbols(Kind):
 
     @staticmethod
     def size(network: nn.Module) -> int:
-        return int(_config(network).vocab_size)
+        return int(config_of(network).vocab_size)
 
     @classmethod
     def special_id_of(cls, network: nn.Module, outputs: int) -> int:
@@ -102,7 +40,7 @@ class _Symbols(Kind):
         )
 
     def example(self, network: nn.Module) -> dict[str, Any]:
-        return {"input_ids": torch.full((2, 4), self.special_id, dtype=torch.long, device=_first(network).device)}
+        return {"input_ids": torch.full((2, 4), self.special_id, dtype=torch.long, device=first_of(network).device)}
 
 
 class Text(_Symbols):
@@ -141,10 +79,10 @@ class Classify(Kind):
 
     @staticmethod
     def size(network: nn.Module) -> int:
-        return int(_config(network).num_labels)
+        return int(config_of(network).num_labels)
 
     def example(self, network: nn.Module) -> dict[str, Any]:
-        config, first = _config(network), _first(network)
+        config, first = config_of(network), first_of(network)
         size = getattr(config, "image_size", 0)
         height, width = size if isinstance(size, list | tuple) else (size, size)
         images = torch.zeros(2, getattr(config, "num_channels", 3), height, width, device=first.device)
@@ -184,7 +122,7 @@ class TimmClassify(Kind):
         return int(size)
 
     def example(self, network: nn.Module) -> dict[str, Any]:
-        first = _first(network)
+        first = first_of(network)
         images = torch.zeros(2, self.shape[0], *_patches(network).img_size, device=first.device)
         return {"x": images.to(first.dtype)}
 
@@ -198,47 +136,12 @@ class TimmClassify(Kind):
             )
         return {"x": images}
 
-    def answer(self, found: Any) -> Tensor:
+    def answer(self, found: Any, shape: torch.Size) -> Tensor:
         logits: Tensor = found[..., : self.outputs]
         return logits
 
 
-@dataclass(frozen=True)
-class Image(Kind):
-    """A generator of images that is told their class and a time step.
-
-    Args:
-        time_steps: for a unit of the noise conditioning.
-    """
-
-    time_steps: float = TIME_STEPS
-
-    name = "image"
-    endings = ("DiTTransformer2DModel",)
-    knows_noise = True
-    knows_targets = True
-
-    @staticmethod
-    def size(network: nn.Module) -> int:
-        config = _config(network)
-        return int(config.out_channels or config.in_channels)
-
-    def example(self, network: nn.Module) -> dict[str, Any]:
-        config, first = _config(network), _first(network)
-        images = torch.zeros(2, config.in_channels, config.sample_size, config.sample_size, device=first.device)
-        steps = torch.zeros(2, device=first.device)
-        return {"hidden_states": images.to(first.dtype), "timestep": steps, "class_labels": steps.long()}
-
-    def call(self, z: Tensor, noise: Tensor, condition: Condition) -> dict[str, Any]:
-        labels = told(condition, ClassIds).ids
-        return {"hidden_states": z, "timestep": self.time_steps * noise, "class_labels": labels}
-
-    def answer(self, found: Any) -> Tensor:
-        images: Tensor = found.sample[:, : self.outputs]
-        return images
-
-
-KINDS: tuple[type[Kind], ...] = (Text, MaskedText, Classify, Image, TimmClassify)
+KINDS: tuple[type[Kind], ...] = (Text, MaskedText, Classify, TimmClassify, *GENERATORS)
 
 
 def kind_of(network: nn.Module) -> type[Kind]:
@@ -291,10 +194,6 @@ def _plain(module: nn.Module) -> dict[str, Any]:
     }
 
 
-def _config(network: nn.Module) -> Any:
-    return network.config
-
-
 def _patches(network: nn.Module) -> Any:
     """The module of timm that makes patches of images, which knows their size."""
     found: Any = getattr(network, "patch_embed", None)
@@ -304,7 +203,3 @@ def _patches(network: nn.Module) -> Any:
             "with a fixed size of images are converted"
         )
     return found
-
-
-def _first(network: nn.Module) -> Tensor:
-    return next(network.parameters())

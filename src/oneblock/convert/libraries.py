@@ -63,6 +63,10 @@ class Library(ABC):
     def save_settings(self, network: nn.Module, directory: Path) -> None:
         """Write the configuration alone."""
 
+    def knows(self, network: nn.Module) -> bool:
+        """Whether a network of it says how it is built again."""
+        return True
+
     def settings(self, directory: Path) -> dict[str, Any]:
         """The configuration in a directory, checked to be of a network that is known.
 
@@ -190,6 +194,10 @@ class Timm(Library):
                 f"a network of timm needs timm, and timm needs torchvision ({error}); pip install timm torchvision"
             ) from error
 
+    def knows(self, network: nn.Module) -> bool:
+        """``timm.create_model`` writes down what it made; the classes themselves do not."""
+        return getattr(network, "pretrained_cfg", None) is not None
+
     def class_name(self, settings: Mapping[str, Any], where: str) -> str:
         name = settings.get("architecture")
         timm: Any = self.module()
@@ -235,8 +243,10 @@ LIBRARIES: dict[str, Library] = {library.name: library for library in (Transform
 
 
 def library_of(network: nn.Module) -> Library | None:
-    """The library whose own class a network is; None if it is a class of someone else."""
-    return LIBRARIES.get(type(network).__module__.partition(".")[0])
+    """The library whose own class a network is; None if it is a class of someone else, or was made in a way that the
+    library does not write down."""
+    library = LIBRARIES.get(type(network).__module__.partition(".")[0])
+    return library if library is not None and library.knows(network) else None
 
 
 def weight_files(directory: Path) -> list[Path]:

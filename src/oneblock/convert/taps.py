@@ -4,12 +4,16 @@ A library's forward pass does what comes before the layers, calls each of them w
 it needs (masks, positions, caches), and does what comes after. With taps in their places the same code gives, up to the
 last tap, what the layers are called with; and with a hidden state handed to the last tap, what is made of it. So no
 library's forward pass is written again.
+
+A layer of two streams takes the tokens of a text and of an image apart, and returns both. The hidden state is then one
+tensor: the text, and behind it the image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import torch
@@ -18,12 +22,25 @@ from torch import Tensor, nn
 from oneblock.convert.copies import Copier
 
 
+class Form(Enum):
+    """What a layer takes and returns."""
+
+    BARE = "the hidden state"
+    FIRST = "the hidden state, and a tuple that begins with it"
+    STREAMS = "image and text tokens, and a pair of text and image tokens"
+
+
 @dataclass(frozen=True)
 class Call:
-    """What a layer is called with besides the hidden state."""
+    """What a layer is called with besides the hidden state.
+
+    Args:
+        text: tokens of the hidden state that are a stream of their own.
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    text: int = 0
 
 
 class ReachedError(Exception):
@@ -65,15 +82,14 @@ class Tap(nn.Module):
 
     Args:
         line: shared by all taps of a network.
-        bare: layers return the hidden state itself; otherwise a tuple that begins with it.
     """
 
-    def __init__(self, layer: nn.Module, index: int, count: int, line: Line, bare: bool) -> None:
+    def __init__(self, layer: nn.Module, index: int, count: int, line: Line, form: Form) -> None:
         super().__init__()
         self._plain = {
             name: value for name, value in vars(layer).items() if isinstance(value, int | float | str | None)
         }
-        self._index, self._last, self._line, self._bare = index, index == count - 1, line, bare
+        self._index, self._last, self._line, self._form = index, index == count - 1, line, form
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_"):
@@ -91,47 +107,131 @@ class Tap(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         session = self._line.sessions[-1]
-        hidden, call = split_call(args, kwargs)
+        streams, call = split_call(args, kwargs, self._form)
         if session.hidden is None:
-            session.hidden = hidden
+            session.hidden = joined(streams)
         session.calls.append(call)
-        if self._last:
-            if session.answer is None:
-                raise ReachedError
-            hidden = session.answer
-        return hidden if self._bare else (hidden,)
+        if not self._last:
+            return as_answer(streams, self._form)
+        if session.answer is None:
+            raise ReachedError
+        return as_answer(taken_apart(session.answer, call), self._form)
 
 
-def split_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Call]:
+Streams = tuple[Tensor, ...]
+"""The hidden state (n, t, d) as a layer takes it: one tensor, or those of text and image."""
+
+
+def split_call(args: tuple[Any, ...], kwargs: dict[str, Any], form: Form) -> tuple[Streams, Call]:
     """The hidden state of a call of a layer, and the rest."""
-    if args:
-        return args[0], Call(args[1:], kwargs)
-    rest = dict(kwargs)
-    return rest.pop("hidden_states"), Call((), rest)
+    rest, left = dict(kwargs), list(args)
+    hidden = left.pop(0) if left else rest.pop("hidden_states")
+    if form is not Form.STREAMS:
+        return (hidden,), Call(tuple(left), rest)
+    text = left.pop(0) if left else rest.pop("encoder_hidden_states")
+    return (text, hidden), Call(tuple(left), rest, text.shape[1])
 
 
-def without_layers(network: nn.Module, path: str, bare: bool, copier: Copier | None = None) -> tuple[nn.Module, Line]:
+def joined(streams: Streams) -> Tensor:
+    """The hidden state as one tensor."""
+    return streams[0] if len(streams) == 1 else torch.cat(streams, dim=1)
+
+
+def taken_apart(h: Tensor, call: Call) -> Streams:
+    """The hidden state as the layer of ``call`` takes it."""
+    return (h[:, : call.text], h[:, call.text :]) if call.text else (h,)
+
+
+def as_answer(streams: Streams, form: Form) -> Any:
+    """The hidden state as a layer returns it."""
+    return streams[0] if form is Form.BARE else streams
+
+
+def from_answer(answer: Any, form: Form, h: Tensor, call: Call) -> Tensor:
+    """The hidden state after a layer of ``form`` that was given ``h``, of its ``answer``; a text that is not returned,
+    as no layer comes after, stays as it was."""
+    if form is Form.BARE:
+        found: Tensor = answer
+    elif form is Form.FIRST:
+        found = answer[0]
+    else:
+        text, image = answer
+        found = torch.cat([h[:, : call.text] if text is None else text, image], dim=1)
+    return found
+
+
+def called(layer: nn.Module, form: Form, h: Tensor, call: Call) -> Tensor:
+    """The hidden state after ``layer``, which takes the one ``h`` before it."""
+    if form is Form.STREAMS:
+        text, image = taken_apart(h, call)
+        answer = layer(image.contiguous(), text.contiguous(), *call.args, **call.kwargs)
+    else:
+        answer = layer(h, *call.args, **call.kwargs)
+    return from_answer(answer, form, h, call)
+
+
+def without_layers(
+    network: nn.Module, layers: Sequence[nn.Module], forms: Sequence[Form], copier: Copier | None = None
+) -> tuple[nn.Module, Line]:
     """A copy of ``network`` with taps in the places of its layers, which are not copied, and what the taps share."""
-    layers: Any = network.get_submodule(path)
     line = Line()
-    taps = {id(layer): Tap(layer, i, len(layers), line, bare) for i, layer in enumerate(layers)}
+    taps = {
+        id(layer): Tap(layer, i, len(layers), line, form)
+        for i, (layer, form) in enumerate(zip(layers, forms, strict=True))
+    }
     return (copier or Copier())(network, taps), line
 
 
+class _Watch:
+    """Hooks on layers while their network is called: the form of each, and whether one continues the other."""
+
+    def __init__(self, layers: Sequence[nn.Module], path: str) -> None:
+        self.layers, self.path = layers, path
+        self.forms: list[Form] = []
+        self._args: tuple[Any, ...] = ()
+        self._kwargs: dict[str, Any] = {}
+        self._after: Tensor | None = None
+
+    def before(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keeps what a layer is called with, which it may change in its place."""
+        self._args = tuple(map(_kept, args))
+        self._kwargs = {name: _kept(value) for name, value in kwargs.items()}
+
+    def after(self, layer: nn.Module, args: Any, answer: Any) -> None:
+        """Checks what it answers."""
+        i = len(self.forms)
+        if i == len(self.layers) or layer is not self.layers[i]:
+            raise ValueError(f"the layers in {self.path} are not called once each, and in their order")
+        form = _form(self._kwargs, answer)
+        streams, call = split_call(self._args, self._kwargs, form)
+        hidden = joined(streams)
+        after = from_answer(answer, form, hidden, call)
+        if not isinstance(after, Tensor) or after.shape != hidden.shape:
+            shape = tuple(after.shape) if isinstance(after, Tensor) else type(after).__name__
+            raise ValueError(
+                f"layer {i} of {self.path} takes a hidden state of {tuple(hidden.shape)} and returns {shape}; the "
+                "layers of a residual network keep the shape"
+            )
+        if self._after is not None and not _same(hidden, self._after):
+            raise ValueError(
+                f"the network changes the hidden state between layers {i - 1} and {i} of {self.path}, where a block "
+                "may end; only networks whose layers continue each other are cut"
+            )
+        self.forms.append(form)
+        self._after = after.clone()
+
+
 @torch.no_grad()
-def returns_bare(network: nn.Module, path: str, call: dict[str, Any]) -> bool:
-    """Whether the layers of ``network`` return the hidden state itself, and not a tuple, when it is called.
+def forms_of(network: nn.Module, layers: Sequence[nn.Module], path: str, call: dict[str, Any]) -> list[Form]:
+    """What each of the layers takes and returns, when ``network`` is called.
 
     Raises:
-        ValueError: a layer is not called, or changes the shape of the hidden state.
+        ValueError: a layer is not called in its turn, or changes the shape of the hidden state, or the network changes
+            it between two layers.
     """
-    layers: Any = network.get_submodule(path)
-    seen: list[tuple[Tensor, Any]] = []
-
-    def watch(module: nn.Module, args: Any, kwargs: Any, answer: Any) -> None:
-        seen.append((split_call(args, kwargs)[0], answer))
-
-    hooks = [layer.register_forward_hook(watch, with_kwargs=True) for layer in layers]
+    watch = _Watch(layers, path)
+    hooks = [layer.register_forward_pre_hook(watch.before, with_kwargs=True) for layer in layers]
+    hooks += [layer.register_forward_hook(watch.after) for layer in layers]
     training = network.training
     try:
         network.eval()(**call)
@@ -139,15 +239,24 @@ def returns_bare(network: nn.Module, path: str, call: dict[str, Any]) -> bool:
         network.train(training)
         for hook in hooks:
             hook.remove()
-    if len(seen) != len(layers):
-        raise ValueError(f"{len(layers)} layers in {path} are called {len(seen)} times; each must be called once")
-    bare = isinstance(seen[0][1], Tensor)
-    for i, (hidden, answer) in enumerate(seen):
-        after = answer if bare else answer[0]
-        if not isinstance(after, Tensor) or after.shape != hidden.shape:
-            shape = tuple(after.shape) if isinstance(after, Tensor) else type(after).__name__
-            raise ValueError(
-                f"layer {i} of {path} takes a hidden state of {tuple(hidden.shape)} and returns {shape}; the layers of "
-                "a residual network keep the shape"
-            )
-    return bare
+    if len(watch.forms) < len(layers):
+        raise ValueError(f"{len(layers)} layers in {path} are called {len(watch.forms)} times; each must be once")
+    return watch.forms
+
+
+def _form(kwargs: dict[str, Any], answer: Any) -> Form:
+    if isinstance(answer, Tensor):
+        return Form.BARE
+    text: Any = kwargs.get("encoder_hidden_states")
+    if not isinstance(text, Tensor) or not isinstance(answer, tuple) or len(answer) != 2:
+        return Form.FIRST
+    returned = answer[0] is None or answer[0].shape == text.shape
+    return Form.STREAMS if returned and isinstance(answer[1], Tensor) else Form.FIRST
+
+
+def _kept(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(torch.isclose(one, other, rtol=0, atol=0, equal_nan=True).all())

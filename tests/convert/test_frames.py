@@ -25,6 +25,7 @@ from oneblock.data.digits import load_digits
 from oneblock.evaluate.images import Sampling
 from oneblock.noise import LogNormal, law_to_dict
 from oneblock.presets.base import ImageFacts
+from oneblock.presets.cost import job_peaks
 from oneblock.presets.door import check_plan
 from oneblock.presets.frames import frame_values
 from oneblock.presets.image import image_frame
@@ -193,6 +194,7 @@ def test_a_run_holds_the_frame_and_its_jobs_rebuild_it(scheduler: Any, tmp_path:
     model = ob.Model.open(tmp_path / "run", backbone=builder)
     assert model.sample([0, 1], steps=4).shape == (2, 1, 8, 8)  # type: ignore[call-arg]
     assert model.evaluate(num_samples=0)["loss"] < 5  # type: ignore[call-arg]
+    assert job_peaks(plan, backbone=builder) == job_peaks(plan, real=True, backbone=builder)
     train(tmp_path / "planned", builder, strategy="plan-only")
     for block in (0, 1):
         ob.run_job(tmp_path / "planned", block, data="digits", backbone=builder, watch=QUIET)

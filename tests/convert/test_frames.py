@@ -204,7 +204,7 @@ def test_a_run_holds_the_frame_and_its_jobs_rebuild_it(scheduler: Any, tmp_path:
     assert ob.Model.open(tmp_path / "merged", backbone=builder).sample([3], steps=4).any()  # type: ignore[call-arg]
     for other in (ob.convert(trained, outputs=1), ob.convert(trained, outputs=1, scheduler=OTHER)):
         with pytest.raises(
-            ValueError, match=r"the plan was made for a network that keeps the frame frame='.*, this one"
+            ValueError, match=r"the plan was made for a network with the schedule \(frame='.*, but this one"
         ):
             ob.Model.open(tmp_path / "run", backbone=other)
     with pytest.raises(ValueError, match=r"belongs to plan .*\(they differ in: .*recipe\.frame"):

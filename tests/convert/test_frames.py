@@ -25,12 +25,15 @@ from oneblock.data.digits import load_digits
 from oneblock.evaluate.images import Sampling
 from oneblock.noise import LogNormal, law_to_dict
 from oneblock.presets.base import ImageFacts
+from oneblock.presets.cost import job_peaks
 from oneblock.presets.door import check_plan
 from oneblock.presets.frames import frame_values
-from oneblock.presets.image import image_frame
+from oneblock.presets.image import image_frame, image_task
 from oneblock.presets.tasks import own_backbone
+from oneblock.presets.teacher import taught, taught_task
 from oneblock.sample.ode import euler
 from oneblock.schedule import DiscreteBetas, FlowMatching, Parametrisation, VariancePreserving, frame_to_dict
+from oneblock.tasks.distilled import Distilled
 from oneblock.tasks.image import denoising_loss
 from oneblock.train.drive import Watch
 
@@ -193,6 +196,7 @@ def test_a_run_holds_the_frame_and_its_jobs_rebuild_it(scheduler: Any, tmp_path:
     model = ob.Model.open(tmp_path / "run", backbone=builder)
     assert model.sample([0, 1], steps=4).shape == (2, 1, 8, 8)  # type: ignore[call-arg]
     assert model.evaluate(num_samples=0)["loss"] < 5  # type: ignore[call-arg]
+    assert job_peaks(plan, backbone=builder) == job_peaks(plan, real=True, backbone=builder)
     train(tmp_path / "planned", builder, strategy="plan-only")
     for block in (0, 1):
         ob.run_job(tmp_path / "planned", block, data="digits", backbone=builder, watch=QUIET)
@@ -200,7 +204,7 @@ def test_a_run_holds_the_frame_and_its_jobs_rebuild_it(scheduler: Any, tmp_path:
     assert ob.Model.open(tmp_path / "merged", backbone=builder).sample([3], steps=4).any()  # type: ignore[call-arg]
     for other in (ob.convert(trained, outputs=1), ob.convert(trained, outputs=1, scheduler=OTHER)):
         with pytest.raises(
-            ValueError, match=r"the plan was made for a network that keeps the frame frame='.*, this one"
+            ValueError, match=r"the plan was made for a network with the schedule \(frame='.*, but this one"
         ):
             ob.Model.open(tmp_path / "run", backbone=other)
     with pytest.raises(ValueError, match=r"belongs to plan .*\(they differ in: .*recipe\.frame"):
@@ -286,6 +290,25 @@ def test_a_teacher_under_one_frame_teaches_a_student_under_another(tmp_path: Pat
     train(tmp_path / "plain", None, size="nano", strategy="end-to-end")
     taught = train(tmp_path / "back", flow, teacher=ob.Model.open(tmp_path / "plain"))
     assert frame_values(taught)["frame"] == "flow-matching"
+
+
+@torch.no_grad()
+def test_a_network_that_teaches_on_latents_answers_in_their_size(trained: nn.Module) -> None:
+    facts = ImageFacts(shape=(1, 8, 8), num_classes=CLASSES, data="x", autoencoder="0" * 16)
+    recipe, builder = (
+        ob.ImageRecipe(size="nano", bands=(1.0,), blocks=2),
+        ob.convert(trained, outputs=1, scheduler=DDPM),
+    )
+    plan = taught(recipe.plan(facts), recipe, builder)
+    assert plan.edges == pytest.approx((157.407 / 2, 1.0, 0.0100005 / 2), rel=1e-4)
+    task = taught_task(plan, image_task(plan), builder, torch.device("cpu"))
+    assert isinstance(task, Distilled)
+    z, sigma, told = randn(4), torch.tensor([0.01, 0.3, 1.0, 5.0, 70.0]), ClassIds(LABELS, CLASSES)
+    torch.testing.assert_close(task.teacher(z, sigma, told), 0.5 * whole(DDPM, trained)[1](2 * z, 2 * sigma, told))
+    other = ob.convert(trained, outputs=1, scheduler=OTHER)
+    assert taught(recipe.plan(facts), recipe, other).recipe["teacher"] != plan.recipe["teacher"]
+    with pytest.raises(ValueError, match=r"the run has the teacher .*, but .* is given"):
+        taught_task(plan, image_task(plan), other, torch.device("cpu"))
 
 
 def test_a_model_that_goes_on_keeps_its_frame(teacher: ob.Model) -> None:

@@ -190,8 +190,8 @@ def _check_kept(plan: Plan, backbone: OwnBackbone) -> None:
     if kept != {**({"target_scale": kept["target_scale"]} if "target_scale" in kept else {}), **backbone.frame}:
         said = [", ".join(f"{key}={value!r}" for key, value in one.items()) or "none" for one in (kept, backbone.frame)]
         raise ValueError(
-            f"the plan was made for a network that keeps the frame {said[0]}, this one has {said[1]}; convert it with "
-            "the same scheduler (convert(..., scheduler=...))"
+            f"the plan was made for a network with the schedule ({said[0]}), but this one has ({said[1]}); convert it "
+            "with the same scheduler (convert(..., scheduler=...))"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 
@@ -15,17 +15,17 @@ from oneblock.partition import make_partition
 from oneblock.plan import Plan
 from oneblock.presets.bands import cuts
 from oneblock.presets.base import Recipe
-from oneblock.presets.frames import cut_law
+from oneblock.presets.frames import cut_law, kept_frame
 from oneblock.presets.image import ImageRecipe, image_shape, image_task
-from oneblock.schedule import Parametrisation
+from oneblock.schedule import Parametrisation, frame_from_dict, frame_to_dict
 from oneblock.tasks.base import Task
 from oneblock.tasks.distilled import Distilled
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.visiting import Visiting
 
 TEACHER = "teacher"
-"""The key of a plan's recipe: the hash of the teacher's plan, or of the name of a converted network. A plan without it
-learns from its data alone."""
+"""The key of a plan's recipe: the hash of the teacher's plan, or of the name and the frame of a converted network. A
+plan without it learns from its data alone."""
 
 
 class TrainedTeacher(Protocol):
@@ -69,14 +69,15 @@ def _check_alike(plan: Plan, theirs: Plan) -> None:
 def _name(teacher: Teacher) -> str:
     """16 hex digits, by which a plan knows its teacher."""
     if isinstance(teacher, Converted):
-        return hashlib.sha256(teacher.named.encode()).hexdigest()[:16]
+        frame = {} if teacher.frame is None else frame_to_dict(teacher.frame)
+        return hashlib.sha256(f"{teacher.named}, {sorted(frame.items())}".encode()).hexdigest()[:16]
     return teacher.plan.hash
 
 
 def _known(plan: Plan, recipe: Recipe, teacher: Teacher) -> Plan:
     """``plan`` at the noise levels that its teacher knows."""
     law = plan.partition.law
-    known = _frame(teacher) if isinstance(teacher, Converted) else teacher.plan.partition.law
+    known = _frame(teacher, plan) if isinstance(teacher, Converted) else teacher.plan.partition.law
     assert isinstance(recipe, ImageRecipe) and isinstance(law, LogNormal), "images have this law"
     cut = cut_law(law, known.low, known.high, "the teacher")
     if cut == law:
@@ -85,13 +86,14 @@ def _known(plan: Plan, recipe: Recipe, teacher: Teacher) -> Plan:
     return replace(plan, noise=law_to_dict(cut), edges=partition.edges)
 
 
-def _frame(teacher: Converted) -> Parametrisation:
+def _frame(teacher: Converted, plan: Plan) -> Parametrisation:
+    """The frame of a converted network that answers with the targets of a plan."""
     if teacher.frame is None:
         raise ValueError(
             "the teacher is a converted network without a schedule, whose answers are no clean images; give the "
             "scheduler that it was trained with, convert(network, scheduler=...)"
         )
-    return teacher.frame
+    return frame_from_dict(kept_frame(frame_to_dict(teacher.frame), cast(str, plan.recipe["autoencoder"])))
 
 
 def taught_task(plan: Plan, task: Task, teacher: Teacher | None, device: torch.device) -> Task:
@@ -108,12 +110,12 @@ def taught_task(plan: Plan, task: Task, teacher: Teacher | None, device: torch.d
         needed = "has no teacher" if wanted is None else f"has the teacher {wanted}"
         raise ValueError(f"the run {needed}, but {given}; give the same as when it was planned (teacher=...)")
     assert isinstance(task, ImageGeneration), "only images are taught"
-    return Distilled(task, _answering(teacher, device))
+    return Distilled(task, _answering(teacher, plan, device))
 
 
-def _answering(teacher: Teacher, device: torch.device) -> DenoiserLike:
+def _answering(teacher: Teacher, plan: Plan, device: torch.device) -> DenoiserLike:
     """The teacher's denoiser on ``device``, layer by layer where its weights are in host memory alone."""
-    first = _whole(teacher) if isinstance(teacher, Converted) else teacher.denoiser.block(0)
+    first = _whole(teacher, plan) if isinstance(teacher, Converted) else teacher.denoiser.block(0)
     where = next(first.parameters()).device
     several = None if isinstance(teacher, Converted) or teacher.plan.num_blocks == 1 else teacher.denoiser
     if where.type == device.type:
@@ -127,6 +129,6 @@ def _answering(teacher: Teacher, device: torch.device) -> DenoiserLike:
     )
 
 
-def _whole(teacher: Converted) -> BlockDenoiser:
+def _whole(teacher: Converted, plan: Plan) -> BlockDenoiser:
     every = range(teacher.count)
-    return BlockDenoiser(teacher.pick(every)(every).eval(), _frame(teacher))
+    return BlockDenoiser(teacher.pick(every)(every).eval(), _frame(teacher, plan))

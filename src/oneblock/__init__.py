@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from oneblock.blockwise import BlockDenoiser
     from oneblock.condition import ClassIds, Condition, Tokens
     from oneblock.convert.converted import convert
+    from oneblock.convert.lora import lora
     from oneblock.data.names import ImageData, TextData
     from oneblock.experiment.compare import compare
     from oneblock.fsck import fsck
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from oneblock.launch.start import launch
     from oneblock.launch.status import status
     from oneblock.model import Model
+    from oneblock.model.adapters import save_adapters
     from oneblock.noise import LogNormal
     from oneblock.partition import Partition, make_partition
     from oneblock.plan import Plan
@@ -49,6 +51,7 @@ _NAMES = {
     "blockwise": ("BlockDenoiser",),
     "condition": ("ClassIds", "Condition", "Tokens"),
     "convert.converted": ("convert",),
+    "convert.lora": ("lora",),
     "data.names": ("ImageData", "TextData"),
     "experiment.compare": ("compare",),
     "fsck": ("fsck",),
@@ -58,6 +61,7 @@ _NAMES = {
     "launch.start": ("launch",),
     "launch.status": ("status",),
     "model": ("Model",),
+    "model.adapters": ("save_adapters",),
     "noise": ("LogNormal",),
     "partition": ("Partition", "make_partition"),
     "plan": ("Plan",),
@@ -103,11 +107,13 @@ __all__ = [
     "experts",
     "fsck",
     "launch",
+    "lora",
     "make_partition",
     "merge",
     "read_plan",
     "recurrent_recipe",
     "run_job",
+    "save_adapters",
     "status",
     "train",
 ]

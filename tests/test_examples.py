@@ -82,3 +82,12 @@ def test_specialists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert out.count("block ") >= 3
     assert "teacher:     6 layers a call" in out
     assert "specialists: 2 layers a call" in out
+
+
+def test_experts_by_lora(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for library in ("diffusers", "peft", "sklearn"):
+        pytest.importorskip(library)
+    load("lora_experts").main(str(tmp_path), budget="1k")
+    out = capsys.readouterr().out
+    assert "band 1: 4096 numbers beside 1" in out
+    assert (tmp_path / "adapters" / "block-1" / "adapter_config.json").is_file()

@@ -1,5 +1,6 @@
 """Converted networks on the command line: found by name."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,24 @@ def test_a_job_finds_a_converted_network_by_its_name(
     )
     assert main([*words, "my_networks:BACKBONE"]) == 0
     assert len(checkpoints(tmp_path / "run" / "block-1")) == 1
+
+
+def test_the_planner_finds_a_converted_network_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in Python, and with the words that train it."""
+    pytest.importorskip("torch.distributed._tools.mem_tracker")
+    (tmp_path / "planned_network.py").write_text(
+        "import oneblock as ob\nfrom convert.networks import network\n"
+        "BACKBONE = ob.convert(network('GPT-2'), outputs=27).pick((0, 0))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe = ob.CausalRecipe(layers=(1, 1), length=16, batch_size=8, budget="10k")
+    words = ["--layers", "1", "1", "--length", "16", "--batch-size", "8", "--budget", "10k", "--fit", "1GiB", "--json"]
+    assert main(["plan", "text", *words, "--backbone", "planned_network:BACKBONE"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    builder = ob.convert(network("GPT-2"), outputs=27).pick((0, 0))
+    rows = ob.cost(recipe, backbone=builder).rows
+    assert [row["peak"]["total"] for row in found["costs"]] == [row.peak.total for row in rows]
+    assert found["fit"]["options"][-4:] == ["--strategy", "end-to-end", "--backbone", "planned_network:BACKBONE"]

@@ -24,7 +24,7 @@ from oneblock.presets.cost import block_bytes
 from oneblock.presets.data import Data, open_data
 from oneblock.presets.door import check_plan, read_plan
 from oneblock.presets.kept import keep_network, known_backbone, started_backbone
-from oneblock.presets.own import check_trunk, sized
+from oneblock.presets.own import check_frozen, sized
 from oneblock.presets.places import keep_place, located
 from oneblock.presets.resume import going_on, run_source
 from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
@@ -176,8 +176,8 @@ def _plan_of(
             "ImageRecipe, or a network without a frame"
         )
     plan = sized(recipe, backbone).plan(facts, own)
-    check_trunk(plan, backbone)
     check_own(plan, backbone)
+    check_frozen(plan, backbone)
     return taught(plan, recipe, teacher)
 
 

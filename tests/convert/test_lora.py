@@ -129,17 +129,17 @@ def test_a_run_of_adapters(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["DiT", "GPT-2"])
 def test_frozen_weights_need_neither_gradients_nor_moments(name: str, tmp_path: Path) -> None:
-    _, low_rank = experts(name)
+    _, every = experts(name)
     _, full = converted(name)
-    kinds = []
-    for builder in (low_rank, full.pick(full.picks * 2)):
-        recipe, _ = recipe_and_data(full.original, tmp_path, blocks=2, layers=(6, 6), depth=12)
+    low_rank, kinds = every.pick((0, 1) * 2), []
+    for builder in (low_rank, full.pick((0, 1) * 2)):
+        recipe, _ = recipe_and_data(full.original, tmp_path, blocks=2, layers=(2, 2), depth=4)
         plan = counted_plan(recipe, IMAGES, builder)
         found = job_peaks(plan, backbone=builder)
         assert found == job_peaks(plan, backbone=builder, real=True)
         kinds.append(found["block-0"])
     adapters, whole = kinds
-    trained = sum(p.numel() for p in low_rank(range(6)).parameters() if p.requires_grad)
+    trained = sum(p.numel() for p in low_rank(range(2)).parameters() if p.requires_grad)
     assert 8 * trained <= adapters.by_kind["Optstate"] <= 8 * trained + 2**9
     assert adapters.by_kind["Optstate"] < 0.3 * whole.by_kind["Optstate"]
     assert adapters.total < 0.9 * whole.total

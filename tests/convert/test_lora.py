@@ -141,7 +141,7 @@ def test_frozen_weights_need_neither_gradients_nor_moments(name: str, tmp_path: 
     adapters, whole = kinds
     trained = sum(p.numel() for p in low_rank(range(2)).parameters() if p.requires_grad)
     assert 8 * trained <= adapters.by_kind["Optstate"] <= 8 * trained + 2**9
-    assert adapters.by_kind["Optstate"] < 0.3 * whole.by_kind["Optstate"]
+    assert adapters.by_kind["Optstate"] < 0.4 * whole.by_kind["Optstate"]
     assert adapters.total < 0.9 * whole.total
 
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from oneblock.launch.start import launch
     from oneblock.launch.status import status
     from oneblock.model import Model
-    from oneblock.model.adapters import save_adapters
     from oneblock.noise import LogNormal
     from oneblock.partition import Partition, make_partition
     from oneblock.plan import Plan
@@ -61,7 +60,6 @@ _NAMES = {
     "launch.start": ("launch",),
     "launch.status": ("status",),
     "model": ("Model",),
-    "model.adapters": ("save_adapters",),
     "noise": ("LogNormal",),
     "partition": ("Partition", "make_partition"),
     "plan": ("Plan",),
@@ -113,7 +111,6 @@ __all__ = [
     "read_plan",
     "recurrent_recipe",
     "run_job",
-    "save_adapters",
     "status",
     "train",
 ]

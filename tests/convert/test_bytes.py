@@ -14,7 +14,7 @@ from convert.networks import NETWORKS
 from convert.test_converted import RECIPES, converted
 
 import oneblock as ob
-from oneblock.convert.converted import kind_of
+from oneblock.convert.kinds import kind_of
 from oneblock.memory import peak_bytes, step_flops
 from oneblock.plan import Plan
 from oneblock.presets import ImageFacts, Recipe
@@ -27,7 +27,7 @@ IMAGES = ImageFacts(shape=(1, 8, 8), num_classes=10)
 
 
 def recipe_of(made: torch.nn.Module, **changes: Any) -> Recipe:
-    kind = kind_of(made)
+    kind = kind_of(made).name
     length = {"length": 16} if kind in ("text", "masked-text") else {}
     return RECIPES[kind](**{"blocks": 3, "batch_size": 12, "budget": "10k", **length, **changes})
 

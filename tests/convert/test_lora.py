@@ -54,7 +54,7 @@ def moved(block: Any, maps: bool = True) -> nn.Module:
 @pytest.mark.parametrize("name", FEW)
 def test_an_expert_begins_as_the_network_and_trains_beside_it(name: str) -> None:
     made, builder = experts(name)
-    z, noise, condition, original = asked(made)
+    z, noise, condition, original = asked(name, made)
     block = builder(range(6, 12)).eval()
     with torch.no_grad():
         assert forward(block, z, noise, condition).equal(original()), "B is zero"
@@ -79,7 +79,7 @@ def test_peft_loads_the_adapters_of_a_band(name: str, tmp_path: Path) -> None:
     block = moved(builder(range(6)), maps=False).eval()
     write_adapter(block, tmp_path)
     base = network(name)
-    z, noise, condition, original = asked(base)
+    z, noise, condition, original = asked(name, base)
     before = original()
     loaded = PeftModel.from_pretrained(base, tmp_path)  # into ``base`` itself
     expert = forward(block, z, noise, condition)
@@ -115,12 +115,11 @@ def test_a_run_of_adapters(tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     again = ob.Model.open(tmp_path / "model", backbone=builder).denoiser.block(1).backbone
     assert all(t.equal(b[key]) for key, t in adapters_of(again).items())
-    places = ob.save_adapters(model, tmp_path / "adapters")
-    assert [place.name for place in places] == ["block-0", "block-1"]
-    for place, block in zip(places, (first, second), strict=True):
+    for block in (first, second):
+        write_adapter(block, tmp_path / "adapter")
         base = network("DiT")
-        z, noise, condition, original = asked(base)
-        PeftModel.from_pretrained(base, place)
+        z, noise, condition, original = asked("DiT", base)
+        PeftModel.from_pretrained(base, tmp_path / "adapter")
         with torch.no_grad():
             assert forward(block.eval(), z, noise, condition).equal(original())
     with pytest.raises(ValueError, match=r"the plan was made for backbone .*LoRA of rank 4 and alpha 4 on to_q to_out"):
@@ -162,7 +161,6 @@ def test_a_backbone_of_ones_own_gets_adapters_too() -> None:
         ("DiT", {"targets": ["to_q", "query"]}, r"targets=\['query'\] are not linear layers of DiT.* attn1.to_q, "),
         ("DiT", {"targets": []}, r"targets=\[\] are not linear layers"),
         ("GPT-2", {"targets": ["_attn"]}, r"targets=\['_attn'\] are not .* use some of attn.c_attn, attn.c_proj"),
-        ("DiT", {"targets": ["linear_1"]}, "timestep_embedder.linear_1 stands in two places of a block"),
         ("DiT", {"targets": ["to_q"], "rank": 0}, "rank=0"),
         ("DiT", {"targets": ["to_q"], "alpha": 0.0}, "alpha=0.0"),
     ],

@@ -29,11 +29,11 @@ def main(out: str = "runs/lora", budget: str = "100k") -> None:
     backbone = adapted.pick(adapted.picks * BLOCKS)  # every band gets all layers
     recipe = ob.experts(ob.ImageRecipe(depth=whole.depth, blocks=BLOCKS, budget=budget))
     ob.train(recipe, backbone=backbone, data="digits", out=f"{out}/run")
-    model = ob.Model.open(f"{out}/run", backbone=backbone)
-    for band, place in enumerate(ob.save_adapters(model, f"{out}/adapters")):
-        expert = PeftModel.from_pretrained(dit, place)
+    ob.Model.open(f"{out}/run").export(f"{out}/export")
+    for band in range(BLOCKS):
+        expert = PeftModel.from_pretrained(dit, f"{out}/export/block-{band}")
         adapters = sum(p.numel() for name, p in expert.named_parameters() if "lora_" in name)
-        print(f"band {band}: {adapters} numbers beside {whole_numbers} of the network, from {place}")
+        print(f"band {band}: {adapters} numbers beside {whole_numbers} of the network")
         dit = expert.unload()  # for the next band
 
 

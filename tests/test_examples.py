@@ -90,4 +90,4 @@ def test_experts_by_lora(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     load("lora_experts").main(str(tmp_path), budget="1k")
     out = capsys.readouterr().out
     assert "band 1: 4096 numbers beside 1" in out
-    assert (tmp_path / "adapters" / "block-1" / "adapter_config.json").is_file()
+    assert (tmp_path / "export" / "block-1" / "adapter_config.json").is_file()

@@ -41,7 +41,7 @@ def test_a_job_finds_a_converted_network_by_its_name(
 def test_the_planner_finds_a_converted_network_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As in Python, and with the words that train it."""
+    """And the words that train it name it too."""
     pytest.importorskip("torch.distributed._tools.mem_tracker")
     (tmp_path / "planned_network.py").write_text(
         "import oneblock as ob\nfrom convert.networks import network\n"
@@ -49,11 +49,10 @@ def test_the_planner_finds_a_converted_network_by_its_name(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    recipe = ob.CausalRecipe(layers=(1, 1), length=16, batch_size=8, budget="10k")
     words = ["--layers", "1", "1", "--length", "16", "--batch-size", "8", "--budget", "10k", "--fit", "1GiB", "--json"]
     assert main(["plan", "text", *words, "--backbone", "planned_network:BACKBONE"]) == 0
     found = json.loads(capsys.readouterr().out)
-    builder = ob.convert(network("GPT-2"), outputs=27).pick((0, 0))
-    rows = ob.cost(recipe, backbone=builder).rows
-    assert [row["peak"]["total"] for row in found["costs"]] == [row.peak.total for row in rows]
+    peaks = {row["name"]: row["peak"]["by_kind"] for row in found["costs"]}
+    weights = sum(p.nbytes for p in ob.convert(network("GPT-2"), outputs=27)(range(1)).parameters())
+    assert peaks["own block, 2 blocks"]["Parameter"] == weights
     assert found["fit"]["options"][-4:] == ["--strategy", "end-to-end", "--backbone", "planned_network:BACKBONE"]

@@ -54,7 +54,7 @@ def moved(block: Any, maps: bool = True) -> nn.Module:
 @pytest.mark.parametrize("name", FEW)
 def test_an_expert_begins_as_the_network_and_trains_beside_it(name: str) -> None:
     made, builder = experts(name)
-    z, noise, condition, original = asked(made)
+    z, noise, condition, original = asked(name, made)
     block = builder(range(6, 12)).eval()
     with torch.no_grad():
         assert forward(block, z, noise, condition).equal(original()), "B is zero"
@@ -79,7 +79,7 @@ def test_peft_loads_the_adapters_of_a_band(name: str, tmp_path: Path) -> None:
     block = moved(builder(range(6)), maps=False).eval()
     write_adapter(block, tmp_path)
     base = network(name)
-    z, noise, condition, original = asked(base)
+    z, noise, condition, original = asked(name, base)
     before = original()
     loaded = PeftModel.from_pretrained(base, tmp_path)  # into ``base`` itself
     expert = forward(block, z, noise, condition)
@@ -115,12 +115,11 @@ def test_a_run_of_adapters(tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     again = ob.Model.open(tmp_path / "model", backbone=builder).denoiser.block(1).backbone
     assert all(t.equal(b[key]) for key, t in adapters_of(again).items())
-    places = ob.save_adapters(model, tmp_path / "adapters")
-    assert [place.name for place in places] == ["block-0", "block-1"]
-    for place, block in zip(places, (first, second), strict=True):
+    for block in (first, second):
+        write_adapter(block, tmp_path / "adapter")
         base = network("DiT")
-        z, noise, condition, original = asked(base)
-        PeftModel.from_pretrained(base, place)
+        z, noise, condition, original = asked("DiT", base)
+        PeftModel.from_pretrained(base, tmp_path / "adapter")
         with torch.no_grad():
             assert forward(block.eval(), z, noise, condition).equal(original())
     with pytest.raises(ValueError, match=r"the plan was made for backbone .*LoRA of rank 4 and alpha 4 on to_q to_out"):
@@ -129,19 +128,19 @@ def test_a_run_of_adapters(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["DiT", "GPT-2"])
 def test_frozen_weights_need_neither_gradients_nor_moments(name: str, tmp_path: Path) -> None:
-    _, low_rank = experts(name)
+    _, every = experts(name)
     _, full = converted(name)
-    kinds = []
-    for builder in (low_rank, full.pick(full.picks * 2)):
-        recipe, _ = recipe_and_data(full.original, tmp_path, blocks=2, layers=(6, 6), depth=12)
+    low_rank, kinds = every.pick((0, 1) * 2), []
+    for builder in (low_rank, full.pick((0, 1) * 2)):
+        recipe, _ = recipe_and_data(full.original, tmp_path, blocks=2, layers=(2, 2), depth=4)
         plan = counted_plan(recipe, IMAGES, builder)
         found = job_peaks(plan, backbone=builder)
         assert found == job_peaks(plan, backbone=builder, real=True)
         kinds.append(found["block-0"])
     adapters, whole = kinds
-    trained = sum(p.numel() for p in low_rank(range(6)).parameters() if p.requires_grad)
+    trained = sum(p.numel() for p in low_rank(range(2)).parameters() if p.requires_grad)
     assert 8 * trained <= adapters.by_kind["Optstate"] <= 8 * trained + 2**9
-    assert adapters.by_kind["Optstate"] < 0.3 * whole.by_kind["Optstate"]
+    assert adapters.by_kind["Optstate"] < 0.4 * whole.by_kind["Optstate"]
     assert adapters.total < 0.9 * whole.total
 
 
@@ -162,7 +161,6 @@ def test_a_backbone_of_ones_own_gets_adapters_too() -> None:
         ("DiT", {"targets": ["to_q", "query"]}, r"targets=\['query'\] are not linear layers of DiT.* attn1.to_q, "),
         ("DiT", {"targets": []}, r"targets=\[\] are not linear layers"),
         ("GPT-2", {"targets": ["_attn"]}, r"targets=\['_attn'\] are not .* use some of attn.c_attn, attn.c_proj"),
-        ("DiT", {"targets": ["linear_1"]}, "timestep_embedder.linear_1 stands in two places of a block"),
         ("DiT", {"targets": ["to_q"], "rank": 0}, "rank=0"),
         ("DiT", {"targets": ["to_q"], "alpha": 0.0}, "alpha=0.0"),
     ],

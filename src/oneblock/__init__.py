@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from oneblock.blockwise import BlockDenoiser
     from oneblock.condition import ClassIds, Condition, Tokens
     from oneblock.convert.converted import convert
+    from oneblock.convert.source import load_network
     from oneblock.data.names import ImageData, TextData
     from oneblock.experiment.compare import compare
     from oneblock.fsck import fsck
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from oneblock.presets.base import experts
     from oneblock.presets.causal import CausalRecipe, recurrent_recipe
     from oneblock.presets.classify import ClassifyRecipe
+    from oneblock.presets.conversion import Conversion, train_converted
     from oneblock.presets.door import read_plan
     from oneblock.presets.fit import cost
     from oneblock.presets.image import ImageRecipe
@@ -49,6 +51,7 @@ _NAMES = {
     "blockwise": ("BlockDenoiser",),
     "condition": ("ClassIds", "Condition", "Tokens"),
     "convert.converted": ("convert",),
+    "convert.source": ("load_network",),
     "data.names": ("ImageData", "TextData"),
     "experiment.compare": ("compare",),
     "fsck": ("fsck",),
@@ -65,6 +68,7 @@ _NAMES = {
     "presets.base": ("experts",),
     "presets.causal": ("CausalRecipe", "recurrent_recipe"),
     "presets.classify": ("ClassifyRecipe",),
+    "presets.conversion": ("Conversion", "train_converted"),
     "presets.door": ("read_plan",),
     "presets.fit": ("cost",),
     "presets.image": ("ImageRecipe",),
@@ -84,6 +88,7 @@ __all__ = [
     "ClassifierFree",
     "ClassifyRecipe",
     "Condition",
+    "Conversion",
     "ImageData",
     "ImageRecipe",
     "LogNormal",
@@ -103,6 +108,7 @@ __all__ = [
     "experts",
     "fsck",
     "launch",
+    "load_network",
     "make_partition",
     "merge",
     "read_plan",
@@ -110,6 +116,7 @@ __all__ = [
     "run_job",
     "status",
     "train",
+    "train_converted",
 ]
 
 

@@ -87,6 +87,18 @@ def of_timm(module: str, name: str, **settings: Any) -> Callable[[], nn.Module]:
     return make
 
 
+def timm_named(name: str, **settings: Any) -> Callable[[], nn.Module]:
+    """A network that timm knows by its name, so that timm builds it again."""
+
+    def make() -> nn.Module:
+        with absent():
+            timm: Any = pytest.importorskip("timm")
+        made: nn.Module = timm.create_model(name, **{**TIMM, **settings})
+        return made
+
+    return make
+
+
 def of_diffusers(name: str, **settings: Any) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         import diffusers
@@ -123,12 +135,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "DeiT": _picture("DeiT"),
     "BEiT": _picture("Beit"),
     "DINOv2": _picture("Dinov2"),
-    "timm ViT": of_timm("vision_transformer", "VisionTransformer"),
-    "timm ViT with registers": of_timm("vision_transformer", "VisionTransformer", reg_tokens=4, init_values=0.1),
-    "timm DeiT": of_timm("deit", "VisionTransformerDistilled"),
-    "timm BEiT": of_timm("beit", "Beit", init_values=0.1, use_shared_rel_pos_bias=True),
-    "timm EVA": of_timm("eva", "Eva", use_rot_pos_emb=True, swiglu_mlp=True),
-    "timm CaiT": of_timm("cait", "Cait", init_values=0.1),
+    "timm ViT": timm_named("vit_tiny_patch16_224"),
+    "timm ViT with registers": timm_named("vit_tiny_patch16_224", reg_tokens=4, init_values=0.1),
+    "timm DeiT": timm_named("deit_tiny_distilled_patch16_224"),
+    "timm BEiT": timm_named("beit_base_patch16_224", init_values=0.1, use_shared_rel_pos_bias=True),
+    "timm EVA": timm_named("eva02_tiny_patch14_224"),
+    "timm CaiT": timm_named("cait_xxs24_224", init_values=0.1),
     "DiT": _generator("DiTTransformer2DModel", **DIT),
     "PixArt": _generator("PixArtTransformer2DModel", **PIXART),
     "PixArt with sizes": _generator("PixArtTransformer2DModel", **SIZED),

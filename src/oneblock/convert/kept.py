@@ -181,10 +181,8 @@ def rebuilt(directory: Path, *, weights: bool) -> Converted:
     weights = weights or bool(record.adapters)
     if weights:
         weight_files(directory)
-        network = library.load(directory, settings)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            network = library.fresh(settings)
+    with torch.random.fork_rng(devices=[]):
+        network = library.load(directory, settings) if weights else library.fresh(settings)
     told: dict[str, Any] = {**record.told, **_read_tensors(directory)}
     made = convert(network, **told)
     if record.frame:

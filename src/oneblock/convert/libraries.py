@@ -235,8 +235,11 @@ LIBRARIES: dict[str, Library] = {library.name: library for library in (Transform
 
 
 def library_of(network: nn.Module) -> Library | None:
-    """The library whose own class a network is; None if it is a class of someone else."""
-    return LIBRARIES.get(type(network).__module__.partition(".")[0])
+    """The library that can build a network again; None for a class of someone else, and for one of timm that was not
+    made by its name."""
+    found = LIBRARIES.get(type(network).__module__.partition(".")[0])
+    unnamed = isinstance(found, Timm) and "architecture" not in (getattr(network, "pretrained_cfg", None) or {})
+    return None if unnamed else found
 
 
 def weight_files(directory: Path) -> list[Path]:

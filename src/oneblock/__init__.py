@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oneblock.condition import ClassIds, Condition, Tokens
     from oneblock.convert.converted import convert
     from oneblock.convert.lora import lora
+    from oneblock.convert.source import load_network
     from oneblock.data.names import ImageData, TextData
     from oneblock.experiment.compare import compare
     from oneblock.fsck import fsck
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from oneblock.launch.start import launch
     from oneblock.launch.status import status
     from oneblock.model import Model
-    from oneblock.model.adapters import save_adapters
     from oneblock.noise import LogNormal
     from oneblock.partition import Partition, make_partition
     from oneblock.plan import Plan
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from oneblock.presets.base import experts
     from oneblock.presets.causal import CausalRecipe, recurrent_recipe
     from oneblock.presets.classify import ClassifyRecipe
+    from oneblock.presets.conversion import Conversion, train_converted
     from oneblock.presets.door import read_plan
     from oneblock.presets.fit import cost
     from oneblock.presets.image import ImageRecipe
@@ -52,6 +53,7 @@ _NAMES = {
     "condition": ("ClassIds", "Condition", "Tokens"),
     "convert.converted": ("convert",),
     "convert.lora": ("lora",),
+    "convert.source": ("load_network",),
     "data.names": ("ImageData", "TextData"),
     "experiment.compare": ("compare",),
     "fsck": ("fsck",),
@@ -61,7 +63,6 @@ _NAMES = {
     "launch.start": ("launch",),
     "launch.status": ("status",),
     "model": ("Model",),
-    "model.adapters": ("save_adapters",),
     "noise": ("LogNormal",),
     "partition": ("Partition", "make_partition"),
     "plan": ("Plan",),
@@ -69,6 +70,7 @@ _NAMES = {
     "presets.base": ("experts",),
     "presets.causal": ("CausalRecipe", "recurrent_recipe"),
     "presets.classify": ("ClassifyRecipe",),
+    "presets.conversion": ("Conversion", "train_converted"),
     "presets.door": ("read_plan",),
     "presets.fit": ("cost",),
     "presets.image": ("ImageRecipe",),
@@ -88,6 +90,7 @@ __all__ = [
     "ClassifierFree",
     "ClassifyRecipe",
     "Condition",
+    "Conversion",
     "ImageData",
     "ImageRecipe",
     "LogNormal",
@@ -107,15 +110,16 @@ __all__ = [
     "experts",
     "fsck",
     "launch",
+    "load_network",
     "lora",
     "make_partition",
     "merge",
     "read_plan",
     "recurrent_recipe",
     "run_job",
-    "save_adapters",
     "status",
     "train",
+    "train_converted",
 ]
 
 

@@ -66,7 +66,7 @@ def test_each_block_loads_in_its_library(name: str, tmp_path: Path) -> None:
     for block in range(3):
         backbone: Any = model.denoiser.block(block).backbone
         network = loaded(made, tmp_path / "out" / f"block-{block}").eval()
-        z, noise, condition, original = asked(network)
+        z, noise, condition, original = asked(name, network)
         whole = forward(backbone, z, noise, condition)
         assert forward(again.denoiser.block(block).backbone, z, noise, condition).equal(whole), "opened to the bit"
         if kind_of(made).name in ("text", "classify"):
@@ -102,7 +102,7 @@ def test_specialists_and_experts_go_back_too(name: str, picks: tuple[int, ...], 
     for block in range(3):
         backbone: Any = model.denoiser.block(block).backbone
         network = loaded(made, tmp_path / "out" / f"block-{block}").eval()
-        z, noise, condition, original = asked(network)
+        z, noise, condition, original = asked(name, network)
         assert forward(silenced(backbone), z, noise, condition).equal(original())
     text = (tmp_path / "out" / "README.md").read_text()
     assert f"{picks[2]}, {picks[3]}" in text and f"{type(made).__name__}.from_pretrained('block-0')" in text
@@ -220,7 +220,7 @@ def test_adapters_go_back_as_peft_writes_them(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run")
     for block in range(2):
         base = loaded(made, tmp_path / "out" / "network").eval()
-        z, noise, condition, original = asked(base)
+        z, noise, condition, original = asked("DiT", base)
         before = original()
         network: Any = peft.PeftModel.from_pretrained(base, tmp_path / "out" / f"block-{block}")
         whole_answer = forward(model.denoiser.block(block).backbone, z, noise, condition)

@@ -26,12 +26,14 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("train", "masked-text"): ("train", "TrainMaskedText", "train masked diffusion of text, one block at a time"),
     ("train", "text"): ("train", "TrainText", "train an autoregressive language model, one block at a time"),
     ("train", "recurrent-text"): ("train", "TrainRecurrentText", "train a language model of recurrent depth"),
+    ("convert",): ("convert", "Convert", "train on a network that you have: as blocks, experts or specialists"),
     ("job",): ("job", "Job", "train one block of a planned run, on any machine"),
     ("launch",): ("launch", "Launch", "start the jobs of a planned run: processes, torchrun or Slurm"),
     ("sample",): ("sample", "SAMPLE", "generate images or text with a run or a merged model"),
     ("evaluate",): ("evaluate", "EVALUATE", "scores of a model on held-out data"),
     ("status",): ("status", "Status", "where the jobs of a run stand"),
     ("merge",): ("merge", "Merge", "make one model of a run's blocks"),
+    ("export",): ("export", "Export", "give a converted network back to the library that it came from"),
     ("fsck",): ("fsck", "Fsck", "what is wrong with the files of a run, a model or a comparison, and what is good"),
     ("compare", "images"): ("compare", "CompareImages", "train blockwise and its rivals with the same work"),
     ("compare", "classify"): ("compare", "CompareClassify", "the same for classifiers"),
@@ -41,7 +43,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("demo",): ("demo", "Demo", "a small comparison from start to end"),
 }
 
-TRAINS = ("train", "job", "launch", "compare", "demo")
+TRAINS = ("train", "convert", "job", "launch", "compare", "demo")
 """Verbs that leave checkpoints when they are stopped."""
 COMPLETION = f"print a script that completes commands and options, for {', '.join(SHELLS)}"
 CLOSED = 141

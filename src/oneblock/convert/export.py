@@ -78,7 +78,8 @@ def read_block(library: Library, directory: Path, block: nn.Module, places: Sequ
     found = load_file(directory / ADDED_FILE) if (directory / ADDED_FILE).is_file() else {}
     if (directory / ADAPTER_FILE).is_file():
         return {**found, **read_adapter(block, directory)}
-    state = library.load(directory, library.settings(directory)).state_dict()
+    with torch.random.fork_rng(devices=[]):
+        state = library.load(directory, library.settings(directory)).state_dict()
     lists = {place.rpartition(".")[0] + "." for place in places}
     for name, place in zip(as_backbone(block).layers, places, strict=True):
         start = f"{place}."

@@ -165,7 +165,7 @@ def _check_same(converted: ConvertedLibrary, network: nn.Module, block: nn.Modul
 
 def _random(value: Any, outputs: int, device: torch.device) -> Any:
     """A tensor of an example call with other values."""
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor) or value.dtype == torch.bool:
         return value
     generator = torch.Generator().manual_seed(0)
     if value.is_floating_point():

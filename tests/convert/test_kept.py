@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:file:")
 @torch.no_grad()
 def test_what_is_kept_is_the_network(name: str, tmp_path: Path) -> None:
     made, builder = converted(name)
-    z, noise, condition, original = asked(name, made)
+    z, noise, condition, original = asked(made)
     picked = builder.pick((0, 5, 0, 3))
     assert keep(picked, tmp_path / "network")
     assert keep(picked, tmp_path / "network"), "it stays"

@@ -30,6 +30,7 @@ TARGETS = {
     "ModernBERT": ("Wqkv",),
     "DeiT": ("attention.q_proj",),
     "DiT": ("to_q", "to_out.0"),
+    "Flux": ("to_q", "proj_out"),
 }
 IMAGES = ImageFacts(shape=(1, 8, 8), num_classes=10)
 
@@ -54,7 +55,7 @@ def moved(block: Any, maps: bool = True) -> nn.Module:
 @pytest.mark.parametrize("name", FEW)
 def test_an_expert_begins_as_the_network_and_trains_beside_it(name: str) -> None:
     made, builder = experts(name)
-    z, noise, condition, original = asked(name, made)
+    z, noise, condition, original = asked(made)
     block = builder(range(6, 12)).eval()
     with torch.no_grad():
         assert forward(block, z, noise, condition).equal(original()), "B is zero"
@@ -79,7 +80,7 @@ def test_peft_loads_the_adapters_of_a_band(name: str, tmp_path: Path) -> None:
     block = moved(builder(range(6)), maps=False).eval()
     write_adapter(block, tmp_path)
     base = network(name)
-    z, noise, condition, original = asked(name, base)
+    z, noise, condition, original = asked(base)
     before = original()
     loaded = PeftModel.from_pretrained(base, tmp_path)  # into ``base`` itself
     expert = forward(block, z, noise, condition)
@@ -118,7 +119,7 @@ def test_a_run_of_adapters(tmp_path: Path) -> None:
     for block in (first, second):
         write_adapter(block, tmp_path / "adapter")
         base = network("DiT")
-        z, noise, condition, original = asked("DiT", base)
+        z, noise, condition, original = asked(base)
         PeftModel.from_pretrained(base, tmp_path / "adapter")
         with torch.no_grad():
             assert forward(block.eval(), z, noise, condition).equal(original())

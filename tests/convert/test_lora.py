@@ -30,7 +30,7 @@ TARGETS = {
     "ModernBERT": ("Wqkv",),
     "DeiT": ("attention.q_proj",),
     "DiT": ("to_q", "to_out.0"),
-    "Flux": ("to_q", "proj_out"),
+    "Flux": ("to_q", "to_v"),
 }
 IMAGES = ImageFacts(shape=(1, 8, 8), num_classes=10)
 

@@ -23,6 +23,8 @@ DEPTHS_OF = {
     "joint_transformer_blocks": ("num_mmdit_layers",),
 }
 """The same for networks with two lists of layers, by the name of the list."""
+NUMBERED = ("dual_attention_layers",)
+"""Settings that hold numbers of layers."""
 STAGES = ("out_features", "out_indices", "stage_names")
 """Settings that name layers, for networks that hand on what is between them; they follow from the depth."""
 
@@ -89,6 +91,9 @@ def _settings(
     for path, own in filled.items():
         names = DEPTHS_OF.get(path.rpartition(".")[2], DEPTHS)
         found |= {name: len(own) for name in names if found.get(name) == lists[path]}
+        for name in NUMBERED:
+            if name in found:
+                found[name] = [place for place, number in enumerate(own) if number in found[name]]
         listed = {
             name: value
             for name, value in found.items()

@@ -11,6 +11,7 @@ of blocks, where the network lies on the device that trains. The peft library ma
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
@@ -30,6 +31,8 @@ ADAPTER = "default"
 """What peft calls the adapters of a block, of which each has one set."""
 ADAPTER_FILE = "adapter_model.safetensors"
 """Beside ``adapter_config.json``; both names are peft's."""
+PREFIX = "base_model.model"
+"""What peft calls the network in the names of adapters."""
 
 
 @dataclass(frozen=True)
@@ -170,14 +173,15 @@ def adapters_of(backbone: nn.Module) -> dict[str, Tensor]:
     for name, told in adapted(backbone).names.items():
         part: Any = backbone.get_submodule(name)
         for kind in ("lora_A", "lora_B"):
-            found[f"base_model.model.{told}.{kind}.weight"] = getattr(part, kind)[ADAPTER].weight.detach()
+            found[f"{PREFIX}.{told}.{kind}.weight"] = getattr(part, kind)[ADAPTER].weight.detach()
     return found
 
 
 def write_adapter(backbone: nn.Module, directory: str | Path) -> None:
     """Write the adapters of a block as peft does, so that ``PeftModel.from_pretrained(network, directory)`` puts them
     into the network that was converted: the band's expert, but for the maps that tell it the noise level, which the
-    network has no place for.
+    network has no place for. Networks of diffusers that have ``load_lora_adapter`` take them by
+    ``load_lora_adapter(directory, prefix="base_model.model", weight_name="adapter_model.safetensors")``.
 
     Args:
         directory: gets ``adapter_config.json`` and ``adapter_model.safetensors``; files of these names are replaced.
@@ -189,10 +193,14 @@ def write_adapter(backbone: nn.Module, directory: str | Path) -> None:
     given = adapted(backbone)
     place = Path(directory)
     place.mkdir(parents=True, exist_ok=True)
-    config = given.config(sorted(given.names.values()))
+    targets = sorted(given.names.values())
+    config = given.config(targets)
     config.inference_mode = True
     config.save_pretrained(str(place))
-    save_file(tensors, place / ADAPTER_FILE, metadata={"format": "pt"})
+    # diffusers reads no other file, and would take alpha for the rank
+    settings = {"r": given.rank, "lora_alpha": given.alpha, "target_modules": targets}
+    told = json.dumps({f"{PREFIX}.{name}": value for name, value in settings.items()})
+    save_file(tensors, place / ADAPTER_FILE, metadata={"format": "pt", "lora_adapter_metadata": told})
 
 
 def read_adapter(backbone: nn.Module, directory: str | Path) -> dict[str, Tensor]:
@@ -206,7 +214,7 @@ def read_adapter(backbone: nn.Module, directory: str | Path) -> dict[str, Tensor
     found: dict[str, Tensor] = {}
     for name, told in adapted(backbone).names.items():
         for kind in ("lora_A", "lora_B"):
-            key = f"base_model.model.{told}.{kind}.weight"
+            key = f"{PREFIX}.{told}.{kind}.weight"
             if key not in stored:
                 raise ValueError(f"{path} has no {key}; it holds the adapters of another block")
             found[f"{name}.{kind}.{ADAPTER}.weight"] = stored[key]

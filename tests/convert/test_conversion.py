@@ -52,6 +52,19 @@ def test_a_network_becomes_blocks_experts_or_specialists(
         assert not all(block[key].equal(whole[key]) for key in whole)
 
 
+def test_specialists_learn_from_the_network_that_they_are_made_of(tmp_path: Path) -> None:
+    from diffusers import DDPMScheduler
+
+    source = saved("DiT", tmp_path)
+    DDPMScheduler().save_pretrained(tmp_path / "scheduler")  # beside the network, as in a pipeline
+    asked = Conversion(into="specialists", per_block=1, distill=True, **WORK)
+    done = ob.train_converted(source, asked, out=tmp_path / "run", data="digits", watch=QUIET)
+    assert len(str(done.plan.recipe["teacher"])) == 16
+    (tmp_path / "scheduler" / "scheduler_config.json").unlink()
+    with pytest.raises(ValueError, match="a converted network without a schedule"):
+        ob.train_converted(source, asked, out=tmp_path / "other", data="digits", watch=QUIET)
+
+
 def test_the_same_call_goes_on_and_chooses_no_layers_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = saved("DiT", tmp_path)
     asked = Conversion(into="specialists", **WORK)

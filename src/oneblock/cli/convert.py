@@ -76,7 +76,7 @@ class Convert:
                 f"out={self.out!r} is not a path; plan with --strategy plan-only, then train with oneblock job"
             )
         found = converting(self.source, self.conversion, self.data, told=console.teller(self.json))
-        plan, _ = make_plan(found.recipe, found.data, found.backbone)
+        plan, _ = make_plan(found.recipe, found.data, found.backbone, teacher=found.teacher)
         send_plan(plan, self.out, plan_record(plan, found.data), found.backbone)
         self._planned(plan.hash, [spec.name for spec in job_specs(plan)])
 

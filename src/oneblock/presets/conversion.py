@@ -50,6 +50,9 @@ class Conversion:
     """path of the network's list of layers, e.g. transformer.h, where it is not found by itself"""
     outputs: int = 0
     """symbols, classes or channels of the network's answer that are used (0: as many as the data have)"""
+    distill: bool = False
+    """learn the answers of the whole network in the place of the data; it must be a generator of images with its
+    scheduler"""
     scheduler: Path | None = None
     """directory of the diffusers scheduler that a generator of images was trained with (default: scheduler, beside the
     network's directory)"""
@@ -81,6 +84,7 @@ class Converting:
     recipe: Recipe
     backbone: Converted
     data: Data
+    teacher: Converted | None = None
 
 
 def train_converted(
@@ -115,6 +119,7 @@ def train_converted(
         out=out,
         data=found.data,
         backbone=found.backbone,
+        teacher=found.teacher,
         strategy=strategy,
         block=block,
         accept_data=accept_data,
@@ -146,12 +151,14 @@ def converting(
         layers=conversion.layers,
         scheduler=_scheduler(source, conversion, kind),
     )
+    teacher = backbone if conversion.distill else None
     recipe = replace(recipe, depth=backbone.count, width=backbone.width or recipe.width)
     if conversion.into == "experts":
-        return Converting(experts(recipe), backbone.pick(backbone.picks * conversion.blocks), data)
+        return Converting(experts(recipe), backbone.pick(backbone.picks * conversion.blocks), data, teacher)
     if conversion.into == "specialists":
-        return _specialists(recipe, backbone, data, conversion, out, told)
-    return Converting(recipe, backbone, data)
+        picks = _picks(recipe, backbone, data, conversion, out, told)
+        return Converting(replace(recipe, depth=len(picks)), backbone.pick(picks), data, teacher)
+    return Converting(recipe, backbone, data, teacher)
 
 
 def _recipe(kind: type[Kind], conversion: Conversion) -> Recipe:
@@ -197,19 +204,18 @@ def _scheduler(source: str | nn.Module, conversion: Conversion, kind: type[Kind]
     return source_scheduler(source) if isinstance(source, str) and kind.knows_noise else None
 
 
-def _specialists(
+def _picks(
     recipe: Recipe,
     network: Converted,
     data: Data,
     conversion: Conversion,
     out: Path | None,
     told: Callable[[str], None],
-) -> Converting:
+) -> tuple[int, ...]:
+    """The layers of all specialists."""
     per_block = conversion.per_block or max(1, network.count // conversion.blocks)
-    picks = _known_picks(network, per_block * conversion.blocks, out)
-    if picks is None:
-        picks = choose_layers(network, recipe, per_block, data, told=told)
-    return Converting(replace(recipe, depth=len(picks)), network.pick(picks), data)
+    known = _known_picks(network, per_block * conversion.blocks, out)
+    return choose_layers(network, recipe, per_block, data, told=told) if known is None else known
 
 
 def _known_picks(network: Converted, count: int, out: Path | None) -> tuple[int, ...] | None:

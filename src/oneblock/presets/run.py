@@ -28,7 +28,7 @@ from oneblock.presets.own import check_frozen, sized
 from oneblock.presets.places import keep_place, located
 from oneblock.presets.resume import going_on, run_source
 from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
-from oneblock.presets.teacher import Teacher, taught, taught_task
+from oneblock.presets.teacher import Teacher, known_teacher, taught, taught_task
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.feed import placed
 from oneblock.train.loop import Idle, Run
@@ -131,11 +131,12 @@ def make_plan(
     data: Data | None = None,
     backbone: Callable[..., nn.Module] | None = None,
     strategy: Strategy = "all",
+    teacher: Teacher | None = None,
 ) -> tuple[Plan, Batches]:
     """The plan of a recipe, and its training samples; arguments and errors of ``train``."""
     recipe = _asked(recipe, strategy)
     source, facts = open_data(recipe, data)
-    return _plan_of(recipe, facts, backbone), source
+    return _plan_of(recipe, facts, backbone, teacher), source
 
 
 def _turns(strategy: Strategy, order: Order, seconds: float, idle: Idle) -> Turns | None:
@@ -205,7 +206,7 @@ def start_run(
     job_specs(plan)
     blocks = blockwise(plan, backbone)
     device = machine.torch_device()
-    task = taught_task(plan, task, teacher, device)
+    task = taught_task(plan, task, known_teacher(plan, teacher, backbone), device)
     largest = _largest(plan, blocks, backbone)
     if largest > _memory():
         raise ValueError(

@@ -96,6 +96,13 @@ def _frame(teacher: Converted, plan: Plan) -> Parametrisation:
     return frame_from_dict(kept_frame(frame_to_dict(teacher.frame), cast(str, plan.recipe["autoencoder"])))
 
 
+def known_teacher(plan: Plan, teacher: Teacher | None, backbone: object) -> Teacher | None:
+    """The teacher that is given; without one the network that the blocks are made of, where it is the plan's."""
+    if teacher is None and isinstance(backbone, Converted) and plan.recipe.get(TEACHER) == _name(backbone):
+        return backbone
+    return teacher
+
+
 def taught_task(plan: Plan, task: Task, teacher: Teacher | None, device: torch.device) -> Task:
     """The task of a plan, with its teacher where it has one.
 

@@ -180,6 +180,18 @@ def test_an_exported_model_draws_in_the_pipeline(tmp_path: Path, autoencoder: An
     assert half.edges == pytest.approx([2000 * level / (1 + 2 * level) for level in LEVELS[1:-1]])
 
 
+def test_a_network_that_is_told_a_share_of_its_time_has_edges_in_such_shares(tmp_path: Path) -> None:
+    folder = tmp_path / "flux"
+    folder.mkdir()
+    for band in range(2):
+        cast(Any, network("Flux", band)).save_pretrained(folder / f"block-{band}")
+    values = {"blocks": ["block-0", "block-1"], "edges": [80.0, 1.0, 0.01], "frame": frame_to_dict(FlowMatching())}
+    (folder / "oneblock.json").write_text(
+        json.dumps({"library": "diffusers", "class": "FluxTransformer2DModel", **values})
+    )
+    assert RoutedTransformer.from_pretrained(folder).edges == (0.5,)
+
+
 @torch.no_grad()
 def test_what_a_run_exports_answers_in_the_pipeline_as_its_model_does(tmp_path: Path) -> None:
     scheduler: Any = diffusers.DDPMScheduler(prediction_type="v_prediction")
@@ -220,7 +232,7 @@ def pickled(folder: Path) -> None:
         ({"blocks": ["../block-0", "block-1", "block-2"]}, None, r"blocks=\['\.\./block-0', .* are not directories"),
         ({"edges": [80.0, 1.0]}, None, r"edges=\[80.0, 1.0\] for 3 blocks; one level more is needed"),
         ({"edges": [80.0, 1.0, 2.0, 0.1]}, None, r"all descending"),
-        ({}, another, "PixArtTransformer2DModel"),
+        ({}, another, "block-0 holds a PixArtTransformer2DModel, not a DiTTransformer2DModel as the other blocks"),
         ({}, pickled, "does not hold a DiTTransformer2DModel"),
         ({}, lambda folder: (folder / "oneblock.json").unlink(), "has no oneblock.json; give the directory of an exp"),
         ({}, lambda folder: (folder / "oneblock.json").write_text("[]"), "holds a list, not a model"),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from oneblock.checks import fits, shown
+from oneblock.convert.generators import Image
 from oneblock.convert.kept import RECORD_FILE
 from oneblock.convert.kinds import kind_of_class
 from oneblock.convert.libraries import Diffusers
@@ -89,7 +90,8 @@ class RoutedTransformer(nn.Module):
         frame = _frame(values, place)
         blocks, levels = _bands(values, place)
         inner = frame.noise(torch.tensor(levels[1:-1], dtype=torch.float64)).tolist() if len(blocks) > 1 else []
-        scale = getattr(kind_of_class(LIBRARY.found_class(name, str(place))), "time_scale", 1.0)
+        kind = kind_of_class(LIBRARY.found_class(name, str(place)))
+        scale = kind.time_scale if issubclass(kind, Image) else 1.0
         loaders = [partial(_load, place / block, name) for block in blocks]
         return cls(loaders, [time / scale for time in inner], device=device, dtype=dtype)
 

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from convert.without_torchvision import absent
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -91,3 +92,13 @@ def test_experts_by_lora(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     out = capsys.readouterr().out
     assert "band 1: 4096 numbers beside 1" in out
     assert (tmp_path / "export" / "block-1" / "adapter_config.json").is_file()
+
+
+def test_a_vision_transformer_of_timm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    with absent():
+        pytest.importorskip("timm")
+    load("convert_timm").main(str(tmp_path), budget="20k")
+    out = capsys.readouterr().out
+    assert float(out.split("accuracy:")[1].split()[0]) > 0.2
+    assert "block 0 in timm: VisionTransformer of 3 layers" in out

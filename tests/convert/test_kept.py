@@ -19,6 +19,7 @@ from convert.test_converted import FEW, QUIET, asked, converted, recipe_and_data
 import oneblock as ob
 from oneblock.backbone import forward
 from oneblock.convert.kept import RECORD_FILE, TENSORS_FILE, keep, rebuilt
+from oneblock.convert.libraries import LIBRARIES, Unfilled
 from oneblock.plan import NETWORK_FOLDER
 from oneblock.schedule import frame_to_dict
 from oneblock.train.checkpoint import checkpoints
@@ -80,6 +81,20 @@ def test_a_run_is_complete_in_itself(name: str, tmp_path: Path, monkeypatch: pyt
     last.unlink()
     ob.run_job(run, 1, watch=QUIET)
     assert last.read_bytes() == bytes_of_all, "the job starts with the weights that are kept"
+
+
+def test_a_network_that_is_opened_has_no_numbers_before_they_are_read(tmp_path: Path) -> None:
+    """Nothing is drawn, so that the pages of its memory stay empty; and no run starts from it."""
+    run, _ = trained("GPT-2", tmp_path)
+    library, random = LIBRARIES["transformers"], torch.random.get_rng_state()
+    with Unfilled():
+        made = library.fresh(library.settings(run / NETWORK_FOLDER))
+    assert torch.random.get_rng_state().equal(random)
+    assert all(p.requires_grad for p in made.parameters())
+    backbone: Any = ob.Model.open(run).backbone
+    next((run / "block-1").glob("step-*")).unlink()
+    with pytest.raises(ValueError, match="is that of an opened model, without the weights that its run started from"):
+        ob.run_job(run, 1, backbone=backbone, watch=QUIET)
 
 
 def test_the_same_call_goes_on_without_the_network(tmp_path: Path) -> None:

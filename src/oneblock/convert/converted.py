@@ -55,6 +55,8 @@ class Converted(ABC):
 
     frame: Parametrisation | None = None
     """What the network was trained under, if it keeps that; None is EDM's preconditioning."""
+    hollow = False
+    """The network was built for its shapes, and has any numbers for weights: blocks are filled from their files."""
     frozen = False
     """Blocks do not train the network's own weights, and hold them in its memory; what is new in them they train."""
 

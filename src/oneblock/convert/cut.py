@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oneblock.convert.libraries import Library
+from oneblock.convert.libraries import Library, Unfilled
 
 DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth")
 """Settings that say how many layers a network has."""
@@ -69,7 +69,8 @@ def cut(
     filled: dict[str, list[int | None]] = {path: list(own) for path, own in chosen.items()}
     by_path = {path: [weights for number, weights in layers if number in among] for path, among in numbers.items()}
     for _ in range(1 + 2 * len(lists)):
-        made = library.fresh(_settings(settings, lists, filled))
+        with Unfilled():
+            made = library.fresh(_settings(settings, lists, filled))
         misfit = _misfit(made, filled, by_path)
         if misfit is None:
             return _loaded(made, filled, by_path, ends)

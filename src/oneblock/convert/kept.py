@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from oneblock.checks import check_fields, shown
 from oneblock.convert.converted import Converted, ConvertedLibrary, convert
-from oneblock.convert.libraries import LIBRARIES, Library, library_of, weight_files
+from oneblock.convert.libraries import LIBRARIES, Library, Unfilled, library_of, weight_files
 from oneblock.convert.lora import LowRank, lora
 from oneblock.plain import read_plain, write_whole
 from oneblock.schedule import frame_from_dict, frame_to_dict
@@ -165,7 +165,7 @@ def rebuilt(directory: Path, *, weights: bool) -> Converted:
     """The converted network that is kept in ``directory``.
 
     Args:
-        weights: with those that it started from; otherwise with fresh ones, unless its blocks train adapters alone.
+        weights: with those that it started from; otherwise with any numbers, unless its blocks train adapters alone.
 
     Raises:
         ValueError: it is damaged, or another one.
@@ -181,8 +181,11 @@ def rebuilt(directory: Path, *, weights: bool) -> Converted:
     weights = weights or bool(record.adapters)
     if weights:
         weight_files(directory)
-    with torch.random.fork_rng(devices=[]):
-        network = library.load(directory, settings) if weights else library.fresh(settings)
+    if weights:
+        with torch.random.fork_rng(devices=[]):
+            network = library.load(directory, settings)
+    else:
+        network = _unfilled(library, settings)
     told: dict[str, Any] = {**record.told, **_read_tensors(directory)}
     made = convert(network, **told)
     if record.frame:
@@ -192,7 +195,9 @@ def rebuilt(directory: Path, *, weights: bool) -> Converted:
     made = made.pick(record.picks)
     if weights and made.named != record.named:
         raise ValueError(f"{directory} holds {made.named}, but the run started from {record.named}; {COPY}")
-    return made.renamed(record.named)
+    found = made.renamed(record.named)
+    found.hollow = not weights
+    return found
 
 
 def _check_same(directory: Path, record: Kept) -> None:
@@ -204,10 +209,15 @@ def _check_same(directory: Path, record: Kept) -> None:
 
 def _same_shapes(network: nn.Module, library: Library, directory: Path) -> bool:
     """Whether the configuration makes the network again."""
-    with torch.random.fork_rng(devices=[]):
-        again = library.fresh(library.settings(directory))
+    again = _unfilled(library, library.settings(directory))
     shapes = [{name: t.shape for name, t in one.state_dict().items()} for one in (network, again)]
     return type(again) is type(network) and shapes[0] == shapes[1]
+
+
+def _unfilled(library: Library, settings: Mapping[str, Any]) -> nn.Module:
+    """A network of a configuration, into whose parameters nothing was written."""
+    with torch.random.fork_rng(devices=[]), Unfilled():
+        return library.fresh(settings)
 
 
 def _tensors(value: object) -> bool:

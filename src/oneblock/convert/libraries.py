@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from oneblock.checks import shown
 from oneblock.convert.kinds import kind_of_class
@@ -267,6 +268,19 @@ def _drop_rates(network: nn.Module) -> dict[str, Any]:
     """What timm leaves out of a configuration, though training goes on with it."""
     told: Mapping[str, Any] = getattr(network, "_model_args", {})
     return {key: value for key, value in told.items() if "drop" in key}
+
+
+class Unfilled(TorchFunctionMode):
+    """Within it new parameters get no numbers, as others will be read into them. So a network takes no memory before it
+    is read: pages that nothing has written are not there."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        words, name = kwargs or {}, getattr(func, "__name__", "")
+        first = args[0] if args else next(iter(words.values()), None)
+        fills = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
+        if fills and isinstance(first, nn.Parameter):
+            return first
+        return func(*args, **words)
 
 
 @contextmanager

@@ -16,9 +16,14 @@ def keep_network(plan: Plan, directory: Path, backbone: BuildBackbone | None) ->
     """Keep the network of another library that a run starts from, so that the run needs nothing else.
 
     Raises:
-        ValueError: ``directory`` holds something else.
+        ValueError: ``directory`` holds something else, or the network has no weights to start from.
     """
     if isinstance(backbone, Converted):
+        if backbone.hollow:
+            raise ValueError(
+                "the network is that of an opened model, without the weights that its run started from; leave backbone "
+                "out to go on with the run, or convert the network again"
+            )
         check_place(plan, directory)
         keep(backbone, directory / NETWORK_FOLDER)
 

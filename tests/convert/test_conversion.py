@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 pytest.importorskip("transformers")
 pytest.importorskip("diffusers")
 
-from convert.networks import network
+from convert.networks import network, prompts
 from convert.test_converted import QUIET
 
 import oneblock as ob
@@ -63,6 +64,22 @@ def test_specialists_learn_from_the_network_that_they_are_made_of(tmp_path: Path
     (tmp_path / "scheduler" / "scheduler_config.json").unlink()
     with pytest.raises(ValueError, match="a converted network without a schedule"):
         ob.train_converted(source, asked, out=tmp_path / "other", data="digits", watch=QUIET)
+
+
+def test_texts_come_from_a_file(tmp_path: Path) -> None:
+    made: Any = network("PixArt")
+    made.save_pretrained(tmp_path / "pixart")
+    source = f"diffusers:{tmp_path / 'pixart'}"
+    save_file(prompts(network("PixArt")) or {}, tmp_path / "prompts.safetensors")
+    asked = Conversion(prompts=tmp_path / "prompts.safetensors", **WORK)
+    found: Any = converting(source, asked, "digits").backbone
+    given = ob.convert(network("PixArt"), outputs=1, prompts=prompts(network("PixArt")))
+    assert found.named == given.named, "the fingerprint holds the texts"
+    (tmp_path / "prompts.safetensors").write_bytes(b"not this")
+    with pytest.raises(ValueError, match="is not a safetensors file"):
+        converting(source, asked, "digits")
+    with pytest.raises(ValueError, match=r"prompts=\[\] lack encoder_hidden_states"):
+        converting(source, Conversion(**WORK), "digits")
 
 
 def test_the_same_call_goes_on_and_chooses_no_layers_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from oneblock.checks import check_choice, check_count, check_fields
@@ -56,6 +58,9 @@ class Conversion:
     scheduler: Path | None = None
     """directory of the diffusers scheduler that a generator of images was trained with (default: scheduler, beside the
     network's directory)"""
+    prompts: Path | None = None
+    """safetensors file with what a generator of images is told for each class and, in a last row, for no class: its own
+    arguments, e.g. encoder_hidden_states (k + 1, t, d)"""
     vocabulary: str = TextRecipe.vocabulary
     """of text: characters (a to z and space), bytes, or bpe:SIZE (byte pairs learned from the training text)"""
     length: int = TextRecipe.length
@@ -149,6 +154,7 @@ def converting(
         network,
         outputs=conversion.outputs or _needed(recipe, data),
         layers=conversion.layers,
+        prompts=None if conversion.prompts is None else _tensors(conversion.prompts),
         scheduler=_scheduler(source, conversion, kind),
     )
     teacher = backbone if conversion.distill else None
@@ -195,6 +201,17 @@ def _needed(recipe: Recipe, data: Data) -> int:
         return facts.vocabulary.size
     assert isinstance(facts, ImageFacts)
     return facts.shape[0] if recipe.task == "image" else facts.num_classes
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"prompts={str(path)!r} does not exist; give a safetensors file")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"prompts={str(path)!r} is not a safetensors file ({error}); write one with save_file"
+        ) from error
 
 
 def _scheduler(source: str | nn.Module, conversion: Conversion, kind: type[Kind]) -> dict[str, Any] | None:

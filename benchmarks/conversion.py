@@ -7,7 +7,8 @@ r"""Does it pay to start from a trained network? A teacher becomes blocks, exper
 Every teacher is a run of one block. Its arms, all with the same budget after the teacher: `scratch` are blocks that
 start fresh; `slices` are blocks of the teacher's own layers in order; `specialists` have the layers that each band
 needs most (`choose_layers`); `pruned` is one network of a block's depth for the whole range, chosen and started in the
-same way: the control of specialising; `experts` are the whole network for each band. Specialists and the pruned network
+same way: the control of specialising; `experts` are the whole network for each band, and `continued` is the teacher
+itself, trained on over the whole range: the control of experts. Specialists and the pruned network
 are also `distilled`: trained against the teacher's answers, whose forward passes are not in the budget
 (`teacher_evaluations` counts them, in layers forward); `branched` is the pruned network for half of the work, and then
 a specialist for each band. `teacher` is the teacher itself, and `chosen` what specialists
@@ -52,6 +53,7 @@ def arms(
         teacher.pick(teacher.picks * recipe.blocks),
         "all",
     )
+    yield "continued", replace(whole, depth=teacher.count), teacher, "end-to-end"
     yield "specialists, distilled", recipe, teacher.pick(chosen), "all"
     yield "pruned, distilled", whole, pruned, "end-to-end"
     branched = replace(recipe, branch=BRANCH)

@@ -20,6 +20,8 @@ from oneblock.plan import Plan
 from oneblock.presets.causal import TokenTable, work_factors
 from oneblock.presets.classify import LabelInput
 from oneblock.presets.masked import MaskedWeighting
+from oneblock.presets.relay import POLICY, POLICY_AT, RELAY, RELAY_CALLS, RelayKind
+from oneblock.sample.policy import PolicyName, policy_of
 from oneblock.table import TableKind
 from oneblock.tasks.classify import LabelLoss, Weighting
 
@@ -153,10 +155,23 @@ class MaskedSettings(TextSettings):
     """Of ``task="masked-text"``."""
 
     weighting: MaskedWeighting = "bound"
+    relay: RelayKind = "mlm"
+    relay_calls: int = 1
+    policy: PolicyName = "uncertainty"
+    policy_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, 1, "relay_calls")
+        check_number("policy_at", self.policy_at, least=0)
+        policy_of(self.policy, self.policy_at)
 
     def fit(self, plan: Plan, network: Any) -> None:
         super().fit(plan, network)
         _check_law(plan, masks=True)
+        told = [name for name in (RELAY, RELAY_CALLS, POLICY, POLICY_AT) if name in plan.recipe]
+        if len(told) not in (0, 4):
+            raise ValueError(f"recipe.{told[0]} goes with {RELAY}, {RELAY_CALLS}, {POLICY} and {POLICY_AT} together")
 
 
 @dataclass(frozen=True, kw_only=True)

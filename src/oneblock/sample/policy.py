@@ -34,6 +34,10 @@ class Policy(Protocol):
             generator: of all randomness; on any device.
         """
 
+    @property
+    def number(self) -> float:
+        """What tells it from others of its kind."""
+
     def settled(self) -> Policy:
         """The same for sampling, without what is varied in training alone."""
 
@@ -62,6 +66,10 @@ class Uncertainty:
         taken[:, 0] = True
         return torch.zeros_like(hidden).scatter(-1, places, taken) & hidden
 
+    @property
+    def number(self) -> float:
+        return self.tau
+
     def settled(self) -> Self:
         return replace(self, spread=0.0)
 
@@ -87,6 +95,10 @@ class Threshold:
     def _cut(self, values: Tensor) -> tuple[Tensor, ...]:
         return values.split(self.window, -1)
 
+    @property
+    def number(self) -> float:
+        return self.probability
+
     def settled(self) -> Self:
         return self
 
@@ -106,6 +118,10 @@ class Schedule:
         share = hidden.double().mean(-1, keepdim=True)
         drawn = torch.rand(hidden.shape, generator=generator, device=generator.device).to(hidden.device)
         return (drawn * self.steps * share < 1) & hidden
+
+    @property
+    def number(self) -> float:
+        return self.steps
 
     def settled(self) -> Self:
         return self

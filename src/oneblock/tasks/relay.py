@@ -11,8 +11,9 @@ https://arxiv.org/abs/2605.22967.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import cast
 
 import torch
@@ -26,7 +27,7 @@ from oneblock.data import Samples
 from oneblock.noise import NoiseLaw
 from oneblock.sample.policy import Policy, Uncertainty
 from oneblock.sample.relay import masked_levels
-from oneblock.state import START, Hidden, State, StatefulDenoiser
+from oneblock.state import START, Hidden, State, StatefulDenoiser, joined
 from oneblock.tasks.base import Batch, Loss, Noised
 from oneblock.tasks.masked import MaskedText
 
@@ -51,6 +52,25 @@ class Rollout:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def take(self, index: slice) -> Rollout:
+        """Those of ``index``."""
+        tensors = (tensor[index] for tensor in (self.tokens, self.z, self.free))
+        return Rollout(*tensors, self.state.take(index), self.age[index])
+
+    def split(self, count: int) -> list[Rollout]:
+        """``count`` parts in order, as equal as can be."""
+        ends = [0, *(len(part) for part in self.age.tensor_split(count))]
+        starts = list(accumulate(ends))
+        return [self.take(slice(start, end)) for start, end in pairwise(starts)]
+
+
+def joined_rollouts(parts: Sequence[Rollout]) -> Rollout:
+    """Inverse of ``Rollout.split``."""
+    tokens, z, free, age = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "z", "free", "age")
+    )
+    return Rollout(tokens, z, free, joined([part.state for part in parts]), age)
 
 
 @dataclass(kw_only=True)

@@ -72,11 +72,14 @@ class BlockDenoiser(nn.Module):
             raise ValueError(
                 f"the condition is for {len(condition)} samples, but z has {len(z)}; give one entry per sample"
             )
-        inputs, noise = self.frame.inputs(z, sigma), self.frame.noise(sigma)
         if state is None:
-            prediction = forward(self._parts, inputs, noise, condition, self.checkpointing)
+            prediction = forward(
+                self._parts, self.frame.inputs(z, sigma), self.frame.noise(sigma), condition, self.checkpointing
+            )
             return self.frame.outputs(z, sigma, prediction)
-        prediction, left = relayed(self._parts, inputs, noise, condition, state, self.checkpointing)
+        prediction, left = relayed(
+            self._parts, self.frame.inputs(z, sigma), self.frame.noise(sigma), condition, state, self.checkpointing
+        )
         return self.frame.outputs(z, sigma, prediction), left
 
     @property

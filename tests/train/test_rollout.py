@@ -192,3 +192,19 @@ def test_calls_and_numbers_of_a_recipe_are_checked() -> None:
         MaskedRecipe(policy="threshold", policy_at=1.5)
     with pytest.raises(ValueError, match="relay='more' is not allowed"):
         MaskedRecipe(relay="more")  # type: ignore[arg-type]
+
+
+def test_what_is_random_follows_from_the_step() -> None:
+    plan = relay_plan()
+    task, spec = plan_task(plan), job_specs(plan)[0]
+    assert isinstance(task, RelayText)
+    batch = task.draw(Texts().batch(0, 8, 0), torch.full((8,), 0.7), 0, torch.Generator().manual_seed(0))
+    found = []
+    for step in (0, 0, 3):
+        learner = block_learner(spec, blockwise(plan).denoiser(0), plan_optimizer(plan))
+        learner.step = step
+        rollouts = Rollouts(plan, spec, task, Ranks())
+        rollouts.losses(learner, batch)[0]()
+        found.append(rollouts.tensors()["rollout/z"])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])

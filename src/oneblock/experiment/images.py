@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -100,7 +100,7 @@ class ImageExperiment:
             "num_samples": self.num_samples,
             "report_bands": self.report_bands,
             "extractor": extractor_name(plan, self.extractor),
-            "sampling": {**asdict(self.sampling), "resident": self.resident},
+            "sampling": {**self.sampling.settings(), "resident": self.resident},
             **self._curve_asked(),
         }
 

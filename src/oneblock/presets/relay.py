@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, cast
 
+import torch
 from torch import nn
 
 from oneblock.backbone import BuildBackbone
@@ -11,6 +13,8 @@ from oneblock.plan import Plain, Plan
 from oneblock.presets.base import training_bands
 from oneblock.relay import RelayAdapter
 from oneblock.sample.policy import Policy, PolicyName, policy_of
+from oneblock.tasks.base import Earlier, Noised, Task
+from oneblock.tasks.carry import WithState
 from oneblock.tasks.masked import MaskedText
 from oneblock.tasks.relay import RelayLoss, RelayText
 
@@ -21,6 +25,9 @@ RELAY, RELAY_CALLS, POLICY, POLICY_AT = "relay", "relay_calls", "policy", "polic
 """Keys of a plan's recipe; a plan without them is of kind ``"mlm"``."""
 CARRY, CARRY_FROM = "carry", "carry_from"
 """The same for images; a plan without ``carry`` hands nothing on."""
+CarryFrom = Literal["noisier", "same"]
+"""What the pass that gives a training step its state has seen: a noisier version of the noisy images, as in sampling,
+or the same (Recurrent Interface Networks)."""
 
 
 def relay_settings(kind: RelayKind, calls: int, policy: PolicyName, at: float) -> dict[str, Plain]:
@@ -76,3 +83,26 @@ def with_relay(plan: Plan, build: BuildBackbone, own: BuildBackbone | None) -> B
         return RelayAdapter(build(layers), mask_id=mask_id, width=width)
 
     return built
+
+
+def carry_settings(share: float, source: CarryFrom) -> dict[str, Plain]:
+    """What a plan for images says of its states; nothing where there are none."""
+    if not share:
+        return {}
+    return {CARRY: share, **({CARRY_FROM: source} if source != "noisier" else {})}
+
+
+def carry_images(plan: Plan, task: Task) -> Task:
+    """The task that a plan for images trains on, from that without a state."""
+    if not plan.recipe.get(CARRY):
+        return task
+    uppers = {block: upper for block, (_, upper) in training_bands(plan).items()}
+    return WithState(task, cast(float, plan.recipe[CARRY]), uppers, plan.recipe.get(CARRY_FROM, "noisier") == "noisier")
+
+
+def empty_earlier(plan: Plan, noised: Noised) -> Noised:
+    """``noised`` with an earlier pass without content, if the plan makes one."""
+    if not plan.recipe.get(CARRY):
+        return noised
+    kept = torch.ones(len(noised.sigma), dtype=torch.bool)
+    return replace(noised, earlier=Earlier(torch.empty_like(noised.z), torch.ones_like(noised.sigma), kept))

@@ -20,7 +20,7 @@ from oneblock.plan import Plan
 from oneblock.presets.causal import TokenTable, work_factors
 from oneblock.presets.classify import LabelInput
 from oneblock.presets.masked import MaskedWeighting
-from oneblock.presets.relay import POLICY, POLICY_AT, RELAY, RELAY_CALLS, RelayKind
+from oneblock.presets.relay import POLICY, POLICY_AT, RELAY, RELAY_CALLS, CarryFrom, RelayKind
 from oneblock.sample.policy import PolicyName, policy_of
 from oneblock.table import TableKind
 from oneblock.tasks.classify import LabelLoss, Weighting
@@ -88,9 +88,12 @@ class ImageSettings(PictureSettings):
     flip: bool = False
     whole_share: float = 0.0
     teacher: str = ""
+    carry: float = 0.0
+    carry_from: CarryFrom = "noisier"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_number("carry", self.carry, least=0, most=1)
         _check_hex("teacher", self.teacher)
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("whole_share", self.whole_share, least=0, below=1)

@@ -45,7 +45,7 @@ from oneblock.presets.classify import (
     vit_config,
 )
 from oneblock.presets.cnn import CNN_NAME, cnn_config
-from oneblock.presets.image import dit_config, empty_images, image_augment, image_task
+from oneblock.presets.image import dit_config, empty_images, image_augment, image_training_task
 from oneblock.presets.masked import (
     empty_masked,
     empty_masked_training_task,
@@ -88,9 +88,9 @@ class TaskParts:
 
 TASKS: dict[str, TaskParts] = {
     "image": TaskParts(
-        task=image_task,
+        task=image_training_task,
         frame=lambda plan: plan.precondition,
-        empty_task=image_task,
+        empty_task=image_training_task,
         empty_frame=lambda plan: plan.precondition,
         empty_batch=empty_images,
         num_logits=lambda plan: None,

@@ -10,7 +10,9 @@ import torch
 from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.plan import Plan
 from oneblock.presets.image import image_shape, image_task
+from oneblock.presets.relay import carry_images
 from oneblock.tasks.base import Task
+from oneblock.tasks.carry import WithState
 from oneblock.tasks.distilled import Distilled
 from oneblock.tasks.image import ImageGeneration
 
@@ -67,7 +69,8 @@ def taught_task(plan: Plan, task: Task, teacher: Teacher | None, device: torch.d
         raise ValueError(
             f"the teacher is on {where}, but the run trains on {device}; open it with device={str(device)!r}"
         )
-    assert isinstance(task, ImageGeneration), "only images are taught"
+    alone = task.task if isinstance(task, WithState) else task
+    assert isinstance(alone, ImageGeneration), "only images are taught"
     # a single block needs no look at the levels, for which the device would be waited for
     asked: DenoiserLike = teacher.denoiser.block(0) if teacher.plan.num_blocks == 1 else teacher.denoiser
-    return Distilled(task, asked)
+    return carry_images(plan, Distilled(alone, asked))

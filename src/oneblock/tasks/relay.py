@@ -55,8 +55,8 @@ class Rollout:
 
     def take(self, index: slice) -> Rollout:
         """Those of ``index``."""
-        tensors = (tensor[index] for tensor in (self.tokens, self.z, self.free))
-        return Rollout(*tensors, self.state.take(index), self.age[index])
+        tokens, z, free, age = (tensor[index] for tensor in (self.tokens, self.z, self.free, self.age))
+        return Rollout(tokens, z, free, self.state.take(index), age)
 
     def split(self, count: int) -> list[Rollout]:
         """``count`` parts in order, as equal as can be."""

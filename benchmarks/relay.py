@@ -1,9 +1,9 @@
 """Relay on 6 x 6 Sudoku: does a state that calls hand on solve more, at equal training calls and at matched calls?
 
 Four arms, one network and one loop: masks at random (mlm), rollouts (rollout), rollouts with a state without gradients
-through it (relay-sg) and with them (relay). Each model is decoded at several taus, which gives exact match against calls
-per puzzle; arms are compared at fixed numbers of calls, interpolated. Controls: the state zeroed, shuffled and noised,
-and places revealed in an order of chance.
+through it (relay-sg) and with them (relay). Each model is decoded at several taus, which gives exact match against
+calls per puzzle; arms are compared at fixed numbers of calls, interpolated. Controls: no state in decoding ("off"),
+a shuffled and a noised one, and places revealed in an order of chance.
 
     python benchmarks/relay.py --out runs/relay-sudoku                     # 3 seeds
     python benchmarks/relay.py --out runs/relay-sudoku --seeds 1 --calls 3700 --arms mlm relay
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -150,7 +151,7 @@ def decoded(denoiser: Any, test: Sudokus, policy: Policy, carry: bool, seed: int
 def at_calls(rows: Sequence[dict[str, float]], calls: float) -> float | None:
     """Exact match at so many calls, linear between two decodings; None outside of them."""
     known = sorted((row["calls"], row["exact"]) for row in rows)
-    for (left, low), (right, high) in zip(known, known[1:], strict=False):
+    for (left, low), (right, high) in pairwise(known):
         if left <= calls <= right and right > left:
             return low + (high - low) * (calls - left) / (right - left)
     return None
@@ -170,7 +171,7 @@ def controls(denoiser: BlockDenoiser, test: Sudokus, seed: int) -> dict[str, dic
         "noise 1": partial(noisy, 1.0),
     }
     found = {name: decoded(Changed(denoiser, change), test, policy, True, seed) for name, change in changes.items()}
-    return {"zeroed": decoded(denoiser, test, policy, False, seed), **found}
+    return {"off": decoded(denoiser, test, policy, False, seed), **found}
 
 
 def row_of(arm: str, seed: int, data: tuple[Sudokus, Sudokus], args: argparse.Namespace) -> dict[str, Any]:

@@ -185,7 +185,7 @@ class Denoiser:
 
     def owner(self, sigma: Tensor) -> int | None:
         """The block that owns all levels (n,) of ``sigma``; None if they belong to several."""
-        first, last = self._owners(sigma).aminmax()
+        first, last = self.owners(sigma).aminmax()
         return int(first) if first == last else None
 
     def expect(self, again: bool) -> None:
@@ -208,7 +208,7 @@ class Denoiser:
     def __call__(
         self, z: Tensor, sigma: Tensor, condition: Condition, state: State | None = None
     ) -> Tensor | tuple[Tensor, State]:
-        owners = self._owners(sigma)
+        owners = self.owners(sigma)
         asked = owners.unique().tolist()
         if state is not None:
             return self._handed(asked, owners.to(z.device), z, sigma, condition, state)
@@ -219,10 +219,6 @@ class Denoiser:
         self.worked(asked[-1])
         return out
 
-    def owners(self, sigma: Tensor) -> Tensor:
-        """The block (n,) of each level of ``sigma`` (n,), on the CPU."""
-        return self._owners(sigma)
-
     def worked(self, index: int) -> None:
         """Block ``index`` has been given work: it is time to read the next one."""
         following = index + 1 if index + 1 < self.partition.num_blocks else 0 if self._again else None
@@ -230,8 +226,8 @@ class Denoiser:
             self._told = following
             self._ahead.begin(following)
 
-    def _owners(self, sigma: Tensor) -> Tensor:
-        """The block of each level, on the CPU: a device is waited for once."""
+    def owners(self, sigma: Tensor) -> Tensor:
+        """The block (n,) of each level of ``sigma`` (n,), on the CPU: a device is waited for once."""
         return self.partition.block_at(sigma.cpu())
 
     def _mixed(self, asked: Sequence[int], owners: Tensor, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:

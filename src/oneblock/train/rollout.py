@@ -7,6 +7,7 @@ was killed and resumed equals one that was not.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -54,7 +55,7 @@ class Rollouts:
     def _losses(self, learner: BlockLearner, index: int, part: Rollout, generator: torch.Generator) -> Loss:
         with learner.autocast():
             loss, after = self._loss(learner.network, part, generator.manual_seed(generator.initial_seed()))
-        self._after[index] = after
+        self._after[index] = replace(after, state=after.state.detach())
         return loss
 
     def _settle(self) -> None:

@@ -14,8 +14,8 @@ SRC = Path(__file__).parents[1] / "src"
 LINKS = (
     ("version", "checks", "plain", "cpus"),
     ("noise", "precondition", "table", "ops", "data", "metrics", "optim", "condition"),
-    ("partition", "calibrate", "backbone", "schedule"),
-    ("models",),
+    ("partition", "calibrate", "backbone", "schedule", "state"),
+    ("models", "relay"),
     ("plan", "convert"),
     ("blockwise",),
     ("guidance", "sample"),

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from oneblock.condition import Condition
 from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.precondition import Frame
+from oneblock.relay import relayed
+from oneblock.state import START, Hidden, State
 
 
 class DenoiserLike(Protocol):
@@ -35,6 +37,8 @@ class BlockDenoiser(nn.Module):
     For targets that are rows of a table the answer is one logit per row (``sample.labels`` makes a target of it). With
     ``checkpointing`` each layer's activations are recomputed in the backward pass. A module that is not a backbone is a
     ``ValueError``.
+
+    It knows states (``oneblock.state``); a backbone without ``relay.RelayAdapter`` leaves ``START``.
     """
 
     def __init__(self, backbone: nn.Module, frame: Frame, checkpointing: bool = False) -> None:
@@ -53,17 +57,30 @@ class BlockDenoiser(nn.Module):
     def num_layers(self) -> int:
         return len(self.layers)
 
-    def forward(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+    @overload
+    def forward(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor: ...
+
+    @overload
+    def forward(self, z: Tensor, sigma: Tensor, condition: Condition, state: State) -> tuple[Tensor, State]: ...
+
+    def forward(
+        self, z: Tensor, sigma: Tensor, condition: Condition, state: State | None = None
+    ) -> Tensor | tuple[Tensor, State]:
         if sigma.shape != z.shape[:1]:
             raise ValueError(f"sigma has shape {tuple(sigma.shape)}; give one level per sample, ({z.shape[0]},)")
         if len(condition) != len(z):
             raise ValueError(
                 f"the condition is for {len(condition)} samples, but z has {len(z)}; give one entry per sample"
             )
-        prediction = forward(
-            self._parts, self.frame.inputs(z, sigma), self.frame.noise(sigma), condition, self.checkpointing
+        if state is None:
+            prediction = forward(
+                self._parts, self.frame.inputs(z, sigma), self.frame.noise(sigma), condition, self.checkpointing
+            )
+            return self.frame.outputs(z, sigma, prediction)
+        prediction, left = relayed(
+            self._parts, self.frame.inputs(z, sigma), self.frame.noise(sigma), condition, state, self.checkpointing
         )
-        return self.frame.outputs(z, sigma, prediction)
+        return self.frame.outputs(z, sigma, prediction), left
 
     @property
     def _parts(self) -> Backbone:
@@ -123,6 +140,9 @@ class _Kept:
 class Denoiser:
     """The denoiser of the whole noise range: routes each level to the block that owns its band.
 
+    It knows states (``oneblock.state``). A state is private: a sample whose level belongs to another block than that
+    which left its state begins anew there.
+
     Args:
         partition: says which block owns a level.
         load: gives block b ready for evaluation; called when b is needed and not at hand.
@@ -165,7 +185,7 @@ class Denoiser:
 
     def owner(self, sigma: Tensor) -> int | None:
         """The block that owns all levels (n,) of ``sigma``; None if they belong to several."""
-        first, last = self._owners(sigma).aminmax()
+        first, last = self.owners(sigma).aminmax()
         return int(first) if first == last else None
 
     def expect(self, again: bool) -> None:
@@ -179,9 +199,19 @@ class Denoiser:
         if self._ahead is not None:
             self._ahead.settle()
 
-    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        owners = self._owners(sigma)
+    @overload
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor: ...
+
+    @overload
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition, state: State) -> tuple[Tensor, State]: ...
+
+    def __call__(
+        self, z: Tensor, sigma: Tensor, condition: Condition, state: State | None = None
+    ) -> Tensor | tuple[Tensor, State]:
+        owners = self.owners(sigma)
         asked = owners.unique().tolist()
+        if state is not None:
+            return self._handed(asked, owners.to(z.device), z, sigma, condition, state)
         if len(asked) == 1:
             out: Tensor = self.block(asked[0])(z, sigma, condition)
         else:
@@ -196,8 +226,8 @@ class Denoiser:
             self._told = following
             self._ahead.begin(following)
 
-    def _owners(self, sigma: Tensor) -> Tensor:
-        """The block of each level, on the CPU: a device is waited for once."""
+    def owners(self, sigma: Tensor) -> Tensor:
+        """The block (n,) of each level of ``sigma`` (n,), on the CPU: a device is waited for once."""
         return self.partition.block_at(sigma.cpu())
 
     def _mixed(self, asked: Sequence[int], owners: Tensor, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
@@ -206,7 +236,39 @@ class Denoiser:
         for index in asked:
             mine = owners == index
             answers.append((mine, self.block(index)(z[mine], sigma[mine], condition.take(mine))))
-        mixed = torch.empty(len(z), *answers[0][1].shape[1:], dtype=answers[0][1].dtype, device=z.device)
-        for mine, answer in answers:
-            mixed[mine] = answer
-        return mixed
+        return _gathered(len(z), answers)
+
+    def _handed(
+        self, asked: Sequence[int], owners: Tensor, z: Tensor, sigma: Tensor, condition: Condition, state: State
+    ) -> tuple[Tensor, State]:
+        """The answers of the blocks, and the states that they leave."""
+        if isinstance(state, Hidden):
+            state = state.only(state.owner == owners)
+        if len(asked) == 1:
+            answer, left = self.block(asked[0])(z, sigma, condition, state)
+            self.worked(asked[0])
+            return answer, _owned(left, owners)
+        answers: list[tuple[Tensor, Tensor, State]] = []
+        for index in asked:
+            mine = owners == index
+            inputs = z[mine], sigma[mine], condition.take(mine), state.take(mine)
+            answers.append((mine, *self.block(index)(*inputs)))
+        self.worked(asked[-1])
+        mixed = _gathered(len(z), [(mine, answer) for mine, answer, _ in answers])
+        left_by = [(mine, left.tokens) for mine, _, left in answers if isinstance(left, Hidden)]
+        if len(left_by) < len(answers):
+            return mixed, START
+        return mixed, Hidden(_gathered(len(z), left_by), owners)
+
+
+def _owned(state: State, owners: Tensor) -> State:
+    return state.of(owners) if isinstance(state, Hidden) else state
+
+
+def _gathered(count: int, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """(count, ...): each part's values in the places bool (count,) that are its own."""
+    first = parts[0][1]
+    whole = torch.empty(count, *first.shape[1:], dtype=first.dtype, device=first.device)
+    for mine, values in parts:
+        whole[mine] = values
+    return whole

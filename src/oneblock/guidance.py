@@ -1,10 +1,14 @@
-"""Guidance and ensembles: wrappers that are denoisers themselves, so every sampler accepts them."""
+"""Guidance and ensembles: wrappers that are denoisers themselves, so every sampler accepts them.
+
+They know states (``oneblock.state``) if those that they wrap do: each branch, and each member, carries its own.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast, overload
 
 import torch
 from torch import Tensor
@@ -13,6 +17,7 @@ from oneblock.blockwise import DenoiserLike
 from oneblock.checks import check_number
 from oneblock.condition import Condition
 from oneblock.precondition import aligned
+from oneblock.state import START, Several, State, StatefulDenoiser, branches
 
 
 def check_guidance(scale: float, interval: tuple[float, float]) -> None:
@@ -48,15 +53,34 @@ class ClassifierFree:
     def __post_init__(self) -> None:
         check_guidance(self.scale, self.interval)
 
-    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+    @overload
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor: ...
+
+    @overload
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition, state: State) -> tuple[Tensor, State]: ...
+
+    def __call__(
+        self, z: Tensor, sigma: Tensor, condition: Condition, state: State | None = None
+    ) -> Tensor | tuple[Tensor, State]:
         lower, upper = self.interval
         acts = (sigma >= lower) & (sigma <= upper)
         if self.scale == 1.0 or not bool(acts.any()):
-            return self.denoiser(z, sigma, condition)
+            if state is None:
+                return self.denoiser(z, sigma, condition)
+            answer, left = cast(StatefulDenoiser, self.denoiser)(z, sigma, condition, branches(state, 2)[0])
+            return answer, Several((left, START))
         both = condition.join(condition.null())
-        told, untold = self.denoiser(torch.cat([z, z]), torch.cat([sigma, sigma]), both).chunk(2)
+        inputs = torch.cat([z, z]), torch.cat([sigma, sigma]), both
         scale = aligned(torch.where(acts, self.scale, 1.0).to(z.dtype), z)
-        return untold + scale * (told - untold)
+        if state is None:
+            told, untold = self.denoiser(*inputs).chunk(2)
+            return untold + scale * (told - untold)
+        of_told, of_untold = branches(state, 2)
+        answers, left = cast(StatefulDenoiser, self.denoiser)(*inputs, of_told.join(of_untold))
+        told, untold = answers.chunk(2)
+        count = len(z)
+        halves = left.take(slice(0, count)), left.take(slice(count, 2 * count))
+        return untold + scale * (told - untold), Several(halves)
 
 
 @dataclass(frozen=True)
@@ -69,9 +93,19 @@ class Ensemble:
 
     members: Sequence[DenoiserLike]
 
-    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        logs = torch.stack([member(z, sigma, condition).float().log_softmax(-1) for member in self.members])
-        return logs.logsumexp(0) - math.log(len(self.members))
+    @overload
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor: ...
+
+    @overload
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition, state: State) -> tuple[Tensor, State]: ...
+
+    def __call__(
+        self, z: Tensor, sigma: Tensor, condition: Condition, state: State | None = None
+    ) -> Tensor | tuple[Tensor, State]:
+        answers, left = _asked(self.members, z, sigma, condition, state)
+        logs = torch.stack([answer.float().log_softmax(-1) for answer in answers])
+        pooled = logs.logsumexp(0) - math.log(len(self.members))
+        return pooled if state is None else (pooled, left)
 
 
 @dataclass(frozen=True)
@@ -84,5 +118,30 @@ class Averaged:
 
     members: Sequence[DenoiserLike]
 
-    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        return torch.stack([member(z, sigma, condition) for member in self.members]).mean(0)
+    @overload
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor: ...
+
+    @overload
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition, state: State) -> tuple[Tensor, State]: ...
+
+    def __call__(
+        self, z: Tensor, sigma: Tensor, condition: Condition, state: State | None = None
+    ) -> Tensor | tuple[Tensor, State]:
+        answers, left = _asked(self.members, z, sigma, condition, state)
+        pooled = torch.stack(answers).mean(0)
+        return pooled if state is None else (pooled, left)
+
+
+def _asked(
+    members: Sequence[DenoiserLike], z: Tensor, sigma: Tensor, condition: Condition, state: State | None
+) -> tuple[list[Tensor], State]:
+    """The answers of all members; with a ``state`` also what each has left."""
+    if state is None:
+        return [member(z, sigma, condition) for member in members], START
+    answers: list[Tensor] = []
+    left: list[State] = []
+    for member, own in zip(members, branches(state, len(members)), strict=True):
+        answer, new = cast(StatefulDenoiser, member)(z, sigma, condition, own)
+        answers.append(answer)
+        left.append(new)
+    return answers, Several(tuple(left))

@@ -120,6 +120,16 @@ class Plan:
         passes, ends = self.recipe.get("passes", 1), self.recipe.get("end_layers", 0)
         return cast(int, passes) * num_layers + cast(int, ends)
 
+    @property
+    def step_thirds(self) -> int:
+        """Work of a training step in thirds of a pass forward and backward, of which a pass forward alone is one.
+
+        The recipe may say that a step makes several calls (``relay_calls``), or that a pass without gradients gives it
+        a state (``carry``).
+        """
+        first = 1 if self.recipe.get("carry") else 0
+        return 3 * cast(int, self.recipe.get("relay_calls", 1)) + first
+
     def derive_seed(self, *parts: int | str) -> int:
         """A 63-bit seed from ``seed`` and any names and numbers: an independent stream for each use, block and step."""
         return derive_seed(self.seed, *parts)

@@ -45,6 +45,18 @@ def test_train_status_merge_evaluate_sample(
     assert len(capsys.readouterr().out.strip("\n")) <= 16
 
 
+def test_a_run_with_relay_is_sampled_by_its_policy_and_counts_calls(tmp_path: Path, text: str, ok: Ok) -> None:
+    run = tmp_path / "run"
+    work = ("--budget", "128", "--batch-size", "8", "--block-batch-size", "8")
+    ok("train", "masked-text", "--out", run, "--data", text, *LENGTH, *TINY, *work, "--relay", "relay")
+    rows = ok("sample", run, "--count", "3", "--order", "policy", "--reveals", "5", "--prompt", "the ", "--json")
+    assert all(row["text"].startswith("the ") and 1 <= row["calls"] <= 5 for row in rows)
+    words = ("--windows", "4", "--times", "1", "--texts", "2", "--reveals", "3", "--order", "policy", "--json")
+    (scores,) = ok("evaluate", run, *words)
+    assert 1 <= scores["calls"] <= 3
+    assert "calls" not in ok("sample", run, "--count", "1", "--reveals", "2", "--json")[0]
+
+
 def test_the_noisiest_band_comes_first() -> None:
     """A denoiser that knows nothing above time 2/3 and everything below, on a text of one letter."""
     plan = MaskedRecipe(depth=4, width=16, heads=2, blocks=2, length=200).plan(TextFacts(vocabulary=Characters()))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from oneblock.data import ImageData, TextData
-from oneblock.experiment.base import Experiment
+from oneblock.experiment.base import Experiment, usual_arms
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
 from oneblock.experiment.grid import Grid, cells
@@ -23,11 +23,15 @@ SMALL: dict[str, Any] = {"depth": 4, "width": 16, "heads": 2}
 
 
 def plans(
-    experiment: Experiment[Any, Any], data: ImageData | TextData, seed: int = 0, **changes: Any
+    experiment: Experiment[Any, Any],
+    data: ImageData | TextData,
+    seed: int = 0,
+    arms: tuple[str, ...] = (),
+    **changes: Any,
 ) -> dict[str, list[Plan]]:
     """The plans of every arm at a budget of 1000."""
     recipe = replace(experiment.usual, **{**SMALL, "seed": seed, **changes})
-    runs = cells(recipe, tuple(experiment.arms), ["1k"], 1)
+    runs = cells(recipe, arms or usual_arms(experiment.arms), ["1k"], 1)
     grid = Grid(experiment=experiment, recipe=recipe, data=data, held_out=None, out=Path("nowhere"), cells=runs)
     return {cell.arm: several for cell, several in grid.check(grid.open()).items()}
 
@@ -55,6 +59,27 @@ def test_images() -> None:
     assert all(abs(work - 1000) <= 32 for work in spent.values()), spent
     edges = {arm: {plan.edges for plan in several} for arm, several in found.items()}
     assert edges["experts"] == edges["blockwise"] != edges["ensemble"] == edges["end-to-end"]
+
+
+def test_images_with_a_state() -> None:
+    """At the work of those without, so for three quarters of the steps; to be asked for by name."""
+    pytest.importorskip("sklearn")
+    named = tuple(arm for arm in ImageExperiment().arms if "carry" in arm)
+    twins = ("shallow", "end-to-end", "blockwise", "branched")
+    assert named == (*(f"{arm}-carry" for arm in twins), "branched-carry-same")
+    assert not set(named) & set(usual_arms(ImageExperiment().arms))
+    found = plans(ImageExperiment(), ImageData(), arms=(*twins, *named), blocks=2, batch_size=8)
+    for arm in twins:
+        (with_state,), (without,) = found[f"{arm}-carry"], found[arm]
+        assert with_state.recipe["carry"] == 0.9
+        assert replace(with_state, recipe=without.recipe) == without
+        work, plain = (sum(job.evaluations for job in job_specs(plan)) for plan in (with_state, without))
+        assert abs(work - plain) <= 43, "a step of every job"
+        steps, more = (job_specs(plan)[-1].last_step for plan in (with_state, without))
+        assert steps == pytest.approx(0.75 * more, abs=1.1)
+    assert found["branched-carry-same"][0].recipe["carry_from"] == "same"
+    (asked,) = plans(ImageExperiment(), ImageData(), arms=("shallow-carry",), carry=0.5)["shallow-carry"]
+    assert asked.recipe["carry"] == 0.5
 
 
 def test_experts_spend_the_same_work_on_more_parameters() -> None:

@@ -18,6 +18,7 @@ from oneblock.evaluate.images import Sampling
 from oneblock.evaluate.reference import held_out_targets
 from oneblock.evaluate.writing import Writing
 from oneblock.experiment import causal
+from oneblock.experiment.base import usual_arms
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
 from oneblock.experiment.compare import compare
@@ -58,7 +59,7 @@ def test_images_are_scored_at_equal_work_and_a_comparison_goes_on(tmp_path: Path
     recipe, told = recipe_of(IMAGES, blocks=2, batch_size=16, block_batch_size=16), list[str]()
     found = compare(IMAGES, out=tmp_path, recipe=recipe, budgets=["256", 512], told=told.append, **QUIET)
     arms = {(row["arm"], row["layer_evaluations"]): row for row in found.rows}
-    assert set(arms) == {(a, w) for a in IMAGES.arms for w in (256, 512)}
+    assert set(arms) == {(a, w) for a in usual_arms(IMAGES.arms) for w in (256, 512)}
     assert arms["shallow", 256]["layers"] == [2]
     assert arms["ensemble", 256]["layers"] == [2, 2] and arms["experts", 256]["layers"] == [4, 4]
     assert arms["ensemble", 256]["parameters"] == 2 * arms["shallow", 256]["parameters"]
@@ -196,7 +197,7 @@ def test_every_arm_of_masked_text_is_scored_at_equal_work_and_goes_on(tmp_path: 
     settings: dict[str, Any] = {"data": text, "out": tmp_path, "recipe": masked_recipe(budget=256), **QUIET}
     first = compare(MASKED, **settings)
     arms = by_arm(first)
-    assert set(arms) == set(MASKED.arms)
+    assert set(arms) == set(usual_arms(MASKED.arms))
     assert all(0.9 * 256 <= row["layer_evaluations"] <= 256 for row in arms.values())  # whole steps
     assert arms["ensemble"]["layers"] == arms["blockwise"]["layers"] == [1, 1, 1, 1]
     assert arms["ensemble"]["parameters"] == 4 * arms["shallow"]["parameters"] == arms["blockwise"]["parameters"]
@@ -463,3 +464,29 @@ def test_held_out_text_in_another_vocabulary_is_refused(tmp_path: Path, text: st
     with pytest.raises(ValueError, match="holds tokens of another vocabulary; make it with that of the"):
         compare(MASKED, out=tmp_path / "out", data=text, held_out=held_out, recipe=recipe, **QUIET)
     assert not (tmp_path / "out").exists()
+
+
+def test_images_with_a_state_are_scored_for_every_way_that_it_may_go(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    experiment = replace(IMAGES, sampling_images=60)
+    recipe = recipe_of(experiment, blocks=2, batch_size=16, block_batch_size=16, budget="512")
+    arms = ("branched", "branched-carry")
+    rows = by_arm(compare(experiment, out=tmp_path, recipe=recipe, arms=arms, **QUIET))
+    plain, carried = rows["branched"], rows["branched-carry"]
+    assert "states" not in plain and "loss_with_state" not in plain
+    assert [(row["state"], row["layer_evaluations"]) for row in carried["states"]] == [
+        *(("private", 4), ("twice", 8), ("across", 4), ("off", 4))
+    ]
+    assert {"loss", "loss_with_state", "frechet", "band_losses_with_state"} <= carried.keys()
+    assert carried["parameters"] == plain["parameters"] + 2 * (2 * 16 + 16 * 16 + 16)
+
+
+def test_relay_of_masked_text_is_written_by_its_policy_and_counts_calls(tmp_path: Path, text: str) -> None:
+    experiment = MaskedExperiment(windows=8, times=1, report_bands=2, writing=Writing(count=2, reveals=4))
+    recipe = recipe_of(experiment, blocks=2, length=16, batch_size=8, block_batch_size=8, budget="256")
+    arms = ("end-to-end", "rollout", "relay")
+    rows = by_arm(compare(experiment, out=tmp_path, recipe=recipe, data=TextData(data=text), arms=arms, **QUIET))
+    assert "calls" not in rows["end-to-end"]
+    assert all(1 <= rows[arm]["calls"] <= 4 for arm in ("rollout", "relay"))
+    assert {row["layer_evaluations"] for row in rows.values()} == {256}
+    assert rows["relay"]["parameters"] == rows["rollout"]["parameters"] + 2 * 16

@@ -10,7 +10,7 @@ import tyro
 
 from oneblock.cli import console
 from oneblock.data import ImageData, TextData
-from oneblock.experiment.base import Experiment
+from oneblock.experiment.base import Experiment, usual_arms
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
 from oneblock.experiment.compare import SEEDS, WORKERS, compare
@@ -101,12 +101,14 @@ class CompareImages(Compare):
     Arms: `end-to-end` is the whole network as one block; `shallow` is a network of one block's depth, trained
     end-to-end with the whole budget; `ensemble` as many of these as there are blocks, which share the budget, their
     denoised images averaged at every call; `experts` has blocks of the whole network's depth, so as many times its
-    parameters; `blockwise` trains each block alone; `branched` does so from a common trunk (--branch). All arms keep
-    the learning rate constant for the same share of their steps. A comparison that was stopped goes on with the same
-    command.
+    parameters; `blockwise` trains each block alone; `branched` does so from a common trunk (--branch). To be named with
+    --arms are `shallow-carry`, `end-to-end-carry`, `blockwise-carry` and `branched-carry`, the same with a state that
+    calls hand on (--carry, else 0.9), scored with every way that it may go, and `branched-carry-same`, whose state
+    comes from a pass at the same noise. All arms keep the learning rate constant for the same share of their steps. A
+    comparison that was stopped goes on with the same command.
     """
 
-    arms: tuple[ImageArm, ...] = tuple(ImageExperiment().arms)
+    arms: tuple[ImageArm, ...] = usual_arms(ImageExperiment().arms)
     """which arms to train"""
     data: ImageData = field(default_factory=ImageData)
     model: ImageRecipe = field(default_factory=lambda: ImageExperiment().usual)
@@ -139,15 +141,17 @@ class CompareMaskedText(Compare):
     """Train masked diffusion of text blockwise and otherwise with the same work and show what each one gives.
 
     Arms: `end-to-end` is the whole network as one block, `mdlm` the same trained on the bound's weights whatever
-    --weighting says; `shallow` has a block's depth and the whole budget; `ensemble` is as many shallow ones as there
-    are blocks, which share the budget, their probabilities averaged; `blockwise` trains each block alone on its band of
-    masked shares; `two-blocks` does so with two blocks, whatever --blocks says; `branched` from a common trunk
-    (--branch). A step of `shallow` and of the trunk takes --blocks times the texts, so that all arms make about as
-    many steps (docs/log.md). All keep the learning rate constant for the same share of them, and are scored on the same
-    windows, times and masks. A comparison that was stopped goes on with the same command.
+    --weighting says; `shallow` has a block's depth and the whole budget; `ensemble` is as many shallow ones as
+    there are blocks, which share the budget, their probabilities averaged; `blockwise` trains each block alone on
+    its band of masked shares; `two-blocks` does so with two blocks, whatever --blocks says; `branched` from a
+    common trunk (--branch). To be named with --arms are `rollout`, `relay-sg` and `relay`, the whole network
+    trained as --relay says, whose texts are written by its policy, and `blockwise-relay`. A step of `shallow` and
+    of the trunk takes --blocks times the texts, so that all arms make about as many steps (docs/log.md). All keep
+    the learning rate constant for the same share of them, and are scored on the same windows, times and masks. A
+    comparison that was stopped goes on with the same command.
     """
 
-    arms: tuple[MaskedArm, ...] = tuple(MaskedExperiment().arms)
+    arms: tuple[MaskedArm, ...] = usual_arms(MaskedExperiment().arms)
     """which arms to train"""
     data: TextData = field(default_factory=TextData)
     model: MaskedRecipe = field(default_factory=lambda: MaskedExperiment().usual)

@@ -72,9 +72,10 @@ class SampleMaskedText(Opening):
 
     def run(self) -> None:
         model = self.open(MaskedModel)
-        for text in model.sample(self.count, sample_seed=self.sample_seed, **asdict(self.writing)):
+        written = model.write(Writing(count=self.count, **asdict(self.writing)), self.sample_seed)
+        for text, calls in zip(written.texts, written.calls, strict=True):
             if self.json:
-                console.emit({"text": text})
+                console.emit({"text": text, **({"calls": calls} if self.writing.order == "policy" else {})})
             else:
                 print(text, end="\n\n", flush=True)
 

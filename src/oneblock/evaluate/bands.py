@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
 from oneblock.partition import Partition
+from oneblock.tasks.carry import loss_with_state, noisier
 from oneblock.tasks.image import ImageGeneration
 
 
@@ -19,6 +22,7 @@ def band_losses(
     labels: Tensor,
     seed: int = 0,
     batch_size: int = 500,
+    owners: Partition | None = None,
 ) -> list[float]:
     """Weighted loss on each band of ``bands`` (without overlap), noisiest first.
 
@@ -27,6 +31,8 @@ def band_losses(
     Args:
         bands: the bands to report on; they need not be those the denoiser was trained with.
         images, labels: held-out samples (n, c, h, w) in [-1, 1] and (n,).
+        owners: the bands of a denoiser that hands states on: its losses with the state of a noisier version within the
+            band of the block (``tasks.carry``). None: without a state.
     """
     losses = []
     for band in range(bands.num_blocks):
@@ -36,6 +42,10 @@ def band_losses(
         total = 0.0
         for part in torch.arange(len(images)).split(batch_size):
             noised = task.noised(images[part], sigma[part].to(images.device), band, generator)
-            total += float(task.loss(denoiser, noised, images[part], task.condition(labels[part])).weighted.sum())
+            if owners is not None:
+                upper = torch.tensor(owners.edges)[owners.block_at(sigma[part])]
+                noised = replace(noised, earlier=noisier(noised, upper, 1.0, generator))
+            condition = task.condition(labels[part])
+            total += float(loss_with_state(task, denoiser, noised, images[part], condition).weighted.sum())
         losses.append(total / len(images))
     return losses

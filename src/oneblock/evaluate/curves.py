@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -20,6 +20,8 @@ from oneblock.evaluate.reference import FEWEST, quality_features, reference
 from oneblock.metrics import frechet_distance, moments
 from oneblock.plan import Plan
 from oneblock.presets.image import image_task
+from oneblock.presets.relay import hands_on
+from oneblock.sample.carry import Carry
 
 SOLVERS: tuple[SamplerName, ...] = ("euler", "dpm++2m")
 """One call a step each."""
@@ -27,14 +29,19 @@ SOLVERS: tuple[SamplerName, ...] = ("euler", "dpm++2m")
 
 def layer_evaluations(plans: Sequence[Plan], sampling: Sampling) -> int:
     """Work of one sample by a solver of ``SOLVERS``: a call goes through the layers of the block that owns its level,
-    twice where it is guided. The networks of several plans are all called."""
+    twice where it is guided; with ``state="twice"`` a branch that comes without a state is asked once more. The
+    networks of several plans are all called."""
     lower, upper = sampling.guidance_interval
     work = 0
     for plan in plans:
-        levels = sampling.levels(plan)[:-1]
+        levels, told, untold = sampling.levels(plan)[:-1], -1, -1  # whose states the branches have
         for level, block in zip(levels.tolist(), plan.partition.block_at(levels).tolist(), strict=True):
             guided = sampling.guidance != 1 and lower <= level <= upper
-            work += plan.layers[block] * (2 if guided else 1)
+            calls = 2 if guided else 1
+            if sampling.state == "twice":
+                calls += (block != told) + (guided and block != untold)
+            work += plan.layers[block] * calls
+            told, untold = block, block if guided else -1
     return work
 
 
@@ -94,6 +101,35 @@ def sampling_curve(
                 "frechet": frechet_distance(real, moments(features(images))),
             }
         )
+    return rows
+
+
+def state_distances(
+    denoiser: DenoiserLike,
+    plans: Sequence[Plan],
+    train: EncodedSource,
+    test: EncodedSource,
+    *,
+    num_samples: int,
+    sampling: Sampling,
+    extractor: str = "",
+) -> list[dict[str, Any]]:
+    """One row for each way that a state may go (``sample.carry.Carry``): ``state``, ``layer_evaluations`` of one sample
+    and ``frechet``. Empty for networks that hand nothing on; arguments as of ``sampling_curve``."""
+    plan = plans[0]
+    features = quality_features(plan, train, test, num_samples, extractor) if hands_on(plan) else None
+    if features is None:
+        return []
+    real = moments(features(reference(train, test, num_samples)[0]))
+    classes = image_task(plan).num_classes
+    labels = torch.arange(num_samples) % classes if classes else None
+    rows = []
+    for state in get_args(Carry):
+        one = replace(sampling, state=state)
+        if not _refusal(plan, one):
+            images = sample_images(denoiser, plan, labels, one, test.codec, count=None if classes else num_samples)
+            work, distance = layer_evaluations(plans, one), frechet_distance(real, moments(features(images)))
+            rows.append({"state": state, "layer_evaluations": work, "frechet": distance})
     return rows
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.guidance import Averaged, ClassifierFree, Ensemble
+from oneblock.sample.carry import AtBorders, Carry
 from oneblock.sample.recorded import RecordedDenoiser
 
 
@@ -41,3 +42,12 @@ def recorded(denoiser: DenoiserLike, tell: Callable[[str], None]) -> DenoiserLik
     if isinstance(denoiser, Averaged | Ensemble):
         return replace(denoiser, members=[recorded(member, tell) for member in denoiser.members])
     return RecordedDenoiser(denoiser, tell) if isinstance(denoiser, Denoiser) else denoiser
+
+
+def at_borders(denoiser: DenoiserLike, carry: Carry) -> DenoiserLike:
+    """The same denoiser, where the states of its ``routers`` go at the borders of bands as ``carry`` says."""
+    if isinstance(denoiser, ClassifierFree):
+        return replace(denoiser, denoiser=at_borders(denoiser.denoiser, carry))
+    if isinstance(denoiser, Averaged | Ensemble):
+        return replace(denoiser, members=[at_borders(member, carry) for member in denoiser.members])
+    return AtBorders(denoiser, carry) if isinstance(denoiser, Denoiser) else denoiser

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.checks import check_count, check_fields, check_seed
 from oneblock.data import Codec, EncodedSource, to_uint8
 from oneblock.evaluate.bands import band_losses
-from oneblock.evaluate.device import device_of, recorded, routers
+from oneblock.evaluate.device import at_borders, device_of, recorded, routers
 from oneblock.evaluate.reference import (
     PIXELS,
     agreement_by_class,
@@ -35,8 +35,10 @@ from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.presets.image import image_shape, image_task
 from oneblock.presets.names import class_labels
+from oneblock.presets.relay import hands_on
 from oneblock.presets.splits import check_fit
 from oneblock.sample import SAMPLERS, equal_mass_grid, karras_grid
+from oneblock.sample.carry import Carry
 from oneblock.sample.generate import CHUNK, generate
 from oneblock.train.machine import Switch, captures
 
@@ -66,6 +68,10 @@ class Sampling:
     """noise levels between which guidance acts"""
     sample_seed: int = 0
     """seed of the starting noise"""
+    state: Carry = "private"
+    """where the state goes that a call leaves, of a model with --carry: to the next call of its band (private); the
+    same, and the first call of a band is made twice (twice); also to the next band, of blocks with a common trunk
+    (across); or nowhere (off)"""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -73,7 +79,9 @@ class Sampling:
         check_seed("sample_seed", self.sample_seed, MOST_SAMPLE_SEED)
 
     def levels(self, plan: Plan) -> Tensor:
-        """The noise levels (steps + 1,), descending to 0."""
+        """The noise levels (steps + 1,), descending to 0. A plan whose states cannot go where ``state`` says is a
+        ``ValueError``."""
+        check_state(plan, self.state)
         if self.grid == "equal-mass":
             return equal_mass_grid(plan.partition, self.steps)
         law = plan.partition.law
@@ -81,7 +89,26 @@ class Sampling:
 
     def layer_evaluations(self, plan: Plan) -> int:
         """Work of one sample at most: every call goes through the deepest block, with guidance twice."""
-        return SAMPLERS[self.sampler].calls(self.steps) * max(plan.layers) * (1 if self.guidance == 1 else 2)
+        calls = SAMPLERS[self.sampler].calls(self.steps) + (plan.num_blocks if self.state == "twice" else 0)
+        return calls * max(plan.layers) * (1 if self.guidance == 1 else 2)
+
+    def settings(self) -> dict[str, Any]:
+        """As plain values, those that were there before states without them."""
+        values = asdict(self)
+        return values if self.state != type(self).state else {k: v for k, v in values.items() if k != "state"}
+
+
+def check_state(plan: Plan, state: Carry) -> None:
+    """Refuse, with a ``ValueError``, a way of states that a plan was not trained for."""
+    if state == Sampling.state:
+        return
+    if not hands_on(plan):
+        raise ValueError(f"state={state!r} is for models that hand states on; this one was trained without --carry")
+    if state == "across" and plan.num_blocks > 1 and not plan.recipe.get("branch"):
+        raise ValueError(
+            "state='across' lets blocks read each other's states, but these blocks have no common trunk; use private, "
+            "twice or off, or train with --branch"
+        )
 
 
 def sample_images(
@@ -104,7 +131,8 @@ def sample_images(
         codec: what the plan's data went through.
         count: n, for a plan without classes.
         batch_size: samples of one call of the denoiser.
-        capture: record calls of each block once and replay them (auto: on CUDA); blocks keep their recordings.
+        capture: record calls of each block once and replay them (auto: on CUDA); blocks keep their recordings. Calls
+            that hand states on are not recorded.
 
     Raises:
         ValueError: the plan does not have these labels, it has classes and ``labels`` is None, or ``count`` is given
@@ -116,12 +144,16 @@ def sample_images(
         labels = _whole_labels(plan, labels, count)
     device = device_of(denoiser)
     told = image_task(plan).condition(labels.to(device))
-    asked = recorded(denoiser, _warn) if captures(device, capture) else denoiser
+    carry = hands_on(plan) and sampling.state != "off"
+    if carry:
+        asked = at_borders(denoiser, sampling.state)
+    else:
+        asked = recorded(denoiser, _warn) if captures(device, capture) else denoiser
     guided = ClassifierFree(asked, sampling.guidance, sampling.guidance_interval)
     sampler, grid = SAMPLERS[sampling.sampler], sampling.levels(plan).to(device)
     shape, seed = image_shape(plan), sampling.sample_seed
     with _reading_ahead(routers(denoiser)) as waiting:
-        samples = generate(guided, sampler, grid, told, shape, seed, batch_size, waiting)
+        samples = generate(guided, sampler, grid, told, shape, seed, batch_size, waiting, carry)
     decoded = codec.decode(samples.float().cpu())
     return to_uint8(decoded) if makes_images(plan, codec) else decoded
 
@@ -203,8 +235,12 @@ def evaluate_images(
     targets, labels = held_out_targets(test)
     if labels is None or not task.num_classes:
         labels = torch.zeros(len(targets), dtype=torch.int64)
-    losses = band_losses(denoiser, task, bands, targets.to(device), labels.to(device))
+    held_out_samples = targets.to(device), labels.to(device)
+    losses = band_losses(denoiser, task, bands, *held_out_samples)
     scores: dict[str, Any] = {"band_losses": losses, "loss": sum(losses) / len(losses)}
+    if hands_on(plan):
+        losses = band_losses(denoiser, task, bands, *held_out_samples, owners=plan.partition)
+        scores |= {"band_losses_with_state": losses, "loss_with_state": sum(losses) / len(losses)}
     if features is None:
         return {**scores, "note": left_out} if left_out else scores
     known, held_out = reference(train, test, num_samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +16,10 @@ from oneblock.evaluate.writing import WRITING, Writing, tokens_per_byte, weights
 from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.presets.masked import masked_task, plan_length, plan_vocabulary
+from oneblock.presets.relay import hands_on, plan_policy
+from oneblock.sample.carry import Carrying
 from oneblock.sample.masked import reveal
+from oneblock.sample.relay import reveal_by
 from oneblock.tasks.masked import nelbo
 
 TIMES = 4
@@ -54,17 +58,45 @@ def evaluate_masked(
     }
 
 
+@dataclass(frozen=True)
+class Written:
+    """Texts, and the calls of the denoiser that each took."""
+
+    texts: list[str]
+    calls: list[int]
+
+
 def write_masked(denoiser: DenoiserLike, plan: Plan, writing: Writing = WRITING, seed: int = 0) -> list[str]:
     """Texts of the plan's length that begin with the prompt."""
+    return written_masked(denoiser, plan, writing, seed).texts
+
+
+def written_masked(denoiser: DenoiserLike, plan: Plan, writing: Writing = WRITING, seed: int = 0) -> Written:
+    """The same with their calls. Where the plan's denoiser hands states on, each call is given the last one's."""
     check_seed("seed", seed)
     task, vocabulary, length = masked_task(plan), plan_vocabulary(plan), plan_length(plan)
     given = writing.prompts(vocabulary, length)
     tokens = torch.full((len(given), length), task.mask)
     tokens[:, : given.shape[1]] = given
+    tokens, carry = tokens.to(device_of(denoiser)), hands_on(plan)
+    if writing.order == "policy":
+        found = reveal_by(
+            denoiser,
+            task.law,
+            tokens,
+            task.mask,
+            plan_policy(plan),
+            carry=carry,
+            most=writing.reveals - 1,
+            temperature=writing.temperature,
+            top_p=writing.top_p,
+            seed=seed,
+        )
+        return Written([vocabulary.decode(row) for row in found.tokens.cpu()], found.calls.tolist())
     steps = reveal(
-        denoiser,
+        Carrying(denoiser) if carry else denoiser,
         task.law,
-        tokens.to(device_of(denoiser)),
+        tokens,
         task.mask,
         writing.reveals,
         writing.order,
@@ -73,4 +105,4 @@ def write_masked(denoiser: DenoiserLike, plan: Plan, writing: Writing = WRITING,
         seed,
     )
     *_, last = steps
-    return [vocabulary.decode(row) for row in last.cpu()]
+    return Written([vocabulary.decode(row) for row in last.cpu()], [writing.reveals] * len(tokens))

@@ -10,7 +10,7 @@ from oneblock.blockwise import Denoiser
 from oneblock.checks import check_seed
 from oneblock.data import TokenFile, split_copies
 from oneblock.evaluate.causal import evaluate_causal, plan_calls, write_causal
-from oneblock.evaluate.masked import TIMES, evaluate_masked, write_masked
+from oneblock.evaluate.masked import TIMES, evaluate_masked, write_masked, written_masked
 from oneblock.evaluate.quality import ORDER, QUALITY, QualityOptions, Scorer, beside, n_grams, written_quality
 from oneblock.evaluate.writing import WINDOWS, WRITING, Writing, held_out, tokens_per_byte
 from oneblock.partition import Partition
@@ -59,7 +59,8 @@ def evaluate_text(
         answers: of autoregressive text.
         quality, writing: how many texts are written, how, and how they are scored, under ``"quality"``.
         seed: of what is written.
-        scored: called with the scores of held-out text, before texts are written.
+        scored: called with the scores of held-out text, before texts are written. With ``order="policy"`` the row then
+            gets ``calls``, the mean number of calls that a text took.
     """
     check_seed("sample_seed", seed)
     quality.check(train, test, plan_length(plan))
@@ -76,8 +77,12 @@ def evaluate_text(
     if scored is not None:
         scored(row)
     if train is not None and quality.texts:
-        pieces = write_texts(denoiser, plan, replace(writing, count=quality.texts), answers, seed)
-        texts = ["".join(text) for text in pieces]
+        writing = replace(writing, count=quality.texts)
+        if plan.task == "masked-text" and writing.order == "policy":
+            written = written_masked(denoiser, plan, writing, seed)
+            texts, row["calls"] = written.texts, sum(written.calls) / len(written.calls)
+        else:
+            texts = ["".join(text) for text in write_texts(denoiser, plan, writing, answers, seed)]
         row["quality"] = written_quality(texts, beside(test, tokens, len(texts)), train, quality)
     return row
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from oneblock.checks import MANY, check_count, check_fields
 from oneblock.data import TokenFile, Vocabulary
-from oneblock.sample.masked import Reveal, check_pick
+from oneblock.sample.masked import check_pick
 
 WINDOWS = 512
 """Windows of held-out text that scores are taken on."""
+Order = Literal["ancestral", "confidence", "policy"]
 UNFINISHED = "\ufffd"
 """What a vocabulary writes for bytes that are not a whole character."""
 
@@ -39,9 +40,10 @@ class MaskedWriting(Prompted):
     """How masked text is revealed."""
 
     reveals: int = 64
-    """steps in which places are revealed"""
-    order: Reveal = "ancestral"
-    """which places are revealed first: any, or the surest"""
+    """steps in which places are revealed; with --order policy the most that a text takes"""
+    order: Order = "ancestral"
+    """which places are revealed first: any; the surest; or what the policy of a plan with --relay says, in as many
+    calls as each text needs"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

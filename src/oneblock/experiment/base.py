@@ -85,6 +85,7 @@ class Arm(Generic[AnyRecipe, Asking]):
         plan: makes the plan of a recipe from the facts of the data; None for the recipe's own.
         answers: how its blocks are asked, where they cannot be asked as the comparison says.
         rival: how it is built from the experiment and its plan, where it has a procedure of its own.
+        usual: it is trained unless arms are named.
     """
 
     recipes: Callable[[AnyRecipe], AnyRecipe | Sequence[AnyRecipe]]
@@ -92,12 +93,18 @@ class Arm(Generic[AnyRecipe, Asking]):
     plan: Callable[[AnyRecipe, Any], Plan] | None = None
     answers: Answers | None = None
     rival: Callable[[Asking, Plan], Contender[Any]] | None = None
+    usual: bool = True
 
     def plans(self, recipe: AnyRecipe, facts: Any) -> list[Plan]:
         """The plans of its networks, given the ``facts`` of the data."""
         found = self.recipes(recipe)
         several: Sequence[AnyRecipe] = (found,) if isinstance(found, Recipe) else found
         return [one.plan(facts) if self.plan is None else self.plan(one, facts) for one in several]
+
+
+def usual_arms(arms: Mapping[str, Arm[Any, Any]]) -> tuple[str, ...]:
+    """The names of those that are trained unless some are named."""
+    return tuple(name for name, arm in arms.items() if arm.usual)
 
 
 class Experiment(Protocol[AnyRecipe, Known]):

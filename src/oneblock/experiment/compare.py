@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from oneblock.backbone import refuse_while_loading
 from oneblock.checks import check_fields
-from oneblock.experiment.base import Cell, Experiment
+from oneblock.experiment.base import Cell, Experiment, usual_arms
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
 from oneblock.experiment.grid import Comparison, Grid, cells
@@ -59,7 +59,7 @@ def compare(
         data: a name, a source or a Dataset (``presets.data``); None is what the task usually trains on.
         held_out: of the same kind, to be scored on; None is the test split of data that have a name.
         recipe: network, budget, batches and branch; None is the usual one of the experiment.
-        arms: which ways to train; all of the experiment if none is named.
+        arms: which ways to train; those that are usual in the experiment if none is named.
         budgets: several show where the arms' curves cross; ``recipe.budget`` if none is named.
         seeds: runs per arm and budget, with ``recipe.seed``, the next, ...
         workers: runs at the same time, each in a process of its own with its share of the CPU threads.
@@ -74,7 +74,7 @@ def compare(
     found = _experiment(experiment)
     recipe = found.usual if recipe is None else recipe
     _check_choice(found, recipe, arms, seeds, workers)
-    runs = cells(recipe, tuple(arms) or tuple(found.arms), tuple(budgets) or (recipe.budget,), seeds)
+    runs = cells(recipe, tuple(arms) or usual_arms(found.arms), tuple(budgets) or (recipe.budget,), seeds)
     grid = Grid(
         experiment=found,
         recipe=recipe,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from safetensors.torch import save_file
 
 from oneblock.blockwise import DenoiserLike, check_resident
-from oneblock.evaluate.curves import check_curve, sampling_curve
+from oneblock.evaluate.curves import check_curve, sampling_curve, state_distances
 from oneblock.evaluate.images import NUM_SAMPLES, Sampling, evaluate_images, sample_images
 from oneblock.evaluate.reference import check_features, extractor_name, makes_images, quality_features
 from oneblock.experiment.arms import blocks_alone, branched, shallow_ensemble
@@ -26,12 +26,15 @@ from oneblock.plan import Plan
 from oneblock.presets.base import end_to_end, experts, shallow
 from oneblock.presets.data import Data, check_codec
 from oneblock.presets.image import ImageRecipe, image_task
+from oneblock.presets.relay import hands_on
 from oneblock.train.loop import Run
 from oneblock.train.shards import open_denoiser
 
 SAMPLES_FILE = "samples.safetensors"
 """Of a run: ``images`` uint8 (n, c, h, w), so many of each class; other samples float32 (n, *shape)."""
 SAMPLES_PER_CLASS = 8
+CARRY_SHARE = 0.9
+"""Of the samples of a step, that get a state in the arms that carry one."""
 SAMPLES_WITHOUT_CLASS = SAMPLES_PER_CLASS**2
 """Of a network that is told no classes."""
 
@@ -100,8 +103,9 @@ class ImageExperiment:
             "num_samples": self.num_samples,
             "report_bands": self.report_bands,
             "extractor": extractor_name(plan, self.extractor),
-            "sampling": {**asdict(self.sampling), "resident": self.resident},
+            "sampling": {**self.sampling.settings(), "resident": self.resident},
             **self._curve_asked(),
+            **({"sampling_images": self.sampling_images} if hands_on(plan) else {}),
         }
 
     def score(self, case: Case[Pictures], runs: Sequence[Run]) -> Row:
@@ -122,7 +126,7 @@ class ImageExperiment:
         count = None if classes else SAMPLES_WITHOUT_CLASS
         images = sample_images(denoiser, plan, labels, self.sampling, known.train.codec, count=count)
         save_file({"images": images}, case.directory / SAMPLES_FILE)
-        return found | self._curve(denoiser, case)
+        return found | self._curve(denoiser, case) | self._states(denoiser, case)
 
     def _curve_asked(self) -> Row:
         """What a result with a curve must have been made with; nothing where none is asked for."""
@@ -146,6 +150,22 @@ class ImageExperiment:
         )
         return {CURVE: found}
 
+    def _states(self, denoiser: DenoiserLike, case: Case[Pictures]) -> Row:
+        """The distance for every way that a state may go, of networks that hand one on."""
+        if not self.num_samples or not hands_on(case.plans[0]):
+            return {}
+        train, test = case.known.train, case.known.test
+        found = state_distances(
+            denoiser,
+            case.plans,
+            train,
+            test,
+            num_samples=self.sampling_images,
+            sampling=self.sampling,
+            extractor=self.extractor,
+        )
+        return {"states": found}
+
     def _denoiser(self, runs: Sequence[Run]) -> DenoiserLike:
         """The denoiser of a case: that of its run, or the mean of those of an ensemble."""
         members = [open_denoiser(run.directory, run.blockwise, run.device, self.resident) for run in runs]
@@ -156,6 +176,16 @@ class ImageExperiment:
         return f"loss {row['loss']:.4f}{quality}"
 
 
+def carried(recipe: ImageRecipe) -> ImageRecipe:
+    """With a state that calls hand on, for the share of samples that the recipe says or, if it says none, the usual."""
+    return replace(recipe, carry=recipe.carry or CARRY_SHARE)
+
+
+def carried_from_same(recipe: ImageRecipe) -> ImageRecipe:
+    """The same with a state from a pass that has seen the same noise."""
+    return replace(carried(recipe), carry_from="same")
+
+
 ARMS: dict[str, Arm[ImageRecipe, ImageExperiment]] = {
     "end-to-end": Arm(recipes=end_to_end),
     "shallow": Arm(recipes=shallow),
@@ -163,6 +193,11 @@ ARMS: dict[str, Arm[ImageRecipe, ImageExperiment]] = {
     "experts": Arm(recipes=experts),
     "blockwise": Arm(recipes=blocks_alone),
     "branched": Arm(recipes=branched, branched=True),
+    "shallow-carry": Arm(recipes=lambda recipe: carried(shallow(recipe)), usual=False),
+    "end-to-end-carry": Arm(recipes=lambda recipe: carried(end_to_end(recipe)), usual=False),
+    "blockwise-carry": Arm(recipes=lambda recipe: carried(blocks_alone(recipe)), usual=False),
+    "branched-carry": Arm(recipes=carried, branched=True, usual=False),
+    "branched-carry-same": Arm(recipes=carried_from_same, branched=True, usual=False),
 }
 SCORES = Scores(
     judged={"loss": "lower", "frechet": "lower"},
@@ -172,6 +207,6 @@ SCORES = Scores(
         *COSTS,
     ),
     listed="band_losses",
-    ours=("blockwise", "branched"),
-    rivals=("end-to-end", "shallow", "ensemble", "experts"),
+    ours=("blockwise", "branched", "shallow-carry", "blockwise-carry", "branched-carry"),
+    rivals=("end-to-end", "shallow", "ensemble", "experts", "end-to-end-carry", "branched-carry-same"),
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from statistics import mean
 from typing import ClassVar
 
-from oneblock.evaluate.masked import TIMES, evaluate_masked, write_masked
+from oneblock.evaluate.masked import TIMES, evaluate_masked, written_masked
 from oneblock.evaluate.writing import WINDOWS, Writing
 from oneblock.experiment.arms import blocks_alone, shallow_ensemble
 from oneblock.experiment.base import Arm, Case, Cell
@@ -19,6 +20,7 @@ from oneblock.plan import Plan
 from oneblock.presets.base import end_to_end, shallow
 from oneblock.presets.data import Data
 from oneblock.presets.masked import MaskedRecipe, plan_length
+from oneblock.presets.relay import RELAY, RelayKind
 from oneblock.train.loop import Run
 from oneblock.train.shards import open_denoiser
 
@@ -80,9 +82,11 @@ class MaskedExperiment:
         bands = make_partition(plan.partition.law, self.report_bands)
         bound = evaluate_masked(denoiser, plan, case.known.test, bands=bands, times=self.times, new=case.known.new)
         began = time.perf_counter()
-        texts = write_masked(denoiser, plan, self.writing, case.cell.seed)
-        speed = sum(map(len, texts)) / (time.perf_counter() - began)
-        return {**bound, "characters_per_second": speed, "samples": texts[:SHOWN]}
+        writing = replace(self.writing, order="policy") if RELAY in plan.recipe else self.writing
+        written = written_masked(denoiser, plan, writing, case.cell.seed)
+        speed = sum(map(len, written.texts)) / (time.perf_counter() - began)
+        calls = {"calls": mean(written.calls)} if writing.order == "policy" else {}
+        return {**bound, "characters_per_second": speed, "samples": written.texts[:SHOWN], **calls}
 
     def line(self, row: Row) -> str:
         return f"{row['bits_per_byte']:.4f} bits per byte"
@@ -104,6 +108,16 @@ def as_many_steps(recipe: MaskedRecipe) -> MaskedRecipe:
     return replace(recipe, batch_size=recipe.batch_size * len(recipe.layer_split))
 
 
+def learned_as(relay: RelayKind) -> Callable[[MaskedRecipe], MaskedRecipe]:
+    """The whole network, trained as ``relay`` says."""
+    return lambda recipe: replace(end_to_end(recipe), relay=relay)
+
+
+def blockwise_relay(recipe: MaskedRecipe) -> MaskedRecipe:
+    """Every block trained alone on the rollouts of its band, with states of its own."""
+    return replace(blocks_alone(recipe), relay="relay")
+
+
 ARMS: dict[str, Arm[MaskedRecipe, MaskedExperiment]] = {
     "mdlm": Arm(recipes=mdlm),
     "end-to-end": Arm(recipes=end_to_end),
@@ -112,11 +126,15 @@ ARMS: dict[str, Arm[MaskedRecipe, MaskedExperiment]] = {
     "blockwise": Arm(recipes=blocks_alone),
     "two-blocks": Arm(recipes=two_blocks),
     "branched": Arm(recipes=as_many_steps, branched=True),
+    "rollout": Arm(recipes=learned_as("rollout"), usual=False),
+    "relay-sg": Arm(recipes=learned_as("relay-sg"), usual=False),
+    "relay": Arm(recipes=learned_as("relay"), usual=False),
+    "blockwise-relay": Arm(recipes=blockwise_relay, usual=False),
 }
 SCORES = Scores(
     judged={"bits_per_byte": "lower"},
     spread=("bits_per_byte", "error", "characters_per_second", *COSTS),
     listed="nats_per_band",
-    ours=("blockwise", "two-blocks", "branched"),
-    rivals=("mdlm", "end-to-end", "shallow", "ensemble"),
+    ours=("blockwise", "two-blocks", "branched", "relay", "blockwise-relay"),
+    rivals=("mdlm", "end-to-end", "shallow", "ensemble", "rollout", "relay-sg"),
 )

@@ -23,6 +23,7 @@ from oneblock.metrics.quality import check_fid
 from oneblock.model.base import Model, said_of
 from oneblock.presets.data import Data, check_codec, open_codec
 from oneblock.presets.splits import plan_splits
+from oneblock.sample.carry import Carry
 
 
 @final
@@ -43,6 +44,7 @@ class ImageModel(Model):
         guidance: float = Sampling.guidance,
         guidance_interval: tuple[float, float] = Sampling.guidance_interval,
         sample_seed: int = Sampling.sample_seed,
+        state: Carry = Sampling.state,
         autoencoder: str | Path | None = None,
     ) -> Tensor:
         """Images uint8 (n, c, h, w); where the targets are not images float32 (n, *shape), as the data were.
@@ -51,7 +53,7 @@ class ImageModel(Model):
             labels: the class of each, its number or one of ``classes``; None takes all classes in turn, once each
                 unless ``count`` says otherwise.
             count: n, instead of ``labels``; a model without classes needs it.
-            sampler, steps, grid, guidance, guidance_interval, sample_seed: see ``evaluate.images.Sampling``.
+            sampler, steps, grid, guidance, guidance_interval, sample_seed, state: see ``evaluate.images.Sampling``.
             autoencoder: directory of the AutoencoderKL that the model was trained with, if it denoises latents.
 
         Raises:
@@ -64,6 +66,7 @@ class ImageModel(Model):
             guidance=guidance,
             guidance_interval=guidance_interval,
             sample_seed=sample_seed,
+            state=state,
         )
         asked = asked_labels(self.plan, labels, count)
         left = None if labels is None and asked is not None else count
@@ -91,6 +94,7 @@ class ImageModel(Model):
         guidance: float = Sampling.guidance,
         guidance_interval: tuple[float, float] = Sampling.guidance_interval,
         sample_seed: int = Sampling.sample_seed,
+        state: Carry = Sampling.state,
     ) -> dict[str, Any]:
         """Held-out loss per band, and the quality of generated images (``evaluate.images.evaluate_images``).
 
@@ -103,7 +107,7 @@ class ImageModel(Model):
             report_bands: bands to report losses on (0: the plan's own).
             extractor: name of the features that images are compared on (empty: what fits the plan's data).
             fid_weights: file of torch-fidelity's Inception weights, for the published FID.
-            sampler, steps, grid, guidance, guidance_interval, sample_seed: see ``evaluate.images.Sampling``.
+            sampler, steps, grid, guidance, guidance_interval, sample_seed, state: see ``evaluate.images.Sampling``.
         """
         weights = None
         if fid_weights:
@@ -117,6 +121,7 @@ class ImageModel(Model):
             guidance=guidance,
             guidance_interval=guidance_interval,
             sample_seed=sample_seed,
+            state=state,
         )
         splits = plan_splits(self.plan, data, train, self.directory)
         row = evaluate_images(

@@ -7,16 +7,16 @@ from typing import Any, final
 
 from oneblock.checks import check_count
 from oneblock.evaluate.causal import write_causal
-from oneblock.evaluate.masked import TIMES, write_masked
+from oneblock.evaluate.masked import TIMES, Written, written_masked
 from oneblock.evaluate.quality import AskedUnit
-from oneblock.evaluate.text import WINDOWS, QualityOptions, Scorer, Writing, evaluate_text, write_texts
+from oneblock.evaluate.text import WINDOWS, WRITING, QualityOptions, Scorer, Writing, evaluate_text, write_texts
+from oneblock.evaluate.writing import Order
 from oneblock.model.base import Model, said_of
 from oneblock.plan import nth_seed
 from oneblock.presets.data import Data
 from oneblock.presets.splits import text_splits
 from oneblock.sample.calls import Answers, AskedPool, Asking
 from oneblock.sample.calls import Path as CallPath
-from oneblock.sample.masked import Reveal
 
 
 @final
@@ -31,7 +31,7 @@ class MaskedModel(Model):
         prompt: str = Writing.prompt,
         *,
         reveals: int = Writing.reveals,
-        order: Reveal = Writing.order,
+        order: Order = Writing.order,
         temperature: float = Writing.temperature,
         top_p: float = Writing.top_p,
         sample_seed: int = 0,
@@ -40,7 +40,11 @@ class MaskedModel(Model):
         writing = Writing(
             count=count, prompt=prompt, reveals=reveals, order=order, temperature=temperature, top_p=top_p
         )
-        return write_masked(self.denoiser, self.plan, writing, sample_seed)
+        return self.write(writing, sample_seed).texts
+
+    def write(self, writing: Writing = WRITING, seed: int = 0) -> Written:
+        """Texts as ``writing`` says, with the calls of the denoiser that each took."""
+        return written_masked(self.denoiser, self.plan, writing, seed)
 
     def evaluate(
         self,
@@ -56,7 +60,7 @@ class MaskedModel(Model):
         mauve: bool = QualityOptions.mauve,
         prompt: str = Writing.prompt,
         reveals: int = Writing.reveals,
-        order: Reveal = Writing.order,
+        order: Order = Writing.order,
         temperature: float = Writing.temperature,
         top_p: float = Writing.top_p,
         sample_seed: int = 0,

@@ -17,8 +17,9 @@ from oneblock.presets.bands import GivenBands, cuts, is_rule
 from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square
 from oneblock.presets.frames import check_cuts, cut_law, frame_values, kept_frame, recipe_values
 from oneblock.presets.names import class_setting, limit_setting
+from oneblock.presets.relay import CarryFrom, carry_images, carry_settings, empty_earlier
 from oneblock.schedule import frame_from_dict
-from oneblock.tasks.base import Batch, Noised
+from oneblock.tasks.base import Batch, Noised, Task
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.levels import WHOLE_SHARE
 
@@ -42,11 +43,17 @@ class ImageRecipe(PictureRecipe):
     """share of labels replaced by the null class, for guidance"""
     conditional: bool = True
     """whether the network is told the class of an image; False for images without labels"""
+    carry: float = 0.0
+    """share of the samples of a training step that get a state: the hidden tokens that a pass at a noisier version of
+    them leaves, as the call before does in sampling (0: nothing is carried)"""
+    carry_from: CarryFrom = "noisier"
+    """what that pass has seen: a noisier version, or the same"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("whole_share", self.whole_share, least=0, below=1)
+        check_number("carry", self.carry, least=0, most=1)
 
     def one_block(self) -> Self:
         bands = self.bands if is_rule(self.bands) else type(self).bands
@@ -71,6 +78,7 @@ class ImageRecipe(PictureRecipe):
             **(class_setting(facts) if self.conditional else {}),
             **limit_setting(facts),
             **({WHOLE_SHARE: self.whole_share} if self.whole_share else {}),
+            **carry_settings(self.carry, self.carry_from),
         }
         if backbone is None:
             architecture = self._dit(facts, num_classes)
@@ -137,6 +145,11 @@ def image_task(plan: Plan) -> ImageGeneration:
     return ImageGeneration(image_frame(plan), cast(int, classes), cast(float, dropout))
 
 
+def image_training_task(plan: Plan) -> Task:
+    """What an image plan is trained on: its task, with states where it carries any."""
+    return carry_images(plan, image_task(plan))
+
+
 def image_shape(plan: Plan) -> tuple[int, ...]:
     """(channels, height, width) of a plan's images, or of what it denoises of them; any shape with a backbone of the
     user's own."""
@@ -172,4 +185,5 @@ def empty_images(plan: Plan, count: int, block: int | None) -> Batch:
     """A batch of ``count`` images without content."""
     images, z = (torch.empty(count, *image_shape(plan)) for _ in range(2))
     condition = image_task(plan).condition(torch.zeros(count, dtype=torch.long))
-    return Batch(Noised(z, torch.full((count,), plan.edges[0]), block), images, condition)
+    noised = Noised(z, torch.full((count,), plan.edges[0]), block)
+    return Batch(empty_earlier(plan, noised), images, condition)

@@ -8,14 +8,18 @@ from typing import ClassVar, Literal, cast
 
 import torch
 
+from oneblock.checks import check_count, check_number
 from oneblock.condition import Nothing
 from oneblock.data import Vocabulary, vocabulary_from_dict
 from oneblock.models.encoder import EncoderConfig
 from oneblock.noise import CosineMask, LinearMask
 from oneblock.plan import Plain, Plan
 from oneblock.presets.base import OwnBackbone, TextFacts, TextRecipe, network_config, training_bands
+from oneblock.presets.relay import RelayKind, relay_settings, relay_text
+from oneblock.sample.policy import PolicyName, policy_of
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.masked import MaskedText
+from oneblock.tasks.relay import RelayText
 
 Schedule = Literal["linear", "cosine"]
 MaskedWeighting = Literal["bound", "even"]
@@ -32,6 +36,22 @@ class MaskedRecipe(TextRecipe):
     weighting: MaskedWeighting = "even"
     """weight of a masked token in training: as in the likelihood bound, where few masked tokens count for many; or
     even, which learns better from small batches"""
+    relay: RelayKind = "mlm"
+    """what is learned from: texts masked at random (mlm); texts revealed call by call, as in sampling (rollout); or
+    these with hidden tokens handed from call to call, without gradients through them (relay-sg) or with (relay)"""
+    relay_calls: int = 2
+    """calls of a training step of rollouts"""
+    policy: PolicyName = "uncertainty"
+    """which places of rollouts are revealed after a call: the surest ones while their uncertainties add up to less than
+    tau; those surer than a threshold; or any, by a schedule"""
+    policy_at: float = 0.0
+    """tau, threshold or number of steps of --policy (0: its usual one)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("relay_calls", self.relay_calls)
+        check_number("policy_at", self.policy_at, least=0)
+        policy_of(self.policy, self.policy_at)
 
     def plan(self, facts: TextFacts, backbone: OwnBackbone | None = None) -> Plan:
         architecture = self._encoder(facts) if backbone is None else own_text_architecture(backbone, facts, self)
@@ -39,6 +59,7 @@ class MaskedRecipe(TextRecipe):
         settings = dict(cast(Mapping[str, Plain], facts.vocabulary.to_dict()))
         if self.weighting != "bound":  # plans that were made before there was a choice stay what they are
             settings["weighting"] = self.weighting
+        settings |= relay_settings(self.relay, self.relay_calls, self.policy, self.policy_at)
         return self._plan(facts, architecture, law, "equal-mass", settings)
 
     def _encoder(self, facts: TextFacts) -> dict[str, Plain]:
@@ -98,6 +119,16 @@ def masked_task(plan: Plan) -> MaskedText:
     if plan.recipe.get("weighting") == "even":
         shares = {b: float(law.cdf(torch.tensor(band)).mean()) for b, band in training_bands(plan).items()}
     return MaskedText(law, num_symbols(plan), shares)
+
+
+def masked_training_task(plan: Plan) -> MaskedText | RelayText:
+    """What a plan for masked text is trained on: its task, or rollouts."""
+    return relay_text(plan, masked_task(plan))
+
+
+def empty_masked_training_task(plan: Plan) -> MaskedText | RelayText:
+    """The same for counting."""
+    return relay_text(plan, empty_masked_task(plan))
 
 
 def empty_masked_task(plan: Plan) -> MaskedText:

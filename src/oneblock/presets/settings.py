@@ -21,6 +21,8 @@ from oneblock.presets.causal import TokenTable, work_factors
 from oneblock.presets.classify import LabelInput
 from oneblock.presets.frames import FrameSettings, check_frame
 from oneblock.presets.masked import MaskedWeighting
+from oneblock.presets.relay import POLICY, POLICY_AT, RELAY, RELAY_CALLS, CarryFrom, RelayKind
+from oneblock.sample.policy import PolicyName, policy_of
 from oneblock.table import TableKind
 from oneblock.tasks.classify import LabelLoss, Weighting
 
@@ -87,9 +89,12 @@ class ImageSettings(PictureSettings, FrameSettings):
     flip: bool = False
     whole_share: float = 0.0
     teacher: str = ""
+    carry: float = 0.0
+    carry_from: CarryFrom = "noisier"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_number("carry", self.carry, least=0, most=1)
         _check_hex("teacher", self.teacher)
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("whole_share", self.whole_share, least=0, below=1)
@@ -158,10 +163,23 @@ class MaskedSettings(TextSettings):
     """Of ``task="masked-text"``."""
 
     weighting: MaskedWeighting = "bound"
+    relay: RelayKind = "mlm"
+    relay_calls: int = 1
+    policy: PolicyName = "uncertainty"
+    policy_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, 1, "relay_calls")
+        check_number("policy_at", self.policy_at, least=0)
+        policy_of(self.policy, self.policy_at)
 
     def fit(self, plan: Plan, network: Any) -> None:
         super().fit(plan, network)
         _check_law(plan, masks=True)
+        told = [name for name in (RELAY, RELAY_CALLS, POLICY, POLICY_AT) if name in plan.recipe]
+        if len(told) not in (0, 4):
+            raise ValueError(f"recipe.{told[0]} goes with {RELAY}, {RELAY_CALLS}, {POLICY} and {POLICY_AT} together")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,8 +46,15 @@ from oneblock.presets.classify import (
 )
 from oneblock.presets.cnn import CNN_NAME, cnn_config
 from oneblock.presets.frames import frame_values
-from oneblock.presets.image import dit_config, empty_images, image_augment, image_frame, image_task
-from oneblock.presets.masked import empty_masked, empty_masked_task, encoder_config, masked_task, num_symbols
+from oneblock.presets.image import dit_config, empty_images, image_augment, image_frame, image_training_task
+from oneblock.presets.masked import (
+    empty_masked,
+    empty_masked_training_task,
+    encoder_config,
+    masked_training_task,
+    num_symbols,
+)
+from oneblock.presets.relay import with_relay
 from oneblock.schedule import Parametrisation, frame_to_dict
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.layout import trained_parameters
@@ -84,9 +91,9 @@ class TaskParts:
 
 TASKS: dict[str, TaskParts] = {
     "image": TaskParts(
-        task=image_task,
+        task=image_training_task,
         frame=image_frame,
-        empty_task=image_task,
+        empty_task=image_training_task,
         empty_frame=image_frame,
         empty_batch=empty_images,
         num_logits=lambda plan: None,
@@ -102,9 +109,9 @@ TASKS: dict[str, TaskParts] = {
         augment=label_augment,
     ),
     "masked-text": TaskParts(
-        task=masked_task,
+        task=masked_training_task,
         frame=lambda plan: MaskedTokens(),
-        empty_task=empty_masked_task,
+        empty_task=empty_masked_training_task,
         empty_frame=lambda plan: MaskedTokens(),
         empty_batch=empty_masked,
         num_logits=num_symbols,
@@ -162,10 +169,10 @@ def build_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBa
             raise ValueError(
                 f"the network of this run is the user's own, {name}; give it too (backbone=..., --backbone {name})"
             )
-        return lambda layers: backbone(layers=layers)  # type: ignore[call-arg]
+        return with_relay(plan, lambda layers: backbone(layers=layers), backbone)  # type: ignore[call-arg]
     if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(f"architecture {name!r} is unknown; this version of oneblock builds: {', '.join(NETWORKS)}")
-    return NETWORKS[name](plan)
+    return with_relay(plan, NETWORKS[name](plan), None)
 
 
 def own_backbone(backbone: Callable[..., nn.Module]) -> OwnBackbone:

@@ -17,8 +17,10 @@ from oneblock.presets.bands import cuts
 from oneblock.presets.base import Recipe
 from oneblock.presets.frames import cut_law, kept_frame
 from oneblock.presets.image import ImageRecipe, image_shape, image_task
+from oneblock.presets.relay import carry_images
 from oneblock.schedule import Parametrisation, frame_from_dict, frame_to_dict
 from oneblock.tasks.base import Task
+from oneblock.tasks.carry import WithState
 from oneblock.tasks.distilled import Distilled
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.visiting import Visiting
@@ -116,8 +118,9 @@ def taught_task(plan: Plan, task: Task, teacher: Teacher | None, device: torch.d
         given = "none is given" if teacher is None else f"{_name(teacher)} is given"
         needed = "has no teacher" if wanted is None else f"has the teacher {wanted}"
         raise ValueError(f"the run {needed}, but {given}; give the same as when it was planned (teacher=...)")
-    assert isinstance(task, ImageGeneration), "only images are taught"
-    return Distilled(task, _answering(teacher, plan, device))
+    alone = task.task if isinstance(task, WithState) else task
+    assert isinstance(alone, ImageGeneration), "only images are taught"
+    return carry_images(plan, Distilled(alone, _answering(teacher, plan, device)))
 
 
 def _answering(teacher: Teacher, plan: Plan, device: torch.device) -> DenoiserLike:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast, overload
 
 import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
 from oneblock.condition import Condition
+from oneblock.sample.carry import Carrying
 from oneblock.sample.ode import Sampler
+from oneblock.state import State, StatefulDenoiser, joined
 
 CHUNK = 500
 """Samples whose noise one generator draws, always as a whole."""
@@ -29,6 +32,7 @@ def generate(
     seed: int,
     batch_size: int = CHUNK,
     waiting: Callable[[int], None] | None = None,
+    carry: bool = False,
 ) -> Tensor:
     """Samples (n, *shape) for ``conditions`` of n samples from pure noise at level ``grid[0]``.
 
@@ -39,6 +43,7 @@ def generate(
     Args:
         batch_size: samples of one call of the denoiser.
         waiting: told how many samples come after those that go through the levels next.
+        carry: each call is given the state that the call before has left; the denoiser must know states.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is not a batch size; use 1 or more")
@@ -51,7 +56,7 @@ def generate(
             waiting(len(conditions) - start - len(part))
         noise = _Chunks(seed, start // CHUNK, len(part))
         z = noise(torch.empty(len(part), *shape, device=device)) * float(grid[0])
-        samples.append(sampler.run(in_parts, z, grid, part, noise))
+        samples.append(sampler.run(Carrying(in_parts) if carry else in_parts, z, grid, part, noise))
     return torch.cat(samples)
 
 
@@ -62,9 +67,21 @@ class _InParts:
     denoiser: DenoiserLike
     batch_size: int
 
-    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+    @overload
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor: ...
+
+    @overload
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition, state: State) -> tuple[Tensor, State]: ...
+
+    def __call__(
+        self, z: Tensor, sigma: Tensor, condition: Condition, state: State | None = None
+    ) -> Tensor | tuple[Tensor, State]:
         parts = [slice(start, start + self.batch_size) for start in range(0, len(z), self.batch_size)]
-        return torch.cat([self.denoiser(z[part], sigma[part], condition.take(part)) for part in parts])
+        if state is None:
+            return torch.cat([self.denoiser(z[part], sigma[part], condition.take(part)) for part in parts])
+        asked = cast(StatefulDenoiser, self.denoiser)
+        done = [asked(z[part], sigma[part], condition.take(part), state.take(part)) for part in parts]
+        return torch.cat([answer for answer, _ in done]), joined([left for _, left in done])
 
 
 class _Chunks:

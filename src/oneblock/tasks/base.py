@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,13 +16,35 @@ from oneblock.precondition import aligned
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """What a call before has seen (``tasks.carry``): noisy targets z (n, ...), their levels sigma (n,), and bool (n,),
+    which samples get the state that it leaves."""
+
+    z: Tensor
+    sigma: Tensor
+    kept: Tensor
+
+
+@dataclass(frozen=True)
 class Noised:
     """Noisy targets: ``z = y + sigma * eps`` (n, ...), their levels (n,), and the block they were drawn
-    for (None: the trunk of a branched run, which trains on the whole range)."""
+    for (None: the trunk of a branched run, which trains on the whole range); with ``earlier`` what the call before has
+    seen."""
 
     z: Tensor
     sigma: Tensor
     block: int | None
+    earlier: Earlier | None = None
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that it holds."""
+        before = self.earlier
+        return self.z, self.sigma, *(() if before is None else (before.z, before.sigma, before.kept))
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Noised:
+        """The same of other tensors, in the order of ``tensors``."""
+        z, sigma, *before = tensors
+        return Noised(z, sigma, self.block, Earlier(*before) if before else None)
 
 
 @dataclass(frozen=True)
@@ -37,11 +60,12 @@ class Batch:
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All that it holds, those of the condition too."""
-        return self.targets, self.noised.z, *self.condition.tensors(), self.noised.sigma
+        z, *others = self.noised.tensors()
+        return self.targets, z, *self.condition.tensors(), *others
 
     def clone(self) -> Batch:
         """A copy in memory of its own."""
-        noised = Noised(self.noised.z.clone(), self.noised.sigma.clone(), self.noised.block)
+        noised = self.noised.with_tensors([tensor.clone() for tensor in self.noised.tensors()])
         every = torch.arange(len(self), device=self.targets.device)  # an index copies, where a slice would not
         return Batch(noised, self.targets.clone(), self.condition.take(every))
 
@@ -51,12 +75,13 @@ class Batch:
 
     def split(self, count: int) -> list[Batch]:
         """``count`` parts in order, as equal as can be."""
-        z, sigma = (t.tensor_split(count) for t in (self.noised.z, self.noised.sigma))
+        parts = zip(*(tensor.tensor_split(count) for tensor in self.noised.tensors()), strict=True)
+        noised = [self.noised.with_tensors(part) for part in parts]
         targets, condition = self.targets.tensor_split(count), self.condition.split(count)
-        return [Batch(Noised(z[i], sigma[i], self.noised.block), targets[i], condition[i]) for i in range(count)]
+        return [Batch(noised[i], targets[i], condition[i]) for i in range(count)]
 
     def to(self, device: torch.device) -> Batch:
-        noised = Noised(self.noised.z.to(device), self.noised.sigma.to(device), self.noised.block)
+        noised = self.noised.with_tensors([tensor.to(device) for tensor in self.noised.tensors()])
         return Batch(noised, self.targets.to(device), self.condition.to(device))
 
 

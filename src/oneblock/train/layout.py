@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 Wanted = dict[str, tuple[tuple[int, ...], torch.dtype]]
 """Name -> shape and dtype."""
+ROLLOUT = "rollout"
+"""Before the names of the slots that a job goes on from (``train.rollout``): no tensors of its network."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 EIGHT_BIT = 256
 """Values that share a scale in moments of 8 bits; parameters of fewer than 16 times as many keep 32 bits
@@ -74,7 +76,8 @@ def _moments(name: str, p: Tensor, optimizer: str) -> Wanted:
 
 
 def _misfit(found: Mapping[str, Tensor], wanted: Wanted) -> str:
-    lacking, other = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    lacking = sorted(wanted.keys() - found.keys())
+    other = sorted(name for name in found.keys() - wanted.keys() if not name.startswith(f"{ROLLOUT}/"))
     reasons = [f"it lacks {_some(lacking)}"] if lacking else []
     reasons += [f"only it has {_some(other)}"] if other else []
     for name in sorted(wanted.keys() & found.keys()):

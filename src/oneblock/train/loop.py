@@ -21,6 +21,7 @@ from oneblock.blockwise import BlockDenoiser, Blockwise
 from oneblock.data import Augment, Batches
 from oneblock.plan import Plan
 from oneblock.tasks.base import Task
+from oneblock.tasks.relay import RelayText
 from oneblock.train.block import BlockLearner, block_learner, block_losses, compile_layers, report_of
 from oneblock.train.checkpoint import (
     Stamp,
@@ -36,6 +37,7 @@ from oneblock.train.checkpoint import (
 from oneblock.train.feed import Feed
 from oneblock.train.learner import Learned
 from oneblock.train.parallel import ALONE, Ranks
+from oneblock.train.rollout import Rollouts
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
 from oneblock.train.stepper import EagerStepper, GuardedStepper, Stepper, why_eager
 from oneblock.train.stop import asked
@@ -156,6 +158,7 @@ class BlockJob:
         self._learner: BlockLearner | None = None
         self._feed: Feed | None = None
         self._stepper: Stepper | None = None
+        self._rollouts: Rollouts | None = None
         self._saved: int | None = None
 
     @property
@@ -174,7 +177,11 @@ class BlockJob:
         """Its state after ``step`` steps (None: after those of its newest intact checkpoint), or where it starts."""
         run, spec = self.run, self.spec
         self._learner = block_learner(spec, self._build(), run.settings, run.ranks, run.device, run.compile)
+        if isinstance(run.task, RelayText):
+            self._rollouts = Rollouts(run.plan, spec, run.task, run.ranks)
         found = latest(self.folder, run.plan.hash, step, self._misfit)
+        if found is not None and self._rollouts is not None:
+            self._rollouts.load(found[0], run.device)
         if found is not None and step is None and run.ranks.first:
             for path in newer(self.folder, found[1].step):
                 set_aside(path)
@@ -247,9 +254,12 @@ class BlockJob:
     def _make_stepper(self) -> Stepper:
         run, spec, learner = self.run, self.spec, self.learner
         losses = partial(block_losses, learner, run.task)
+        if self._rollouts is not None:
+            losses = partial(self._rollouts.losses, learner)
         if not run.capture:
             return EagerStepper(learner, losses, spec.batch_size)
         why = "blocks that share stem and head take turns" if run.plan.shared != "private" else why_eager(learner)
+        why = "it learns from rollouts" if self._rollouts is not None else why
         if why:
             self._tell_eager(why)
             return EagerStepper(learner, losses, spec.batch_size)
@@ -269,6 +279,8 @@ class BlockJob:
         self.learner.check_finite()
         stamp = Stamp(self.run.plan.hash, self.folder.name, self.step, self.last_step)
         tensors = self.learner.tensors()
+        if self._rollouts is not None:
+            tensors |= self._rollouts.tensors()
         if self.run.ranks.first:
             save_checkpoint(checkpoint_path(self.folder, self.step), tensors, stamp)
             keep_last(self.folder, self.run.keep, self.step)
@@ -287,6 +299,7 @@ class BlockJob:
 
     def release(self) -> None:
         self._pause()
+        self._rollouts = None
         self._learner = None  # nothing else holds its tensors
         if self.run.compile:
             gc.collect()  # but for compiled layers, which hold themselves

@@ -94,6 +94,7 @@ class JobSpec(Course):
     Args:
         block: None for the trunk of a branched run.
         sample_evaluations: layer evaluations of one sample.
+        thirds: work of a step in thirds of a pass forward and backward (``Plan.step_thirds``).
     """
 
     block: int | None
@@ -101,6 +102,7 @@ class JobSpec(Course):
     sample_evaluations: int
     band: tuple[float, float]
     batch_size: int
+    thirds: int = 3
 
     @property
     def where(self) -> str:
@@ -114,7 +116,7 @@ class JobSpec(Course):
     @property
     def step_evaluations(self) -> int:
         """Layer evaluations of a step."""
-        return self.batch_size * self.sample_evaluations
+        return self.batch_size * self.sample_evaluations * self.thirds // 3
 
     @property
     def evaluations(self) -> int:

@@ -5,6 +5,7 @@ End-to-end training is the plan with a single block; there is no second code pat
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -97,15 +98,18 @@ def job_specs(plan: Plan) -> list[JobSpec]:
     trunk_steps = 0
     if budget.branch > 0:
         _check_branch(plan, budget)
-        trunk_work = plan.sample_evaluations(plan.layers[0]) * budget.batch_size
+        trunk_work = plan.sample_evaluations(plan.layers[0]) * budget.batch_size * plan.step_thirds / 3
         trunk_steps = round(budget.branch * budget.layer_evaluations / trunk_work)
     sample_evaluations = sum(map(plan.sample_evaluations, plan.layers))
-    block_steps = round((1.0 - budget.branch) * budget.layer_evaluations / (sample_evaluations * batch_size))
+    step_work = sample_evaluations * batch_size * plan.step_thirds / 3
+    block_steps = round((1.0 - budget.branch) * budget.layer_evaluations / step_work)
     if block_steps < 1 or (budget.branch > 0 and trunk_steps < 1):
-        least = sample_evaluations * batch_size
+        least = math.ceil(step_work)
+        passes = "" if plan.step_thirds == 3 else f" x {plan.step_thirds}/3 of a pass"
         raise ValueError(
             f"budget={budget.layer_evaluations} does not pay for one step of every block; use at least "
-            f"{least} layer evaluations ({sample_evaluations} for a sample x batch {batch_size}), more when branching"
+            f"{least} layer evaluations ({sample_evaluations} for a sample x batch {batch_size}{passes}), more when "
+            "branching"
         )
     total = trunk_steps + block_steps
     if total > MOST_STEPS:
@@ -126,6 +130,7 @@ def job_specs(plan: Plan) -> list[JobSpec]:
             sample_evaluations=plan.sample_evaluations(len(layers)),
             band=band,
             batch_size=budget.batch_size if block is None else batch_size,
+            thirds=plan.step_thirds,
             first_step=first,
             last_step=last,
             warmup=warmup,

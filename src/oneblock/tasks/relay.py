@@ -1,0 +1,272 @@
+"""Masked diffusion on its own trajectories: slots of texts that are revealed step by step while they are learned from.
+
+A training step makes K calls of the denoiser. Each has the mean cross-entropy at the masked places for a loss; after it
+a policy says which places are revealed, and these get the true symbols. The hidden tokens that a call leaves enter the
+next one (``oneblock.state``), with their graph or without it; from step to step slots keep their symbols and the hidden
+tokens, without a graph. A slot that is done is filled anew.
+
+Rozonoyer et al., "Learned Relay Representations for Forward-Thinking Discrete Diffusion Models", Section 3,
+https://arxiv.org/abs/2605.22967.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oneblock.blockwise import DenoiserLike
+from oneblock.checks import check_count
+from oneblock.condition import Condition, Nothing
+from oneblock.data import Samples
+from oneblock.noise import NoiseLaw
+from oneblock.sample.policy import Policy, Uncertainty
+from oneblock.sample.relay import masked_levels
+from oneblock.state import START, Hidden, State, StatefulDenoiser, joined
+from oneblock.tasks.base import Batch, Loss, Noised
+from oneblock.tasks.masked import MaskedText
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """Texts on their way from masks to symbols.
+
+    Args:
+        tokens: the true symbols, int64 (n, t).
+        z: the same with some places masked.
+        free: bool (n, t), places that can be masked; the others are shown from the start.
+        state: what the last call has left.
+        age: int64 (n,), calls since the slot was filled.
+    """
+
+    tokens: Tensor
+    z: Tensor
+    free: Tensor
+    state: State
+    age: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, index: slice) -> Rollout:
+        """Those of ``index``."""
+        tokens, z, free, age = (tensor[index] for tensor in (self.tokens, self.z, self.free, self.age))
+        return Rollout(tokens, z, free, self.state.take(index), age)
+
+    def split(self, count: int) -> list[Rollout]:
+        """``count`` parts in order, as equal as can be."""
+        ends = [0, *(len(part) for part in self.age.tensor_split(count))]
+        starts = list(accumulate(ends))
+        return [self.take(slice(start, end)) for start, end in pairwise(starts)]
+
+
+def joined_rollouts(parts: Sequence[Rollout]) -> Rollout:
+    """Inverse of ``Rollout.split``."""
+    tokens, z, free, age = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "z", "free", "age")
+    )
+    return Rollout(tokens, z, free, joined([part.state for part in parts]), age)
+
+
+@dataclass(kw_only=True)
+class RolloutBuffer:
+    """Slots that persist from training step to training step. A slot starts with the share ``high`` of its free places
+    masked and is done when no more than ``low`` are; the first filling is staggered, at shares between the two, so that
+    slots are not all done together.
+
+        rollout = buffer.filled(tokens, generator)
+        loss, rollout = relay_loss(denoiser, rollout, generator)
+        loss.weighted.mean().backward()
+        buffer.keep(rollout)
+
+    Args:
+        mask: the token of a masked place.
+        low, high: masked shares, ``0 <= low < high <= 1``.
+    """
+
+    mask: int
+    low: float = 0.0
+    high: float = 1.0
+    rollout: Rollout | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= 1:
+            raise ValueError(f"low={self.low}, high={self.high} are not masked shares; use 0 <= low < high <= 1")
+
+    def filled(self, tokens: Tensor, generator: torch.Generator, free: Tensor | None = None) -> Rollout:
+        """What to learn from next. Slots that are done are filled with the first of ``tokens`` (m, t); those that find
+        no slot are left out. The first call makes m slots.
+
+        Args:
+            generator: of the places that are masked.
+            free: bool (m, t), places that can be masked (None: all); a text without any is never learned from.
+        """
+        free = torch.ones_like(tokens, dtype=torch.bool) if free is None else free
+        where = generator.device
+        share = torch.full((len(tokens), 1), self.high, device=where)
+        if self.rollout is None:
+            share = self.low + (self.high - self.low) * torch.rand(len(tokens), 1, generator=generator, device=where)
+        drawn = torch.rand(tokens.shape, generator=generator, device=where)
+        z = torch.where((drawn < share).to(tokens.device) & free, self.mask, tokens)
+        fresh = Rollout(tokens, z, free, START, torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device))
+        self.rollout = fresh if self.rollout is None else self._refilled(self.rollout, fresh)
+        return self.rollout
+
+    def keep(self, rollout: Rollout) -> None:
+        """Go on with ``rollout``, without its graph; hidden tokens in float32."""
+        state = rollout.state.detach()
+        if isinstance(state, Hidden):
+            state = replace(state, tokens=state.tokens.float())
+        self.rollout = replace(rollout, state=state)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that going on needs, by name."""
+        if self.rollout is None:
+            return {}
+        kept = self.rollout
+        found = {"tokens": kept.tokens, "z": kept.z, "free": kept.free, "age": kept.age}
+        if isinstance(kept.state, Hidden):
+            found |= {"hidden": kept.state.tokens, "owner": kept.state.owner}
+        return found
+
+    def load(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        """Inverse of ``tensors``, on ``device``."""
+        if not tensors:
+            self.rollout = None
+            return
+        own = {name: tensor.clone().to(device) for name, tensor in tensors.items()}
+        state = Hidden(own["hidden"], own["owner"]) if "hidden" in own else START
+        self.rollout = Rollout(own["tokens"], own["z"], own["free"], state, own["age"])
+
+    def done(self, rollout: Rollout) -> Tensor:
+        """bool (n,): which slots are."""
+        return (rollout.z == self.mask).sum(1) <= self.low * rollout.free.sum(1)
+
+    def _refilled(self, old: Rollout, fresh: Rollout) -> Rollout:
+        done = self.done(old)
+        place = done.cumsum(0) - 1  # in the batch of fresh texts
+        new = done & (place < len(fresh))
+        source = place.clamp(0, len(fresh) - 1)
+
+        def mixed(fresh: Tensor, old: Tensor) -> Tensor:
+            return torch.where(new.view(-1, *[1] * (old.ndim - 1)), fresh[source], old)
+
+        state = old.state
+        if isinstance(state, Hidden):  # who is filled anew has no state, and zeros in its place
+            empty = state.tokens.masked_fill(new.view(-1, *[1] * (state.tokens.ndim - 1)), 0.0)
+            state = replace(state.only(~new), tokens=empty)
+        return Rollout(
+            mixed(fresh.tokens, old.tokens),
+            mixed(fresh.z, old.z),
+            mixed(fresh.free, old.free),
+            state,
+            mixed(fresh.age, old.age),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelayLoss:
+    """The losses of the next calls for some rollouts, and where these stand then.
+
+    Of each call it is the mean cross-entropy of all masked places, in nats, and the losses of all calls add up; there
+    is no weight of a likelihood bound. Works in any training loop: every parameter gets a gradient whether or not any
+    place is masked, as DistributedDataParallel wants it.
+
+    Args:
+        mask: the token of a masked place.
+        law: the mask schedule, by which the denoiser is told the masked share.
+        policy: what is revealed after a call.
+        calls: K.
+        carry: hidden tokens enter the next call; the denoiser must know states.
+        detach: without gradients through them.
+        band: times between which the denoiser is told the share (None: all).
+    """
+
+    mask: int
+    law: NoiseLaw
+    policy: Policy = field(default_factory=Uncertainty)
+    calls: int = 2
+    carry: bool = True
+    detach: bool = False
+    band: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_count("calls", self.calls)
+
+    def __call__(self, denoiser: DenoiserLike, rollout: Rollout, generator: torch.Generator) -> tuple[Loss, Rollout]:
+        """Losses (n,) in nats, whose mean over the slots is that over the masked places, and the rollouts afterwards,
+        with their graph; ``RolloutBuffer.keep`` cuts it.
+
+        Args:
+            denoiser: masked tokens (n, t), times (n,), ``Nothing`` -> logits (n, t, v).
+            generator: of the policy.
+        """
+        weighted, plain = torch.zeros(()), torch.zeros(())
+        for _ in range(self.calls):
+            hidden = rollout.z == self.mask
+            logits, state = self._call(denoiser, rollout, hidden)
+            flat = F.cross_entropy(logits.flatten(0, 1).float(), rollout.tokens.flatten(), reduction="none")
+            nats = (flat.view_as(rollout.tokens) * hidden).sum(1)
+            counts = hidden.sum(1)
+            weighted = weighted.to(nats) + nats * len(nats) / counts.sum().clamp_min(1)
+            plain = plain.to(nats) + (nats / counts.clamp_min(1)).detach() / self.calls
+            sure = logits.detach().float().softmax(-1).amax(-1)
+            revealed = self.policy(sure, hidden, generator)
+            z = torch.where(revealed, rollout.tokens, rollout.z)
+            rollout = replace(rollout, z=z, state=state, age=rollout.age + 1)
+        return Loss(weighted, plain), rollout
+
+    def _call(self, denoiser: DenoiserLike, rollout: Rollout, hidden: Tensor) -> tuple[Tensor, State]:
+        times = masked_levels(self.law, hidden, rollout.free)
+        if self.band is not None:
+            times = times.clamp(*self.band)
+        inputs = rollout.z, times, Nothing(len(rollout))
+        if not self.carry:
+            return denoiser(*inputs), START
+        logits, state = cast(StatefulDenoiser, denoiser)(*inputs, rollout.state)
+        return logits, state.detach() if self.detach else state
+
+
+@dataclass(frozen=True)
+class RelayText:
+    """A ``Task``: masked text learned from rollouts. What a step learns from is kept by its job (``train.rollout``).
+
+    Args:
+        task: masked text, which draws the texts that slots are filled with.
+        relay: the loss of a step.
+        bands: by block (None: the trunk) the times (lower, upper) that it trains on. Its slots go from the masked share
+            of the upper one to that of the lower one.
+    """
+
+    task: MaskedText
+    relay: RelayLoss
+    bands: Mapping[int | None, tuple[float, float]]
+
+    def check(self, samples: Samples) -> None:
+        self.task.check(samples)
+
+    def to(self, device: torch.device) -> RelayText:
+        return self
+
+    def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
+        return self.task.draw(samples, sigma, block, generator)
+
+    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
+        """That of slots which stand where ``noised`` stands and have no states, with one policy of revealing."""
+        age = torch.zeros(len(targets), dtype=torch.int64, device=targets.device)
+        rollout = Rollout(targets, noised.z, torch.ones_like(targets, dtype=torch.bool), START, age)
+        return self.of(noised.block)(denoiser, rollout, torch.Generator(targets.device).manual_seed(0))[0]
+
+    def of(self, block: int | None) -> RelayLoss:
+        """The loss of a block's steps."""
+        return replace(self.relay, band=self.bands[block])
+
+    def slots(self, block: int | None) -> RolloutBuffer:
+        """Empty slots for a block."""
+        low, high = self.task.law.cdf(torch.tensor(self.bands[block], dtype=torch.float64)).tolist()
+        return RolloutBuffer(mask=self.task.mask, low=low, high=high)

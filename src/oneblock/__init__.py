@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from oneblock.launch.status import status
     from oneblock.model import Model
     from oneblock.noise import LogNormal
+    from oneblock.optim.evolution import Evolution
     from oneblock.partition import Partition, make_partition
     from oneblock.plan import Plan
     from oneblock.precondition import Precondition
@@ -59,6 +60,7 @@ _NAMES = {
     "launch.status": ("status",),
     "model": ("Model",),
     "noise": ("LogNormal",),
+    "optim.evolution": ("Evolution",),
     "partition": ("Partition", "make_partition"),
     "plan": ("Plan",),
     "precondition": ("Precondition",),
@@ -84,6 +86,7 @@ __all__ = [
     "ClassifierFree",
     "ClassifyRecipe",
     "Condition",
+    "Evolution",
     "ImageData",
     "ImageRecipe",
     "LogNormal",

@@ -39,7 +39,7 @@ class Keys(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.q, self.k = nn.Linear(8, 8), nn.Linear(8, 4)
+        self.q, self.k, self.slopes = nn.Linear(8, 8), nn.Linear(8, 4), nn.Parameter(torch.randn(4))
 
     def forward(self, h: Tensor) -> Tensor:
         q, k = self.q(h).unflatten(-1, (4, 2)).transpose(1, 2), self.k(h).unflatten(-1, (2, 2)).transpose(1, 2)
@@ -49,7 +49,11 @@ class Keys(nn.Module):
             q, h[:, None].expand_as(k.repeat(1, 1, 1, 4)).repeat(1, 2, 1, 1)[..., :2], q
         )
         third = F.scaled_dot_product_attention(q[0], q[0], q[0], is_causal=True)
-        return first + second + third
+        far = -torch.arange(q.shape[2]) * self.slopes[:, None, None].expand(-1, q.shape[2], -1)
+        fourth = F.scaled_dot_product_attention(q, q, q, far)
+        fifth = F.scaled_dot_product_attention(q, q, q, h[:, None, :, :5])
+        sixth = F.scaled_dot_product_attention(q, q, q, h[:1, None, :, :5])
+        return first + second + third + fourth + fifth + sixth
 
 
 CASES: dict[str, tuple[Any, tuple[Tensor, ...]]] = {
@@ -67,6 +71,7 @@ CASES: dict[str, tuple[Any, tuple[Tensor, ...]]] = {
     ),
     "odd": (Odd, (torch.randint(7, (3, 4)),)),
     "keys": (Keys, (torch.randn(3, 5, 8),)),
+    "encoder": (lambda: nn.TransformerEncoderLayer(8, 2, batch_first=True).eval(), (torch.randn(3, 5, 8),)),
     "norms": (lambda: nn.Sequential(nn.RMSNorm(8), nn.LayerNorm(8)), (torch.randn(3, 8),)),
 }
 

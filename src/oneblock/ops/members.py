@@ -228,20 +228,21 @@ class _Attention(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> tuple[Tensor, int]:
         *tensors, words = inputs
         c = info.batch_size
-        q, k, v, mask = (_joined(t, place, c) for t, place in zip(tensors, in_dims, strict=False))
+        n = tensors[0].shape[1 if in_dims[0] is not None else 0]
+        q, k, v, mask = (_joined(t, place, c, n) for t, place in zip(tensors, in_dims, strict=False))
         assert q is not None and k is not None and v is not None, "only a mask may be missing"
         out = _attention(q, k, v, mask, **words)
-        return out.view(c, -1, *out.shape[1:]), 0
+        return out.view(c, n, *out.shape[1:]), 0
 
 
-def _joined(t: Tensor | None, place: int | None, members: int) -> Tensor | None:
-    """(n, heads, ...) of each of some members -> (members n, heads, ...)."""
-    if t is None or (place is None and t.ndim <= 2):  # a mask (queries, keys) is that of all
+def _joined(t: Tensor | None, place: int | None, members: int, n: int) -> Tensor | None:
+    """(n, heads, ...) of each of some members -> (members n, heads, ...); a mask may have fewer axes, or 1 for n."""
+    if t is None or (place is None and (t.ndim < 4 or len(t) < n)):
         return t
     moved = t.expand(members, *t.shape) if place is None else t.movedim(place, 0)
     while moved.ndim < 5:
         moved = moved.unsqueeze(1)
-    return moved.flatten(0, 1)
+    return moved.expand(members, n, *moved.shape[2:]).flatten(0, 1)
 
 
 def _attention(

@@ -125,7 +125,7 @@ class Evolution(Generic[Network]):
                 1, it is run for many members at once, and so must consist of torch's functions.
         """
         self._check_batch(batch)
-        return self.tell(self._scored(lambda own: fitness(self.network, own), batch))
+        return self.tell(self._scored(lambda own: self._tensor(fitness(self.network, own)), batch))
 
     def ask(self, *inputs: Any) -> Any:
         """What every member answers to ``inputs``: the network's output, with a first axis of N members. Score it in
@@ -183,9 +183,17 @@ class Evolution(Generic[Network]):
         self.population.leave_gradients(self.steps, mended)
         return found, equal
 
+    def _tensor(self, scores: Any) -> Tensor:
+        if isinstance(scores, Tensor) or self.population.chunk == 1:
+            return torch.as_tensor(scores)
+        raise ValueError(
+            f"the fitness of a member is {type(scores).__name__}; return a tensor: a number, or one for each sample. "
+            "For scores of other kinds use ask and tell, or chunk=1"
+        )
+
     def _scored(self, work: Callable[[Any], Any], batch: Any) -> Tensor:
         chunks = self.population.chunks
-        return torch.cat([_numbers(self._each(work, members, batch), len(members)) for members in chunks])
+        return torch.cat([_numbers(self._each(work, members, batch)) for members in chunks])
 
     def _each(self, work: Callable[[Any], Any], members: range, given: Any) -> Any:
         with evaluated([self.network]):
@@ -259,12 +267,11 @@ def _evolving(network: nn.Module, freeze: Sequence[str]) -> dict[str, Tensor]:
     return left
 
 
-def _numbers(scores: Any, members: int) -> Tensor:
-    """One for each member: what a fitness function gave, (members,) or (members, samples)."""
-    if not isinstance(scores, Tensor) or scores.shape[:1] != (members,) or scores.ndim > 2:
+def _numbers(scores: Tensor) -> Tensor:
+    """One for each member of what a fitness function gave, (members,) or (members, samples)."""
+    if scores.ndim > 2:
         raise ValueError(
-            f"the fitness of a member is {type(scores).__name__}; return a tensor: a number, or one for each sample. "
-            "For scores of other kinds use ask and tell"
+            f"the fitness of a member has shape {tuple(scores.shape[1:])}; return a number, or one for each sample"
         )
     scores = scores.to(torch.get_default_dtype())
     return scores.mean(1) if scores.ndim == 2 else scores

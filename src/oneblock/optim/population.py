@@ -90,8 +90,7 @@ class Population:
         offsets = self.noise.offsets(step, members)
         groups = [member // self.group_size for member in members] if self.group_size else []
         # what a network draws by itself is the same for all members
-        with torch.random.fork_rng(devices=_cards(self.parameters.values())):
-            torch.manual_seed(derive_seed(self.noise.seed, "network", step))
+        with _seeded(derive_seed(self.noise.seed, "network", step), _cards(self.parameters.values())):
             if len(members) == 1:
                 inputs = tree_map(lambda t: t[groups[0]], given) if groups else given
                 return _stacked(self._member(work, tree_map_offsets(offsets, lambda t: t[0]), inputs))
@@ -199,6 +198,17 @@ def _stacked(result: Any) -> Any:
 
 def _cards(tensors: Iterable[Tensor]) -> list[torch.device]:
     return sorted({t.device for t in tensors if t.is_cuda}, key=str)
+
+
+@contextmanager
+def _seeded(seed: int, cards: list[torch.device]) -> Iterator[None]:
+    """torch's own generators start from ``seed``, and go on afterwards as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=cards):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed other cards too
+        for card in cards:
+            with torch.cuda.device(card):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def _check_memory(parameters: Mapping[str, Tensor]) -> None:

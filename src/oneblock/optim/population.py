@@ -212,10 +212,10 @@ def _seeded(seed: int, cards: list[torch.device]) -> Iterator[None]:
 
 
 def _check_memory(parameters: Mapping[str, Tensor]) -> None:
-    seen: dict[int, str] = {}
+    seen: dict[tuple[int, int], str] = {}
     for name, p in parameters.items():
-        place = p.untyped_storage().data_ptr()
-        if place and place in seen:
+        place = p.untyped_storage()._cdata, int(p.storage_offset())
+        if place in seen:
             raise ValueError(
                 f"{seen[place]} and {name} are two parameters in the same memory; a perturbation of one would be one "
                 "of the other: make them one nn.Parameter, or give each its own tensor"

@@ -20,6 +20,7 @@ from oneblock.plan import Plan
 from oneblock.presets.tasks import build_backbone, task_parts, without_content
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.block import BlockLearner, block_learner, block_losses
+from oneblock.train.evolve import job_update
 from oneblock.train.learner import rehearse
 from oneblock.train.shared import average, take_turns
 from oneblock.train.step import JobSpec
@@ -155,7 +156,7 @@ def untrained_learner(
     if weights != torch.float32:
         _retype(backbone, weights)
     denoiser = BlockDenoiser(backbone, task_parts(plan).empty_frame(plan), checkpointing)
-    return block_learner(job, denoiser, plan_optimizer(plan))
+    return block_learner(job, denoiser, plan_optimizer(plan), update=job_update(plan, job))
 
 
 @dataclass(frozen=True)

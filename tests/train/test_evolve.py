@@ -13,10 +13,12 @@ from tiny import FACTS, TINY, last_files, tiny_classify_plan, tiny_plan, tiny_ru
 from torch import Tensor, nn
 
 from oneblock.data import Samples
+from oneblock.memory import step_flops
 from oneblock.plan import Plan
 from oneblock.presets import ImageRecipe, blockwise
-from oneblock.presets.cost import job_peaks
+from oneblock.presets.cost import costliest_job, dry_run, job_peaks, training_flops
 from oneblock.presets.door import checked
+from oneblock.presets.fit import cost
 from oneblock.tasks.base import Loss
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.block import block_learner, block_losses
@@ -126,6 +128,28 @@ def test_a_block_needs_no_activations_of_a_backward_pass() -> None:
     assert planned.total < 0.5 * plain.total
     more = job_peaks(evolving(**words, population=4))["block-0"]
     assert 2.5 < more.by_kind["Activation"] / planned.by_kind["Activation"] < 4.5
+
+
+def test_operations_are_those_of_the_population_and_of_its_sum() -> None:
+    pytest.importorskip("torch.distributed._tools.mem_tracker")
+    plan, twice = (evolving(population=population) for population in (8, 16))
+    job = costliest_job(plan)
+    flops = training_flops(plan)
+    assert flops.step(job) == step_flops(partial(dry_run, plan, job))
+    assert flops.once_layer > 0
+    more = training_flops(twice)
+    assert more.once_layer == 2 * flops.once_layer
+    passes = training_flops(tiny_plan()).layer / 3  # forward, of three that backpropagation needs
+    assert 8 * passes < flops.layer < 11 * passes
+    assert more.layer > 1.7 * flops.layer
+
+
+def test_a_plan_of_evolution_has_no_rivals_with_a_backward_pass() -> None:
+    pytest.importorskip("torch.distributed._tools.mem_tracker")
+    few = {"depth": 1, "blocks": 1, "population": 2, "chunk": 2}
+    found = cost(ImageRecipe(**TINY | SMALL | few), image_size=8, channels=1)
+    assert found.rows
+    assert not found.rivals
 
 
 def test_a_plan_says_how_gradients_are_found_only_where_it_is_by_evolution() -> None:

@@ -107,7 +107,8 @@ class Noise:
                 if slot.rank:
                     a, b = slot.factors(numbers)
                     left = (a * (w / math.sqrt(slot.rank))[:, None, None]).transpose(0, 1).flatten(1)
-                    found[name].view(slot.rows, slot.columns).addmm_(left, b.transpose(1, 2).flatten(0, 1))
+                    total = found[name].view(slot.rows, slot.columns)
+                    found[name] = torch.addmm(total, left, b.transpose(1, 2).flatten(0, 1)).view(slot.shape)
                 else:
                     found[name].view(-1).addmv_(numbers.T, w)
         return found

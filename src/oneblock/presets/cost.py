@@ -20,7 +20,7 @@ from oneblock.plan import Plan
 from oneblock.presets.tasks import build_backbone, task_parts, without_content
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.block import BlockLearner, block_learner, block_losses
-from oneblock.train.evolve import job_update
+from oneblock.train.evolve import job_update, plan_update
 from oneblock.train.learner import rehearse
 from oneblock.train.shared import average, take_turns
 from oneblock.train.step import JobSpec
@@ -161,14 +161,21 @@ def untrained_learner(
 
 @dataclass(frozen=True)
 class SampleFlops:
-    """Floating-point operations that a training step spends on one sample: in stem and head, and in each layer."""
+    """Floating-point operations that a training step spends on one sample: in stem and head, and in each layer.
+
+    Args:
+        once_ends, once_layer: that it spends once, whatever the batch: evolution adds up the noise of its population.
+    """
 
     ends: int
     layer: int
+    once_ends: int = 0
+    once_layer: int = 0
 
     def step(self, job: JobSpec) -> int:
         """Operations of one step of ``job``, the same number that ``memory.step_flops`` finds in ``dry_run``."""
-        return job.batch_size * (self.ends + len(job.layers) * self.layer)
+        layers = len(job.layers)
+        return job.batch_size * (self.ends + layers * self.layer) + self.once_ends + layers * self.once_layer
 
     def run(self, plan: Plan) -> int:
         """Operations of all steps of all jobs of a plan."""
@@ -181,11 +188,20 @@ def training_flops(plan: Plan, checkpointing: bool = False) -> SampleFlops:
     Every layer of a backbone costs the same and so does every sample: one sample with one layer and with two say all.
     """
     plan = replace(plan, recipe={**plan.recipe, "accumulate": 1})
-    sample = replace(costliest_job(plan), batch_size=1)
-    one, two = (
-        step_flops(partial(dry_run, plan, replace(sample, layers=range(layers)), checkpointing)) for layers in (1, 2)
-    )
-    return SampleFlops(ends=2 * one - two, layer=two - one)
+
+    def counted(samples: int) -> tuple[int, int]:
+        """Of a step on so many samples: in stem and head, and in a layer."""
+        job = replace(costliest_job(plan), batch_size=samples)
+        one, two = (
+            step_flops(partial(dry_run, plan, replace(job, layers=range(layers)), checkpointing)) for layers in (1, 2)
+        )
+        return 2 * one - two, two - one
+
+    if plan_update(plan).update == "backpropagation":
+        return SampleFlops(*counted(1))
+    few, more = counted(2), counted(3)
+    ends, layer = (b - a for a, b in zip(few, more, strict=True))
+    return SampleFlops(ends, layer, few[0] - 2 * ends, few[1] - 2 * layer)
 
 
 def _retype(module: nn.Module, dtype: torch.dtype) -> None:

@@ -127,7 +127,7 @@ def cost(recipe: Recipe, *, image_size: int = 32, channels: int = 3, classes: in
     for way in ways(recipe, ImageFacts(shape=(channels, image_size, image_size), num_classes=classes)):
         try:
             rows += _rows(way, prices)
-            others += _rivals(way, prices) if way.whole else []
+            others += _rivals(way, prices) if way.whole and recipe.update == "backpropagation" else []
         except ValueError as error:
             left_out.append(LeftOut(way.name, str(error)))
         else:

@@ -73,3 +73,9 @@ def test_a_network_of_another_library(tmp_path: Path, text: str, capsys: pytest.
     out = capsys.readouterr().out
     assert "layers found in transformer.h" in out
     assert float(out.split("bits per byte:")[1]) < 4.8
+
+
+def test_evolution_learns_from_right_and_wrong_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    assert load("evolve_accuracy").main(steps=50) > 0.3, "chance is 0.1"
+    assert "on held-out digits" in capsys.readouterr().out

@@ -103,3 +103,9 @@ def test_a_vision_transformer_of_timm(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "own block, 2 blocks:" in out
     assert "accuracy:" in out
     assert "block 0 in timm: VisionTransformer of 3 layers" in out
+
+
+def test_evolution_learns_from_right_and_wrong_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    assert load("evolve_accuracy").main(steps=50) > 0.3, "chance is 0.1"
+    assert "on held-out digits" in capsys.readouterr().out

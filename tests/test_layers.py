@@ -12,8 +12,8 @@ from commands import ENVIRONMENT
 
 SRC = Path(__file__).parents[1] / "src"
 LINKS = (
-    ("version", "checks", "plain", "cpus"),
-    ("noise", "precondition", "table", "ops", "data", "metrics", "optim", "condition"),
+    ("version", "checks", "plain", "cpus", "seeds", "ops"),
+    ("noise", "precondition", "table", "data", "metrics", "optim", "condition"),
     ("partition", "calibrate", "backbone", "schedule", "state"),
     ("models", "relay"),
     ("plan", "convert"),

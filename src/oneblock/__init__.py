@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from oneblock.launch.status import status
     from oneblock.model import Model
     from oneblock.noise import LogNormal
+    from oneblock.optim.evolution import Evolution
     from oneblock.partition import Partition, make_partition
     from oneblock.plan import Plan
     from oneblock.precondition import Precondition
@@ -64,6 +65,7 @@ _NAMES = {
     "launch.status": ("status",),
     "model": ("Model",),
     "noise": ("LogNormal",),
+    "optim.evolution": ("Evolution",),
     "partition": ("Partition", "make_partition"),
     "plan": ("Plan",),
     "precondition": ("Precondition",),
@@ -91,6 +93,7 @@ __all__ = [
     "ClassifyRecipe",
     "Condition",
     "Conversion",
+    "Evolution",
     "ImageData",
     "ImageRecipe",
     "LogNormal",

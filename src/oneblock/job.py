@@ -18,6 +18,7 @@ from oneblock.presets.door import read_plan
 from oneblock.presets.run import open_run
 from oneblock.presets.teacher import Teacher
 from oneblock.train.drive import BARS, Watch, drive
+from oneblock.train.evolve import job_update
 from oneblock.train.machine import HERE, Machine
 from oneblock.train.parallel import ALONE, Kind, Ranks, group_of_blocks, process_group
 from oneblock.train.shown import shown
@@ -31,6 +32,7 @@ class JobDone:
     Args:
         run: the run's directory or address; ``plan`` is its hash.
         first: this process speaks for all that trained the block together.
+        exchanged: bytes that each of these sent in a step, where they share the members of a population; else 0.
     """
 
     run: str
@@ -38,6 +40,7 @@ class JobDone:
     plan: str
     seconds: float
     first: bool
+    exchanged: int = 0
 
 
 def run_job(
@@ -90,9 +93,11 @@ def run_job(
             watch = replace(watch, sent=_both(mirror.push_if_due, watch.sent))
         with _blocks(plan, job, ranks, run.device):
             seconds = drive(run, job, watch=watch)
+        update = job_update(plan, next(spec for spec in job_specs(plan) if spec.name == job), ranks)
         if mirror is not None and ranks.first:
             mirror.push(job)
-    return JobDone(run=str(run_dir), job=job, plan=plan.hash, seconds=seconds, first=ranks.first)
+    exchanged = 0 if update is None else update.exchanged
+    return JobDone(run=str(run_dir), job=job, plan=plan.hash, seconds=seconds, first=ranks.first, exchanged=exchanged)
 
 
 def _fetch(mirror: Mirror, block: int | str) -> None:

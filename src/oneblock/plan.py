@@ -21,6 +21,8 @@ from oneblock.noise import LawValue, law_from_dict
 from oneblock.partition import Partition
 from oneblock.plain import MOST, parse_plain, read_plain, write_whole
 from oneblock.precondition import Precondition
+from oneblock.seeds import derive_seed as derive_seed
+from oneblock.seeds import nth_seed as nth_seed
 
 SCHEMA_VERSION = 1
 PLAN_FILE = "plan.json"
@@ -208,18 +210,6 @@ def _storable(text: str) -> bool:
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
     return "\0" not in text
-
-
-def derive_seed(seed: int, *parts: int | str) -> int:
-    """A 63-bit seed from ``seed`` and any names and numbers: the head of their SHA-256."""
-    digest = hashlib.sha256("/".join(map(str, (seed, *parts))).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def nth_seed(seed: int, index: int, *parts: int | str) -> int:
-    """The seed of one of several draws that are alike: ``seed`` itself for the first, and for the others one that is
-    derived from it, so that the draws of neighbouring seeds have none in common."""
-    return seed if index == 0 else derive_seed(seed, *parts, index)
 
 
 def write_plan(plan: Plan, directory: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_plan, tiny_run
+from tiny import last_files, tiny_plan, tiny_run
 from torch import Tensor
 
 from oneblock.plan import Plan
@@ -28,6 +28,7 @@ def plan_of(accumulate: int = 1, precision: str = "fp32") -> Plan:
     return tiny_plan(optimizer=OptimizerSettings(accumulate=accumulate, precision=precision, clip=0.05))  # type: ignore[arg-type]
 
 
+EVOLVING = tiny_plan(update="evolution", population=12, chunk=4)
 PLANS = {"one": plan_of(), "micro": plan_of(2), "bf16": plan_of(precision="bf16")}
 KINDS: tuple[Kind, ...] = ("ddp", "fsdp")
 
@@ -55,6 +56,7 @@ def joined_as(rank: int, port: int) -> Iterator[Ranks]:
 def work(rank: int, folder: Path, port: int) -> None:
     """What each of the two processes does: both blocks with every plan and kind, half and whole; reports are kept."""
     with joined_as(rank, port) as joined:
+        train(folder / "ddp" / "evolving", EVOLVING, joined)
         for kind in KINDS:
             ranks = replace(joined, kind=kind)
             for name, plan in PLANS.items():
@@ -72,6 +74,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train(folder / "alone" / name, plan, block=0)
         reports = train(folder / "alone" / name, plan)
         torch.save([vars(r) for r in reports], folder / "alone" / name / "reports-0.pt")
+    train(folder / "alone" / "evolving", EVOLVING)
+    tiny_run(folder / "ddp" / "evolving", EVOLVING)
     for kind in KINDS:
         for name in (*PLANS, "half", "resumed"):
             tiny_run(folder / kind / name, PLANS.get(name, PLANS["one"]))  # writes the plan
@@ -130,6 +134,12 @@ def test_bf16_shards_train_like_bf16_alone(done: Path, kind: Kind) -> None:
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-2)
     found = stored(done / kind / "bf16", PLANS["bf16"])
     assert {t.dtype for t in found.values()} == {torch.float32}
+
+
+def test_two_processes_that_exchange_the_fitness_of_a_population_make_the_bytes_of_one(done: Path) -> None:
+    found = last_files(done / "ddp" / "evolving")
+    assert found == last_files(done / "alone" / "evolving")
+    assert found.keys() == {"block-1"}
 
 
 def test_a_batch_too_small_for_the_processes_is_refused(tmp_path: Path) -> None:

@@ -54,6 +54,10 @@ class Job:
             watch=console.watch(self.json, self.tensorboard),
         )
         if self.json and done.first:
-            console.emit({"run": done.run, "job": done.job, "plan": done.plan, "seconds": round(done.seconds, 1)})
+            more = {"exchanged": done.exchanged} if done.exchanged else {}
+            console.emit(
+                {"run": done.run, "job": done.job, "plan": done.plan, "seconds": round(done.seconds, 1), **more}
+            )
         elif done.first:
-            console.say(f"trained {done.job} in {done.seconds:.0f} s")
+            sent = f"; each process sent {done.exchanged} bytes of fitness in a step" if done.exchanged else ""
+            console.say(f"trained {done.job} in {done.seconds:.0f} s{sent}")

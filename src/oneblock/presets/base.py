@@ -16,8 +16,10 @@ from oneblock.data import Vocabulary
 from oneblock.data.reading import Reading
 from oneblock.noise import NoiseLaw, law_to_dict
 from oneblock.optim.adamw import AdamWKind
+from oneblock.optim.fitness import ShapingName
 from oneblock.partition import Bands, make_partition, split_layers
 from oneblock.plan import Plain, Plan, Shared
+from oneblock.train.evolve import UpdateName, UpdateSettings
 from oneblock.train.step import OptimizerSettings
 from oneblock.train.strategy import Budget
 
@@ -149,6 +151,18 @@ class Recipe(ABC):
     """micro-batches per step"""
     precision: Literal["fp32", "bf16"] = OptimizerSettings.precision
     """bf16 runs the network under autocast"""
+    update: UpdateName = UpdateSettings.update
+    """how gradients are found: evolution scores a population of networks instead of a backward pass"""
+    population: int = UpdateSettings.population
+    """networks that --update evolution scores in every step; even"""
+    weight_noise: float = UpdateSettings.weight_noise
+    """standard deviation of what each of them adds to every weight"""
+    noise_rank: int = UpdateSettings.noise_rank
+    """rank of what it adds to a matrix (0: full rank)"""
+    shaping: ShapingName = UpdateSettings.shaping
+    """how the fitness of the population weighs what its members add"""
+    chunk: int = UpdateSettings.chunk
+    """members of the population that are scored at once: even, or 1; memory grows with it"""
     seed: int = 0
     """every random number follows from it"""
 
@@ -160,6 +174,7 @@ class Recipe(ABC):
             check_count("layers", layers)
         check_number("sigma_data", self.sigma_data, above=0)
         check_number("overlap", self.overlap, least=0)
+        _ = self.update_settings
 
     @abstractmethod
     def plan(self, facts: Any, backbone: OwnBackbone | None = None) -> Plan:
@@ -216,6 +231,20 @@ class Recipe(ABC):
         rate = self.learning_rate or self.rate_at_width_1 / self.dimensions[1]
         return OptimizerSettings(learning_rate=rate, **{name: getattr(self, name) for name in names})
 
+    @property
+    def update_settings(self) -> UpdateSettings:
+        """How gradients are found.
+
+        Raises:
+            ValueError: a value is not allowed, or belongs to evolution, which is not asked for.
+        """
+        names = [field.name for field in fields(UpdateSettings)]
+        found = UpdateSettings(**{name: getattr(self, name) for name in names})
+        for name in names[1:]:
+            if self.update == "backpropagation" and getattr(found, name) != getattr(UpdateSettings(), name):
+                raise ValueError(f"{name}={getattr(found, name)!r} goes with update='evolution'; leave it out")
+        return found
+
     def _plan(
         self,
         facts: ImageFacts | TextFacts,
@@ -225,7 +254,7 @@ class Recipe(ABC):
         settings: Mapping[str, Plain],
     ) -> Plan:
         """The plan of the task; ``settings`` join the recipe's own."""
-        layers = self.layer_split
+        layers, update = self.layer_split, self.update_settings
         budget = Budget(
             layer_evaluations=self.layer_evaluations,
             batch_size=self.batch_size,
@@ -249,6 +278,7 @@ class Recipe(ABC):
                 **settings,
                 **asdict(budget),
                 **asdict(self.optimizer_settings),
+                **({} if update == UpdateSettings() else asdict(update)),
             },
             seed=self.seed,
             shared=self.shared,

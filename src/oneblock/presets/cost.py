@@ -22,6 +22,7 @@ from oneblock.presets.own import alike
 from oneblock.presets.tasks import build_backbone, task_parts, without_content
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.block import BlockLearner, block_learner, block_losses
+from oneblock.train.evolve import job_update, plan_update
 from oneblock.train.learner import rehearse
 from oneblock.train.shared import average, take_turns
 from oneblock.train.step import JobSpec
@@ -183,19 +184,26 @@ def untrained_learner(
     if weights != torch.float32:
         _retype(made, weights)
     denoiser = BlockDenoiser(made, task_parts(plan).empty_frame(plan), checkpointing)
-    return block_learner(job, denoiser, plan_optimizer(plan))
+    return block_learner(job, denoiser, plan_optimizer(plan), update=job_update(plan, job))
 
 
 @dataclass(frozen=True)
 class SampleFlops:
-    """Floating-point operations that a training step spends on one sample: in stem and head, and in each layer."""
+    """Floating-point operations that a training step spends on one sample: in stem and head, and in each layer.
+
+    Args:
+        once_ends, once_layer: that it spends once, whatever the batch: evolution adds up the noise of its population.
+    """
 
     ends: int
     layer: int
+    once_ends: int = 0
+    once_layer: int = 0
 
     def step(self, job: JobSpec) -> int:
         """Operations of one step of ``job``, the same number that ``memory.step_flops`` finds in ``dry_run``."""
-        return job.batch_size * (self.ends + len(job.layers) * self.layer)
+        layers = len(job.layers)
+        return job.batch_size * (self.ends + layers * self.layer) + self.once_ends + layers * self.once_layer
 
     def run(self, plan: Plan) -> int:
         """Operations of all steps of all jobs of a plan."""
@@ -209,14 +217,24 @@ def training_flops(plan: Plan, checkpointing: bool = False, backbone: BuildBackb
     say all. Of the user's own ``backbone`` a layer costs what it does in the mean of the costliest job.
     """
     plan = replace(plan, recipe={**plan.recipe, "accumulate": 1})
-    sample = replace(costliest_job(plan), batch_size=1)
-    few, many = range(1), range(2) if backbone is None else range(max(2, len(sample.layers)))
-    one, all_of_them = (
-        step_flops(partial(dry_run, plan, replace(sample, layers=layers), checkpointing, backbone=backbone))
-        for layers in (few, many)
-    )
-    layer = (all_of_them - one) // (len(many) - 1)
-    return SampleFlops(ends=one - layer, layer=layer)
+    costliest = costliest_job(plan)
+    few, many = range(1), range(2) if backbone is None else range(max(2, len(costliest.layers)))
+
+    def counted(samples: int) -> tuple[int, int]:
+        """Of a step on so many samples: in stem and head, and in a layer."""
+        job = replace(costliest, batch_size=samples)
+        one, all_of_them = (
+            step_flops(partial(dry_run, plan, replace(job, layers=layers), checkpointing, backbone=backbone))
+            for layers in (few, many)
+        )
+        layer = (all_of_them - one) // (len(many) - 1)
+        return one - layer, layer
+
+    if plan_update(plan).update == "backpropagation":
+        return SampleFlops(*counted(1))
+    two, three = counted(2), counted(3)
+    ends, layer = (b - a for a, b in zip(two, three, strict=True))
+    return SampleFlops(ends, layer, two[0] - 2 * ends, two[1] - 2 * layer)
 
 
 def _retype(module: nn.Module, dtype: torch.dtype) -> None:

@@ -28,6 +28,7 @@ from oneblock.presets.settings import (
     check_keys,
     parsed,
 )
+from oneblock.train.evolve import UpdateSettings
 from oneblock.train.exported import EXPORT_FILE, is_export
 from oneblock.train.shards import CONFIG_FILE
 from oneblock.train.shards import open_plan as open_any_plan
@@ -118,9 +119,9 @@ def check_plan(plan: Plan) -> None:
         raise ValueError(f"task={shown(plan.task)} is unknown; this version of oneblock trains: {', '.join(DECLARED)}")
     declared = DECLARED[plan.task]
     network = _network(plan, declared)
-    parts = (declared.settings, Budget, OptimizerSettings)
+    parts = (declared.settings, Budget, OptimizerSettings, UpdateSettings)
     check_keys(plan.recipe, "recipe", *parts)
-    settings, _, _ = (parsed(kind, plan.recipe, "recipe") for kind in parts)
+    settings, *_ = (parsed(kind, plan.recipe, "recipe") for kind in parts)
     cast(RunSettings, settings).fit(plan, network)
 
 

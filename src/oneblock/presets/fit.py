@@ -144,7 +144,8 @@ def cost(
     for way in ways(recipe, images, backbone):
         try:
             rows += _rows(way, prices)
-            others += _rivals(way, prices) if way.whole and backbone is None else []
+            learned = recipe.update == "backpropagation"
+            others += _rivals(way, prices) if way.whole and learned and backbone is None else []
         except ValueError as error:
             left_out.append(LeftOut(way.name, str(error)))
         else:

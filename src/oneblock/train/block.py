@@ -8,6 +8,7 @@ import torch
 
 from oneblock.blockwise import BlockDenoiser
 from oneblock.tasks.base import Batch, Loss, Task
+from oneblock.train.evolve import EvolutionUpdate
 from oneblock.train.learner import Learned, Learner, Losses, learn
 from oneblock.train.parallel import ALONE, Ranks
 from oneblock.train.step import JobSpec, OptimizerSettings, StepReport
@@ -24,6 +25,7 @@ def block_learner(
     ranks: Ranks = ALONE,
     device: torch.device | None = None,
     compile: bool = False,
+    update: EvolutionUpdate | None = None,
 ) -> BlockLearner:
     """The learner of a block; its weights are those of the backbone.
 
@@ -31,10 +33,13 @@ def block_learner(
         ranks: the processes that train the block together; with ``"fsdp"`` this one keeps its shards on ``device``
             (None: where ``denoiser`` is).
         compile: see ``Learner``.
+        update: finds the gradients in the place of backpropagation; its processes share the members of a population,
+            and not the batch.
 
     Raises:
         ValueError: the batch cannot be cut for so many processes, or the moments cannot be cut at all.
     """
+    ranks = ALONE if update is not None else ranks
     pieces = ranks.size * settings.accumulate
     if spec.batch_size < pieces:
         raise ValueError(
@@ -47,7 +52,16 @@ def block_learner(
             "may lie in two shards; use parallel='ddp' or optimizer='adamw'"
         )
     network = ranks.wrap(denoiser, device or next(denoiser.parameters()).device, settings.precision)
-    return Learner(spec, denoiser, settings, trained=denoiser.backbone, network=network, ranks=ranks, compile=compile)
+    return Learner(
+        spec,
+        denoiser,
+        settings,
+        trained=denoiser.backbone,
+        network=network,
+        update=update,
+        ranks=ranks,
+        compile=compile,
+    )
 
 
 def train_step(spec: JobSpec, learner: BlockLearner, task: Task, batch: Batch) -> StepReport:

@@ -34,6 +34,7 @@ from oneblock.train.checkpoint import (
     save_checkpoint,
     set_aside,
 )
+from oneblock.train.evolve import job_update
 from oneblock.train.feed import Feed
 from oneblock.train.learner import Learned
 from oneblock.train.parallel import ALONE, Ranks
@@ -176,7 +177,8 @@ class BlockJob:
     def restore(self, step: int | None = None) -> None:
         """Its state after ``step`` steps (None: after those of its newest intact checkpoint), or where it starts."""
         run, spec = self.run, self.spec
-        self._learner = block_learner(spec, self._build(), run.settings, run.ranks, run.device, run.compile)
+        update = job_update(run.plan, spec, run.ranks)
+        self._learner = block_learner(spec, self._build(), run.settings, run.ranks, run.device, run.compile, update)
         if isinstance(run.task, RelayText):
             self._rollouts = Rollouts(run.plan, spec, run.task, run.ranks)
         found = latest(self.folder, run.plan.hash, step, self._misfit)
@@ -197,7 +199,7 @@ class BlockJob:
                 f"the processes of {spec.name} see different checkpoints (this one: step {self.step}); give all of "
                 f"them the same directory {run.directory}"
             )
-        if run.compile:
+        if run.compile and update is None:
             compile_layers(self.learner.module)
 
     def _from_start(self, start: Path) -> tuple[Stored, Stamp, list[str]]:
@@ -245,7 +247,7 @@ class BlockJob:
                 first=self.step,
                 augment=run.augment,
                 prefetch=run.prefetch,
-                ranks=run.ranks,
+                ranks=self.learner.ranks,
             )
         if self._stepper is None:
             self._stepper = self._make_stepper()

@@ -20,6 +20,8 @@ from oneblock.condition import Condition
 from oneblock.partition import Partition
 from oneblock.precondition import aligned
 
+FLOOR = 1e-6
+"""Share of the variance of the noise that is added to every error: that of a perfect answer has a logarithm too."""
 RIDGE = 1e-3
 """Share of the mean variance that is added to every one, so that few samples have a law too."""
 
@@ -34,7 +36,7 @@ def losses_by_band(
     seed: int = 0,
     batch_size: int = 500,
 ) -> Tensor:
-    """``ln |D(y + sigma eps, sigma) - y|^2 / d`` (n, bands) of ``samples`` y (n, ...), the mean over ``draws``.
+    """``ln (|D(y + sigma eps, sigma) - y|^2 / d)`` (n, bands) of ``samples`` y (n, ...), the mean over ``draws``.
 
     Every sample has the same levels, at equal steps of mass of each band, and the same noise: what differs is the
     sample.
@@ -62,7 +64,7 @@ def _error(
         y = samples[part]
         sigma = torch.full((len(y),), level, dtype=y.dtype, device=y.device)
         error = denoiser(y + aligned(sigma, y) * noise, sigma, condition.take(part)) - y
-        found.append(error.flatten(1).square().mean(1).double().cpu().log())
+        found.append((error.flatten(1).double().square().mean(1) + FLOOR * level**2).log().cpu())
     return torch.cat(found)
 
 

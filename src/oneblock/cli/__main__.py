@@ -30,6 +30,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("launch",): ("launch", "Launch", "start the jobs of a planned run: processes, torchrun or Slurm"),
     ("sample",): ("sample", "SAMPLE", "generate images or text with a run or a merged model"),
     ("evaluate",): ("evaluate", "EVALUATE", "scores of a model on held-out data"),
+    ("audit",): ("audit", "AUDIT", "what an image generator has memorised of its training images"),
     ("status",): ("status", "Status", "where the jobs of a run stand"),
     ("merge",): ("merge", "Merge", "make one model of a run's blocks"),
     ("fsck",): ("fsck", "Fsck", "what is wrong with the files of a run, a model or a comparison, and what is good"),

@@ -18,7 +18,7 @@ from oneblock.audit.intervals import share
 from oneblock.audit.membership import losses_by_band, membership
 from oneblock.blockwise import DenoiserLike
 from oneblock.data import EncodedSource, to_uint8
-from oneblock.evaluate.auditing import AUDITING, Auditing, Compared, compared
+from oneblock.evaluate.auditing import AUDITING, Audited, Auditing, Compared, compared
 from oneblock.evaluate.chains import Chains, Row
 from oneblock.evaluate.reference import makes_images
 from oneblock.partition import make_partition
@@ -58,8 +58,7 @@ class Audit:
 def audit_images(
     denoiser: DenoiserLike,
     plan: Plan,
-    train: EncodedSource,
-    test: EncodedSource,
+    images: Audited,
     auditing: Auditing = AUDITING,
     *,
     show: bool = False,
@@ -68,7 +67,7 @@ def audit_images(
     """Audit an image generator.
 
     Args:
-        train, test: its training images, and images that were never trained (``audit_splits``).
+        images: its training images, and images that were never trained (``audit_splits``).
         show: also give the images that were recovered.
         said: called with a line before each part.
 
@@ -78,7 +77,7 @@ def audit_images(
     """
     check_told(plan, auditing)
     say = said or (lambda line: None)
-    known = compared(plan, train, test)
+    known = compared(plan, images)
     sigmas = auditing.sigmas(known.gap)
     for sigma in sigmas:
         cycle_grid(plan.partition.law, sigma, auditing.cycle_steps)
@@ -104,7 +103,7 @@ def audit_images(
         **depths,
         "membership": _members(denoiser, plan, known, chains, auditing),
     }
-    pairs = _decoded(plan, train, chains.recovered()) if show else None
+    pairs = _decoded(plan, images.train, chains.recovered()) if show else None
     return Audit(row={**row, "verdict": _verdict(row)}, recovered=pairs)
 
 

@@ -16,7 +16,7 @@ from oneblock.data import EncodedSource, ImageData
 from oneblock.plan import Plan
 from oneblock.presets.data import Data, check_images, plan_images
 from oneblock.presets.places import located
-from oneblock.presets.splits import Splits, fitted
+from oneblock.presets.splits import fitted
 
 Told = Literal["class", "nothing"]
 """What a network is told that was trained with classes."""
@@ -34,7 +34,7 @@ class Auditing:
     """amplitudes of the cycles (default: four, from the distances between training images)"""
     unit: Unit = "sigma"
     """of --amplitudes: the noise level, its square, or a share of the time steps of DDPM's linear schedule"""
-    chains: int = 64
+    chains: int = 100
     """chains for each amplitude"""
     cycles: int = 20
     """cycles of a chain"""
@@ -74,6 +74,14 @@ AUDITING = Auditing()
 """The usual way."""
 
 
+@dataclass(frozen=True)
+class Audited:
+    """The training images of a model, and images that were never trained."""
+
+    train: EncodedSource
+    held_out: EncodedSource
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Compared:
     """What samples are compared with, as the network sees it: the different training images, and images that were never
@@ -106,13 +114,13 @@ class Compared:
         return kappa_at(self.ratios, auditing.false_positives, auditing.kappa)
 
 
-def compared(plan: Plan, train: EncodedSource, test: EncodedSource) -> Compared:
+def compared(plan: Plan, images: Audited) -> Compared:
     """What samples of a plan's model are compared with.
 
     Raises:
         ValueError: fewer than ``FEWEST`` held-out images that are not training images too.
     """
-    trained, held_out = train.samples(), test.samples()
+    trained, held_out = images.train.samples(), images.held_out.samples()
     among = known(trained.values, mirror=bool(plan.recipe.get("flip")))
     seen = nearest(held_out.values, among)
     new = seen.distance > 0
@@ -135,7 +143,7 @@ def compared(plan: Plan, train: EncodedSource, test: EncodedSource) -> Compared:
     )
 
 
-def audit_splits(plan: Plan, data: Data | None, held_out: Data | None, directory: Path | None = None) -> Splits:
+def audit_splits(plan: Plan, data: Data | None, held_out: Data | None, directory: Path | None = None) -> Audited:
     """The training images of a model, and images that were never trained.
 
     Args:
@@ -161,4 +169,4 @@ def audit_splits(plan: Plan, data: Data | None, held_out: Data | None, directory
             f"the held-out images are the training images ({train.name}); give images that were never trained as "
             "held_out=...: they say how many copies there are by chance"
         )
-    return Splits(train, test)
+    return Audited(train, test)

@@ -37,6 +37,6 @@ def test_survival_counts_chains_that_never_left() -> None:
 
 def test_where_half_leave() -> None:
     assert half_at([0.1, 0.4], [1.0, 0.0]) == pytest.approx(0.2)
-    assert half_at([0.1, 0.2, 0.4], [0.9, 0.7, 0.3]) == pytest.approx(0.2 * math.sqrt(2))
+    assert half_at([0.1, 0.2, 0.4], [0.9, 0.6, 0.2]) == pytest.approx(0.2 * 2**0.25)
     assert half_at([0.1, 0.2], [0.9, 0.6]) == 0.2
     assert half_at([0.1, 0.2], [0.4, 0.1]) == 0.1

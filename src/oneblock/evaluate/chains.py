@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -110,8 +111,8 @@ class Chains:
     def depths(self, sigmas: Sequence[float]) -> Row:
         """How long chains stay that start at images that were found, at other training images, and at held-out images;
         and the amplitude at which half of those of each image that was found have left."""
-        found = [index for index, _ in self._visits.most_common(FOUND)]
-        starts = self._starts(found)
+        every = [index for index, _ in self._visits.most_common()]
+        starts = self._starts(every[:FOUND])
         rows, stayed = [], []
         for sigma in sigmas:
             inside = self._stay(starts, sigma)
@@ -120,7 +121,8 @@ class Chains:
             rows.append({"sigma": sigma, **curves})
             stayed.append(inside.all(0).double().mean(1))
         shares = torch.stack(stayed)
-        memories = [self._memory(index, half_at(sigmas, shares[:, i].tolist())) for i, index in enumerate(found)]
+        depths = [half_at(sigmas, of_start.tolist()) for of_start in shares.T[: len(every[:FOUND])]]
+        memories = [self._memory(index, depth) for index, depth in zip_longest(every, depths)]
         return {"survival": rows, "memories": memories}
 
     def _starts(self, found: Sequence[int]) -> _Starts:
@@ -136,8 +138,8 @@ class Chains:
         images = torch.cat([c.images[trained], c.held_out[held]])
         return _Starts(images, labels, KAPPA * reach, [len(found), len(others), len(held)])
 
-    def _memory(self, index: int, half: float) -> Row:
-        """What is known of a training image that was found."""
+    def _memory(self, index: int, half: float | None) -> Row:
+        """What is known of a training image that was found; ``half`` of those that were found most often."""
         known = self.compared.known
         return {
             "image": int(known.first[index]),

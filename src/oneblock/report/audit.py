@@ -89,11 +89,11 @@ def _survival(row: Row) -> Table:
 
 
 def _memories(row: Row) -> Table:
-    cells = [
-        (str(one["image"]), str(one["copies"]), str(one["samples"]), f"{one['half_at']:.3g}") for one in row["memories"]
-    ]
+    chosen = [one for one in row["memories"] if one["half_at"] is not None]
+    cells = [(str(one["image"]), str(one["copies"]), str(one["samples"]), f"{one['half_at']:.3g}") for one in chosen]
     columns = ("training image", "times in the data", "samples that are copies", "half leave at sigma")
-    return Table("images that were found", columns, cells)
+    most = f", the {len(cells)} most frequent of {len(row['memories'])}" if len(cells) < len(row["memories"]) else ""
+    return Table(f"images that were found{most}", columns, cells)
 
 
 def _members(row: Row) -> Table:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oneblock.condition import ClassIds, Condition, Tokens
     from oneblock.convert.converted import convert
     from oneblock.data.names import ImageData, TextData
+    from oneblock.evaluate.watching import audited
     from oneblock.experiment.compare import compare
     from oneblock.fsck import fsck
     from oneblock.guidance import ClassifierFree
@@ -50,6 +51,7 @@ _NAMES = {
     "condition": ("ClassIds", "Condition", "Tokens"),
     "convert.converted": ("convert",),
     "data.names": ("ImageData", "TextData"),
+    "evaluate.watching": ("audited",),
     "experiment.compare": ("compare",),
     "fsck": ("fsck",),
     "guidance": ("ClassifierFree",),
@@ -95,6 +97,7 @@ __all__ = [
     "Precondition",
     "TextData",
     "Tokens",
+    "audited",
     "choose_layers",
     "compare",
     "convert",

@@ -34,7 +34,8 @@ def test_the_search_is_exact_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert CHUNK_ELEMENTS > 90
     parts = nearest(x, known(train))
     torch.testing.assert_close(parts.second, distances.sort(dim=1).values[:, 1])
-    torch.testing.assert_close(gaps(known(train)), _gaps(train.flatten(1)))
+    chosen = torch.tensor([39, 0, 7, 20, 1])
+    torch.testing.assert_close(gaps(known(train), chosen), _gaps(train.flatten(1))[chosen])
 
 
 def _gaps(points: torch.Tensor) -> torch.Tensor:
@@ -47,7 +48,7 @@ def test_mirror_images_are_copies_where_training_mirrors() -> None:
     assert not bool(is_memorised(mirrored, known(train))[0])
     assert bool(is_memorised(mirrored, known(train, mirror=True))[0])
     assert int(nearest(mirrored, known(train, mirror=True)).index[0]) == 3
-    assert float(gaps(known(train, mirror=True)).min()) > 0.1, "the mirror image of a sample is itself"
+    assert float(gaps(known(train, mirror=True), torch.arange(9)).min()) > 0.1, "the mirror image of a sample is itself"
 
 
 def test_the_threshold_keeps_to_its_share_of_false_positives() -> None:

@@ -113,14 +113,12 @@ def adaptive_ratio(x: Tensor, among: Known, neighbours: int = 50, alpha: float =
     return near[:, 0] / (alpha * near.mean(1))
 
 
-def gaps(among: Known) -> Tensor:
-    """The distance (m,) of each known sample from the nearest other one."""
-    found = []
-    start = 0
-    for rows in _distances(among.points, among):
-        places = torch.arange(len(rows), device=rows.device)
-        rows[places, start + places] = torch.inf
-        found.append(rows.amin(1))
+def gaps(among: Known, chosen: Tensor) -> Tensor:
+    """The distance (k,) of each of the known samples ``chosen``, int64 (k,), from the nearest other one."""
+    found, start = [], 0
+    for rows in _distances(among.points[chosen], among):
+        own = chosen[start : start + len(rows), None].to(rows.device)
+        found.append(rows.scatter(1, own, torch.inf).amin(1))
         start += len(rows)
     return torch.cat(found)
 

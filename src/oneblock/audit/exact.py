@@ -20,11 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from oneblock.audit.copies import CHUNK_ELEMENTS
 from oneblock.condition import Condition
 from oneblock.precondition import aligned
-
-CHUNK_ELEMENTS = 2**23
-"""Distances held at once, 64 MiB in float64."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from oneblock.audit.attractors import typical_spread
@@ -22,6 +23,9 @@ Told = Literal["class", "nothing"]
 """What a network is told that was trained with classes."""
 AMPLITUDES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Usual amplitudes, in units of the median distance of a training image from its nearest other one."""
+MOST = 2000
+"""Held-out images that samples are compared with, and training images whose distance from the nearest other one is
+taken."""
 FEWEST = 20
 """Held-out images and chains, without which a share says nothing."""
 
@@ -90,8 +94,8 @@ class Compared:
     Args:
         known: the training images.
         images: the same (m, ...), and their ``labels`` (m,) if they have any.
-        held_out: images that were never trained (k, ...), and ``held_out_labels`` (k,); ``fresh`` are the different
-            ones.
+        held_out: at most ``MOST`` images that were never trained (k, ...), and ``held_out_labels`` (k,); ``fresh`` are
+            the different ones.
         ratios: of the held-out images, nearest over next nearest training image (k,).
         copied: held-out images that are training images too and were left out.
         gap: median distance of a training image from its nearest other one.
@@ -120,9 +124,11 @@ def compared(plan: Plan, images: Audited) -> Compared:
     Raises:
         ValueError: fewer than ``FEWEST`` held-out images that are not training images too.
     """
-    trained, held_out = images.train.samples(), images.held_out.samples()
+    trained, others = images.train.samples(), images.held_out.samples()
     among = known(trained.values, mirror=bool(plan.recipe.get("flip")))
-    seen = nearest(held_out.values, among)
+    chosen = _some(len(others.values))
+    held_out = others.values[chosen]
+    seen = nearest(held_out, among)
     new = seen.distance > 0
     if int(new.sum()) < FEWEST:
         raise ValueError(
@@ -133,14 +139,21 @@ def compared(plan: Plan, images: Audited) -> Compared:
         known=among,
         images=trained.values[among.first],
         labels=None if trained.labels is None else trained.labels[among.first],
-        held_out=held_out.values[new],
-        held_out_labels=None if held_out.labels is None else held_out.labels[new],
-        fresh=known(held_out.values[new]),
+        held_out=held_out[new],
+        held_out_labels=None if others.labels is None else others.labels[chosen][new],
+        fresh=known(held_out[new]),
         ratios=seen.ratio[new],
         copied=int((~new).sum()),
-        gap=float(gaps(among).median()),
+        gap=float(gaps(among, _some(len(among))).median()),
         spread=typical_spread(trained.values) if trained.values.ndim == 4 else 1.0,
     )
+
+
+def _some(count: int) -> Tensor:
+    """``MOST`` of ``count`` places, drawn from all; all in order if there are no more."""
+    if count <= MOST:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:MOST]
 
 
 def audit_splits(plan: Plan, data: Data | None, held_out: Data | None, directory: Path | None = None) -> Audited:
@@ -154,12 +167,7 @@ def audit_splits(plan: Plan, data: Data | None, held_out: Data | None, directory
     Raises:
         ValueError: the training images are not those of the plan, or nothing is held out.
     """
-    named = data is None or isinstance(data, str | ImageData)
-    if held_out is None and not named:
-        raise ValueError(
-            f"data is a {type(data).__name__}, which has no held-out part; give held_out=... too: images that were "
-            "never trained say how many copies there are by chance"
-        )
+    check_held_out(data, held_out)
     place = located(plan, directory, data)
     train = plan_images(plan, "train", place)
     check_images(plan, train)
@@ -170,3 +178,12 @@ def audit_splits(plan: Plan, data: Data | None, held_out: Data | None, directory
             "held_out=...: they say how many copies there are by chance"
         )
     return Audited(train, test)
+
+
+def check_held_out(data: Data | None, held_out: Data | None) -> None:
+    """Refuse data without a part that was never trained with a ``ValueError``."""
+    if held_out is None and not (data is None or isinstance(data, str | ImageData)):
+        raise ValueError(
+            f"data is a {type(data).__name__}, which has no held-out part; give held_out=... too: images that were "
+            "never trained say how many copies there are by chance"
+        )

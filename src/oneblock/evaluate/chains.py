@@ -130,11 +130,11 @@ class Chains:
         c = self.compared
         others = [index for index in _spread(len(c.known), KEPT + FOUND) if index not in found][:KEPT]
         held = _spread(len(c.held_out), KEPT)
-        gap, trained = gaps(c.known), [*found, *others]
+        trained = [*found, *others]
         labels = torch.zeros(len(trained) + len(held), dtype=torch.int64)
         if c.labels is not None and c.held_out_labels is not None:
             labels = torch.cat([c.labels[trained], c.held_out_labels[held]])
-        reach = torch.cat([gap[trained], nearest(c.held_out[held], c.known).distance])
+        reach = torch.cat([gaps(c.known, torch.tensor(trained)), nearest(c.held_out[held], c.known).distance])
         images = torch.cat([c.images[trained], c.held_out[held]])
         return _Starts(images, labels, KAPPA * reach, [len(found), len(others), len(held)])
 

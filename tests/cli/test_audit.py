@@ -43,3 +43,22 @@ def test_refusals(trained: Path, tmp_path: Path, ok: Ok, refused: Refused) -> No
     ok("train", "classify", "--out", tmp_path / "labels", *TINY, *WORK)
     said = refused("audit", tmp_path / "labels")
     assert "is a run of task 'classify', which oneblock audit does not support; it supports image" in said
+
+
+def test_audits_while_training(tmp_path: Path, ok: Ok) -> None:
+    ok("train", "images", "--out", tmp_path, *TINY, *WORK, "--audit-every", "4", "--json")
+    (row,) = [json.loads(line) for line in (tmp_path / "audits.jsonl").read_text().splitlines()]
+    assert (row["job"], row["step"]) == ("block-1", 4)
+
+
+def test_compare(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("compare", "audit", "--out", tmp_path, *TINY, *WORK, "--seeds", "1", "--arms", "shallow", "blockwise")
+    words = (*words, "--images", "30", "--planted", "2", "--copies", "3", *FAST)
+    (found,) = ok(*words, "--json")
+    assert [row["run"] for row in found["runs"]] == ["shallow-128-seed0", "blockwise-128-seed0"]
+    from oneblock.cli.__main__ import main
+
+    assert main([str(word) for word in words]) == 0
+    out, err = capsys.readouterr()
+    assert "memory of 30 images, 2 of them 3 times (seeds: 1)" in out
+    assert "% copies after cycles, AUC" in err

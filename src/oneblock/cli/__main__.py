@@ -39,6 +39,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("compare", "masked-text"): ("compare", "CompareMaskedText", "the same for masked diffusion of text"),
     ("compare", "text"): ("compare", "CompareText", "the same for autoregressive language models"),
     ("compare", "recurrent-text"): ("compare", "CompareRecurrentText", "the same for those of recurrent depth"),
+    ("compare", "audit"): ("compare", "CompareAudit", "what each memorises of a few images, some of them planted"),
     ("demo",): ("demo", "Demo", "a small comparison from start to end"),
 }
 

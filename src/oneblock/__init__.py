@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from oneblock.convert.lora import lora
     from oneblock.convert.source import load_network
     from oneblock.data.names import ImageData, TextData
+    from oneblock.evaluate.watching import audited
     from oneblock.experiment.compare import compare
     from oneblock.fsck import fsck
     from oneblock.guidance import ClassifierFree
@@ -56,6 +57,7 @@ _NAMES = {
     "convert.lora": ("lora",),
     "convert.source": ("load_network",),
     "data.names": ("ImageData", "TextData"),
+    "evaluate.watching": ("audited",),
     "experiment.compare": ("compare",),
     "fsck": ("fsck",),
     "guidance": ("ClassifierFree",),
@@ -105,6 +107,7 @@ __all__ = [
     "Precondition",
     "TextData",
     "Tokens",
+    "audited",
     "choose_layers",
     "compare",
     "convert",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from oneblock.condition import Condition, Nothing
 from oneblock.sample import SAMPLERS, churn, euler, heun, karras_grid
-from oneblock.sample.ode import Churn, Noise
+from oneblock.sample.ode import Churn, Noise, ancestral
 
 S = 0.7  # standard deviation of each Gaussian
 NONE = Nothing(9)
@@ -160,6 +160,16 @@ def test_churn_raises_the_level_by_its_share_of_the_steps(settings: dict[str, fl
 def test_churn_is_reproducible() -> None:
     once, again = (churn(mixture, START, grid(9), NONE, drawn(torch.Generator().manual_seed(3))) for _ in range(2))
     assert once.equal(again)
+
+
+def test_one_ancestral_step_by_hand() -> None:
+    """``N(a z + (1 - a) D, s'^2 (1 - a))`` with ``a = (s' / s)^2``: Bayes' rule for z' given z and y = D."""
+    z = torch.tensor([[2.0]], dtype=torch.float64)
+    levels = torch.tensor([4.0, 1.0], dtype=torch.float64)
+    out = ancestral(lambda z, sigma, condition: torch.full_like(z, 0.5), z, levels, Nothing(1), torch.ones_like)
+    assert out.item() == pytest.approx(2.0 / 16 + 0.5 * 15 / 16 + 1.0 * math.sqrt(15 / 16))
+    known = 1 / (1 / 1.0**2 + 1 / (4.0**2 - 1.0**2))  # variance of z' from its prior around y and from z
+    assert (out.item() - 2.0 / 16 - 0.5 * 15 / 16) ** 2 == pytest.approx(known)
 
 
 @pytest.mark.parametrize("levels", [[1.0], [1.0, 1.0], [0.5, 1.0], [1.0, -0.1], [1.0, float("nan")]])

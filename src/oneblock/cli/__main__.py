@@ -31,6 +31,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("launch",): ("launch", "Launch", "start the jobs of a planned run: processes, torchrun or Slurm"),
     ("sample",): ("sample", "SAMPLE", "generate images or text with a run or a merged model"),
     ("evaluate",): ("evaluate", "EVALUATE", "scores of a model on held-out data"),
+    ("audit",): ("audit", "AUDIT", "what an image generator has memorised of its training images"),
     ("status",): ("status", "Status", "where the jobs of a run stand"),
     ("merge",): ("merge", "Merge", "make one model of a run's blocks"),
     ("export",): ("export", "Export", "give a converted network back to the library that it came from"),
@@ -40,6 +41,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("compare", "masked-text"): ("compare", "CompareMaskedText", "the same for masked diffusion of text"),
     ("compare", "text"): ("compare", "CompareText", "the same for autoregressive language models"),
     ("compare", "recurrent-text"): ("compare", "CompareRecurrentText", "the same for those of recurrent depth"),
+    ("compare", "audit"): ("compare", "CompareAudit", "what each memorises of a few images, some of them planted"),
     ("demo",): ("demo", "Demo", "a small comparison from start to end"),
 }
 

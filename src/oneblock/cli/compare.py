@@ -1,4 +1,4 @@
-"""``oneblock compare images``, ``classify``, ``masked-text``, ``text`` and ``recurrent-text``."""
+"""``oneblock compare images``, ``classify``, ``masked-text``, ``text``, ``recurrent-text`` and ``audit``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tyro
 
 from oneblock.cli import console
 from oneblock.data import ImageData, TextData
+from oneblock.experiment.audit import AuditExperiment
 from oneblock.experiment.base import Experiment, usual_arms
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
     MaskedArm: TypeAlias = str
     CausalArm: TypeAlias = str
     RecurrentArm: TypeAlias = str
+    AuditArm: TypeAlias = str
 else:  # what may be chosen, for help, for completion and for tyro's refusal
     ImageArm = Literal[tuple(ImageExperiment().arms)]
     ClassifyArm = Literal[tuple(ClassifyExperiment().arms)]
     MaskedArm = Literal[tuple(MaskedExperiment().arms)]
     CausalArm = Literal[tuple(CausalExperiment().arms)]
     RecurrentArm = Literal[tuple(RecurrentExperiment().arms)]
+    AuditArm = Literal[tuple(AuditExperiment().arms)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,3 +196,20 @@ class CompareRecurrentText(Compare):
     data: TextData = field(default_factory=TextData)
     model: CausalRecipe = field(default_factory=lambda: RecurrentExperiment().usual)
     scoring: Annotated[RecurrentExperiment, tyro.conf.arg(name="")] = field(default_factory=RecurrentExperiment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareAudit(Compare):
+    """Train image generators on a few images, some of which stand there many times, and show what each memorises.
+
+    Arms: `end-to-end` is the whole network as one block; `shallow` a network of one block's depth; `blockwise` trains
+    each block alone; `branched` does so from a common trunk (--branch). All have the same budget and are audited with
+    the same chains, amplitudes and seeds; read copies beside the held-out loss, as a model that has learned less has
+    also memorised less. A comparison that was stopped goes on with the same command.
+    """
+
+    arms: tuple[AuditArm, ...] = tuple(AuditExperiment().arms)
+    """which arms to train"""
+    data: ImageData = field(default_factory=ImageData)
+    model: ImageRecipe = field(default_factory=lambda: AuditExperiment().usual)
+    scoring: Annotated[AuditExperiment, tyro.conf.arg(name="")] = field(default_factory=AuditExperiment)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from oneblock.cli import console
 from oneblock.data import ImageData, TextData
+from oneblock.evaluate.watching import audited
 from oneblock.launch.mirror import is_remote, send_plan
 from oneblock.presets.base import Recipe
 from oneblock.presets.causal import CausalRecipe, recurrent_recipe
@@ -15,6 +16,7 @@ from oneblock.presets.masked import MaskedRecipe
 from oneblock.presets.places import plan_record
 from oneblock.presets.run import Order, Strategy, make_plan, train
 from oneblock.presets.tasks import load_backbone
+from oneblock.train.drive import Watch
 from oneblock.train.loop import Idle
 from oneblock.train.machine import Machine
 from oneblock.train.strategy import Turns, job_specs
@@ -74,7 +76,7 @@ class Train:
             idle=self.idle,
             accept_data=self.accept_data,
             machine=self.machine,
-            watch=console.watch(self.json, self.tensorboard),
+            watch=self._watch(),
         )
         if self.strategy == "plan-only":
             self._planned(done.plan.hash, [spec.name for spec in job_specs(done.plan)])
@@ -84,6 +86,9 @@ class Train:
             what = "all blocks" if self.block is None else f"block {self.block}"
             then = "next" if self.block is None else "when all blocks are trained"
             console.say(f"trained {what} in {done.seconds:.0f} s; {then}: oneblock merge {self.out}")
+
+    def _watch(self) -> Watch:
+        return console.watch(self.json, self.tensorboard)
 
     def _planned(self, plan: str, jobs: list[str]) -> None:
         if self.json:
@@ -102,6 +107,19 @@ class TrainImages(Train):
 
     data: ImageData = field(default_factory=ImageData)
     model: ImageRecipe = field(default_factory=ImageRecipe)
+    audit_every: int = 0
+    """steps of a block between small audits, once all blocks have a checkpoint; they warn when cycles find copies of
+    training images that one-shot samples do not show (0: none)"""
+
+    def _watch(self) -> Watch:
+        watch = super()._watch()
+        if not self.audit_every:
+            return watch
+        backbone = load_backbone(self.backbone) if self.backbone else None
+        told = console.teller(self.json)
+        return audited(
+            self.out, self.audit_every, self.data, backbone=backbone, machine=self.machine, watch=watch, told=told
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

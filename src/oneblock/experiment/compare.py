@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from oneblock.backbone import refuse_while_loading
 from oneblock.checks import check_fields
+from oneblock.experiment.audit import AuditExperiment
 from oneblock.experiment.base import Cell, Experiment, usual_arms
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
@@ -21,13 +22,14 @@ from oneblock.presets.data import Data
 from oneblock.train.drive import BARS, Watch
 from oneblock.train.machine import HERE, Machine
 
-TaskName = Literal["images", "classify", "masked-text", "text", "recurrent-text"]
+TaskName = Literal["images", "classify", "masked-text", "text", "recurrent-text", "audit"]
 EXPERIMENTS: dict[str, Callable[[], Experiment[Any, Any]]] = {
     "images": ImageExperiment,
     "classify": ClassifyExperiment,
     "masked-text": MaskedExperiment,
     "text": CausalExperiment,
     "recurrent-text": RecurrentExperiment,
+    "audit": AuditExperiment,
 }
 SEEDS = 3
 """Runs per arm and budget."""

@@ -14,6 +14,7 @@ from torch import nn
 from oneblock.backbone import BuildBackbone
 from oneblock.blockwise import Denoiser
 from oneblock.checks import MANY, check_choice, check_count
+from oneblock.evaluate.audit import Audit
 from oneblock.model.export import export
 from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
@@ -103,6 +104,17 @@ class Model(ABC):
         Raises:
             ValueError: the data have another shape, vocabulary or other classes than the plan.
         """
+
+    def audit(self, data: Data | None = None) -> Audit:
+        """What the model has memorised of its training data; of models of images alone (``ImageModel.audit``).
+
+        Raises:
+            ValueError: a model of another task.
+        """
+        raise ValueError(
+            f"this is a model of task {self.task!r}; audit takes generators of images, task 'image': it looks for "
+            "training images among samples"
+        )
 
     @property
     def network(self) -> nn.Module:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
 from torch import Tensor
 
+from oneblock.audit.cyclic import Reverse, Unit
 from oneblock.data import Codec
+from oneblock.evaluate.audit import Audit, audit_images
+from oneblock.evaluate.auditing import Auditing, Told, audit_splits
 from oneblock.evaluate.images import (
     NUM_SAMPLES,
     GridName,
@@ -136,3 +139,53 @@ class ImageModel(Model):
             fid_weights=weights,
         )
         return said_of(row, splits.other)
+
+    def audit(
+        self,
+        data: Data | None = None,
+        *,
+        held_out: Data | None = None,
+        amplitudes: Sequence[float] = Auditing.amplitudes,
+        unit: Unit = Auditing.unit,
+        chains: int = Auditing.chains,
+        cycles: int = Auditing.cycles,
+        cycle_steps: int = Auditing.cycle_steps,
+        start_steps: int = Auditing.start_steps,
+        reverse: Reverse = Auditing.reverse,
+        told: Told = Auditing.told,
+        kappa: float = Auditing.kappa,
+        false_positives: float = Auditing.false_positives,
+        audit_seed: int = Auditing.audit_seed,
+        show: bool = False,
+        said: Callable[[str], None] | None = None,
+    ) -> Audit:
+        """What the model has memorised of its training images (``evaluate.audit.audit_images``). The same steps are an
+        attack on the privacy of the images: audit models and data that are your own.
+
+        Args:
+            data: the training images, by name or as a Dataset; None is the plan's own.
+            held_out: images of the same kind that were never trained; None is the test split of data that have a name.
+            amplitudes, unit, chains, cycles, cycle_steps, start_steps, reverse, told, kappa, false_positives,
+                audit_seed: see ``evaluate.auditing.Auditing``.
+            show: also give the images that were recovered.
+            said: called with a line before each part.
+
+        Raises:
+            ValueError: the data are not those that the model was trained on, nothing is held out, or an amplitude is
+                not a noise level of the model.
+        """
+        auditing = Auditing(
+            amplitudes=tuple(amplitudes),
+            unit=unit,
+            chains=chains,
+            cycles=cycles,
+            cycle_steps=cycle_steps,
+            start_steps=start_steps,
+            reverse=reverse,
+            told=told,
+            kappa=kappa,
+            false_positives=false_positives,
+            audit_seed=audit_seed,
+        )
+        splits = audit_splits(self.plan, data, held_out, self.directory)
+        return audit_images(self.denoiser, self.plan, splits, auditing, show=show, said=said)

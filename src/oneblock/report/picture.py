@@ -81,7 +81,7 @@ class RangedLine:
     """A line of means with ranges around them.
 
     Args:
-        points: (x, mean, low, high), x ascending and above 0.
+        points: (x, mean, low, high), x ascending; above 0 where axes are logarithmic.
         color, style: which of the colours and of the line styles it has, 0 for the first; lines share them.
     """
 
@@ -91,25 +91,65 @@ class RangedLine:
     style: int
 
 
-def ranged_lines(lines: Sequence[RangedLine], path: Path, x_label: str, y_label: str) -> Path:
-    """Write lines as one PNG, both axes logarithmic."""
+def ranged_lines(lines: Sequence[RangedLine], path: Path, x_label: str, y_label: str, logarithmic: bool = True) -> Path:
+    """Write lines as one PNG, both axes logarithmic or neither."""
     pyplot = _pyplot()
-    from matplotlib import ticker
-
     figure, axes = pyplot.subplots(figsize=(8, 5))
     for line in lines:
         x, mean, low, high = zip(*line.points, strict=True)
         drawn = {"color": f"C{line.color}", "linestyle": ("--", "-", ":")[line.style], "marker": "osD"[line.style]}
         axes.plot(x, mean, label=line.name, markersize=4, **drawn)
         axes.fill_between(x, low, high, color=f"C{line.color}", alpha=0.15, linewidth=0)
+    if logarithmic:
+        _both_logarithmic(axes)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3)
+    return _written(pyplot, figure, axes, path)
+
+
+def _both_logarithmic(axes: Any) -> None:
+    from matplotlib import ticker
+
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(ticker.LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
         axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
         axis.set_minor_locator(ticker.NullLocator())
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Shares against a variance.
+
+    Args:
+        name: of the main line; ``points`` are its (x, mean, low, high), x ascending and above 0.
+        others: further lines of (x, y); ``levels``: values that do not depend on x.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float, float, float]]
+    others: Mapping[str, Sequence[tuple[float, float]]]
+    levels: Mapping[str, float]
+
+
+def sweep(drawn: Sweep, path: Path, x_label: str, square_label: str, y_label: str) -> Path:
+    """Write a sweep as one PNG, x logarithmic, its square on a second axis."""
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(7, 4.8))
+    x, mean, low, high = zip(*drawn.points, strict=True)
+    axes.plot(x, mean, marker="o", label=drawn.name)
+    axes.fill_between(x, low, high, alpha=0.2, linewidth=0)
+    for (name, points), marker in zip(drawn.others.items(), "sD^v" * 3, strict=False):
+        axes.plot(*zip(*points, strict=True), label=name, marker=marker, linestyle=":")
+    for (name, level), style in zip(drawn.levels.items(), ("--", "-.") * 5, strict=False):
+        axes.axhline(level, label=name, color="black", linestyle=style, linewidth=1)
+    axes.set_xscale("log")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
+    second = axes.secondary_xaxis("top", functions=(lambda value: value**2, lambda value: abs(value) ** 0.5))
+    second.set_xlabel(square_label)
     axes.grid(alpha=0.3)
     return _written(pyplot, figure, axes, path)
 

@@ -22,11 +22,12 @@ from oneblock.noise import NoiseLaw
 Reveal = Literal["ancestral", "confidence"]
 
 
-def mask_grid(law: NoiseLaw, steps: int) -> Tensor:
-    """``steps + 1`` times (float64) from ``law.high`` to ``law.low`` at equal steps of the masked share."""
+def mask_grid(law: NoiseLaw, steps: int, share: float = 1.0) -> Tensor:
+    """``steps + 1`` times (float64) from that of the masked ``share`` (1: ``law.high``) to ``law.low``, at equal steps
+    of the share."""
     if steps < 1:
         raise ValueError(f"steps={steps} reveals nothing; use 1 or more")
-    return law.quantile(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64))
+    return law.quantile(torch.linspace(share, 0.0, steps + 1, dtype=torch.float64))
 
 
 def reveal(
@@ -39,6 +40,7 @@ def reveal(
     temperature: float = 1.0,
     top_p: float = 1.0,
     seed: int = 0,
+    share: float = 1.0,
 ) -> Iterator[Tensor]:
     """The sequences after every step; the last one holds no masks.
 
@@ -49,9 +51,10 @@ def reveal(
         order: which places are revealed first.
         temperature, top_p: see ``pick``.
         seed: of everything random.
+        share: of the places that hold masks at the start, as far as the denoiser is told.
     """
     generator = torch.Generator().manual_seed(seed)
-    times = mask_grid(law, steps)
+    times = mask_grid(law, steps, share)
     shares = law.cdf(times)
     z = tokens.clone()
     for i in range(steps):

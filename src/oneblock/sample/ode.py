@@ -126,6 +126,24 @@ class Churn:
 
 churn = Churn()
 
+
+def ancestral(
+    denoiser: DenoiserLike, z: Tensor, grid: Tensor, condition: Condition, noise: Noise | None = None
+) -> Tensor:
+    """From level s to s' < s: ``z' = a z + (1 - a) D(z, s) + s' sqrt(1 - a) eps``, ``a = (s' / s)^2``; one call a step.
+
+    The law of z' given z if y is D (Ho et al., Equations 6 and 7 with ``x_t = z sqrt(abar_t)``,
+    https://arxiv.org/abs/2006.11239). Many small steps draw y from its law given the first z.
+    """
+    for sigma, after in pairwise(_levels(grid)):
+        a = (after / sigma) ** 2
+        z = a * z + (1 - a) * _denoise(denoiser, z, sigma, condition)
+        if after > 0:
+            fresh = torch.randn_like(z) if noise is None else noise(z)
+            z = z + after * math.sqrt(1 - a) * fresh
+    return z
+
+
 SAMPLERS: dict[str, Sampler] = {
     "euler": Sampler(euler, 1, lambda steps: steps),
     "heun": Sampler(heun, 2, lambda steps: 2 * steps - 1),

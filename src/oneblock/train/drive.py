@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Watch:
         label: stands before the names of jobs there.
         row: called with every row of metrics.
         sent: called with a job's name after each of its steps, and once more, with True, when it ends, stops or fails.
+        every, at: after ``every`` steps of a job (0: never) ``at`` is called with its name and step; checkpoints are
+            written at least as often.
         tensorboard: also write TensorBoard events.
         warn: told of problems that do not stop the training, e.g. a damaged checkpoint that was passed over.
     """
@@ -41,6 +43,8 @@ class Watch:
     label: str = ""
     row: Callable[[Row], None] | None = None
     sent: Callable[[str, bool], None] | None = None
+    every: int = 0
+    at: Callable[[str, int], None] | None = None
     tensorboard: bool = False
     warn: Callable[[str], None] = _warn
 
@@ -61,6 +65,8 @@ def drive(run: Run, job: str | None = None, *, turns: Turns | None = None, watch
         job: its name; None trains all (``train.strategy.all_blocks``).
         turns: of the blocks, where all train; None trains one after the other.
     """
+    if watch.every:
+        run = replace(run, save_every=min(run.save_every, watch.every))
     specs = [spec for spec in job_specs(run.plan) if job in (None, spec.name)]
     totals = {spec.name: (spec.first_step, spec.last_step) for spec in specs}
     reports = one_block(run, job) if job else all_blocks(run, turns)
@@ -101,6 +107,8 @@ def watched(
                 writer.add(row)
             if row is not None and watch.row is not None:
                 watch.row(row)
+            if watch.at is not None and watch.every and report.step % watch.every == 0:
+                watch.at(report.job, report.step)
             if report.latest:
                 between_steps()
     return time.perf_counter() - began

@@ -54,7 +54,7 @@ class BlockDenoiser(nn.Module):
         return len(self.layers)
 
     def forward(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        if sigma.shape != z.shape[:1]:
+        if sigma.ndim < 1 or sigma.shape != z.shape[: sigma.ndim]:
             raise ValueError(f"sigma has shape {tuple(sigma.shape)}; give one level per sample, ({z.shape[0]},)")
         if len(condition) != len(z):
             raise ValueError(

@@ -14,7 +14,7 @@ SRC = Path(__file__).parents[1] / "src"
 LINKS = (
     ("version", "checks", "plain", "cpus"),
     ("noise", "precondition", "table", "ops", "data", "metrics", "optim", "condition"),
-    ("partition", "calibrate", "backbone", "schedule"),
+    ("partition", "calibrate", "backbone", "schedule", "framewise"),
     ("models",),
     ("plan", "convert"),
     ("blockwise",),

@@ -15,7 +15,7 @@ from oneblock.models.video_layers import TemporalMixFFN, VideoLayerConfig, neigh
 from oneblock.ops import Rope, masked_quadratic
 
 N, FRAMES, C, H, W = 2, 7, 2, 4, 6
-CONFIG: dict[str, Any] = {"channels": C, "depth": 2, "width": 12, "heads": 2, "patch": 2}
+CONFIG: dict[str, Any] = {"shape": (FRAMES, C, H, W), "depth": 2, "width": 12, "heads": 2, "patch": 2}
 MODES: list[dict[str, Any]] = [
     {},
     {"rope": "before"},
@@ -271,6 +271,10 @@ def test_what_is_left_over_goes_to_the_first_block() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"patch": 4}, "patch=4 does not divide frames of 4 x 6 pixels; use a divisor of both"),
+        ({"block_frames": 8}, "there are 7 frames, fewer than block_frames=8; give more frames, or a smaller block"),
+        ({"max_frames": 6}, "7 frames from frame 0 on go beyond max_frames=6; use fewer frames, or a network with"),
+        ({"shape": (7, 2, 4)}, r"shape=\(7, 2, 4\) is not that of a video; use \(frames, channels, height, width\)"),
         ({"window": 0}, "window=0 is not allowed; use a whole number, 1 or more"),
         ({"heads": 5}, "heads=5 does not divide width=12; use a divisor"),
         ({"heads": 4}, "heads=4 leaves 3 channels to a head of width=12, and pairs of channels are turned"),
@@ -292,7 +296,7 @@ def test_an_odd_width_of_heads_is_possible_without_turns() -> None:
 
 def test_frames_that_do_not_fit_are_refused() -> None:
     network, (z, noise, condition) = randomised(max_frames=10), inputs()
-    with pytest.raises(ValueError, match="patch=2 does not divide frames of 4 x 5; use a divisor of both"):
+    with pytest.raises(ValueError, match="patch=2 does not divide frames of 4 x 5 pixels; use a divisor of both"):
         network(z[..., :5], noise, condition)
     with pytest.raises(ValueError, match=r"z has shape \(2, 2, 4, 6\); give frames"):
         network(z[:, 0], noise[:, 0], condition)
@@ -302,7 +306,9 @@ def test_frames_that_do_not_fit_are_refused() -> None:
         randomised(streams="two")(z, noise, condition)
     _, state = network.step(z, noise, condition)
     network.step(z[:, :3], noise[:, :3], condition, state)
-    with pytest.raises(ValueError, match="4 frames from frame 7 on go beyond max_frames=10; make fewer, or open"):
+    with pytest.raises(
+        ValueError, match="4 frames from frame 7 on go beyond max_frames=10; use fewer frames, or a network"
+    ):
         network.step(z[:, :4], noise[:, :4], condition, state)
     with pytest.raises(ValueError, match="the state is of layers 0, 1, but this network has 1; use the state that it"):
         randomised(layers=range(1, 2)).step(z, noise, condition, state)

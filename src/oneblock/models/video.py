@@ -37,7 +37,8 @@ class VideoConfig:
     """Shape of a video network.
 
     Args:
-        channels: of the frames, and of the prediction.
+        shape: (frames, channels, height, width) of what is trained on; the network itself takes any number of frames of
+            any size that ``patch`` divides.
         depth, width, heads: ``heads`` must divide ``width`` into even parts.
         patch: pixels along a patch; must divide height and width.
         num_classes: labels are 0 .. num_classes - 1; label ``num_classes`` is the null class of guidance.
@@ -50,7 +51,7 @@ class VideoConfig:
         noise_scale: what the noise conditioning is multiplied by; see ``NoiseEmbedder`` for what it should span.
     """
 
-    channels: int
+    shape: tuple[int, ...]
     depth: int
     width: int
     heads: int
@@ -69,8 +70,11 @@ class VideoConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_least(self, 1, "channels", "depth", "width", "heads", "patch", "max_frames")
+        check_least(self, 1, "depth", "width", "heads", "patch", "max_frames")
         check_least(self, 0, "num_classes", "token_width", "block_frames")
+        _check_shape(self.shape, self.patch)
+        frame_blocks(self.shape[0], self.block_frames)
+        _check_bound(0, self.shape[0], self.max_frames)
         check_number("mlp_ratio", self.mlp_ratio, above=0)
         check_number("noise_scale", self.noise_scale, above=0)
         if self.window is not None:
@@ -83,6 +87,10 @@ class VideoConfig:
         _ = self.layer  # validates heads
 
     @property
+    def channels(self) -> int:
+        return self.shape[1]
+
+    @property
     def layer(self) -> VideoLayerConfig:
         return VideoLayerConfig(
             width=self.width,
@@ -93,6 +101,25 @@ class VideoConfig:
             temporal=self.temporal,
             window=self.window,
             context=bool(self.num_classes or self.token_width),
+        )
+
+
+def _check_shape(shape: tuple[int, ...], patch: int) -> None:
+    if len(shape) != 4 or min(shape) < 1:
+        raise ValueError(f"shape={shape} is not that of a video; use (frames, channels, height, width)")
+    _check_patch(patch, shape[2], shape[3])
+
+
+def _check_patch(patch: int, height: int, width: int) -> None:
+    if height % patch or width % patch:
+        raise ValueError(f"patch={patch} does not divide frames of {height} x {width} pixels; use a divisor of both")
+
+
+def _check_bound(position: int, frames: int, bound: int) -> None:
+    if position + frames > bound:
+        raise ValueError(
+            f"{frames} frames from frame {position} on go beyond max_frames={bound}; use fewer frames, or a network "
+            "with a larger max_frames"
         )
 
 
@@ -213,11 +240,7 @@ class Stem(nn.Module):
         two = blocks is None and self.config.streams == "two"
         self._check(z, noise, two)
         frames, p = z.shape[1] // (1 + two), self.config.patch
-        if position + frames > self.config.max_frames:
-            raise ValueError(
-                f"{frames} frames from frame {position} on go beyond max_frames={self.config.max_frames}; make fewer, "
-                "or open the network with a larger max_frames"
-            )
+        _check_bound(position, frames, self.config.max_frames)
         h = self.embed(rearrange(z, "n f c (y p) (x q) -> n f y x (c p q)", p=p, q=p))
         level = self.noise(noise.reshape(len(z), -1) * self.config.noise_scale)
         shared = self.shared(F.silu(level)).unflatten(-1, (6, -1))
@@ -228,11 +251,9 @@ class Stem(nn.Module):
         return h, Modulation(level, shared, context, mask, rope, blocks, two)
 
     def _check(self, z: Tensor, noise: Tensor, two: bool) -> None:
-        p = self.config.patch
         if z.ndim != 5:
             raise ValueError(f"z has shape {tuple(z.shape)}; give frames, (n, frames, channels, height, width)")
-        if z.shape[3] % p or z.shape[4] % p:
-            raise ValueError(f"patch={p} does not divide frames of {z.shape[3]} x {z.shape[4]}; use a divisor of both")
+        _check_patch(self.config.patch, z.shape[3], z.shape[4])
         if two and z.shape[1] % 2:
             raise ValueError(f"z has {z.shape[1]} frames; with streams='two' give as many clean as noisy ones")
         if noise.shape not in (z.shape[:1], z.shape[:2]):

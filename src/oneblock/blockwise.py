@@ -197,8 +197,10 @@ class Denoiser:
             self._ahead.begin(following)
 
     def _owners(self, sigma: Tensor) -> Tensor:
-        """The block of each level, on the CPU: a device is waited for once."""
-        return self.partition.block_at(sigma.cpu())
+        """The block of each sample's level, on the CPU: a device is waited for once. Where each frame has a level, the
+        noisiest one decides."""
+        levels = sigma.cpu()
+        return self.partition.block_at(levels if levels.ndim == 1 else levels.flatten(1).amax(1))
 
     def _mixed(self, asked: Sequence[int], owners: Tensor, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """The answers of several blocks, each to its own samples."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from oneblock.blockwise import BlockDenoiser
     from oneblock.condition import ClassIds, Condition, Tokens
     from oneblock.convert.converted import convert
-    from oneblock.data.names import ImageData, TextData
+    from oneblock.data.names import ImageData, TextData, VideoData
     from oneblock.experiment.compare import compare
     from oneblock.fsck import fsck
     from oneblock.guidance import ClassifierFree
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from oneblock.presets.masked import MaskedRecipe
     from oneblock.presets.run import train
     from oneblock.presets.specialists import choose_layers
+    from oneblock.presets.video import VideoRecipe
     from oneblock.tasks.image import denoising_loss
     from oneblock.train.machine import Machine
 
@@ -49,7 +50,7 @@ _NAMES = {
     "blockwise": ("BlockDenoiser",),
     "condition": ("ClassIds", "Condition", "Tokens"),
     "convert.converted": ("convert",),
-    "data.names": ("ImageData", "TextData"),
+    "data.names": ("ImageData", "TextData", "VideoData"),
     "experiment.compare": ("compare",),
     "fsck": ("fsck",),
     "guidance": ("ClassifierFree",),
@@ -71,6 +72,7 @@ _NAMES = {
     "presets.masked": ("MaskedRecipe",),
     "presets.run": ("train",),
     "presets.specialists": ("choose_layers",),
+    "presets.video": ("VideoRecipe",),
     "tasks.image": ("denoising_loss",),
     "train.machine": ("Machine",),
 }
@@ -95,6 +97,8 @@ __all__ = [
     "Precondition",
     "TextData",
     "Tokens",
+    "VideoData",
+    "VideoRecipe",
     "choose_layers",
     "compare",
     "convert",

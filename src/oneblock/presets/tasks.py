@@ -22,6 +22,7 @@ from oneblock.models.cnn import NoisyCNN
 from oneblock.models.dit import DiT
 from oneblock.models.encoder import Encoder
 from oneblock.models.gpt import GPT
+from oneblock.models.video import Video
 from oneblock.models.vit import ViT
 from oneblock.plan import Plan
 from oneblock.precondition import Frame, MaskedTokens
@@ -47,6 +48,7 @@ from oneblock.presets.classify import (
 from oneblock.presets.cnn import CNN_NAME, cnn_config
 from oneblock.presets.image import dit_config, empty_images, image_augment, image_task
 from oneblock.presets.masked import empty_masked, empty_masked_task, encoder_config, masked_task, num_symbols
+from oneblock.presets.video import empty_videos, video_config, video_frame, video_task
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.shards import Parameters
 
@@ -98,6 +100,14 @@ TASKS: dict[str, TaskParts] = {
         num_logits=lambda plan: cast(int, plan.architecture["num_classes"]),
         augment=label_augment,
     ),
+    "video": TaskParts(
+        task=video_task,
+        frame=video_frame,
+        empty_task=video_task,
+        empty_frame=video_frame,
+        empty_batch=empty_videos,
+        num_logits=lambda plan: None,
+    ),
     "masked-text": TaskParts(
         task=masked_task,
         frame=lambda plan: MaskedTokens(),
@@ -127,6 +137,7 @@ NETWORKS: dict[str, Callable[[Plan], BuildBackbone]] = {
     "dit": _network(dit_config, DiT),
     "vit": _network(vit_config, ViT),
     CNN_NAME: _network(cnn_config, NoisyCNN),
+    "video": _network(video_config, Video),
     "encoder": _network(encoder_config, Encoder),
     "gpt": _network(gpt_config, GPT),
 }

@@ -159,6 +159,15 @@ def test_two_streams_are_what_sampling_does(changes: dict[str, Any]) -> None:
         start += size
 
 
+def test_a_network_in_two_streams_has_the_same_weights() -> None:
+    one, (z, noise, condition) = randomised(), inputs()
+    other = one.in_two_streams()
+    twice = torch.cat([z, z], 1), torch.cat([noise, noise], 1)
+    assert torch.equal(other(*twice, condition), randomised(streams="two")(*twice, condition))
+    torch.testing.assert_close(one(z, noise, condition), randomised()(z, noise, condition))  # is what it was
+    assert [id(p) for p in other.parameters()] == [id(p) for p in one.parameters()]
+
+
 def test_a_frame_sees_its_block_and_those_before() -> None:
     network, (z, noise, condition) = randomised(), inputs()
     before = network(z, noise, condition)

@@ -2,6 +2,7 @@
 
 from .augment import Augment, Augmentation
 from .dataset import DatasetSource
+from .decode import read_picture
 from .encoded import Codec, EncodedSource, Pixels, movable
 from .errors import MissingExtraError
 from .hub import HubSource
@@ -13,7 +14,7 @@ from .synthetic import synthetic_images
 from .text import open_text, read_texts, read_words, split_copies
 from .tokens import TokenFile, write_tokens
 from .transforms import random_flip, to_float, to_uint8
-from .videos import load_videos
+from .videos import load_videos, open_bouncing
 from .videoset import VideoSet, VideoSource
 from .vocabulary import (
     BytePair,
@@ -58,10 +59,12 @@ __all__ = [
     "load_images",
     "load_videos",
     "movable",
+    "open_bouncing",
     "open_source",
     "open_text",
     "open_vocabulary",
     "random_flip",
+    "read_picture",
     "read_texts",
     "read_words",
     "shuffled_if_sorted",

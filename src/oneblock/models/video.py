@@ -14,7 +14,8 @@ Shapes: n samples, f frames, c channels, h x w pixels, d width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -185,6 +186,13 @@ class Video(nn.Module):
         """All frames at once: (n, f, c, h, w), noise conditioning (n,) or (n, f), ``ClassIds``, ``Tokens`` or anything
         -> prediction (n, f, c, h, w). With two streams f counts every frame twice."""
         return forward(self, z, noise, condition)
+
+    def in_two_streams(self) -> Video:
+        """The same network, with the same weights, that is given every frame twice: clean, then noisy."""
+        other, stem = copy(self), copy(self.stem)
+        other.config = stem.config = replace(self.config, streams="two")
+        other._modules = {**self._modules, "stem": stem}
+        return other
 
     def step(
         self, z: Tensor, noise: Tensor, condition: Condition, state: VideoState | None = None

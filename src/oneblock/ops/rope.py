@@ -25,8 +25,9 @@ class Rope(NamedTuple):
 
 def rope_1d(positions: Tensor, size: int) -> Tensor:
     """Angles ``position / BASE^(2 i / size)`` (t, size / 2), float64, of ``positions`` (t,) in ``size`` channels."""
-    powers = torch.arange(0, size, 2, dtype=torch.float64, device=positions.device) / size
-    return positions[:, None].double() * BASE**-powers
+    exact = torch.float32 if positions.device.type == "mps" else torch.float64  # which Apple's GPUs lack
+    powers = torch.arange(0, size, 2, dtype=exact, device=positions.device) / size
+    return positions[:, None].to(exact) * BASE**-powers
 
 
 def shared_out(size: int) -> tuple[int, int, int]:

@@ -119,6 +119,8 @@ def open_videos(videos: VideoData, split: Split = "train") -> EncodedSource:
 def _plan_videos(plan: Plan, split: Split, data: Data | None) -> EncodedSource:
     if data is None or isinstance(data, str):
         data = VideoData(data=data or _named(plan))
+    elif isinstance(data, ImageData):  # from a verb for all tasks
+        data = VideoData(data=data.data, data_dir=data.data_dir, frame_size=data.image_size)
     if not isinstance(data, VideoData):
         return _open_videos(data)[0]
     frames, _, size, _ = image_shape(plan)

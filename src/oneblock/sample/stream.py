@@ -52,7 +52,11 @@ class Reading:
         owner = self.denoiser.owner(sigma)
         if owner is None:
             raise ValueError("levels of several bands are asked for in one call; give all samples one level")
-        return read(self.denoiser.block(owner), z, sigma, condition, self.past.get(owner))[0]
+        block = self.denoiser.block(owner)
+        if not self.past and not isinstance(block.backbone, Video):  # a network of whole clips
+            answer: Tensor = block(z, sigma, condition)
+            return answer
+        return read(block, z, sigma, condition, self.past.get(owner))[0]
 
     def commit(self, y: Tensor, condition: Condition, clean: float) -> Reading:
         """The same after the clean frames ``y`` (n, f, c, h, w), which are shown at the level ``clean``."""
@@ -140,10 +144,12 @@ RENOISE = Sampler(renoise, 0, lambda steps: steps)
 
 
 class SampleNoise:
-    """Normal noise, sample i from a generator of its own that follows from (``seed``, i): more samples change none."""
+    """Normal noise of the samples from ``start`` on, sample i from a generator of its own that follows from (``seed``,
+    i): more samples change none."""
 
-    def __init__(self, seed: int, count: int) -> None:
-        self._generators = [torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**64) for i in range(count)]
+    def __init__(self, seed: int, count: int, start: int = 0) -> None:
+        numbers = [seed * 1_000_003 + i for i in range(start, start + count)]
+        self._generators = [torch.Generator().manual_seed(number % 2**64) for number in numbers]
 
     def __call__(self, like: Tensor) -> Tensor:
         drawn = [torch.randn(like.shape[1:], generator=generator) for generator in self._generators]
@@ -173,11 +179,15 @@ def stream(
         noise: starts every block, and feeds a sampler that draws.
         clean: the level at which frames are committed.
         first: (n, k, c, h, w) in [-1, 1], the frames that the video begins with.
-        told: called with what reads, after every commit.
+        told: called with what reads, after every commit: before every block but the first.
     """
     reading, n = start, len(condition)
     device = grid.device
+    y: Tensor | None = None
     for size in sizes:
+        if y is not None:
+            reading = reading.commit(y, condition, clean)
+            told(reading)
         known = None if first is None or not first.shape[1] else first[:, :size].to(device)
         first = None if first is None else first[:, size:]
         if known is not None and known.shape[1] == size:
@@ -187,5 +197,3 @@ def stream(
             z = noise(torch.empty(n, size, *shape, device=device)) * float(grid[0])
             y = sampler.run(asked, z, grid, condition, noise)
         yield y
-        reading = reading.commit(y, condition, clean)
-        told(reading)

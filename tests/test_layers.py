@@ -14,7 +14,7 @@ SRC = Path(__file__).parents[1] / "src"
 LINKS = (
     ("version", "checks", "plain", "cpus", "seeds", "ops"),
     ("noise", "precondition", "table", "data", "metrics", "optim", "condition"),
-    ("partition", "calibrate", "backbone", "schedule", "state"),
+    ("partition", "calibrate", "backbone", "schedule", "state", "framewise"),
     ("models", "relay"),
     ("plan", "convert"),
     ("blockwise",),
@@ -37,7 +37,19 @@ CORE = {"torch", "einops", "safetensors", *sys.stdlib_module_names}
 MAY_USE_OTHERS = {"data", "metrics", "optim", "convert", "train", "launch", "report", "cli"}
 MAY_USE_OTHERS_AT_IMPORT = {"launch", "cli"}
 DOOR = {"timm": "convert", "transformers": "convert", "diffusers": "convert", "submitit": "launch", "torchao": "optim"}
-EXTRAS = ["tyro", "rich", "matplotlib", "tensorboard", "sklearn", "PIL", "kornia", "datasets", "tokenizers", *DOOR]
+EXTRAS = [
+    "tyro",
+    "rich",
+    "av",
+    "matplotlib",
+    "tensorboard",
+    "sklearn",
+    "PIL",
+    "kornia",
+    "datasets",
+    "tokenizers",
+    *DOOR,
+]
 
 
 def module_name(path: str) -> str:

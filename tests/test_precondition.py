@@ -150,3 +150,12 @@ def test_evidence_is_not_rounded_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rounded = frame.evidence(z, sigma)
     assert rounded.equal(frame.evidence(z, sigma))
+
+
+def test_each_frame_may_have_its_level() -> None:
+    z, sigma = torch.randn(2, 3, 4, dtype=torch.float64), torch.tensor([[0.1, 1.0, 9.0], [2.0, 0.5, 4.0]]).double()
+    frame = Precondition(0.5)
+    answer = frame.outputs(z, sigma, 2 * frame.inputs(z, sigma))
+    for i in range(3):
+        one, level = z[:, i], sigma[:, i]
+        torch.testing.assert_close(answer[:, i], frame.outputs(one, level, 2 * frame.inputs(one, level)))

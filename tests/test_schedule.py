@@ -1,6 +1,7 @@
 """Schedules and parametrisations of pretrained networks: each against its definition in the papers."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -20,6 +21,7 @@ from oneblock.schedule import (
     VariancePreserving,
     frame_from_dict,
     frame_to_dict,
+    logit_normal,
 )
 
 SCHEDULES: tuple[BetaSchedule, ...] = ("linear", "scaled_linear", "squaredcos_cap_v2")
@@ -292,3 +294,42 @@ def test_wrong_settings_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             frame_from_dict(values)
+
+
+@pytest.mark.parametrize(("mean", "std", "shift"), [(0.0, 1.0, 1.0), (-0.5, 0.8, 3.0)])
+def test_a_logit_normal_time_is_a_log_normal_level(mean: float, std: float, shift: float) -> None:
+    t = torch.sigmoid(mean + std * randn(200_000))
+    t = shift * t / (1 + (shift - 1) * t)  # Esser et al., Equation 23
+    law = logit_normal(mean, std, shift)
+    mass = torch.linspace(0.05, 0.95, 10, dtype=torch.float64)
+    wanted = torch.quantile(t, mass)
+    found = law.quantile(mass)
+    torch.testing.assert_close(found / (1 + found), wanted, rtol=0, atol=5e-3)
+    assert (law.low, law.high) == (shift / 999, shift * 999)
+
+
+def test_a_flow_is_the_diffusion_of_edm_in_another_time() -> None:
+    """``dx/dt`` = velocity, step by step, against EDM's equation in sigma, for targets that are normal."""
+    spread, start = 0.7, 50.0
+
+    def denoise(z: Tensor, sigma: float) -> Tensor:
+        return z * spread**2 / (spread**2 + sigma**2)
+
+    z = randn(8) * start
+    x, steps = z / (1 + start), 4000
+    times = torch.linspace(start / (1 + start), 0.2, steps + 1, dtype=torch.float64).tolist()
+    for t, after in itertools.pairwise(times):
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            return (x - denoise(x / (1 - t), t / (1 - t))) / t
+
+        middle = (t + after) / 2
+        x = x + (after - t) * velocity(x + (middle - t) * velocity(x, t), middle)
+    end = 0.2 / 0.8
+    exact = z * math.sqrt((spread**2 + end**2) / (spread**2 + start**2))  # EDM's equation, solved
+    torch.testing.assert_close(x, exact / (1 + end), rtol=1e-5, atol=1e-7)
+
+
+def test_a_spread_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"std=0\.0 is not allowed; use a number, above 0"):
+        logit_normal(std=0.0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from oneblock.convert.converted import convert
     from oneblock.convert.lora import lora
     from oneblock.convert.source import load_network
-    from oneblock.data.names import ImageData, TextData
+    from oneblock.data.names import ImageData, TextData, VideoData
     from oneblock.evaluate.watching import audited
     from oneblock.experiment.compare import compare
     from oneblock.fsck import fsck
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from oneblock.presets.masked import MaskedRecipe
     from oneblock.presets.run import train
     from oneblock.presets.specialists import choose_layers
+    from oneblock.presets.video import VideoRecipe
     from oneblock.tasks.image import denoising_loss
     from oneblock.train.machine import Machine
 
@@ -56,7 +57,7 @@ _NAMES = {
     "convert.converted": ("convert",),
     "convert.lora": ("lora",),
     "convert.source": ("load_network",),
-    "data.names": ("ImageData", "TextData"),
+    "data.names": ("ImageData", "TextData", "VideoData"),
     "evaluate.watching": ("audited",),
     "experiment.compare": ("compare",),
     "fsck": ("fsck",),
@@ -81,6 +82,7 @@ _NAMES = {
     "presets.masked": ("MaskedRecipe",),
     "presets.run": ("train",),
     "presets.specialists": ("choose_layers",),
+    "presets.video": ("VideoRecipe",),
     "tasks.image": ("denoising_loss",),
     "train.machine": ("Machine",),
 }
@@ -107,6 +109,8 @@ __all__ = [
     "Precondition",
     "TextData",
     "Tokens",
+    "VideoData",
+    "VideoRecipe",
     "audited",
     "choose_layers",
     "compare",

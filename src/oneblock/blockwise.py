@@ -66,7 +66,7 @@ class BlockDenoiser(nn.Module):
     def forward(
         self, z: Tensor, sigma: Tensor, condition: Condition, state: State | None = None
     ) -> Tensor | tuple[Tensor, State]:
-        if sigma.shape != z.shape[:1]:
+        if sigma.ndim < 1 or sigma.shape != z.shape[: sigma.ndim]:
             raise ValueError(f"sigma has shape {tuple(sigma.shape)}; give one level per sample, ({z.shape[0]},)")
         if len(condition) != len(z):
             raise ValueError(
@@ -227,8 +227,10 @@ class Denoiser:
             self._ahead.begin(following)
 
     def owners(self, sigma: Tensor) -> Tensor:
-        """The block (n,) of each level of ``sigma`` (n,), on the CPU: a device is waited for once."""
-        return self.partition.block_at(sigma.cpu())
+        """The block (n,) of each sample's level in ``sigma`` (n,), on the CPU: a device is waited for once. Where each
+        frame has a level, (n, frames), the noisiest one decides."""
+        levels = sigma.cpu()
+        return self.partition.block_at(levels if levels.ndim == 1 else levels.flatten(1).amax(1))
 
     def _mixed(self, asked: Sequence[int], owners: Tensor, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """The answers of several blocks, each to its own samples."""

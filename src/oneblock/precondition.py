@@ -176,5 +176,6 @@ class Evidence(nn.Module):
 
 
 def aligned(sigma: Tensor, z: Tensor) -> Tensor:
-    """``sigma`` (n,) with as many axes as ``z`` (n, ...), so that the two multiply."""
-    return sigma.view(-1, *[1] * (z.ndim - 1))
+    """``sigma`` (n,), or (n, ...) with the first axes of ``z`` (n, ...), with as many axes as ``z``, so that the two
+    multiply."""
+    return sigma.view(*sigma.shape, *[1] * (z.ndim - sigma.ndim))

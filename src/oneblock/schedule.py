@@ -242,6 +242,26 @@ class FlowMatching(Parametrisation):
         return (told / (n - told)).to((1.0 * noise).dtype)
 
 
+def logit_normal(
+    mean: float = 0.0,
+    std: float = 1.0,
+    shift: float = FlowMatching.shift,
+    steps: int = DiscreteBetas.num_train_timesteps,
+) -> LogNormal:
+    """The law of sigma where the time of a flow is logit-normal: ``t = sigmoid(n)``, n normal, then shifted.
+
+    As ``sigma = t / (1 - t)``, ``ln sigma = logit t`` is n itself (Esser et al., Equation 19,
+    https://arxiv.org/abs/2403.03206), and the shift is added to it as ``ln shift``.
+
+    Args:
+        mean, std: of n.
+        shift, steps: as of ``FlowMatching``; the law ends at its usual levels.
+    """
+    check_number("std", std, above=0.0)
+    flow = FlowMatching(shift, steps)
+    return LogNormal(mean + math.log(shift), std, flow.low, flow.high)
+
+
 @dataclass(frozen=True)
 class EDM(Parametrisation):
     """EDM's preconditioning as it is, with the range of its sampler's schedule (Karras et al., Table 1)."""

@@ -2,17 +2,20 @@
 
 from .augment import Augment, Augmentation
 from .dataset import DatasetSource
+from .decode import read_picture
 from .encoded import Codec, EncodedSource, Pixels, movable
 from .errors import MissingExtraError
 from .hub import HubSource
 from .memory import Batches, Movable, Samples, drawn, shuffled_if_sorted
-from .names import ImageData, TextData
+from .names import ImageData, TextData, VideoData
 from .prefetch import Prefetcher
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
 from .synthetic import synthetic_images
 from .text import open_text, read_texts, read_words, split_copies
 from .tokens import TokenFile, write_tokens
 from .transforms import random_flip, to_float, to_uint8
+from .videos import load_videos, open_bouncing
+from .videoset import VideoSet, VideoSource
 from .vocabulary import (
     BytePair,
     Bytes,
@@ -48,14 +51,20 @@ __all__ = [
     "TextData",
     "TokenFile",
     "TokenSource",
+    "VideoData",
+    "VideoSet",
+    "VideoSource",
     "Vocabulary",
     "drawn",
     "load_images",
+    "load_videos",
     "movable",
+    "open_bouncing",
     "open_source",
     "open_text",
     "open_vocabulary",
     "random_flip",
+    "read_picture",
     "read_texts",
     "read_words",
     "shuffled_if_sorted",

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import Tensor
 
 from .bands import BAND, is_large, is_streamed
-from .pixels import DAMAGE, to_pixels, value_range
+from .pixels import DAMAGE, require_pillow, to_pixels, value_range
 from .progress import tell
-from .reading import Reading, usable_cpus
+from .reading import READING, Reading, usable_cpus
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,6 +69,20 @@ def read_pixels(path: Path, reading: Reading, size: int, channels: int) -> Tenso
         UnusableError: it cannot or must not be decoded.
     """
     return _with_image(path, reading, lambda image: to_pixels(image, size, channels))
+
+
+def read_picture(path: Path, size: int, channels: int) -> Tensor:
+    """A single image of a user: uint8 (channels, size, size), resized and cut to a square.
+
+    Raises:
+        ValueError: it cannot be decoded.
+        MissingExtraError: Pillow is not installed.
+    """
+    require_pillow()
+    try:
+        return read_pixels(path, READING, size, channels)
+    except UnusableError as error:
+        raise ValueError(f"{path} cannot be used: {error}; give an image") from error
 
 
 def _with_image(path: Path, reading: Reading, work: Callable[[Image], R]) -> R:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from oneblock.checks import check_count
+
 from .reading import Reading
 
 
@@ -36,6 +38,25 @@ class ImageData:
     def reading(self) -> Reading:
         """How files of images are read; ``ValueError`` for a setting that is not possible."""
         return Reading(max_pixels=self.max_pixels, cache=self.cache, cache_gb=self.cache_gb)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoData:
+    """Which clips."""
+
+    data: str = "bouncing-digits"
+    """bouncing-digits or bouncing-clothes (with settings: bouncing-digits,clips=1000,together=2)"""
+    data_dir: Path | None = None
+    """where the files of fashion-mnist lie (default: ./data, then where `make data` puts them)"""
+    frames: int | None = None
+    """frames of a clip (default: 16)"""
+    frame_size: int | None = None
+    """height and width of the frames in pixels (default: 16, for clothes 32)"""
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "frame_size"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)

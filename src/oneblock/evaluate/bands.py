@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
+from oneblock.condition import Condition
 from oneblock.partition import Partition
+from oneblock.tasks.base import Loss, Noised
 from oneblock.tasks.carry import loss_with_state, noisier
-from oneblock.tasks.image import ImageGeneration
+
+
+class Scored(Protocol):
+    """A task whose loss is taken on held-out samples (``tasks.base.Task``)."""
+
+    def noised(self, y: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised: ...
+
+    def condition(self, labels: Tensor) -> Condition: ...
+
+    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss: ...
 
 
 @torch.no_grad()
 def band_losses(
     denoiser: DenoiserLike,
-    task: ImageGeneration,
+    task: Scored,
     bands: Partition,
     images: Tensor,
     labels: Tensor,

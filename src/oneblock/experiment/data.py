@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
-from oneblock.data import EncodedSource, ImageData, TextBatches, TextData, TokenFile, open_text
+from oneblock.data import EncodedSource, ImageData, TextBatches, TextData, TokenFile, VideoData, open_text
 from oneblock.evaluate.writing import held_out as windows_of
 from oneblock.presets.base import ImageFacts, PictureRecipe, TextFacts, TextRecipe
 from oneblock.presets.data import Data, check_vocabulary, open_data, open_images
@@ -81,7 +81,7 @@ def open_texts(recipe: TextRecipe, data: Data | None, held_out: Data | None, win
 
 def _named(data: Data, held_out: Data | None) -> Data:
     """Where held-out samples come from; data of the user's own have no second split."""
-    if held_out is None and not isinstance(data, str | ImageData | TextData):
+    if held_out is None and not isinstance(data, str | ImageData | TextData | VideoData):
         raise ValueError(
             f"data is a {type(data).__name__}, which has no held-out part; give held_out=... too, of the same kind"
         )

@@ -13,7 +13,9 @@ from oneblock.model.base import Model
 from oneblock.model.images import ImageModel
 from oneblock.model.labels import ClassifyModel
 from oneblock.model.text import CausalModel, MaskedModel
+from oneblock.model.video import VideoModel
 
-__all__ = ["MODELS", "CausalModel", "ClassifyModel", "ImageModel", "MaskedModel", "Model"]
+__all__ = ["MODELS", "CausalModel", "ClassifyModel", "ImageModel", "MaskedModel", "Model", "VideoModel"]
 
-MODELS: dict[str, type[Model]] = {kind.task: kind for kind in (ImageModel, ClassifyModel, MaskedModel, CausalModel)}
+KINDS: tuple[type[Model], ...] = (ImageModel, ClassifyModel, MaskedModel, CausalModel, VideoModel)
+MODELS: dict[str, type[Model]] = {kind.task: kind for kind in KINDS}

@@ -33,6 +33,7 @@ KINDS = {
     "classify": ("labels", "ClassifyModel"),
     "masked-text": ("text", "MaskedModel"),
     "text": ("text", "CausalModel"),
+    "video": ("video", "VideoModel"),
 }
 """Task -> the module beside this one and the class of its models; named, since these modules import this one."""
 

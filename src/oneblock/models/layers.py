@@ -128,8 +128,8 @@ class NoiseEmbedder(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, noise: Tensor) -> Tensor:
-        """(n,) -> (n, d)."""
-        angles = noise[:, None].float() * self.frequencies
+        """(n, ...) -> (n, ..., d)."""
+        angles = noise[..., None].float() * self.frequencies
         out: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
         return out
 

@@ -11,6 +11,7 @@ from .image import ImageRecipe, image_shape, image_task
 from .masked import MaskedRecipe, is_text, masked_task, plan_length, plan_vocabulary
 from .run import Trained, make_plan, open_run, start_run, train
 from .tasks import blockwise, build_backbone, load_backbone, plan_augment, plan_task
+from .video import VideoRecipe
 
 __all__ = [
     "PAPER_SETTINGS",
@@ -28,6 +29,7 @@ __all__ = [
     "Size",
     "TextFacts",
     "Trained",
+    "VideoRecipe",
     "all_resident",
     "block_bytes",
     "block_readings",

@@ -1,7 +1,7 @@
 """Which data a recipe is trained on: from a name, a source or a Dataset to batches and to what a plan must know.
 
 ``data`` is everywhere a name (``"digits"``, ``"folder:DIR"``, ``"books"``), a name with settings (``ImageData``,
-``TextData``), a ``Source`` or ``TokenFile``, or a map-style torch Dataset of ``(x, label)`` or ``(x,)``.
+``TextData``, ``VideoData``), a ``Source`` or ``TokenFile``, or a map-style torch Dataset of ``(x, label)`` or ``(x,)``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from oneblock.data import (
     TextData,
     TokenFile,
     TokenSource,
+    VideoData,
+    VideoSource,
     Vocabulary,
+    load_videos,
     open_source,
     open_text,
     open_vocabulary,
@@ -38,13 +41,14 @@ from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.classify import ClassifyRecipe
 from oneblock.presets.image import check_shape, image_shape
 from oneblock.presets.masked import is_text, plan_length, plan_vocabulary
+from oneblock.presets.video import VideoRecipe
 from oneblock.table import cooccurrence, prototypes
 
 Split = Literal["train", "test"]
 ABSENT = (ValueError, OSError, ImportError)
 """What opening data raises that have no name, or are not on this machine."""
 
-Data = str | ImageData | TextData | Source | TokenFile | MapStyle
+Data = str | ImageData | TextData | VideoData | Source | TokenFile | MapStyle
 
 
 def open_data(recipe: Recipe, data: Data | None = None) -> tuple[Batches, ImageFacts | TextFacts]:
@@ -57,7 +61,7 @@ def open_data(recipe: Recipe, data: Data | None = None) -> tuple[Batches, ImageF
     if isinstance(recipe, TextRecipe):
         file, name = _open_tokens(recipe, data)
         return TextBatches(TokenSource(file, recipe.length)), _text_facts(recipe, file, name)
-    source, name = _open_images(data)
+    source, name = _open_videos(data) if isinstance(recipe, VideoRecipe) else _open_images(data)
     facts = _image_facts(recipe, source, name)
     return source, replace(facts, max_pixels=data.max_pixels) if isinstance(data, ImageData) else facts
 
@@ -89,8 +93,10 @@ def plan_source(plan: Plan, data: Data | None = None) -> Batches:
 
 
 def plan_images(plan: Plan, split: Split = "train", data: Data | None = None) -> EncodedSource:
-    """A split of the images of a plan, at the plan's size and channels; ``data`` as in ``plan_source``. A source or
-    Dataset is its own only split."""
+    """A split of the images or clips of a plan, at the plan's size and channels; ``data`` as in ``plan_source``. A
+    source or Dataset is its own only split."""
+    if plan.task == "video":
+        return _plan_videos(plan, split, data)
     if data is None or isinstance(data, str):
         data = ImageData(data=data or _named(plan))
     if not isinstance(data, ImageData):
@@ -102,6 +108,31 @@ def plan_images(plan: Plan, split: Split = "train", data: Data | None = None) ->
     if data.max_pixels == ImageData.max_pixels:
         data = replace(data, max_pixels=cast(int, plan.recipe.get("max_pixels", data.max_pixels)))
     return open_images(data, split)
+
+
+def open_videos(videos: VideoData, split: Split = "train") -> EncodedSource:
+    """One split of named clips."""
+    found = load_videos(videos.data, split, frames=videos.frames, size=videos.frame_size, root=videos.data_dir)
+    return EncodedSource(VideoSource(found), Pixels())
+
+
+def _plan_videos(plan: Plan, split: Split, data: Data | None) -> EncodedSource:
+    if data is None or isinstance(data, str):
+        data = VideoData(data=data or _named(plan))
+    elif isinstance(data, ImageData):  # from a verb for all tasks
+        data = VideoData(data=data.data, data_dir=data.data_dir, frame_size=data.image_size)
+    if not isinstance(data, VideoData):
+        return _open_videos(data)[0]
+    frames, _, size, _ = image_shape(plan)
+    return open_videos(
+        VideoData(
+            data=data.data or _named(plan),
+            data_dir=data.data_dir,
+            frames=data.frames or frames,
+            frame_size=data.frame_size or size,
+        ),
+        split,
+    )
 
 
 def plan_text(plan: Plan, split: Literal["train", "valid", "test"], data: Data | None = None) -> TokenFile:
@@ -196,12 +227,23 @@ def _open_images(data: Any) -> tuple[EncodedSource, str]:
         data = ImageData(data=data)
     if isinstance(data, ImageData):
         return open_images(data), data.data
-    if isinstance(data, TextData | TokenFile):
+    if isinstance(data, TextData | TokenFile | VideoData):
         raise ValueError(f"data is a {type(data).__name__}; this recipe trains on images: give their name or a Dataset")
     if isinstance(data, EncodedSource):
         return data, data.name
     source = data if hasattr(data, "batch") and hasattr(data, "fingerprint") else DatasetSource(data)
     return EncodedSource(cast(Source, source), Pixels()), source.name
+
+
+def _open_videos(data: Any) -> tuple[EncodedSource, str]:
+    """Clips, and the name that a plan holds."""
+    if isinstance(data, str):
+        data = VideoData(data=data)
+    if isinstance(data, VideoData):
+        return open_videos(data), data.data
+    if isinstance(data, ImageData | TextData | TokenFile):
+        raise ValueError(f"data is a {type(data).__name__}; this recipe trains on clips: give their name or a Dataset")
+    return _open_images(data)
 
 
 def _open_tokens(recipe: TextRecipe, data: Any) -> tuple[TokenFile, str]:

@@ -15,6 +15,7 @@ from oneblock.models.cnn import CNNConfig
 from oneblock.models.dit import DiTConfig
 from oneblock.models.encoder import EncoderConfig
 from oneblock.models.gpt import GPTConfig
+from oneblock.models.video import VideoConfig
 from oneblock.models.vit import ViTConfig
 from oneblock.plan import COPY, PLAN_FILE, Plan
 from oneblock.plan import read_plan as read_any_plan
@@ -25,6 +26,7 @@ from oneblock.presets.settings import (
     ImageSettings,
     MaskedSettings,
     RunSettings,
+    VideoSettings,
     check_keys,
     parsed,
 )
@@ -77,6 +79,7 @@ class Declared:
 DECLARED: dict[str, Declared] = {
     "image": Declared(ImageSettings, {"dit": DiTConfig}, OwnPictures),
     "classify": Declared(ClassifySettings, {"vit": ViTConfig, CNN_NAME: CNNConfig}, OwnPictures),
+    "video": Declared(VideoSettings, {"video": VideoConfig}, OwnPictures),
     "masked-text": Declared(MaskedSettings, {"encoder": EncoderConfig}, OwnText),
     "text": Declared(CausalSettings, {"gpt": GPTConfig}, OwnText),
 }

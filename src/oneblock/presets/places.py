@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from oneblock.data import ImageData, TextData
+from oneblock.data import ImageData, TextData, VideoData
 from oneblock.data.places import (
     DATA_FILE,
     DataRecord,
@@ -21,15 +21,18 @@ from oneblock.plan import Plan
 from oneblock.presets.data import Data
 from oneblock.presets.masked import is_text
 
+NAMED = (str, ImageData, TextData, VideoData)
+"""What gives data by their name."""
+
 
 def located(plan: Plan, directory: Path | None, data: Data | None = None) -> Data | None:
     """``data``; where they name no place, or the plan's one and it is not here, the one that the run or model in
     ``directory`` has kept."""
     record = None if directory is None else read_record(directory)
-    if record is None or not (data is None or isinstance(data, str | ImageData | TextData)):
+    if record is None or not (data is None or isinstance(data, NAMED)):
         return data
-    kind = TextData if is_text(plan) else ImageData
-    given = data if isinstance(data, ImageData | TextData) else kind(data=data or "")
+    kind = TextData if is_text(plan) else VideoData if plan.task == "video" else ImageData
+    given = data if isinstance(data, ImageData | TextData | VideoData) else kind(data=data or "")
     if record.data != plan.recipe["data"] or given.data not in ("", record.data) or given.data_dir is not None:
         return data
     here = place_of(given.data, None)
@@ -59,7 +62,7 @@ def named_data(plan: Plan, data: Data | None) -> tuple[str, Path | None]:
     """Name and root of data that are given by name, by default the plan's; a name in brackets for others."""
     if data is None or isinstance(data, str):
         return data or cast(str, plan.recipe["data"]), None
-    if isinstance(data, ImageData | TextData):
+    if isinstance(data, ImageData | TextData | VideoData):
         return data.data or cast(str, plan.recipe["data"]), data.data_dir
     return f"({type(data).__name__})", None
 

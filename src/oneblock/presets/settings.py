@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, cast
 from oneblock.checks import check_fields, check_least, check_number, shown
 from oneblock.data import Augmentation, Vocabulary, vocabulary_from_dict
 from oneblock.data.reading import Reading
+from oneblock.framewise import LevelPolicy
 from oneblock.models.gpt import GPTConfig
 from oneblock.noise import CosineMask, LinearMask
 from oneblock.plan import Plan
@@ -22,6 +23,7 @@ from oneblock.presets.classify import LabelInput
 from oneblock.presets.frames import FrameSettings, check_frame
 from oneblock.presets.masked import MaskedWeighting
 from oneblock.presets.relay import POLICY, POLICY_AT, RELAY, RELAY_CALLS, CarryFrom, RelayKind
+from oneblock.presets.video import Objective, streams_of
 from oneblock.sample.policy import PolicyName, policy_of
 from oneblock.table import TableKind
 from oneblock.tasks.classify import LabelLoss, Weighting
@@ -135,6 +137,33 @@ class ClassifySettings(PictureSettings):
         if self.table == "orthonormal" and self.table_width < count:
             raise ValueError(f"recipe.table_width={self.table_width} holds no {count} orthonormal rows; use {count}")
         _check_shown(network, self.inputs, self.table_width, count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSettings(PictureSettings):
+    """Of ``task="video"``; a layer works ``passes`` times on every frame."""
+
+    objective: Objective
+    shift: float
+    levels: LevelPolicy
+    label_dropout: float
+    first_clean: float
+    passes: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("shift", self.shift, above=0)
+        check_number("label_dropout", self.label_dropout, least=0, below=1)
+        check_number("first_clean", self.first_clean, least=0, below=1)
+
+    def fit(self, plan: Plan, network: Any) -> None:
+        super().fit(plan, network)
+        streams = streams_of(self.levels)
+        found = getattr(network, "streams", "one")
+        if found != streams:
+            raise ValueError(f"architecture.streams={found!r}, but recipe.levels={self.levels!r} needs {streams!r}")
+        if self.passes != (2 if streams == "two" else 1):
+            raise ValueError(f"recipe.passes={self.passes} does not count the work of {streams} streams")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from oneblock.data import EncodedSource, ImageData, MemorySource, TextData, TokenFile
+from oneblock.data import EncodedSource, ImageData, MemorySource, TextData, TokenFile, VideoData
 from oneblock.plan import Plan
 from oneblock.presets.data import ABSENT, Data, check_codec, plan_images, plan_text, training_text
 from oneblock.presets.image import check_shape
@@ -39,7 +39,7 @@ def plan_splits(
     Raises:
         ValueError: the data have another shape, other classes or another autoencoder than the plan.
     """
-    named = data is None or isinstance(data, str | ImageData)
+    named = data is None or isinstance(data, str | ImageData | VideoData)
     data = located(plan, directory, data)
     test = fitted(plan, plan_images(plan, "test", data))
     if train is not None:

@@ -22,6 +22,7 @@ from oneblock.models.cnn import NoisyCNN
 from oneblock.models.dit import DiT
 from oneblock.models.encoder import Encoder
 from oneblock.models.gpt import GPT
+from oneblock.models.video import Video
 from oneblock.models.vit import ViT
 from oneblock.plan import Plan
 from oneblock.precondition import Frame, MaskedTokens
@@ -55,6 +56,7 @@ from oneblock.presets.masked import (
     num_symbols,
 )
 from oneblock.presets.relay import with_relay
+from oneblock.presets.video import empty_videos, video_config, video_frame, video_task
 from oneblock.schedule import Parametrisation, frame_to_dict
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.layout import trained_parameters
@@ -108,6 +110,14 @@ TASKS: dict[str, TaskParts] = {
         num_logits=lambda plan: cast(int, plan.architecture["num_classes"]),
         augment=label_augment,
     ),
+    "video": TaskParts(
+        task=video_task,
+        frame=video_frame,
+        empty_task=video_task,
+        empty_frame=video_frame,
+        empty_batch=empty_videos,
+        num_logits=lambda plan: None,
+    ),
     "masked-text": TaskParts(
         task=masked_training_task,
         frame=lambda plan: MaskedTokens(),
@@ -137,6 +147,7 @@ NETWORKS: dict[str, Callable[[Plan], BuildBackbone]] = {
     "dit": _network(dit_config, DiT),
     "vit": _network(vit_config, ViT),
     CNN_NAME: _network(cnn_config, NoisyCNN),
+    "video": _network(video_config, Video),
     "encoder": _network(encoder_config, Encoder),
     "gpt": _network(gpt_config, GPT),
 }

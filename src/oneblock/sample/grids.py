@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from oneblock.checks import check_count
 from oneblock.partition import Partition
 
 
@@ -45,6 +46,22 @@ def karras_grid(sigma_min: float, sigma_max: float, steps: int, rho: float = 7.0
     levels = (top + ramp * (bottom - top)) ** rho
     levels[0], levels[-1] = sigma_max, sigma_min
     return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+
+
+def flow_grid(low: float, high: float, steps: int, shift: float = 1.0) -> Tensor:
+    """The levels of equal steps in the time of a flow, shifted: ``t_i = 1 - i / steps``, ``sigma = shift t / (1 - t)``,
+    from ``high`` down to 0 (Esser et al., Equation 23, https://arxiv.org/abs/2403.03206).
+
+    Raises:
+        ValueError: the steps are so many that a level would leave the range from ``low`` to ``high``.
+    """
+    check_count("steps", steps)
+    t = 1 - torch.arange(1, steps, dtype=torch.float64) / steps
+    inner = shift * t / (1 - t)
+    if len(inner) and not low <= float(inner[-1]) <= float(inner[0]) < high:
+        raise ValueError(f"steps={steps} lead below the level {low:g} or above {high:g}; use fewer steps")
+    ends = torch.tensor([high, 0.0], dtype=torch.float64)
+    return torch.cat([ends[:1], inner, ends[1:]])
 
 
 def _nearest(steps: int, blocks: int) -> str:

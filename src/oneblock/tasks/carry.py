@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -57,7 +57,15 @@ def same(noised: Noised, share: float, generator: torch.Generator) -> Earlier:
     return Earlier(noised.z, noised.sigma, kept.to(noised.sigma.device))
 
 
-def loss_with_state(task: Task, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
+class WithLoss(Protocol):
+    """What has the loss of a ``Task``."""
+
+    def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss: ...
+
+
+def loss_with_state(
+    task: WithLoss, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition
+) -> Loss:
     """The loss of ``task``, whose denoiser is given the state of the earlier pass of ``noised``."""
     earlier, asked = noised.earlier, cast(StatefulDenoiser, denoiser)
     if earlier is None:

@@ -1,0 +1,166 @@
+"""Models that generate video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from oneblock.data import VideoData, open_bouncing
+from oneblock.data.bouncing import Bouncing
+from oneblock.evaluate.video import (
+    NUM_CLIPS,
+    TIMES_LONGER,
+    VideoGrid,
+    VideoSamplerName,
+    VideoSampling,
+    evaluate_videos,
+    sample_videos,
+    stream_videos,
+)
+from oneblock.model.base import Model, said_of
+from oneblock.presets.data import Data
+from oneblock.presets.image import image_shape
+from oneblock.presets.names import class_labels
+from oneblock.presets.places import named_data
+from oneblock.presets.splits import plan_splits
+
+
+@final
+class VideoModel(Model):
+    """A generator of video."""
+
+    task = "video"
+
+    def sample(
+        self,
+        labels: Sequence[int | str] | Tensor | None = None,
+        *,
+        count: int | None = None,
+        frames: int = 0,
+        first: Tensor | None = None,
+        sampler: VideoSamplerName = VideoSampling.sampler,
+        steps: int = VideoSampling.steps,
+        grid: VideoGrid = VideoSampling.grid,
+        guidance: float = VideoSampling.guidance,
+        guidance_interval: tuple[float, float] = VideoSampling.guidance_interval,
+        sample_seed: int = VideoSampling.sample_seed,
+    ) -> Tensor:
+        """Videos uint8 (n, f, c, h, w).
+
+        Args:
+            labels: the class of each, its number or one of ``classes``; None takes all classes in turn, once each
+                unless ``count`` says otherwise.
+            count: n, instead of ``labels``; a model without classes needs it.
+            frames: f; 0 is as many as a training clip has.
+            first: uint8 (n, k, c, h, w), the frames that the videos begin with; one is a picture that is set in motion.
+            sampler, steps, grid, guidance, guidance_interval, sample_seed: see ``evaluate.video.VideoSampling``.
+
+        Raises:
+            ValueError: the classes do not exist, the steps or first frames do not fit, or ``count`` is given beside
+                ``labels``.
+        """
+        sampling = _sampling(sampler, steps, grid, guidance, guidance_interval, sample_seed)
+        return sample_videos(self.denoiser, self.plan, self._labels(labels, count), frames, sampling, first=first)
+
+    def stream(
+        self,
+        labels: Sequence[int | str] | Tensor | None = None,
+        *,
+        count: int | None = None,
+        frames: int = 0,
+        first: Tensor | None = None,
+        sampler: VideoSamplerName = VideoSampling.sampler,
+        steps: int = VideoSampling.steps,
+        grid: VideoGrid = VideoSampling.grid,
+        guidance: float = VideoSampling.guidance,
+        guidance_interval: tuple[float, float] = VideoSampling.guidance_interval,
+        sample_seed: int = VideoSampling.sample_seed,
+    ) -> Iterator[Tensor]:
+        """The same videos as blocks of frames uint8 (n, f, c, h, w), as they are made; ``frames=0`` goes on without
+        end."""
+        sampling = _sampling(sampler, steps, grid, guidance, guidance_interval, sample_seed)
+        return stream_videos(self.denoiser, self.plan, self._labels(labels, count), frames, sampling, first=first)
+
+    def evaluate(
+        self,
+        data: Data | None = None,
+        *,
+        train: Data | None = None,
+        num_clips: int = NUM_CLIPS,
+        times_longer: int = TIMES_LONGER,
+        report_bands: int = 0,
+        sampler: VideoSamplerName = VideoSampling.sampler,
+        steps: int = VideoSampling.steps,
+        grid: VideoGrid = VideoSampling.grid,
+        guidance: float = VideoSampling.guidance,
+        guidance_interval: tuple[float, float] = VideoSampling.guidance_interval,
+        sample_seed: int = VideoSampling.sample_seed,
+    ) -> dict[str, Any]:
+        """Held-out loss per band, and how generated clips look and move (``evaluate.video.evaluate_videos``).
+
+        Args:
+            data: see ``Model.evaluate``; of a source or Dataset all items are held out.
+            train: training clips, where ``data`` is a source or Dataset.
+            num_clips: generated clips, and rollouts of clips whose places are known; 0 gives the losses alone.
+            times_longer: training clips that a rollout is long.
+            report_bands: bands to report losses on (0: the plan's own).
+            sampler, steps, grid, guidance, guidance_interval, sample_seed: see ``evaluate.video.VideoSampling``.
+        """
+        sampling = _sampling(sampler, steps, grid, guidance, guidance_interval, sample_seed)
+        splits = plan_splits(self.plan, data, train, self.directory)
+        row = evaluate_videos(
+            self.denoiser,
+            self.plan,
+            splits.test,
+            truth=self._truth(data),
+            bands=self.bands(report_bands),
+            num_clips=num_clips,
+            times_longer=times_longer,
+            sampling=sampling,
+        )
+        return said_of(row, splits.other)
+
+    def _labels(self, labels: Sequence[int | str] | Tensor | None, count: int | None) -> Tensor:
+        """The class of each video, int64 (n,); zeros without classes."""
+        classes = len(self.classes)
+        if labels is not None:
+            if count is not None:
+                raise ValueError(f"count={count} is given beside labels, which say how many; use one of them")
+            asked = [labels] if isinstance(labels, str) else labels
+            return torch.tensor(class_labels(self.plan, asked.tolist() if isinstance(asked, Tensor) else list(asked)))
+        if count is None and not classes:
+            raise ValueError("count=None, but a model without classes needs a number of videos; use count=1 or more")
+        if count is not None and count < 1:
+            raise ValueError(f"count={count} makes nothing; use 1 or more")
+        return torch.arange(count or classes) % max(classes, 1)
+
+    def _truth(self, data: Data | None) -> Bouncing | None:
+        """The held-out clips with their places, where these are known."""
+        if data is not None and not isinstance(data, str | VideoData):
+            return None
+        name, root = named_data(self.plan, data)
+        _, channels, height, width = image_shape(self.plan)
+        if not name.startswith("bouncing-") or channels != 1 or height != width:
+            return None
+        return open_bouncing(name, "test", size=height, root=root)
+
+
+def _sampling(
+    sampler: VideoSamplerName,
+    steps: int,
+    grid: VideoGrid,
+    guidance: float,
+    guidance_interval: tuple[float, float],
+    sample_seed: int,
+) -> VideoSampling:
+    return VideoSampling(
+        sampler=sampler,
+        steps=steps,
+        grid=grid,
+        guidance=guidance,
+        guidance_interval=guidance_interval,
+        sample_seed=sample_seed,
+    )

@@ -125,7 +125,7 @@ class _Mp4:
         self._container.close()
 
     def _begun(self, width: int, height: int) -> Any:
-        stream = self._container.add_stream(self._codec(), rate=Fraction(self._fps))
+        stream: Any = self._container.add_stream(self._codec(), rate=Fraction(self._fps))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         return stream
 

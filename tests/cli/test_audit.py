@@ -55,7 +55,7 @@ def test_compare(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> 
     words = ("compare", "audit", "--out", tmp_path, *TINY, *WORK, "--seeds", "1", "--arms", "shallow", "blockwise")
     words = (*words, "--images", "30", "--planted", "2", "--copies", "3", *FAST)
     (found,) = ok(*words, "--json")
-    assert [row["run"] for row in found["runs"]] == ["shallow-128-seed0", "blockwise-128-seed0"]
+    assert [row["run"] for row in found["runs"]] == ["shallow-256-seed0", "blockwise-256-seed0"]
     from oneblock.cli.__main__ import main
 
     assert main([str(word) for word in words]) == 0

@@ -12,7 +12,8 @@ from commands import ENVIRONMENT
 
 SRC = Path(__file__).parents[1] / "src"
 LINKS = (
-    ("version", "checks", "plain", "cpus", "seeds", "ops"),
+    ("version", "checks", "plain", "cpus", "seeds"),
+    ("ops",),
     ("noise", "precondition", "table", "data", "metrics", "optim", "condition"),
     ("partition", "calibrate", "backbone", "schedule", "state", "framewise"),
     ("models", "relay"),

@@ -78,7 +78,7 @@ def test_images_with_a_state() -> None:
         steps, more = (job_specs(plan)[-1].last_step for plan in (with_state, without))
         assert steps == pytest.approx(0.75 * more, abs=1.1)
     assert found["branched-carry-same"][0].recipe["carry_from"] == "same"
-    (asked,) = plans(ImageExperiment(), ImageData(), arms=("shallow-carry",), carry=0.5)["shallow-carry"]
+    (asked,) = plans(ImageExperiment(), ImageData(), arms=("shallow-carry",), blocks=2, carry=0.5)["shallow-carry"]
     assert asked.recipe["carry"] == 0.5
 
 

@@ -40,6 +40,8 @@ class FrameSettings:
 def frame_values(plan: Plan) -> dict[str, Plain]:
     """The frame of a plan as ``schedule.frame_to_dict`` writes it; empty where its network has EDM's preconditioning
     and is told ``ln(sigma) / 4``."""
+    if "frame" not in plan.recipe:
+        return {}
     found = {field.name: plan.recipe[field.name] for field in fields(FrameSettings) if field.name in plan.recipe}
     if found.get("frame") == EDM_NAME:
         found["sigma_data"] = plan.sigma_data

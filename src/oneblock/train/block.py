@@ -86,7 +86,7 @@ def report_of(spec: JobSpec, learned: Learned, latest: bool = True) -> StepRepor
         grad_norm=learned.norms[0],
         learning_rate=learned.learning_rate,
         layer_evaluations=spec.step_evaluations,
-        work=(learned.step - spec.first_step) * spec.step_evaluations,
+        work=spec.work(learned.step - spec.first_step),
         latest=latest,
     )
 

@@ -115,13 +115,17 @@ class JobSpec(Course):
 
     @property
     def step_evaluations(self) -> int:
-        """Layer evaluations of a step."""
-        return self.batch_size * self.sample_evaluations * self.thirds // 3
+        """Layer evaluations of a step, rounded down."""
+        return self.work(1)
 
     @property
     def evaluations(self) -> int:
         """Layer evaluations of all steps."""
-        return (self.last_step - self.first_step) * self.step_evaluations
+        return self.work(self.last_step - self.first_step)
+
+    def work(self, steps: int) -> int:
+        """Layer evaluations of so many steps, rounded down."""
+        return steps * self.batch_size * self.sample_evaluations * self.thirds // 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,19 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich.table
 from rich.console import Console
 from rich.markup import escape
 
+from oneblock.plan import Plan
 from oneblock.report.table import Report, Table
 from oneblock.train.drive import Watch
+from oneblock.train.strategy import job_specs
+
+if TYPE_CHECKING:
+    from oneblock.presets.run import Trained
 
 
 def say(message: str, quiet: bool = False) -> None:
@@ -54,6 +59,25 @@ def report(shown: Report) -> None:
         table(one)
     for line in shown.lines:
         print(line)
+
+
+def planned(out: str, plan: Plan, as_json: bool) -> None:
+    """What comes after a plan was written."""
+    jobs = [spec.name for spec in job_specs(plan)]
+    if as_json:
+        emit({"out": out, "plan": plan.hash, "jobs": jobs})
+    else:
+        say(f"planned {', '.join(jobs)}; next: oneblock launch {out}")
+
+
+def trained(out: str, done: Trained, block: str | None, as_json: bool, after: str) -> None:
+    """What comes after all blocks, or one, were trained: in the end the command ``after``."""
+    if as_json:
+        emit({"out": out, "plan": done.plan.hash, "seconds": round(done.seconds, 1)})
+    else:
+        what = "all blocks" if block is None else f"block {block}"
+        then = "next" if block is None else "when all blocks are trained"
+        say(f"trained {what} in {done.seconds:.0f} s; {then}: {after}")
 
 
 def watch(json: bool, tensorboard: bool = False, label: str = "") -> Watch:

@@ -14,7 +14,6 @@ from oneblock.presets.conversion import Conversion, converting, train_converted
 from oneblock.presets.places import plan_record
 from oneblock.presets.run import make_plan
 from oneblock.train.machine import Machine
-from oneblock.train.strategy import job_specs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +61,9 @@ class Convert:
             told=told,
         )
         if self.strategy == "plan-only":
-            self._planned(done.plan.hash, [spec.name for spec in job_specs(done.plan)])
-        elif self.json:
-            console.emit({"out": self.out, "plan": done.plan.hash, "seconds": round(done.seconds, 1)})
+            console.planned(self.out, done.plan, self.json)
         else:
-            what = "all blocks" if self.block is None else f"block {self.block}"
-            then = "next" if self.block is None else "when all blocks are trained"
-            console.say(f"trained {what} in {done.seconds:.0f} s; {then}: oneblock export {self.out} --out DIR")
+            console.trained(self.out, done, self.block, self.json, f"oneblock export {self.out} --out DIR")
 
     def _plan_elsewhere(self) -> None:
         if self.strategy != "plan-only":
@@ -78,10 +73,4 @@ class Convert:
         found = converting(self.source, self.conversion, self.data, told=console.teller(self.json))
         plan, _ = make_plan(found.recipe, found.data, found.backbone, teacher=found.teacher)
         send_plan(plan, self.out, plan_record(plan, found.data), found.backbone)
-        self._planned(plan.hash, [spec.name for spec in job_specs(plan)])
-
-    def _planned(self, plan: str, jobs: list[str]) -> None:
-        if self.json:
-            console.emit({"out": self.out, "plan": plan, "jobs": jobs})
-        else:
-            console.say(f"planned {', '.join(jobs)}; next: oneblock launch {self.out}")
+        console.planned(self.out, plan, self.json)

@@ -19,7 +19,7 @@ from oneblock.presets.tasks import load_backbone
 from oneblock.train.drive import Watch
 from oneblock.train.loop import Idle
 from oneblock.train.machine import Machine
-from oneblock.train.strategy import Turns, job_specs
+from oneblock.train.strategy import Turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Train:
                 )
             plan, _ = make_plan(self.model, self.data, backbone)
             send_plan(plan, self.out, plan_record(plan, self.data), backbone)
-            self._planned(plan.hash, [spec.name for spec in job_specs(plan)])
+            console.planned(self.out, plan, self.json)
             return
         done = train(
             self.model,
@@ -79,22 +79,12 @@ class Train:
             watch=self._watch(),
         )
         if self.strategy == "plan-only":
-            self._planned(done.plan.hash, [spec.name for spec in job_specs(done.plan)])
-        elif self.json:
-            console.emit({"out": self.out, "plan": done.plan.hash, "seconds": round(done.seconds, 1)})
+            console.planned(self.out, done.plan, self.json)
         else:
-            what = "all blocks" if self.block is None else f"block {self.block}"
-            then = "next" if self.block is None else "when all blocks are trained"
-            console.say(f"trained {what} in {done.seconds:.0f} s; {then}: oneblock merge {self.out}")
+            console.trained(self.out, done, self.block, self.json, f"oneblock merge {self.out}")
 
     def _watch(self) -> Watch:
         return console.watch(self.json, self.tensorboard)
-
-    def _planned(self, plan: str, jobs: list[str]) -> None:
-        if self.json:
-            console.emit({"out": self.out, "plan": plan, "jobs": jobs})
-        else:
-            console.say(f"planned {', '.join(jobs)}; next: oneblock launch {self.out}")
 
 
 @dataclass(frozen=True, kw_only=True)

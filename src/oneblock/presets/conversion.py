@@ -70,7 +70,8 @@ class Conversion:
     batch_size: int = Recipe.batch_size
     """samples per step over the whole noise range"""
     learning_rate: float = Recipe.learning_rate
-    """peak learning rate of AdamW (0: what fits the width, for a network without weights; less is better with them)"""
+    """peak learning rate of AdamW (0: what fits fresh weights of this width, and specialists; a whole network that has
+    weights wants about a tenth of it)"""
     seed: int = Recipe.seed
     """every random number follows from it"""
 

@@ -73,9 +73,8 @@ def job_peaks(
     Raises:
         ValueError: a job that could not be trained.
     """
-    counted: dict[
-        tuple[object, int], PeakBytes
-    ] = {}  # jobs with layers that are alike and as many samples cost the same
+    # jobs with layers that are alike and as many samples cost the same
+    counted: dict[tuple[object, int], PeakBytes] = {}
     peaks: dict[str, PeakBytes] = {}
     for job in job_specs(plan):
         costs = alike(job.layers, backbone), job.batch_size

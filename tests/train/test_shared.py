@@ -116,6 +116,9 @@ def work(block: int, folder: Path, port: int) -> None:
         for steps in (3, None):  # stopped once; the blocks are apart, so what is not saved is lost
             run = tiny_run(folder, SYNCED, save_every=2, keep=2)
             list(islice(one_block(run, f"block-{block}"), steps))
+    # a thread of the group that lives on can abort the process while Python shuts down
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    assert not [name for name in threads if "gloo" in name], threads
 
 
 def test_synced_blocks_in_processes_of_their_own_equal_those_in_one(tmp_path: Path) -> None:

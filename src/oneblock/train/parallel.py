@@ -109,11 +109,8 @@ ALONE = Ranks()
 @contextmanager
 def process_group(kind: Kind, device: torch.device) -> Iterator[Ranks]:
     """Join the processes that torchrun has started for this block (it sets RANK, WORLD_SIZE, MASTER_ADDR)."""
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
+    with _joined(device):
         yield Ranks(kind, dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
 
 
 @contextmanager
@@ -130,7 +127,18 @@ def group_of_blocks(block: int, num_blocks: int, device: torch.device) -> Iterat
             "the blocks of this plan share stem and head (shared='synced') and must meet: set MASTER_ADDR and "
             "MASTER_PORT to the same address for all, or start them with oneblock launch"
         )
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=block, world_size=num_blocks)
+    with _joined(device, rank=block, world_size=num_blocks):
+        yield
+
+
+@contextmanager
+def _joined(device: torch.device, **place: Any) -> Iterator[None]:
+    # torch.distributed.nn keeps the default group of the moment when it is first imported (its functions have it as a
+    # default argument), and the first optimizer imports it. A group that is kept outlives its end, and its threads then
+    # abort the process, now and then, while Python shuts down.
+    import torch.distributed.nn  # noqa: F401
+
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", **place)
     try:
         yield
     finally:

@@ -49,7 +49,7 @@ def test_the_first_filling_is_staggered_and_the_next_ones_start_at_the_top() -> 
     assert float((second.z == V).double().mean()) == pytest.approx(0.7, abs=0.01)
 
 
-def test_slots_that_are_done_are_filled_in_order_and_the_rest_is_left_out() -> None:
+def test_slots_that_are_done_are_filled_with_the_texts_of_their_numbers() -> None:
     buffer = RolloutBuffer(mask=V)
     first = buffer.filled(texts(4), noise())
     z = first.z.clone()
@@ -57,9 +57,9 @@ def test_slots_that_are_done_are_filled_in_order_and_the_rest_is_left_out() -> N
     z[0, 0] = z[2, 0] = V
     state = Hidden(torch.randn(4, T, D, generator=noise()), torch.zeros(4, dtype=torch.int64))
     buffer.keep(Rollout(first.tokens, z, first.free, state, torch.tensor([5, 6, 7, 8])))
-    fresh = texts(3, 1)
+    fresh = texts(4, 1)
     second = buffer.filled(fresh, noise(1))
-    assert torch.equal(second.tokens, torch.stack([first.tokens[0], fresh[0], first.tokens[2], fresh[1]]))
+    assert torch.equal(second.tokens, torch.stack([first.tokens[0], fresh[1], first.tokens[2], fresh[3]]))
     assert torch.equal(second.z[[0, 2]], z[[0, 2]])
     assert bool((second.z[[1, 3]] == V).all())
     assert second.age.tolist() == [5, 0, 7, 0]
@@ -69,13 +69,26 @@ def test_slots_that_are_done_are_filled_in_order_and_the_rest_is_left_out() -> N
     assert torch.equal(second.state.tokens[[0, 2]], state.tokens[[0, 2]])
 
 
-def test_too_few_fresh_texts_leave_slots_that_are_done_as_they_are() -> None:
+def test_another_number_of_texts_than_slots_is_refused() -> None:
     buffer = RolloutBuffer(mask=V)
-    first = buffer.filled(texts(3), noise())
-    buffer.keep(replace(first, z=first.tokens))
-    second = buffer.filled(texts(1, 1), noise(1))
-    assert torch.equal(second.tokens[0], texts(1, 1)[0])
-    assert torch.equal(second.z[1:], first.tokens[1:])
+    buffer.filled(texts(3), noise())
+    with pytest.raises(ValueError, match="1 texts for 3 slots"):
+        buffer.filled(texts(1, 1), noise(1))
+
+
+def test_parts_of_a_batch_are_masked_as_the_whole_is() -> None:
+    whole, parts = RolloutBuffer(mask=V, high=0.6), [RolloutBuffer(mask=V, high=0.6) for _ in range(2)]
+    for seed in range(2):
+        tokens = texts(6, seed)
+        found = whole.filled(tokens, noise(seed)).z
+        own = [
+            part.filled(tokens[first : first + 3], noise(seed), first=first, of=6).z
+            for part, first in zip(parts, (0, 3), strict=True)
+        ]
+        assert torch.equal(torch.cat(own), found)
+        for part in (whole, *parts):
+            assert part.rollout is not None
+            part.keep(replace(part.rollout, z=part.rollout.tokens))
 
 
 def test_a_slot_of_a_band_is_done_at_its_lower_share() -> None:

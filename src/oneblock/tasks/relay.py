@@ -98,21 +98,35 @@ class RolloutBuffer:
         if not 0 <= self.low < self.high <= 1:
             raise ValueError(f"low={self.low}, high={self.high} are not masked shares; use 0 <= low < high <= 1")
 
-    def filled(self, tokens: Tensor, generator: torch.Generator, free: Tensor | None = None) -> Rollout:
-        """What to learn from next. Slots that are done are filled with the first of ``tokens`` (m, t); those that find
-        no slot are left out. The first call makes m slots.
+    def filled(
+        self,
+        tokens: Tensor,
+        generator: torch.Generator,
+        free: Tensor | None = None,
+        *,
+        first: int = 0,
+        of: int | None = None,
+    ) -> Rollout:
+        """What to learn from next. The first call makes n slots; after it a slot that is done is filled with the text
+        of its number, and the other texts are left out.
 
         Args:
+            tokens: int64 (n, t).
             generator: of the places that are masked.
-            free: bool (m, t), places that can be masked (None: all); a text without any is never learned from.
+            free: bool (n, t), places that can be masked (None: all); a text without any is never learned from.
+            first, of: these are the texts from ``first`` on of a batch of ``of`` (None: all of it), for which all is
+                drawn; several processes then learn what one does.
         """
+        size = len(tokens) if of is None else of
+        if self.rollout is not None and len(self.rollout) != len(tokens):
+            raise ValueError(f"{len(tokens)} texts for {len(self.rollout)} slots; give one for each")
         free = torch.ones_like(tokens, dtype=torch.bool) if free is None else free
-        where = generator.device
-        share = torch.full((len(tokens), 1), self.high, device=where)
+        where, own = generator.device, slice(first, first + len(tokens))
+        share = torch.full((size, 1), self.high, device=where)
         if self.rollout is None:
-            share = self.low + (self.high - self.low) * torch.rand(len(tokens), 1, generator=generator, device=where)
-        drawn = torch.rand(tokens.shape, generator=generator, device=where)
-        z = torch.where((drawn < share).to(tokens.device) & free, self.mask, tokens)
+            share = self.low + (self.high - self.low) * torch.rand(size, 1, generator=generator, device=where)
+        drawn = torch.rand(size, *tokens.shape[1:], generator=generator, device=where)
+        z = torch.where((drawn < share)[own].to(tokens.device) & free, self.mask, tokens)
         fresh = Rollout(tokens, z, free, START, torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device))
         self.rollout = fresh if self.rollout is None else self._refilled(self.rollout, fresh)
         return self.rollout
@@ -148,13 +162,10 @@ class RolloutBuffer:
         return (rollout.z == self.mask).sum(1) <= self.low * rollout.free.sum(1)
 
     def _refilled(self, old: Rollout, fresh: Rollout) -> Rollout:
-        done = self.done(old)
-        place = done.cumsum(0) - 1  # in the batch of fresh texts
-        new = done & (place < len(fresh))
-        source = place.clamp(0, len(fresh) - 1)
+        new = self.done(old)
 
         def mixed(fresh: Tensor, old: Tensor) -> Tensor:
-            return torch.where(new.view(-1, *[1] * (old.ndim - 1)), fresh[source], old)
+            return torch.where(new.view(-1, *[1] * (old.ndim - 1)), fresh, old)
 
         state = old.state
         if isinstance(state, Hidden):  # who is filled anew has no state, and zeros in its place

@@ -15,7 +15,7 @@ from oneblock.precondition import MaskedTokens
 from oneblock.sample.policy import Schedule, Uncertainty
 from oneblock.sample.relay import masked_levels, reveal_by
 from oneblock.state import NOBODY, START, Hidden
-from oneblock.tasks.relay import RelayLoss, Rollout, RolloutBuffer
+from oneblock.tasks.relay import GradientShare, RelayLoss, Rollout, RolloutBuffer
 
 LAW = LinearMask()
 
@@ -316,3 +316,33 @@ def test_shares_and_calls_that_make_no_sense_are_refused() -> None:
         RolloutBuffer(mask=V, low=0.5, high=0.5)
     with pytest.raises(ValueError, match="calls=0 is not allowed"):
         relay_loss(calls=0)
+
+
+def test_the_share_of_the_gradient_through_states_is_that_of_the_two_losses() -> None:
+    """By hand: of the first call's hidden tokens, what the second loss sends back against what the first one does."""
+    denoiser, gradients = masked_denoiser(), GradientShare()
+    rollout = started()
+    loss, _ = relay_loss(calls=2, gradients=gradients)(denoiser, rollout, noise())
+    loss.weighted.mean().backward()
+    found = gradients.take()
+    assert gradients.take() is None
+
+    hidden, parts = rollout.z == V, []
+    logits, state = denoiser(rollout.z, masked_levels(LAW, hidden, rollout.free), Nothing(4), rollout.state)
+    assert isinstance(state, Hidden)
+    parts.append((logits, hidden))
+    chosen = Uncertainty(tau=1.0)(logits.detach().softmax(-1).amax(-1), hidden, noise())
+    z = torch.where(chosen, rollout.tokens, rollout.z)
+    handed = state.tokens.detach().requires_grad_()
+    hidden = z == V
+    logits, _ = denoiser(z, masked_levels(LAW, hidden, rollout.free), Nothing(4), replace(state, tokens=handed))
+    parts.append((logits, hidden))
+    first, second = (
+        (F.cross_entropy(a.flatten(0, 1), rollout.tokens.flatten(), reduction="none") * h.flatten()).sum() / h.sum()
+        for a, h in parts
+    )
+    (later,) = torch.autograd.grad(second, handed)
+    (own,) = torch.autograd.grad(first, state.tokens)
+    assert found == pytest.approx(float(later.norm() / (later.norm() + own.norm())), rel=1e-4)
+    relay_loss(calls=1, gradients=gradients)(denoiser, rollout, noise())[0].weighted.mean().backward()
+    assert gradients.take() is None

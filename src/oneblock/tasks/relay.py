@@ -180,6 +180,36 @@ class RolloutBuffer:
         )
 
 
+class GradientShare:
+    """How much of what is learned at the hidden tokens of a call is learned for later calls: of the gradient that
+    reaches them, the part that comes through the state, ``|s| / (|s| + |o|)`` with s that part and o the rest; a mean
+    over the calls that hand something on. A step's backward pass fills it."""
+
+    def __init__(self) -> None:
+        self._shares: list[Tensor] = []
+
+    def watched(self, state: State) -> State:
+        """The same state, watched if it has a graph."""
+        if not isinstance(state, Hidden) or not state.tokens.requires_grad:
+            return state
+        through: list[Tensor] = []
+        handed = state.tokens.view_as(state.tokens)
+        handed.register_hook(lambda gradient: through.append(gradient.detach()))
+        state.tokens.register_hook(lambda gradient: self._seen(gradient.detach(), through))
+        return replace(state, tokens=handed)
+
+    def _seen(self, whole: Tensor, through: list[Tensor]) -> None:
+        if through:  # the last call of a step hands on to none that is learned from
+            later = through.pop()
+            size, own = later.float().norm(), (whole - later).float().norm()
+            self._shares.append(size / (size + own).clamp_min(torch.finfo(torch.float32).tiny))
+
+    def take(self) -> float | None:
+        """The mean since it was last asked for; None if nothing was watched. Waits for the device."""
+        shares, self._shares = self._shares, []
+        return float(torch.stack(shares).mean()) if shares else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class RelayLoss:
     """The losses of the next calls for some rollouts, and where these stand then.
@@ -196,6 +226,7 @@ class RelayLoss:
         carry: hidden tokens enter the next call; the denoiser must know states.
         detach: without gradients through them.
         band: times between which the denoiser is told the share (None: all).
+        gradients: is shown every state that enters a later call.
     """
 
     mask: int
@@ -205,6 +236,7 @@ class RelayLoss:
     carry: bool = True
     detach: bool = False
     band: tuple[float, float] | None = None
+    gradients: GradientShare | None = None
 
     def __post_init__(self) -> None:
         check_count("calls", self.calls)
@@ -240,7 +272,9 @@ class RelayLoss:
         if not self.carry:
             return denoiser(*inputs), START
         logits, state = cast(StatefulDenoiser, denoiser)(*inputs, rollout.state)
-        return logits, state.detach() if self.detach else state
+        if self.detach:
+            return logits, state.detach()
+        return logits, state if self.gradients is None else self.gradients.watched(state)
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,6 @@ class _Writer:
         self._writer: Any = _summary_writer()(str(directory / "tensorboard"))
 
     def add(self, row: Row) -> None:
-        for name in ("loss", "plain", "grad_norm", "learning_rate"):
+        for name in row.keys() - {"job", "step", "num_steps", "layer_evaluations"}:
             self._writer.add_scalar(f"{row['job']}/{name}", float(row[name]), row["step"])
         self._writer.flush()

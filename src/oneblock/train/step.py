@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -131,7 +132,8 @@ class JobSpec(Course):
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
     """What one step did. Losses are batch means; ``layer_evaluations`` (forward, batch x layers) are this step's, and
-    ``work`` those of the job from its first step on. ``latest`` says that no later step has been taken yet."""
+    ``work`` those of the job from its first step on. ``latest`` says that no later step has been taken yet; such a
+    report may have ``more`` numbers, of networks whose calls hand states on."""
 
     job: str
     block: int | None
@@ -145,3 +147,4 @@ class StepReport:
     layer_evaluations: int
     work: int
     latest: bool = True
+    more: Mapping[str, float] = field(default_factory=dict)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from oneblock.data.names import ImageData, TextData, VideoData
     from oneblock.evaluate.watching import audited
     from oneblock.experiment.compare import compare
+    from oneblock.experiment.sudoku import SudokuRecipe, compare_relay
     from oneblock.fsck import fsck
     from oneblock.guidance import ClassifierFree
     from oneblock.job import run_job
@@ -60,6 +61,7 @@ _NAMES = {
     "data.names": ("ImageData", "TextData", "VideoData"),
     "evaluate.watching": ("audited",),
     "experiment.compare": ("compare",),
+    "experiment.sudoku": ("SudokuRecipe", "compare_relay"),
     "fsck": ("fsck",),
     "guidance": ("ClassifierFree",),
     "job": ("run_job",),
@@ -107,6 +109,7 @@ __all__ = [
     "Partition",
     "Plan",
     "Precondition",
+    "SudokuRecipe",
     "TextData",
     "Tokens",
     "VideoData",
@@ -114,6 +117,7 @@ __all__ = [
     "audited",
     "choose_layers",
     "compare",
+    "compare_relay",
     "convert",
     "cost",
     "denoising_loss",

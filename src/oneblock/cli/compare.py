@@ -1,4 +1,4 @@
-"""``oneblock compare images``, ``classify``, ``masked-text``, ``text``, ``recurrent-text`` and ``audit``."""
+"""``oneblock compare images``, ``classify``, ``masked-text``, ``text``, ``recurrent-text``, ``audit``, ``relay``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from oneblock.experiment.base import Experiment, usual_arms
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
 from oneblock.experiment.compare import SEEDS, WORKERS, compare
+from oneblock.experiment.grid import Comparison
 from oneblock.experiment.images import ImageExperiment
 from oneblock.experiment.masked import MaskedExperiment
 from oneblock.experiment.recurrent import RecurrentExperiment
+from oneblock.experiment.sudoku import ARMS, SudokuArm, SudokuData, SudokuRecipe, compare_relay
 from oneblock.presets.base import Recipe
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.classify import ClassifyRecipe
@@ -81,20 +83,24 @@ class Compare:
             watch=replace(console.watch(self.json), row=None),
             told=console.teller(self.json),
         )
-        pictures = draw(found)
-        if self.json:
-            shown = {"runs": found.rows, "summary": found.summaries, "pictures": [str(path) for path in pictures]}
-            console.emit({**shown, "curves": found.curves} if found.curves else shown)
-            return
-        console.report(report(found))
-        for path in pictures:
-            console.say(f"picture: {path}")
+        _show(found, self.json)
 
     def _budgets(self) -> list[str]:
         named = [budget.strip() for budget in self.budgets.split(",") if budget.strip()]
         if self.budgets and not named:
             raise ValueError(f"budgets={self.budgets!r} names no budget; write e.g. 200k,800k, or leave --budgets out")
         return named
+
+
+def _show(found: Comparison, json: bool) -> None:
+    pictures = draw(found)
+    if json:
+        shown = {"runs": found.rows, "summary": found.summaries, "pictures": [str(path) for path in pictures]}
+        console.emit({**shown, "curves": found.curves} if found.curves else shown)
+        return
+    console.report(report(found))
+    for path in pictures:
+        console.say(f"picture: {path}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,3 +219,42 @@ class CompareAudit(Compare):
     data: ImageData = field(default_factory=ImageData)
     model: ImageRecipe = field(default_factory=lambda: AuditExperiment().usual)
     scoring: Annotated[AuditExperiment, tyro.conf.arg(name="")] = field(default_factory=AuditExperiment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRelay:
+    """Train masked diffusion to solve Sudokus with and without a state that calls hand on.
+
+    Arms: `mlm` learns from masks at random, `rollout` from puzzles that are revealed step by step, `relay-sg` from the
+    same with hidden tokens handed on from call to call, without gradients through them, and `relay` with gradients. All
+    make as many calls in training, and are decoded at several limits of uncertainty, which gives puzzles solved against
+    calls. To be named with --arms is `rollout-wide`, whose last layer is wider. Text is compared by `oneblock compare
+    masked-text`, with the arms of the same names. A comparison that was stopped goes on with the same command.
+    """
+
+    out: Path
+    """directory of the comparison"""
+    data: SudokuData = "sudoku6"
+    """Sudokus of 6 x 6 cells, generated"""
+    arms: tuple[SudokuArm, ...] = ARMS
+    """which arms to train"""
+    model: SudokuRecipe = field(default_factory=SudokuRecipe)
+    seeds: int = SEEDS
+    """models per arm, with seeds --seed, --seed + 1, ..."""
+    workers: int = WORKERS
+    """models that are trained at the same time, each in a process of its own"""
+    json: bool = False
+    """print one JSON object instead of tables"""
+
+    def run(self) -> None:
+        check_pictures()
+        found = compare_relay(
+            self.out,
+            data=self.data,
+            arms=self.arms,
+            recipe=self.model,
+            seeds=self.seeds,
+            workers=self.workers,
+            told=console.teller(self.json),
+        )
+        _show(found, self.json)

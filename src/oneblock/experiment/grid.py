@@ -184,7 +184,13 @@ _ENTERED: list[tuple[Grid[Any, Any], Any]] = []
 
 
 def _enter(grid: Grid[Any, Any]) -> None:
-    """A worker opens the data once. If its parent is killed, the worker ends too, instead of training on unseen."""
+    """A worker opens the data once."""
+    end_with_parent()
+    _ENTERED.append((grid, grid.open()))
+
+
+def end_with_parent() -> None:
+    """If the parent of this worker is killed, the worker ends too, instead of training on unseen."""
     parent = parent_process()
     assert parent is not None, "only a worker process has a parent"
 
@@ -193,7 +199,6 @@ def _enter(grid: Grid[Any, Any]) -> None:
         os._exit(1)
 
     Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
-    _ENTERED.append((grid, grid.open()))
 
 
 def _row(cell: Cell, plans: Sequence[Plan]) -> Row:

@@ -29,7 +29,8 @@ from oneblock.blockwise import BlockDenoiser
 from oneblock.checks import check_choice, check_count, check_fields, check_number
 from oneblock.condition import Condition
 from oneblock.cpus import threads_each
-from oneblock.data.sudoku import CELLS, SIDE, SYMBOLS, Sudokus, sudokus
+from oneblock.data import Batches
+from oneblock.data.sudoku import CELLS, SIDE, SYMBOLS, Sudokus, Turned, sudokus
 from oneblock.experiment.grid import Comparison, end_with_parent
 from oneblock.experiment.results import record, recorded
 from oneblock.experiment.summary import Row, Scores
@@ -83,6 +84,8 @@ class SudokuRecipe:
     """learning rates that every arm tries on the first seed; the one that solves most is its rate for all seeds"""
     puzzles: int = 2200
     """to train on"""
+    turned: bool = True
+    """each time under a symmetry drawn at random: digits renamed, rows and columns exchanged"""
     held_out: int = 500
     """to be scored on; no two puzzles of all have the same complete grid"""
     seed: int = 0
@@ -196,7 +199,7 @@ class Bench:
         if found is not None:
             return found
         train, test = sudokus(recipe.puzzles, recipe.held_out)
-        denoiser, spent = trained(recipe, trial, train)
+        denoiser, spent = trained(recipe, trial, Turned(train, test) if recipe.turned else train)
         return record(directory, {"arm": trial.arm, **asked, **spent, **scored(denoiser, test, trial)})
 
 
@@ -220,7 +223,7 @@ def _carries(trial: Trial) -> bool:
     return trial.arm.startswith("relay")
 
 
-def trained(recipe: SudokuRecipe, trial: Trial, train: Sudokus) -> tuple[BlockDenoiser, Row]:
+def trained(recipe: SudokuRecipe, trial: Trial, train: Batches) -> tuple[BlockDenoiser, Row]:
     """A model with averaged weights, and what it took: steps, calls, fresh puzzles, processor seconds."""
     began = time.process_time()
     per_step = 1 if trial.arm == "mlm" else recipe.calls_per_step

@@ -15,6 +15,7 @@ from oneblock.experiment.classify import ClassifyExperiment
 from oneblock.experiment.grid import Comparison, Grid, cells
 from oneblock.experiment.images import ImageExperiment
 from oneblock.experiment.masked import MaskedExperiment
+from oneblock.experiment.protocols import check_protocols
 from oneblock.experiment.recurrent import RecurrentExperiment
 from oneblock.experiment.summary import Row
 from oneblock.presets.base import Recipe
@@ -69,7 +70,8 @@ def compare(
         told: called with a line about every run that is finished.
 
     Raises:
-        ValueError: anything that does not fit together, before any work.
+        ValueError: anything that does not fit together, before any work; and, after it, results of an earlier call
+            that were scored by another protocol (``experiment.protocols``).
         NonFiniteError: a loss was not finite.
     """
     refuse_while_loading("compare")
@@ -87,7 +89,7 @@ def compare(
         machine=machine,
         watch=watch,
     )
-    return _finished(grid, workers, told)
+    return finished(grid, workers, told)
 
 
 def _experiment(experiment: str | Experiment[Any, Any]) -> Experiment[Any, Any]:
@@ -116,8 +118,8 @@ def _check_choice(
         check_fields(experiment)
 
 
-def _finished(grid: Grid[Any, Any], workers: int, told: Callable[[str], None] | None) -> Comparison:
-    """The comparison, once every run of the grid is done."""
+def finished(grid: Grid[Any, Any], workers: int, told: Callable[[str], None] | None) -> Comparison:
+    """The comparison, once every run of the grid is done; rows of different protocols are a ``ValueError``."""
     experiment, runs = grid.experiment, grid.cells
     done: dict[Cell, Row] = {}
     for cell, row in grid.run(workers):
@@ -125,4 +127,5 @@ def _finished(grid: Grid[Any, Any], workers: int, told: Callable[[str], None] | 
         if told is not None:
             told(f"{len(done)}/{len(runs)} {cell.name}: {experiment.line(row)}")
     rows = [{**done[cell], "budget": cell.budget, "run": cell.name} for cell in runs]
+    check_protocols(rows)
     return Comparison(task=experiment.task, out=grid.out, rows=rows, scores=experiment.scores)

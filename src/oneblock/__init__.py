@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from oneblock.launch.start import launch
     from oneblock.launch.status import status
     from oneblock.model import Model
+    from oneblock.model.bytes import ByteModel
     from oneblock.noise import LogNormal
     from oneblock.optim.evolution import Evolution
     from oneblock.partition import Partition, make_partition
     from oneblock.plan import Plan
     from oneblock.precondition import Precondition
     from oneblock.presets.base import experts
+    from oneblock.presets.bytes import ByteRecipe, train_bytes
     from oneblock.presets.causal import CausalRecipe, recurrent_recipe
     from oneblock.presets.classify import ClassifyRecipe
     from oneblock.presets.conversion import Conversion, train_converted
@@ -69,12 +71,14 @@ _NAMES = {
     "launch.start": ("launch",),
     "launch.status": ("status",),
     "model": ("Model",),
+    "model.bytes": ("ByteModel",),
     "noise": ("LogNormal",),
     "optim.evolution": ("Evolution",),
     "partition": ("Partition", "make_partition"),
     "plan": ("Plan",),
     "precondition": ("Precondition",),
     "presets.base": ("experts",),
+    "presets.bytes": ("ByteRecipe", "train_bytes"),
     "presets.causal": ("CausalRecipe", "recurrent_recipe"),
     "presets.classify": ("ClassifyRecipe",),
     "presets.conversion": ("Conversion", "train_converted"),
@@ -93,6 +97,8 @@ _PLACES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
     "Backbone",
     "BlockDenoiser",
+    "ByteModel",
+    "ByteRecipe",
     "CausalRecipe",
     "ClassIds",
     "ClassifierFree",
@@ -133,6 +139,7 @@ __all__ = [
     "run_job",
     "status",
     "train",
+    "train_bytes",
     "train_converted",
 ]
 

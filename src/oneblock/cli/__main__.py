@@ -26,6 +26,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("train", "masked-text"): ("train", "TrainMaskedText", "train masked diffusion of text, one block at a time"),
     ("train", "text"): ("train", "TrainText", "train an autoregressive language model, one block at a time"),
     ("train", "recurrent-text"): ("train", "TrainRecurrentText", "train a language model of recurrent depth"),
+    ("train", "bytes"): ("bytes", "TrainBytes", "train a byte model of whole numbers, without a backward pass"),
     ("convert",): ("convert", "Convert", "train on a network that you have: as blocks, experts or specialists"),
     ("job",): ("job", "Job", "train one block of a planned run, on any machine"),
     ("launch",): ("launch", "Launch", "start the jobs of a planned run: processes, torchrun or Slurm"),

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from oneblock.cli import console
+from oneblock.cli.bytes import SampleBytes
 from oneblock.cli.opening import Opening
 from oneblock.evaluate.images import Sampling
 from oneblock.evaluate.writing import CausalWriting, MaskedWriting, Writing
 from oneblock.model import CausalModel, ImageModel, MaskedModel
+from oneblock.presets.bytes import TASK
 from oneblock.presets.names import class_labels, has_names
 from oneblock.report.samples import check_samples_place, write_samples
 from oneblock.sample.calls import Asking
@@ -105,5 +108,10 @@ class SampleText(Opening):
             print("\n")
 
 
-SAMPLE: dict[str, type[Opening]] = {"image": SampleImages, "masked-text": SampleMaskedText, "text": SampleText}
+SAMPLE: dict[str, type[Any]] = {
+    "image": SampleImages,
+    "masked-text": SampleMaskedText,
+    "text": SampleText,
+    TASK: SampleBytes,
+}
 """The options of ``oneblock sample`` by task."""

@@ -1,4 +1,4 @@
-"""``oneblock plan images``, ``classify``, ``masked-text``, ``text`` and ``recurrent-text``."""
+"""``oneblock plan images``, ``classify``, ``video``, ``masked-text``, ``text`` and ``recurrent-text``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from oneblock.presets.classify import ClassifyRecipe
 from oneblock.presets.fit import Costs, Fit, cost
 from oneblock.presets.image import ImageRecipe
 from oneblock.presets.masked import MaskedRecipe
+from oneblock.presets.video import VideoRecipe
 from oneblock.report.costs import costs_picture, costs_table
 
 SHARES = "A block's step takes its share of the batch, as in training; --block-batch-size N plans equal batches."
@@ -118,6 +119,23 @@ class PlanClassify(PlanPictures):
 
     verb: ClassVar[str] = "classify"
     model: ClassifyRecipe = field(default_factory=ClassifyRecipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanVideo(PlanPictures):
+    """What training a video generator will cost, before any of it is trained: bytes and floating-point operations.
+
+    Counted as by `oneblock plan images`; no clips are needed.
+    """
+
+    verb: ClassVar[str] = "video"
+    model: VideoRecipe = field(default_factory=VideoRecipe)
+    frames: int = 16
+    """frames of a clip"""
+
+    def count(self) -> Costs:
+        shape = {"image_size": self.image_size, "channels": self.channels, "classes": self.classes}
+        return cost(self.model, fit=self.fit, frames=self.frames, **shape)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.cost import SampleFlops, costliest_job, highest, job_peaks, training_flops, with_idle
 from oneblock.presets.counted import counted_plan
 from oneblock.presets.rivals import RivalName, rivals
+from oneblock.presets.video import VideoRecipe
 from oneblock.train.strategy import job_specs
 
 Strategy = Literal["end-to-end", "all resident", "own block"]
@@ -105,14 +106,23 @@ class Costs:
     least: Fit | None = None
 
 
-def cost(recipe: Recipe, *, image_size: int = 32, channels: int = 3, classes: int = 10, fit: int | str = "") -> Costs:
+def cost(
+    recipe: Recipe,
+    *,
+    image_size: int = 32,
+    channels: int = 3,
+    classes: int = 10,
+    frames: int = 16,
+    fit: int | str = "",
+) -> Costs:
     """What training will cost, counted from shapes with the batch, optimizer and weight average that training uses.
 
     Nothing is allocated: a network far larger than this machine is counted too. The bytes are those of tensors on the
     device that trains; a GPU adds its context, fragmentation and the workspaces of its kernels.
 
     Args:
-        image_size, channels, classes: of images; a text needs nothing.
+        image_size, channels, classes: of images, and of the frames of a video; a text needs nothing.
+        frames: of a video.
         fit: memory of the device, in bytes or as ``"24GiB"``: find the fewest blocks that train in it.
 
     Raises:
@@ -124,7 +134,8 @@ def cost(recipe: Recipe, *, image_size: int = 32, channels: int = 3, classes: in
     others: list[Cost] = []
     trained: list[Way] = []
     left_out: list[LeftOut] = []
-    for way in ways(recipe, ImageFacts(shape=(channels, image_size, image_size), num_classes=classes)):
+    shape = (frames,) * isinstance(recipe, VideoRecipe) + (channels, image_size, image_size)
+    for way in ways(recipe, ImageFacts(shape=shape, num_classes=classes)):
         try:
             rows += _rows(way, prices)
             others += _rivals(way, prices) if way.whole else []

@@ -33,6 +33,14 @@ def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (tmp_path / "model" / "block-2.safetensors").is_file()
 
 
+def test_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("PIL")
+    load("video").main(str(tmp_path), budget="600", clips=50)
+    assert "video: uint8 (1, 40, 1, 16, 16) in" in capsys.readouterr().out
+    assert (tmp_path / "three.gif").is_file()
+
+
 def test_classify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn")
     load("classify").main(str(tmp_path), budget="3k")

@@ -107,7 +107,7 @@ def test_data_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ob.train(recipe(), data=ob.ImageData(), out=tmp_path)
     with pytest.raises(ValueError, match="data is a VideoData; this recipe trains on images: give their name or a"):
         ob.train(ob.ImageRecipe(), data=CLIPS, out=tmp_path)
-    with pytest.raises(ValueError, match="data='digits' is unknown; bouncing-digits, bouncing-clothes are allowed"):
+    with pytest.raises(ValueError, match="data='digits' is unknown; bouncing-digits, bouncing-clothes, folder:DIR are"):
         ob.train(recipe(), data="digits", out=tmp_path)
 
 
@@ -221,6 +221,7 @@ def test_many_videos_are_made_in_parts(run: Path, monkeypatch: pytest.MonkeyPatc
         ({"steps": 3, "grid": "equal-mass"}, "steps=3 is not a multiple of the 2 blocks"),
         ({"frames": 1}, "there are 1 frames, fewer than block_frames=2"),
         ({"frames": -1}, "frames=-1 is not allowed"),
+        ({"frames": 20_000}, "20000 frames from frame 0 on go beyond max_frames=16384"),
         ({"guidance": -1.0}, "guidance=-1.0 is not allowed"),
     ],
 )
@@ -305,3 +306,20 @@ def test_clips_of_ones_own(tmp_path: Path) -> None:
         model.sample()
     row = model.evaluate(TensorDataset(clips), num_clips=2, steps=1)
     assert "place_error" not in row and "frechet" in row
+
+
+def test_films_of_ones_own_are_found_again_at_their_rate(tmp_path: Path) -> None:
+    Image = pytest.importorskip("PIL.Image")
+    for film in range(4):
+        for split in ("train", "test"):
+            folder = tmp_path / "films" / split / f"{film}"
+            folder.mkdir(parents=True)
+            for i in range(6):
+                Image.new("L", (9, 8), 40 * i + film).save(folder / f"{i}.png")
+    data = VideoData(data=f"folder:{tmp_path / 'films'}", frames=6, frame_size=8, fps=4)
+    ob.train(recipe(), data=data, out=tmp_path / "run")
+    model = VideoModel.open(tmp_path / "run")
+    assert (model.plan.recipe["fps"], model.classes) == (4, ("unlabelled",))
+    assert plan_source(model.plan).fingerprint() == model.plan.recipe["fingerprint"]
+    assert len(model.evaluate(num_clips=0)["band_losses"]) == 2
+    assert "fps" not in recipe().plan(FACTS).recipe

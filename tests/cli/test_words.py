@@ -44,7 +44,7 @@ def planned(ok: Ok, out: Path, task: str, text: str) -> Path:
             ["--windows=3"],
             "--windows is an option for masked-text, text; the task of this run is",
         ),
-        ("text", "sample", ["--steps", "3"], "--steps is an option for image; the task of this run is text"),
+        ("text", "sample", ["--steps", "3"], "--steps is an option for image, video; the task of this run is text"),
         ("text", "sample", ["--reveals", "3"], "--reveals is an option for masked-text; the task of this run is text"),
         (
             "text",

@@ -17,7 +17,7 @@ def test_clips_by_name() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("digits", "data='digits' is unknown; bouncing-digits, bouncing-clothes are allowed"),
+        ("digits", "data='digits' is unknown; bouncing-digits, bouncing-clothes, folder:DIR are allowed"),
         ("bouncing-emoji", "data='bouncing-emoji' is unknown; bouncing-digits"),
         ("bouncing-digits,clips=0", "'clips=0' is not a setting of clips; use clips=NUMBER, together=NUMBER"),
         ("bouncing-digits,speed=2", "'speed=2' is not a setting of clips"),

@@ -1,4 +1,4 @@
-"""``oneblock compare images``, ``classify``, ``masked-text``, ``text``, ``recurrent-text``, ``audit``, ``relay``."""
+"""``oneblock compare`` of images, classify, video, masked-text, text, recurrent-text, audit and relay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import tyro
 
 from oneblock.cli import console
-from oneblock.data import ImageData, TextData
+from oneblock.data import ImageData, TextData, VideoData
 from oneblock.experiment.audit import AuditExperiment
 from oneblock.experiment.base import Experiment, usual_arms
 from oneblock.experiment.causal import CausalExperiment
@@ -20,11 +20,13 @@ from oneblock.experiment.images import ImageExperiment
 from oneblock.experiment.masked import MaskedExperiment
 from oneblock.experiment.recurrent import RecurrentExperiment
 from oneblock.experiment.sudoku import ARMS, SudokuArm, SudokuData, SudokuRecipe, compare_relay
+from oneblock.experiment.video import VideoExperiment
 from oneblock.presets.base import Recipe
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.classify import ClassifyRecipe
 from oneblock.presets.image import ImageRecipe
 from oneblock.presets.masked import MaskedRecipe
+from oneblock.presets.video import VideoRecipe
 from oneblock.report.comparison import draw, report
 from oneblock.report.picture import check_pictures
 from oneblock.train.machine import Machine
@@ -32,6 +34,7 @@ from oneblock.train.machine import Machine
 if TYPE_CHECKING:
     ImageArm: TypeAlias = str
     ClassifyArm: TypeAlias = str
+    VideoArm: TypeAlias = str
     MaskedArm: TypeAlias = str
     CausalArm: TypeAlias = str
     RecurrentArm: TypeAlias = str
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 else:  # what may be chosen, for help, for completion and for tyro's refusal
     ImageArm = Literal[tuple(ImageExperiment().arms)]
     ClassifyArm = Literal[tuple(ClassifyExperiment().arms)]
+    VideoArm = Literal[tuple(VideoExperiment().arms)]
     MaskedArm = Literal[tuple(MaskedExperiment().arms)]
     CausalArm = Literal[tuple(CausalExperiment().arms)]
     RecurrentArm = Literal[tuple(RecurrentExperiment().arms)]
@@ -51,7 +55,7 @@ class Compare:
 
     arms: tuple[str, ...]
     """which arms to train"""
-    data: ImageData | TextData
+    data: ImageData | TextData | VideoData
     model: Recipe
     scoring: Any
 
@@ -143,6 +147,26 @@ class CompareClassify(Compare):
     data: ImageData = field(default_factory=ImageData)
     model: ClassifyRecipe = field(default_factory=lambda: ClassifyExperiment().usual)
     scoring: Annotated[ClassifyExperiment, tyro.conf.arg(name="")] = field(default_factory=ClassifyExperiment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareVideo(Compare):
+    """Train video generators blockwise and otherwise with the same work and show what each one gives.
+
+    Arms: `end-to-end` is the whole network as one block; `shallow` has a block's depth and the whole budget; `experts`
+    has blocks of the whole network's depth; `blockwise` trains each block of layers alone, `two-blocks` does so with
+    two, whatever --blocks says, `branched` from a common trunk (--branch). The others are the whole network as one
+    block with a change: `softmax` attention over all keys and values, queries and keys turned before the ReLU
+    (`rope-before`) or not at all (`no-rope`), without convolutions over time (`no-temporal`), trained with noise that
+    grows to the end of a clip (`monotone`) or is drawn for each block of frames (`independent`). All keep the learning
+    rate constant for the same share of their steps. A comparison that was stopped goes on with the same command.
+    """
+
+    arms: tuple[VideoArm, ...] = tuple(VideoExperiment().arms)
+    """which arms to train"""
+    data: VideoData = field(default_factory=VideoData)
+    model: VideoRecipe = field(default_factory=lambda: VideoExperiment().usual)
+    scoring: Annotated[VideoExperiment, tyro.conf.arg(name="")] = field(default_factory=VideoExperiment)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,16 @@ from typing import Any
 from oneblock.cli import console
 from oneblock.cli.bytes import EvaluateBytes
 from oneblock.cli.opening import Opening
-from oneblock.data import ImageData, TextData
+from oneblock.data import ImageData, TextData, VideoData
 from oneblock.evaluate.images import NUM_SAMPLES, Sampling
 from oneblock.evaluate.masked import TIMES
 from oneblock.evaluate.quality import QualityOptions
+from oneblock.evaluate.video import NUM_CLIPS, TIMES_LONGER, VideoSampling
 from oneblock.evaluate.writing import WINDOWS, CausalWriting, MaskedWriting
-from oneblock.model import CausalModel, ClassifyModel, ImageModel, MaskedModel
+from oneblock.model import CausalModel, ClassifyModel, ImageModel, MaskedModel, VideoModel
 from oneblock.presets.bytes import TASK
 from oneblock.report.scores import image_tables, label_table, quality_table, text_table
+from oneblock.report.video import video_tables
 from oneblock.sample.calls import Answers
 
 
@@ -65,6 +67,44 @@ class EvaluateImages(Opening):
             console.emit(row)
             return
         for table in image_tables(row, model.bands(self.report_bands)):
+            console.table(table)
+
+
+def _own_clips() -> VideoData:
+    return VideoData(data="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateVideo(Opening):
+    """Scores of a video generator on held-out clips.
+
+    Denoising loss per band of blocks of frames after clean ones, the Frechet distance on pairs of neighbouring frames,
+    and where the places of what moves are known, how far off they are in videos that go on from true first frames.
+    """
+
+    num_clips: int = NUM_CLIPS
+    """generated clips, and videos that go on from true frames (0: losses alone)"""
+    times_longer: int = TIMES_LONGER
+    """training clips that the latter are long"""
+    report_bands: int = 0
+    """bands to report losses on (0: the plan's own)"""
+    data: VideoData = field(default_factory=_own_clips)
+    sampling: VideoSampling = field(default_factory=VideoSampling)
+
+    def run(self) -> None:
+        model = self.open(VideoModel)
+        row = model.evaluate(
+            self.data,
+            num_clips=self.num_clips,
+            times_longer=self.times_longer,
+            report_bands=self.report_bands,
+            **asdict(self.sampling),
+        )
+        console.note(row)
+        if self.json:
+            console.emit(row)
+            return
+        for table in video_tables(row, model.bands(self.report_bands)):
             console.table(table)
 
 
@@ -164,6 +204,7 @@ class EvaluateCausalText(EvaluateText):
 EVALUATE: dict[str, type[Any]] = {
     "image": EvaluateImages,
     "classify": EvaluateClassify,
+    "video": EvaluateVideo,
     "masked-text": EvaluateMaskedText,
     "text": EvaluateCausalText,
     TASK: EvaluateBytes,

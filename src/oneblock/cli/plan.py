@@ -1,4 +1,4 @@
-"""``oneblock plan images``, ``classify``, ``masked-text``, ``text`` and ``recurrent-text``."""
+"""``oneblock plan images``, ``classify``, ``video``, ``masked-text``, ``text`` and ``recurrent-text``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from oneblock.backbone import BuildBackbone
 from oneblock.cli import console
+from oneblock.data.videos import FRAMES
 from oneblock.launch.words import training_words
 from oneblock.presets.base import Recipe
 from oneblock.presets.causal import CausalRecipe, recurrent_recipe
@@ -16,6 +17,7 @@ from oneblock.presets.fit import Costs, Fit, cost
 from oneblock.presets.image import ImageRecipe
 from oneblock.presets.masked import MaskedRecipe
 from oneblock.presets.tasks import load_backbone
+from oneblock.presets.video import VideoRecipe
 from oneblock.report.costs import costs_picture, costs_table
 
 SHARES = "A block's step takes its share of the batch, as in training; --block-batch-size N plans equal batches."
@@ -97,8 +99,19 @@ class PlanPictures(Planned):
     """number of classes"""
 
     def count(self) -> Costs:
-        shape = {"image_size": self.image_size, "channels": self.channels, "classes": self.classes}
-        return cost(self.model, fit=self.fit, backbone=self.network(), **shape)
+        return self.costs()
+
+    def costs(self, frames: int = FRAMES) -> Costs:
+        """What every way of training costs, for images or for clips of so many ``frames``."""
+        return cost(
+            self.model,
+            image_size=self.image_size,
+            channels=self.channels,
+            classes=self.classes,
+            frames=frames,
+            fit=self.fit,
+            backbone=self.network(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +140,22 @@ class PlanClassify(PlanPictures):
 
     verb: ClassVar[str] = "classify"
     model: ClassifyRecipe = field(default_factory=ClassifyRecipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanVideo(PlanPictures):
+    """What training a video generator will cost, before any of it is trained: bytes and floating-point operations.
+
+    Counted as by `oneblock plan images`; no clips are needed.
+    """
+
+    verb: ClassVar[str] = "video"
+    model: VideoRecipe = field(default_factory=VideoRecipe)
+    frames: int = FRAMES
+    """frames of a clip"""
+
+    def count(self) -> Costs:
+        return self.costs(self.frames)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from oneblock.cli import console
 from oneblock.cli.bytes import SampleBytes
 from oneblock.cli.opening import Opening
+from oneblock.data import read_picture
 from oneblock.evaluate.images import Sampling
+from oneblock.evaluate.video import VideoSampling
 from oneblock.evaluate.writing import CausalWriting, MaskedWriting, Writing
-from oneblock.model import CausalModel, ImageModel, MaskedModel
+from oneblock.model import CausalModel, ImageModel, MaskedModel, VideoModel
 from oneblock.presets.bytes import TASK
+from oneblock.presets.image import image_shape
 from oneblock.presets.names import class_labels, has_names
 from oneblock.report.samples import check_samples_place, write_samples
+from oneblock.report.video import FPS, check_video_place, open_video
 from oneblock.sample.calls import Asking
+
+TELL_SECONDS = 10
+"""Between two lines about a stream that is being made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +70,69 @@ class SampleImages(Opening):
             console.emit({**row, "classes": names} if names else row)
         else:
             console.say(f"{len(images)} images in {seconds:.1f} s ({cost} layer evaluations each at most): {shown}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleVideo(Opening):
+    """Generate video with a run or a merged model, of any length, written while it is made."""
+
+    stream: Path = Path("samples.gif")
+    """file: .mp4 (pip install 'oneblock[video]'), which takes no more memory the longer it gets, .gif, .webp, or .png,
+    a picture of all frames"""
+    frames: int = 0
+    """frames of each video (0: as many as a training clip has)"""
+    count: int = 1
+    """videos of each class, or in all if the model has no classes"""
+    classes: tuple[str, ...] = ()
+    """which classes, by name or number (all if none is named)"""
+    first: Path | None = None
+    """picture that the videos begin with"""
+    fps: int = FPS
+    """frames a second of the file"""
+    sampling: VideoSampling = field(default_factory=VideoSampling)
+
+    def run(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count={self.count} makes nothing; use 1 or more")
+        check_video_place(self.stream)
+        model = self.open(VideoModel)
+        length, channels, size, _ = image_shape(model.plan)
+        classes = class_labels(model.plan, self.classes) if self.classes else list(range(len(model.classes)))
+        labels = torch.tensor(classes).repeat_interleave(self.count) if classes else None
+        number = self.count if labels is None else len(labels)
+        first = None
+        if self.first is not None:
+            first = read_picture(self.first, size, channels).expand(number, 1, -1, -1, -1)
+        blocks = model.stream(
+            labels,
+            count=None if classes else number,
+            frames=self.frames or length,
+            first=first,
+            **asdict(self.sampling),
+        )
+        done, seconds = self._write(blocks)
+        rate = done * number / seconds
+        if self.json:
+            row = {"video": str(self.stream), "videos": number, "frames": done, "seconds": round(seconds, 2)}
+            console.emit({**row, "frames_per_second": round(rate, 2)})
+        else:
+            console.say(f"{number} videos of {done} frames in {seconds:.1f} s ({rate:.1f} frames/s): {self.stream}")
+
+    def _write(self, blocks: Iterator[Tensor]) -> tuple[int, float]:
+        """Write blocks of frames as they are made, and say how far it is; how many frames, in how many seconds."""
+        file, done, began = open_video(self.stream, self.fps), 0, time.perf_counter()
+        told = began
+        try:
+            for block in blocks:
+                file.add(block)
+                done += block.shape[1]
+                now = time.perf_counter()
+                if now - told > TELL_SECONDS:
+                    console.say(f"{done} frames, {done * len(block) / (now - began):.1f} frames/s", self.json)
+                    told = now
+        finally:
+            file.close()
+        return done, time.perf_counter() - began
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +182,7 @@ class SampleText(Opening):
 
 SAMPLE: dict[str, type[Any]] = {
     "image": SampleImages,
+    "video": SampleVideo,
     "masked-text": SampleMaskedText,
     "text": SampleText,
     TASK: SampleBytes,

@@ -1,11 +1,11 @@
-"""``oneblock train images``, ``classify``, ``masked-text``, ``text`` and ``recurrent-text``."""
+"""``oneblock train images``, ``classify``, ``video``, ``masked-text``, ``text`` and ``recurrent-text``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from oneblock.cli import console
-from oneblock.data import ImageData, TextData
+from oneblock.data import ImageData, TextData, VideoData
 from oneblock.evaluate.watching import audited
 from oneblock.launch.mirror import is_remote, send_plan
 from oneblock.presets.base import Recipe
@@ -16,6 +16,7 @@ from oneblock.presets.masked import MaskedRecipe
 from oneblock.presets.places import plan_record
 from oneblock.presets.run import Order, Strategy, make_plan, train
 from oneblock.presets.tasks import load_backbone
+from oneblock.presets.video import VideoRecipe
 from oneblock.train.drive import Watch
 from oneblock.train.loop import Idle
 from oneblock.train.machine import Machine
@@ -26,7 +27,7 @@ from oneblock.train.strategy import Turns
 class Train:
     """What the verbs that train have in common."""
 
-    data: ImageData | TextData
+    data: ImageData | TextData | VideoData
     model: Recipe
 
     out: str
@@ -122,6 +123,19 @@ class TrainClassify(Train):
 
     data: ImageData = field(default_factory=ImageData)
     model: ClassifyRecipe = field(default_factory=ClassifyRecipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainVideo(Train):
+    """Train a generator of video (a block linear diffusion transformer), one block of layers at a time.
+
+    Frames are made in blocks of --block-frames, each after all frames before it, so that `oneblock sample` goes on for
+    as long as it is asked to. The same command resumes a run that was stopped. Every block of layers is its own job:
+    run --strategy one-block --block B on as many machines as there are blocks, then `oneblock merge`.
+    """
+
+    data: VideoData = field(default_factory=VideoData)
+    model: VideoRecipe = field(default_factory=VideoRecipe)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from oneblock.checks import check_count
+from oneblock.checks import check_count, check_number
 
 from .reading import Reading
 
@@ -45,15 +45,22 @@ class VideoData:
     """Which clips."""
 
     data: str = "bouncing-digits"
-    """bouncing-digits or bouncing-clothes (with settings: bouncing-digits,clips=1000,together=2)"""
+    """bouncing-digits or bouncing-clothes (with settings: bouncing-digits,clips=1000,together=2), or folder:DIR of
+    files of video or folders of frames"""
     data_dir: Path | None = None
     """where the files of fashion-mnist lie (default: ./data, then where `make data` puts them)"""
     frames: int | None = None
     """frames of a clip (default: 16)"""
     frame_size: int | None = None
-    """height and width of the frames in pixels (default: 16, for clothes 32)"""
+    """height and width of the frames in pixels, resized and cropped for folders (default: 16, for clothes and folders
+    32)"""
+    channels: int | None = None
+    """1 (grey) or 3 (colour), for folders that mix both"""
+    fps: float = 0.0
+    """frames that are taken in a second of a file of video (0: all)"""
 
     def __post_init__(self) -> None:
+        check_number("fps", self.fps, least=0)
         for name in ("frames", "frame_size"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))

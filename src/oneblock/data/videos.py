@@ -2,9 +2,10 @@
 
     bouncing-digits    scikit-learn's handwritten digits, in motion
     bouncing-clothes   the clothes of Fashion-MNIST, in motion
+    folder:DIR         files of video, or folders of frames (``films``)
 
-Settings may follow: ``bouncing-digits,clips=1000,together=2`` are 1000 training clips with two digits each, and an
-eighth as many held-out ones.
+Settings may follow the first two: ``bouncing-digits,clips=1000,together=2`` are 1000 training clips with two digits
+each, and an eighth as many held-out ones.
 """
 
 from __future__ import annotations
@@ -12,25 +13,49 @@ from __future__ import annotations
 from pathlib import Path
 
 from .bouncing import CLIPS, PICTURES, Bouncing, bouncing
-from .imageset import Split, check_split
+from .films import load_films
+from .imageset import Split, check_channels, check_split
 from .videoset import VideoSet
 
 FRAMES = 16
 SIZES = {"digits": 16, "clothes": 32}
 """Of frames in pixels."""
 PREFIX = "bouncing-"
+FOLDER = "folder:"
 SETTINGS = ("clips", "together")
 
 
 def load_videos(
-    spec: str, split: Split = "train", *, frames: int | None = None, size: int | None = None, root: Path | None = None
+    spec: str,
+    split: Split = "train",
+    *,
+    frames: int | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+    fps: float = 0.0,
+    root: Path | None = None,
 ) -> VideoSet:
-    """One split of named clips, in memory; arguments and errors of ``open_bouncing``.
+    """One split of named clips, in memory; errors of ``open_bouncing`` and ``load_films``.
 
     Args:
+        spec: see the module.
+        split: ``train`` or ``test``.
         frames: of each clip; None is ``FRAMES``.
+        size: side of the frames; None is what fits the pictures, or the usual one of folders.
+        channels: 1 or 3, of folders; None keeps what the films are.
+        fps: frames that are taken in a second of a file of video; 0 takes all.
+        root: where the files of Fashion-MNIST lie, or what a relative DIR starts from.
     """
-    return open_bouncing(spec, split, size=size, root=root).videos(frames or FRAMES)
+    check_split(split)
+    if not spec.startswith(FOLDER):
+        if fps or channels not in (None, 1):
+            given = f"fps={fps:g}" if fps else f"channels={channels}"
+            raise ValueError(f"{given} is a setting of films of your own (folder:DIR); leave it out for {spec}")
+        return open_bouncing(spec, split, size=size, root=root).videos(frames or FRAMES)
+    check_channels(channels)
+    place = Path(spec.removeprefix(FOLDER)).expanduser()
+    where = place if root is None else root / place
+    return load_films(where, split, frames or FRAMES, size, channels, fps or None)
 
 
 def open_bouncing(spec: str, split: Split = "train", *, size: int | None = None, root: Path | None = None) -> Bouncing:
@@ -49,7 +74,7 @@ def open_bouncing(spec: str, split: Split = "train", *, size: int | None = None,
     name, *settings = spec.split(",")
     pictures = name.removeprefix(PREFIX)
     if pictures not in PICTURES or name == pictures:
-        allowed = ", ".join(PREFIX + known for known in PICTURES)
+        allowed = ", ".join([*(PREFIX + known for known in PICTURES), f"{FOLDER}DIR"])
         raise ValueError(f"data={spec!r} is unknown; {allowed} are allowed")
     found = dict(map(_setting, settings))
     count = found.get("clips", 0)

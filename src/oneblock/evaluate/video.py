@@ -22,7 +22,7 @@ from oneblock.evaluate.images import MOST_SAMPLE_SEED
 from oneblock.guidance import check_guidance
 from oneblock.metrics.frechet import frechet_distance, moments
 from oneblock.metrics.motion import FRAME_PAIRS, frame_pairs, place_errors
-from oneblock.models.video import Video, frame_blocks
+from oneblock.models.video import Video, check_bound, frame_blocks
 from oneblock.partition import Partition, make_partition
 from oneblock.plan import Plan
 from oneblock.presets.image import image_shape
@@ -142,6 +142,7 @@ def _sizes(plan: Plan, frames: int) -> Iterator[int]:
     """Frames of each block of a video."""
     block = cast(int, plan.architecture.get("block_frames", 0))
     if frames:
+        check_bound(0, frames, cast(int, plan.architecture.get("max_frames", frames)))
         return iter(frame_blocks(frames, block))
     if not block:
         raise ValueError("frames=0 goes on without end, but this network makes whole clips; say how many frames")

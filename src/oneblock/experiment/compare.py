@@ -18,15 +18,17 @@ from oneblock.experiment.masked import MaskedExperiment
 from oneblock.experiment.protocols import check_protocols
 from oneblock.experiment.recurrent import RecurrentExperiment
 from oneblock.experiment.summary import Row
+from oneblock.experiment.video import VideoExperiment
 from oneblock.presets.base import Recipe
 from oneblock.presets.data import Data
 from oneblock.train.drive import BARS, Watch
 from oneblock.train.machine import HERE, Machine
 
-TaskName = Literal["images", "classify", "masked-text", "text", "recurrent-text", "audit"]
+TaskName = Literal["images", "classify", "video", "masked-text", "text", "recurrent-text", "audit"]
 EXPERIMENTS: dict[str, Callable[[], Experiment[Any, Any]]] = {
     "images": ImageExperiment,
     "classify": ClassifyExperiment,
+    "video": VideoExperiment,
     "masked-text": MaskedExperiment,
     "text": CausalExperiment,
     "recurrent-text": RecurrentExperiment,

@@ -10,7 +10,8 @@ from torch import Tensor
 from oneblock.data import EncodedSource, ImageData, TextBatches, TextData, TokenFile, VideoData, open_text
 from oneblock.evaluate.writing import held_out as windows_of
 from oneblock.presets.base import ImageFacts, PictureRecipe, TextFacts, TextRecipe
-from oneblock.presets.data import Data, check_vocabulary, open_data, open_images
+from oneblock.presets.data import Data, check_vocabulary, open_data, open_images, open_videos
+from oneblock.presets.video import VideoRecipe
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,21 @@ def open_pictures(recipe: PictureRecipe, data: Data | None, held_out: Data | Non
     if isinstance(named, str):
         named = ImageData(data=named)
     test = open_images(named, "test") if isinstance(named, ImageData) else open_data(recipe, named)[0]
-    known = Pictures(cast(EncodedSource, train), cast(EncodedSource, test), cast(ImageFacts, facts))
+    return _alike(Pictures(cast(EncodedSource, train), cast(EncodedSource, test), cast(ImageFacts, facts)))
+
+
+def open_clips(recipe: VideoRecipe, data: Data | None, held_out: Data | None) -> Pictures:
+    """Clips as ``experiment.compare`` is given them."""
+    train, facts = open_data(recipe, data)
+    named = _named(recipe.usual_data if data is None else data, held_out)
+    if isinstance(named, str):
+        named = VideoData(data=named)
+    test = open_videos(named, "test") if isinstance(named, VideoData) else open_data(recipe, named)[0]
+    return _alike(Pictures(cast(EncodedSource, train), cast(EncodedSource, test), cast(ImageFacts, facts)))
+
+
+def _alike(known: Pictures) -> Pictures:
+    """Refuse held-out samples of another shape than those of training."""
     if known.test.shape != known.train.shape:
         raise ValueError(
             f"held_out has samples of shape {known.test.shape}, the training data {known.train.shape}; give held-out "

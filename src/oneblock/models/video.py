@@ -75,7 +75,7 @@ class VideoConfig:
         check_least(self, 0, "num_classes", "token_width", "block_frames")
         _check_shape(self.shape, self.patch)
         frame_blocks(self.shape[0], self.block_frames)
-        _check_bound(0, self.shape[0], self.max_frames)
+        check_bound(0, self.shape[0], self.max_frames)
         check_number("mlp_ratio", self.mlp_ratio, above=0)
         check_number("noise_scale", self.noise_scale, above=0)
         if self.window is not None:
@@ -116,7 +116,8 @@ def _check_patch(patch: int, height: int, width: int) -> None:
         raise ValueError(f"patch={patch} does not divide frames of {height} x {width} pixels; use a divisor of both")
 
 
-def _check_bound(position: int, frames: int, bound: int) -> None:
+def check_bound(position: int, frames: int, bound: int) -> None:
+    """Refuse frames beyond ``max_frames=bound``."""
     if position + frames > bound:
         raise ValueError(
             f"{frames} frames from frame {position} on go beyond max_frames={bound}; use fewer frames, or a network "
@@ -248,7 +249,7 @@ class Stem(nn.Module):
         two = blocks is None and self.config.streams == "two"
         self._check(z, noise, two)
         frames, p = z.shape[1] // (1 + two), self.config.patch
-        _check_bound(position, frames, self.config.max_frames)
+        check_bound(position, frames, self.config.max_frames)
         h = self.embed(rearrange(z, "n f c (y p) (x q) -> n f y x (c p q)", p=p, q=p))
         level = self.noise(noise.reshape(len(z), -1) * self.config.noise_scale)
         shared = self.shared(F.silu(level)).unflatten(-1, (6, -1))

@@ -49,6 +49,7 @@ class ImageFacts:
         autoencoder: fingerprint of the frozen autoencoder whose latents are denoised; empty for pixels.
         rows: values of the class vectors ``table="prototypes"``, row by row.
         max_pixels: images of files with more were left out (``data.reading``).
+        fps: frames that were taken in a second of a file of video; 0 for all.
     """
 
     shape: tuple[int, ...]
@@ -59,6 +60,7 @@ class ImageFacts:
     autoencoder: str = ""
     rows: tuple[float, ...] = ()
     max_pixels: int = Reading.max_pixels
+    fps: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

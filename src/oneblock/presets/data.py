@@ -63,6 +63,8 @@ def open_data(recipe: Recipe, data: Data | None = None) -> tuple[Batches, ImageF
         return TextBatches(TokenSource(file, recipe.length)), _text_facts(recipe, file, name)
     source, name = _open_videos(data) if isinstance(recipe, VideoRecipe) else _open_images(data)
     facts = _image_facts(recipe, source, name)
+    if isinstance(data, VideoData):
+        return source, replace(facts, fps=data.fps)
     return source, replace(facts, max_pixels=data.max_pixels) if isinstance(data, ImageData) else facts
 
 
@@ -112,7 +114,15 @@ def plan_images(plan: Plan, split: Split = "train", data: Data | None = None) ->
 
 def open_videos(videos: VideoData, split: Split = "train") -> EncodedSource:
     """One split of named clips."""
-    found = load_videos(videos.data, split, frames=videos.frames, size=videos.frame_size, root=videos.data_dir)
+    found = load_videos(
+        videos.data,
+        split,
+        frames=videos.frames,
+        size=videos.frame_size,
+        channels=videos.channels,
+        fps=videos.fps,
+        root=videos.data_dir,
+    )
     return EncodedSource(VideoSource(found), Pixels())
 
 
@@ -120,19 +130,19 @@ def _plan_videos(plan: Plan, split: Split, data: Data | None) -> EncodedSource:
     if data is None or isinstance(data, str):
         data = VideoData(data=data or _named(plan))
     elif isinstance(data, ImageData):  # from a verb for all tasks
-        data = VideoData(data=data.data, data_dir=data.data_dir, frame_size=data.image_size)
+        data = VideoData(data=data.data, data_dir=data.data_dir, frame_size=data.image_size, channels=data.channels)
     if not isinstance(data, VideoData):
         return _open_videos(data)[0]
-    frames, _, size, _ = image_shape(plan)
-    return open_videos(
-        VideoData(
-            data=data.data or _named(plan),
-            data_dir=data.data_dir,
-            frames=data.frames or frames,
-            frame_size=data.frame_size or size,
-        ),
-        split,
+    frames, channels, size, _ = image_shape(plan)
+    data = replace(
+        data,
+        data=data.data or _named(plan),
+        frames=data.frames or frames,
+        frame_size=data.frame_size or size,
+        channels=data.channels or channels,
+        fps=data.fps or cast(float, plan.recipe.get("fps", 0.0)),
     )
+    return open_videos(data, split)
 
 
 def plan_text(plan: Plan, split: Literal["train", "valid", "test"], data: Data | None = None) -> TokenFile:

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Literal
 
 from oneblock.backbone import BuildBackbone
+from oneblock.data.videos import FRAMES
 from oneblock.memory import PeakBytes
 from oneblock.partition import split_layers
 from oneblock.plan import Plan
@@ -25,6 +26,7 @@ from oneblock.presets.counted import counted_plan
 from oneblock.presets.own import sized
 from oneblock.presets.rivals import RivalName, rivals
 from oneblock.presets.tasks import check_own
+from oneblock.presets.video import VideoRecipe
 from oneblock.train.strategy import job_specs
 
 Strategy = Literal["end-to-end", "all resident", "own block"]
@@ -114,6 +116,7 @@ def cost(
     image_size: int = 32,
     channels: int = 3,
     classes: int = 10,
+    frames: int = FRAMES,
     fit: int | str = "",
     backbone: BuildBackbone | None = None,
 ) -> Costs:
@@ -123,7 +126,8 @@ def cost(
     device that trains; a GPU adds its context, fragmentation and the workspaces of its kernels.
 
     Args:
-        image_size, channels, classes: of images; a text needs nothing.
+        image_size, channels, classes: of images, and of the frames of a video; a text needs nothing.
+        frames: of a video.
         fit: memory of the device, in bytes or as ``"24GiB"``: find the fewest blocks that train in it.
         backbone: a network of one's own in the place of the task's, as of ``train``. It is built of tensors without
             content too, as ``convert`` makes it, and no rivals stand beside it.
@@ -137,7 +141,8 @@ def cost(
     others: list[Cost] = []
     trained: list[Way] = []
     left_out: list[LeftOut] = []
-    images = ImageFacts(shape=(channels, image_size, image_size), num_classes=classes)
+    shape = (frames,) * isinstance(recipe, VideoRecipe) + (channels, image_size, image_size)
+    images = ImageFacts(shape=shape, num_classes=classes)
     recipe = sized(recipe, backbone)
     if backbone is not None:
         check_own(counted_plan(recipe.one_block(), images, backbone), backbone)

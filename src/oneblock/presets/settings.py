@@ -141,7 +141,8 @@ class ClassifySettings(PictureSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSettings(PictureSettings):
-    """Of ``task="video"``; a layer works ``passes`` times on every frame."""
+    """Of ``task="video"``; a layer works ``passes`` times on every frame. ``fps`` frames were taken in a second of a
+    file of video, 0 for all."""
 
     objective: Objective
     shift: float
@@ -149,12 +150,14 @@ class VideoSettings(PictureSettings):
     label_dropout: float
     first_clean: float
     passes: int = 1
+    fps: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("shift", self.shift, above=0)
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("first_clean", self.first_clean, least=0, below=1)
+        check_number("fps", self.fps, least=0)
 
     def fit(self, plan: Plan, network: Any) -> None:
         super().fit(plan, network)

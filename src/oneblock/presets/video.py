@@ -107,6 +107,7 @@ class VideoRecipe(Recipe):
             "first_clean": self.first_clean,
             **(class_setting(facts) if self.conditional else {}),
             **({"passes": 2} if levels == "clean" else {}),
+            **({"fps": facts.fps} if facts.fps else {}),
         }
         return self._plan(facts, architecture, self._law(), cuts(self.bands), settings)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from oneblock.experiment.grid import Comparison
 from oneblock.experiment.summary import Row, Scores
-from oneblock.report import images, labels, memory, sudoku
+from oneblock.report import images, labels, memory, sudoku, videos
 from oneblock.report.table import Report
 from oneblock.report.text import TextReport
 
@@ -26,6 +26,7 @@ CALLS = TextReport(items="call", unit="bits per byte")
 VIEWS = {
     "images": View(images.report, images.draw),
     "classify": View(labels.report, labels.draw),
+    "video": View(videos.report, videos.draw),
     "masked-text": View(MASKED.report, MASKED.draw),
     "text": View(CALLS.report, CALLS.draw),
     "recurrent-text": View(CALLS.report, CALLS.draw),

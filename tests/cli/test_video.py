@@ -1,0 +1,104 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from oneblock.data import open_bouncing
+from oneblock.train.checkpoint import checkpoints
+
+Image = pytest.importorskip("PIL.Image")
+pytest.importorskip("sklearn")
+Ok = Callable[..., list[dict[str, Any]]]
+Refused = Callable[..., str]
+NET = ("--depth", "2", "--width", "16", "--heads", "2", "--blocks", "2", "--patch", "4", "--block-frames", "2")
+WORK = ("--batch-size", "8", "--block-batch-size", "8", "--budget", "64", "--levels", "monotone", "--threads", "1")
+DATA = ("--data", "bouncing-digits,clips=24", "--frames", "6", "--frame-size", "8")
+CHEAP = ("--steps", "2", "--sampler", "euler")
+
+
+def test_train_status_merge_evaluate_sample(tmp_path: Path, ok: Ok, refused: Refused) -> None:
+    run = tmp_path / "run"
+    ok("train", "video", "--out", run, *NET, *WORK, *DATA)
+    states = ok("status", run, "--json")
+    assert [(s["job"], s["step"], s["state"]) for s in states] == [("block-0", 4, "done"), ("block-1", 4, "done")]
+    ok("merge", run, "--json")
+    words = ("--num-clips", "2", "--times-longer", "2", *CHEAP, "--json")
+    rows = [ok("evaluate", model, *words)[0] for model in (run, run / "model")]
+    for row in rows:
+        assert row.pop("frames_per_second") > 0
+    assert rows[0] == rows[1] and len(rows[0]["place_error"]) == 2
+    ok("evaluate", run, *words[:-1])
+
+    film = tmp_path / "long.gif"
+    (row,) = ok("sample", run, "--frames", "9", "--stream", film, "--classes", "3", "--count", "2", *CHEAP, "--json")
+    assert (row["videos"], row["frames"]) == (2, 9) and row["frames_per_second"] > 0
+    with Image.open(film) as found:
+        assert found.n_frames == 9
+    picture = tmp_path / "first.png"
+    Image.new("L", (20, 20), 255).save(picture)
+    ok("sample", run, "--stream", tmp_path / "all.png", "--first", picture, "--classes", "1", *CHEAP)
+    with Image.open(tmp_path / "all.png") as found:
+        assert found.size == (6 * 66, 66)
+        assert found.convert("L").crop((1, 1, 65, 65)).getextrema() == (255, 255)
+
+    assert "is not the name of a video" in refused("sample", run, "--stream", tmp_path / "a.avi", *CHEAP)
+    assert "count=0 makes nothing; use 1 or more" in refused("sample", run, "--count", "0")
+    assert "cannot be used: not an image" in refused("sample", run, "--first", run / "plan.json", "--classes", "1")
+    assert "fewer than block_frames=2" in refused("sample", run, "--frames", "1", "--classes", "1")
+
+
+def test_blocks_trained_by_their_own_jobs_are_those_of_one_process(tmp_path: Path, ok: Ok) -> None:
+    words = (*NET, *WORK, *DATA, "--objective", "edm")
+    ok("train", "video", "--out", tmp_path / "one", *words)
+    ok("train", "video", "--out", tmp_path / "many", *words, "--strategy", "plan-only")
+    for block in (1, 0):
+        ok("job", tmp_path / "many", "--block", str(block), "--threads", "1")
+    for name in ("block-0", "block-1"):
+        one, many = (checkpoints(tmp_path / run / name)[-1].read_bytes() for run in ("one", "many"))
+        assert one == many
+
+
+def test_what_training_costs(ok: Ok) -> None:
+    (row,) = ok("plan", "video", *NET, "--frames", "6", "--image-size", "8", "--channels", "1", "--json")
+    names = [cost["name"] for cost in row["costs"]]
+    assert names[0] == "end-to-end" and "own block, 2 blocks" in names
+
+
+def test_a_comparison(tmp_path: Path, ok: Ok) -> None:
+    arms = ("--arms", "end-to-end", "blockwise", "softmax")
+    words = ("--seeds", "1", "--num-clips", "3", "--times-longer", "2", *CHEAP, *arms)
+    (found,) = ok("compare", "video", "--out", tmp_path, *NET, *WORK, *DATA, "--branch", "0", *words, "--json")
+    rows = {row["arm"]: row for row in found["runs"]}
+    assert set(rows) == {"end-to-end", "blockwise", "softmax"}
+    for row in rows.values():
+        assert (row["place_near"], row["place_far"]) == (row["place_error"][0], row["place_error"][-1])
+    assert {Path(picture).name for picture in found["pictures"]} >= {"training.png", "drift.png", "rollouts.png"}
+    kept = load_file(tmp_path / rows["softmax"]["run"] / "rollouts.safetensors")
+    assert kept["made"].shape == kept["true"].shape == (3, 12, 1, 8, 8)
+    assert torch.equal(kept["made"][:, :2], kept["true"][:, :2])
+    true = open_bouncing("bouncing-digits,clips=24", "test", size=8).render(12)
+    assert torch.equal(kept["true"], true[:3])
+    plans = {arm: json.loads((tmp_path / row["run"] / "plan.json").read_text()) for arm, row in rows.items()}
+    assert plans["softmax"]["architecture"]["attention"] == "softmax"
+    ok("compare", "video", "--out", tmp_path, *NET, *WORK, *DATA, "--branch", "0", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train", "video", "--out", "run", "--window", "0"), "window=0 is not allowed; use a whole number, 1 or more"),
+        (("train", "video", "--out", "run", *DATA, "--patch", "3"), "patch=3 does not divide frames of 8 x 8 pixels"),
+        (("train", "video", "--out", "run", "--data", "digits"), "data='digits' is unknown; bouncing-digits"),
+        (("train", "video", "--out", "run", *DATA, "--block-frames", "7"), "fewer than block_frames=7"),
+        (("compare", "video", "--out", "c", *DATA, *NET, "--steps", "0"), "steps=0 is not allowed"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str, refused: Refused
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(*words)

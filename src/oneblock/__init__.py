@@ -2,7 +2,8 @@
 
 Importing this package loads nothing; each name below is loaded from its module when it is first asked for.
 
-``train``, ``launch``, ``convert`` and ``fsck`` are functions here, and also packages or modules of these names. The
+``train``, ``launch``, ``convert``, ``fsck`` and ``report`` are functions here, and also packages or modules of these
+names. The
 names of a package's modules can be read from the function, so that ``import oneblock.train.loop`` works as everywhere.
 """
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from oneblock.presets.run import train
     from oneblock.presets.specialists import choose_layers
     from oneblock.presets.video import VideoRecipe
+    from oneblock.report.html.write import report
     from oneblock.tasks.image import denoising_loss
     from oneblock.train.machine import Machine
 
@@ -89,6 +91,7 @@ _NAMES = {
     "presets.run": ("train",),
     "presets.specialists": ("choose_layers",),
     "presets.video": ("VideoRecipe",),
+    "report.html.write": ("report",),
     "tasks.image": ("denoising_loss",),
     "train.machine": ("Machine",),
 }
@@ -136,6 +139,7 @@ __all__ = [
     "merge",
     "read_plan",
     "recurrent_recipe",
+    "report",
     "run_job",
     "status",
     "train",

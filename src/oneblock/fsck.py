@@ -74,7 +74,7 @@ def fsck(directory: str | Path, backbone: BuildBackbone | None = None) -> Findin
         ValueError: the directory is none of these.
     """
     place = Path(directory)
-    kind = _kind(place)
+    kind = kind_of(place)
     files: Iterator[Finding]
     if is_byte_run(place):
         files = _byte_run(place)
@@ -87,7 +87,8 @@ def fsck(directory: str | Path, backbone: BuildBackbone | None = None) -> Findin
     return Findings(directory=place, kind=kind, files=list(files))
 
 
-def _kind(place: Path) -> Kind:
+def kind_of(place: Path) -> Kind:
+    """What a directory is; ``ValueError`` for none of these."""
     for name, kind in ((PLAN_FILE, "run"), (EGG_FILE, "run"), (CONFIG_FILE, "model")):
         if (place / name).exists():
             return kind  # type: ignore[return-value]

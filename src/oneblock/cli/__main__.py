@@ -39,6 +39,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("merge",): ("merge", "Merge", "make one model of a run's blocks"),
     ("export",): ("export", "Export", "give a converted network back to the library that it came from"),
     ("fsck",): ("fsck", "Fsck", "what is wrong with the files of a run, a model or a comparison, and what is good"),
+    ("report",): ("report", "Report", "one HTML page of a run, a model, a comparison or an audit"),
     ("compare", "images"): ("compare", "CompareImages", "train blockwise and its rivals with the same work"),
     ("compare", "classify"): ("compare", "CompareClassify", "the same for classifiers"),
     ("compare", "video"): ("compare", "CompareVideo", "the same for video generators"),

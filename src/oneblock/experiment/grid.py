@@ -33,6 +33,7 @@ from oneblock.train.checkpoint import checkpoints, job_folder
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.loop import Run
 from oneblock.train.machine import HERE, Machine
+from oneblock.train.session import in_session
 from oneblock.train.strategy import job_specs
 
 
@@ -143,6 +144,10 @@ class Grid(Generic[AnyRecipe, Known]):
         """Every run as it is finished."""
         known = self.open()
         plans = self.check(known)
+        with in_session(self.out, {"task": self.experiment.task, "runs": [cell.name for cell in self.cells]}):
+            yield from self._run(plans, known, workers)
+
+    def _run(self, plans: Mapping[Cell, Sequence[Plan]], known: Known, workers: int) -> Iterator[tuple[Cell, Row]]:
         twins = self.twins(plans)
         alone = {cell: several for cell, several in plans.items() if cell not in twins}
         if workers == 1:

@@ -29,6 +29,7 @@ def plan_of(accumulate: int = 1, precision: str = "fp32") -> Plan:
 
 
 RELAY = {"one": relay_plan(clip=0.05), "micro": relay_plan(clip=0.05, accumulate=2)}
+ACROSS = {name: relay_plan(clip=0.05, accumulate=i, relay_across=True) for i, name in enumerate(("one", "micro"), 1)}
 EVOLVING = tiny_plan(update="evolution", population=12, chunk=4)
 PLANS = {"one": plan_of(), "micro": plan_of(2), "bf16": plan_of(precision="bf16")}
 KINDS: tuple[Kind, ...] = ("ddp", "fsdp")
@@ -66,6 +67,8 @@ def work(rank: int, folder: Path, port: int) -> None:
             relayed = train(folder / kind / "relay", RELAY["one"], ranks, steps=4)
             torch.save([dict(r.more) for r in relayed], folder / kind / "relay" / f"more-{rank}.pt")
             train(folder / kind / "relay", RELAY["one"], ranks)
+            for block in (0, 1):
+                train(folder / kind / "across", ACROSS["one"], ranks, block)
             train(folder / kind / "half", PLANS["one"], ranks, steps=3)
             train(folder / kind / "resumed", PLANS["one"], ranks)
 
@@ -80,11 +83,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.save([vars(r) for r in reports], folder / "alone" / name / "reports-0.pt")
     train(folder / "alone" / "evolving", EVOLVING)
     train(folder / "alone" / "relay", RELAY["micro"])
+    for block in (0, 1):
+        train(folder / "alone" / "across", ACROSS["micro"], block=block)
     tiny_run(folder / "ddp" / "evolving", EVOLVING)
     for kind in KINDS:
         for name in (*PLANS, "half", "resumed"):
             tiny_run(folder / kind / name, PLANS.get(name, PLANS["one"]))  # writes the plan
         relay_run(folder / kind / "relay", RELAY["one"])
+        relay_run(folder / kind / "across", ACROSS["one"])
         train(folder / kind / "resumed", PLANS["one"], steps=3)
     torch.multiprocessing.spawn(work, (folder, free_port()), nprocs=2)
     return folder
@@ -157,6 +163,14 @@ def test_two_processes_that_learn_from_rollouts_are_one_with_two_micro_batches(d
         *_, last = torch.load(done / kind / "relay" / f"more-{rank}.pt")  # the head begins with zeros
         assert 0 < last["state_gradient_share"] < 1
         assert last["state_opening"] > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_go_on_from_the_block_before_as_one_does(done: Path, kind: Kind) -> None:
+    ours, theirs = stored(done / kind / "across", ACROSS["one"]), stored(done / "alone" / "across", ACROSS["micro"])
+    assert ours.keys() == theirs.keys()
+    for name, t in ours.items():
+        torch.testing.assert_close(t, theirs[name], **WEIGHTS, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_two_processes_that_exchange_the_fitness_of_a_population_make_the_bytes_of_one(done: Path) -> None:

@@ -178,9 +178,10 @@ class CompareMaskedText(Compare):
     there are blocks, which share the budget, their probabilities averaged; `blockwise` trains each block alone on
     its band of masked shares; `two-blocks` does so with two blocks, whatever --blocks says; `branched` from a
     common trunk (--branch). To be named with --arms are `rollout`, `relay-sg` and `relay`, the whole network
-    trained as --relay says, whose texts are written by its policy, and `blockwise-relay`. A step of `shallow` and
-    of the trunk takes --blocks times the texts, so that all arms make about as many steps (docs/log.md). All keep
-    the learning rate constant for the same share of them, and are scored on the same windows, times and masks. A
+    trained as --relay says, whose texts are written by its policy, `blockwise-relay`, and
+    `blockwise-relay-across`, whose blocks go on from the states of the one before. A step of `shallow` and of the
+    trunk takes --blocks times the texts, so that all arms make about as many steps (docs/log.md). All keep the
+    learning rate constant for the same share of them, and are scored on the same windows, times and masks. A
     comparison that was stopped goes on with the same command.
     """
 

@@ -303,9 +303,13 @@ class RelayText:
 
     def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
         """That of slots which stand where ``noised`` stands and have no states, with one policy of revealing."""
-        age = torch.zeros(len(targets), dtype=torch.int64, device=targets.device)
-        rollout = Rollout(targets, noised.z, torch.ones_like(targets, dtype=torch.bool), START, age)
+        rollout = self.standing(noised, targets)
         return self.of(noised.block)(denoiser, rollout, torch.Generator(targets.device).manual_seed(0))[0]
+
+    def standing(self, noised: Noised, targets: Tensor) -> Rollout:
+        """Slots that stand where ``noised`` stands and have no states."""
+        age = torch.zeros(len(targets), dtype=torch.int64, device=targets.device)
+        return Rollout(targets, noised.z, torch.ones_like(targets, dtype=torch.bool), START, age)
 
     def of(self, block: int | None) -> RelayLoss:
         """The loss of a block's steps."""

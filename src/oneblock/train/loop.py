@@ -24,6 +24,7 @@ from oneblock.relay import RelayAdapter
 from oneblock.tasks.base import Task
 from oneblock.tasks.relay import RelayText
 from oneblock.train.block import BlockLearner, block_learner, block_losses, compile_layers, report_of
+from oneblock.train.border import block_before
 from oneblock.train.checkpoint import (
     Stamp,
     Stored,
@@ -181,7 +182,8 @@ class BlockJob:
         update = job_update(run.plan, spec, run.ranks)
         self._learner = block_learner(spec, self._build(), run.settings, run.ranks, run.device, run.compile, update)
         if isinstance(run.task, RelayText):
-            self._rollouts = Rollouts(run.plan, spec, run.task, self.learner.ranks)
+            before = block_before(run.directory, run.blockwise, spec, run.device)
+            self._rollouts = Rollouts(run.plan, spec, run.task, self.learner.ranks, before)
         found = latest(self.folder, run.plan.hash, step, self._misfit)
         if found is not None and self._rollouts is not None:
             self._rollouts.load(found[0], run.device)

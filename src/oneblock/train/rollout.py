@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from oneblock.plan import Plan
+from oneblock.state import StatefulDenoiser
+from oneblock.tasks.across import border_above
 from oneblock.tasks.base import Batch, Loss
 from oneblock.tasks.relay import GradientShare, RelayText, Rollout, joined_rollouts
 from oneblock.train.block import BlockLearner
@@ -29,14 +31,19 @@ class Rollouts:
 
     Args:
         ranks: the processes that share each batch.
+        before: the trained block whose states slots that were just filled begin with; None for no states.
     """
 
-    def __init__(self, plan: Plan, spec: JobSpec, task: RelayText, ranks: Ranks) -> None:
+    def __init__(
+        self, plan: Plan, spec: JobSpec, task: RelayText, ranks: Ranks, before: StatefulDenoiser | None = None
+    ) -> None:
         self._plan, self._spec, self._ranks = plan, spec, ranks
         self._gradients = GradientShare()
         self._loss = replace(task.of(spec.block), gradients=self._gradients)
         self._slots = task.slots(spec.block)
-        self._before = torch.zeros(3)
+        self._before = before
+        self._border = None if before is None or spec.block is None else border_above(task, spec.block)
+        self._began = torch.zeros(3)
         self._after: list[Rollout] = []
 
     def losses(self, learner: BlockLearner, batch: Batch) -> list[Losses]:
@@ -51,7 +58,8 @@ class Rollouts:
             first=first,
             of=self._spec.batch_size,
         )
-        self._before = self._standing(rollout)
+        self._began = self._standing(rollout)
+        rollout = self._crossed(learner, rollout, first, self._generator(batch, "border", learner.step))
         micro = rollout.split(learner.settings.accumulate)
         self._after = list(micro)
         number = self._ranks.rank * len(micro)
@@ -65,6 +73,13 @@ class Rollouts:
             loss, after = self._loss(learner.network, part, generator.manual_seed(generator.initial_seed()))
         self._after[index] = replace(after, state=after.state.detach())
         return loss
+
+    def _crossed(self, learner: BlockLearner, rollout: Rollout, first: int, generator: torch.Generator) -> Rollout:
+        """The slots ``rollout``, of which those that were just filled have the state of the block before."""
+        if self._before is None or self._border is None:
+            return rollout
+        with learner.autocast():
+            return self._border.crossed(self._before, rollout, generator, first=first, of=self._spec.batch_size)
 
     def _settle(self) -> None:
         if self._after:
@@ -88,7 +103,7 @@ class Rollouts:
         if self._slots.rollout is None:
             return {}
         count = len(self._slots.rollout)
-        masked, free, age = self._before.tolist()
+        masked, free, age = self._began.tolist()
         left = float(self._standing(self._slots.rollout)[0])
         found = {"masked_share": masked / max(free, 1), "slot_age": age / count}
         found["revealed_share"] = 1 - left / masked if masked else 0.0

@@ -96,6 +96,7 @@ class JobSpec(Course):
         block: None for the trunk of a branched run.
         sample_evaluations: layer evaluations of one sample.
         thirds: work of a step in thirds of a pass forward and backward (``Plan.step_thirds``).
+        before: layers of the block whose states it learns to go on from (``Plan.in_order``); empty where there is none.
     """
 
     block: int | None
@@ -104,6 +105,7 @@ class JobSpec(Course):
     band: tuple[float, float]
     batch_size: int
     thirds: int = 3
+    before: range = range(0)
 
     @property
     def where(self) -> str:

@@ -17,7 +17,7 @@ from oneblock.presets.door import check_plan
 from oneblock.presets.fit import Prices, _rows, ways
 from oneblock.relay import RelayAdapter
 from oneblock.state import START, Hidden, State
-from oneblock.tasks.across import border_above
+from oneblock.tasks.across import Border, border_above
 from oneblock.tasks.relay import RelayText
 from oneblock.train.checkpoint import CheckpointError, checkpoints, load_checkpoint
 from oneblock.train.loop import BlockJob, Run, train_job
@@ -81,6 +81,18 @@ def test_the_state_of_the_block_before_reaches_the_first_call(first: Path) -> No
 def test_slots_that_are_filled_later_get_one_too(first: Path) -> None:
     found = states_given(relay_run(first, across_plan()), 1, 4)
     assert all(isinstance(state, Hidden) and bool(state.present.all()) for state in found)
+
+
+def test_what_is_random_follows_from_the_step(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, seeds, crossed = across_plan(), list[int](), Border.crossed
+
+    def seen(border: Border, before: Any, rollout: Any, generator: torch.Generator, **part: Any) -> Any:
+        seeds.append(generator.initial_seed())
+        return crossed(border, before, rollout, generator, **part)
+
+    monkeypatch.setattr(Border, "crossed", seen)
+    states_given(relay_run(first, plan), 1, 3)
+    assert seeds == [plan.derive_seed("border", "block-1", step) for step in range(3)]
 
 
 def test_without_the_setting_and_in_the_first_block_there_is_none(tmp_path: Path) -> None:

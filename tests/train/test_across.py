@@ -153,6 +153,11 @@ def test_a_block_needs_the_one_before_to_be_trained(tmp_path: Path, first: Path)
     assert last_files(tmp_path) == last_files(first)
 
 
+def test_of_three_blocks_the_last_waits_for_the_second(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"block-2 goes on from the states of block 1, .*train block 1 first"):
+        next(one_block(relay_run(tmp_path, across_plan(blocks=3, depth=3, budget=1000)), "block-2"))
+
+
 def test_a_damaged_block_before_is_named(tmp_path: Path) -> None:
     plan = across_plan()
     run = relay_run(tmp_path, plan)

@@ -71,6 +71,11 @@ def test_given_places_are_neither_masked_nor_counted() -> None:
     z = BORDER.noisier(rollout, noise(1))
     assert torch.equal(z[:, :100], rollout.tokens[:, :100])
     assert float((z[:, 100:] == V).double().mean()) == pytest.approx(0.5 + SPREAD / 2, abs=0.006)
+    few, before = slots(20), Asked()
+    few = replace(few, free=few.free & (torch.arange(T) > 1), z=torch.where(torch.arange(T) > 1, few.z, few.tokens))
+    BORDER.crossed(before, few, noise(1))
+    ((z, times),) = before.calls
+    assert torch.equal(times, masked_levels(LAW, z == V, few.free).clamp(0.4, 1.0))
 
 
 def test_a_state_tells_nothing_of_what_z_hides() -> None:

@@ -17,7 +17,7 @@ from oneblock.presets.door import check_plan
 from oneblock.presets.fit import Prices, _rows, ways
 from oneblock.relay import RelayAdapter
 from oneblock.state import START, Hidden, State
-from oneblock.tasks.across import border_above
+from oneblock.tasks.across import Border, border_above
 from oneblock.tasks.relay import RelayText
 from oneblock.train.checkpoint import CheckpointError, checkpoints, load_checkpoint
 from oneblock.train.loop import BlockJob, Run, train_job
@@ -83,6 +83,18 @@ def test_slots_that_are_filled_later_get_one_too(first: Path) -> None:
     assert all(isinstance(state, Hidden) and bool(state.present.all()) for state in found)
 
 
+def test_what_is_random_follows_from_the_step(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, seeds, crossed = across_plan(), list[int](), Border.crossed
+
+    def seen(border: Border, before: Any, rollout: Any, generator: torch.Generator, **part: Any) -> Any:
+        seeds.append(generator.initial_seed())
+        return crossed(border, before, rollout, generator, **part)
+
+    monkeypatch.setattr(Border, "crossed", seen)
+    states_given(relay_run(first, plan), 1, 3)
+    assert seeds == [plan.derive_seed("border", "block-1", step) for step in range(3)]
+
+
 def test_without_the_setting_and_in_the_first_block_there_is_none(tmp_path: Path) -> None:
     for block, plan in ((1, relay_plan()), (0, across_plan())):
         begins, _ = states_given(relay_run(tmp_path / plan.hash, plan), block, 1)
@@ -139,6 +151,11 @@ def test_a_block_needs_the_one_before_to_be_trained(tmp_path: Path, first: Path)
     list(one_block(run, "block-1"))
     list(all_blocks(relay_run(first, plan)))
     assert last_files(tmp_path) == last_files(first)
+
+
+def test_of_three_blocks_the_last_waits_for_the_second(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"block-2 goes on from the states of block 1, .*train block 1 first"):
+        next(one_block(relay_run(tmp_path, across_plan(blocks=3, depth=3, budget=1000)), "block-2"))
 
 
 def test_a_damaged_block_before_is_named(tmp_path: Path) -> None:

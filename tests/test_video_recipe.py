@@ -19,6 +19,7 @@ from oneblock.presets import ImageFacts, blockwise, plan_source, plan_task, trai
 from oneblock.presets.door import check_plan
 from oneblock.presets.video import VideoRecipe, clean_level, video_config, video_frame
 from oneblock.schedule import FlowMatching
+from oneblock.train.self_forcing import Forced, SelfForcing
 from oneblock.train.strategy import job_specs
 
 pytest.importorskip("sklearn")
@@ -320,6 +321,23 @@ def test_films_of_ones_own_are_found_again_at_their_rate(tmp_path: Path) -> None
     ob.train(recipe(), data=data, out=tmp_path / "run")
     model = VideoModel.open(tmp_path / "run")
     assert (model.plan.recipe["fps"], model.classes) == (4, ("unlabelled",))
-    assert plan_source(model.plan).fingerprint() == model.plan.recipe["fingerprint"]
+    source = plan_source(model.plan)
+    assert isinstance(source, EncodedSource) and source.fingerprint() == model.plan.recipe["fingerprint"]
     assert len(model.evaluate(num_clips=0)["band_losses"]) == 2
     assert "fps" not in recipe().plan(FACTS).recipe
+
+
+def test_a_model_learns_from_what_it_makes(run: Path, tmp_path: Path) -> None:
+    model = VideoModel.open(run)
+    told: list[Forced] = []
+    before = model.sample([3], frames=4, steps=2, sampler="renoise")
+    settings = SelfForcing(updates=2, critic_updates=1, batch_size=2, steps=2, learning_rate=0.01)
+    forced = model.self_force(tmp_path / "forced", settings, told=told.append)
+    assert [one.update for one in told] == [1, 2]
+    assert torch.equal(model.sample([3], frames=4, steps=2, sampler="renoise"), before)
+    assert (forced.plan, forced.directory) == (model.plan, tmp_path / "forced")
+    assert not torch.equal(forced.sample([3], frames=4, steps=2, sampler="renoise"), before)
+    again = VideoModel.open(tmp_path / "forced")
+    assert torch.equal(*(one.sample([3], frames=4, steps=2, sampler="renoise") for one in (forced, again)))
+    with pytest.raises(ValueError, match="holds a run; give the model a directory of its own"):
+        model.self_force(run, settings)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from oneblock.blockwise import BlockDenoiser, Denoiser, DenoiserLike
+from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.checks import check_count, check_fields, check_seed
 from oneblock.condition import Condition
 from oneblock.data import EncodedSource, to_float, to_uint8
@@ -22,8 +22,8 @@ from oneblock.evaluate.images import MOST_SAMPLE_SEED
 from oneblock.guidance import check_guidance
 from oneblock.metrics.frechet import frechet_distance, moments
 from oneblock.metrics.motion import FRAME_PAIRS, frame_pairs, place_errors
-from oneblock.models.video import Video, check_bound, frame_blocks
-from oneblock.partition import Partition, make_partition
+from oneblock.models.video import check_bound, frame_blocks
+from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.presets.image import image_shape
 from oneblock.presets.splits import check_fit
@@ -31,7 +31,7 @@ from oneblock.presets.video import clean_level, plan_frame_blocks, video_task
 from oneblock.sample import SAMPLERS, Sampler, equal_mass_grid, flow_grid, karras_grid
 from oneblock.sample.stream import RENOISE, Reader, SampleNoise, reader, stream
 from oneblock.tasks.base import Loss, Noised
-from oneblock.tasks.video import VideoGeneration
+from oneblock.tasks.video import VideoGeneration, everywhere, two_streams
 
 VideoSamplerName = Literal["euler", "heun", "dpm++2m", "churn", "renoise"]
 VideoGrid = Literal["flow", "equal-mass", "karras"]
@@ -228,8 +228,7 @@ def video_losses(
     task = video_task(plan)
     policy: Literal["same", "clean"] = "clean" if task.levels.count > 1 else "same"
     # the bands to report on need not be those of training, so that the loss of all levels counts
-    everywhere = make_partition(plan.partition.law, 1)
-    scored = _HeldOut(replace(task, partition=everywhere, levels=replace(task.levels, policy=policy)))
+    scored = _HeldOut(everywhere(task, policy))
     asked = two_streams(denoiser) if policy == "clean" else denoiser
     device = device_of(denoiser)
     return band_losses(asked, scored, bands, clips.to(device), labels.to(device), seed, BATCH)
@@ -249,17 +248,6 @@ class _HeldOut:
 
     def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
         return self.task.loss(denoiser, noised, targets, condition)
-
-
-def two_streams(denoiser: Denoiser) -> Denoiser:
-    """The same denoiser, given every frame clean and noisy."""
-
-    def load(b: int) -> BlockDenoiser:
-        block = denoiser.block(b)
-        assert isinstance(block.backbone, Video), "only our own network makes frames in blocks"
-        return BlockDenoiser(block.backbone.in_two_streams(), block.frame)
-
-    return Denoiser(denoiser.partition, load, resident=1)
 
 
 def roll_out(

@@ -341,3 +341,21 @@ def test_a_model_learns_from_what_it_makes(run: Path, tmp_path: Path) -> None:
     assert torch.equal(*(one.sample([3], frames=4, steps=2, sampler="renoise") for one in (forced, again)))
     with pytest.raises(ValueError, match="holds a run; give the model a directory of its own"):
         model.self_force(run, settings)
+
+
+def test_a_stream_goes_on_another_day(run: Path, tmp_path: Path) -> None:
+    model = VideoModel.open(run)
+    settings: dict[str, Any] = {"labels": [3, 4], "steps": 2, "sampler": "renoise"}
+    wanted = model.sample(**settings, frames=10)
+    stream = model.stream(**settings, frames=6)
+    found = list(stream)
+    stream.save(tmp_path / "state")
+    later = VideoModel.open(run).stream(**settings, frames=4, state=tmp_path / "state")
+    found += list(later)
+    assert torch.equal(torch.cat(found, dim=1), wanted) and later.frames == 10
+    endless = model.stream(**settings, state=tmp_path / "state")
+    assert torch.equal(next(endless), wanted[:, 6:8])
+    with pytest.raises(ValueError, match="16384 frames from frame 6 on go beyond"):
+        model.stream(**settings, frames=16384, state=tmp_path / "state")
+    with pytest.raises(ValueError, match="go on from a state; use one of them"):
+        model.stream(**settings, state=tmp_path / "state", first=wanted[:, :1])

@@ -13,7 +13,7 @@ from oneblock.framewise import FrameLevels
 from oneblock.models.video import Video, VideoConfig
 from oneblock.partition import make_partition
 from oneblock.sample import flow_grid
-from oneblock.sample.stream import RENOISE, Reading, SampleNoise, read, reader, stream
+from oneblock.sample.stream import RENOISE, Reading, SampleNoise, Stream, read, reader
 from oneblock.schedule import FlowMatching, logit_normal
 from oneblock.tasks.self_forcing import Matching, roll_out
 from oneblock.tasks.video import VideoGeneration, everywhere
@@ -57,7 +57,7 @@ def test_a_rollout_of_one_step_is_a_stream() -> None:
         "condition": Nothing(N),
         "noise": SampleNoise(0, N),
     }
-    wanted = torch.cat(list(stream(reader(network()), sizes=SIZES, shape=SHAPE, **settings)), dim=1)
+    wanted = torch.cat(list(Stream(reader(network()), sizes=SIZES, shape=SHAPE, **settings)), dim=1)
     torch.testing.assert_close(found.frames.detach(), wanted)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +22,7 @@ from oneblock.evaluate.video import (
     VideoGrid,
     VideoSamplerName,
     VideoSampling,
+    VideoStream,
     evaluate_videos,
     sample_videos,
     stream_videos,
@@ -86,17 +87,23 @@ class VideoModel(Model):
         count: int | None = None,
         frames: int = 0,
         first: Tensor | None = None,
+        state: str | Path | None = None,
         sampler: VideoSamplerName = VideoSampling.sampler,
         steps: int = VideoSampling.steps,
         grid: VideoGrid = VideoSampling.grid,
         guidance: float = VideoSampling.guidance,
         guidance_interval: tuple[float, float] = VideoSampling.guidance_interval,
         sample_seed: int = VideoSampling.sample_seed,
-    ) -> Iterator[Tensor]:
+    ) -> VideoStream:
         """The same videos as blocks of frames uint8 (n, f, c, h, w), as they are made; ``frames=0`` goes on without
-        end."""
+        end. ``save(path)`` of what this gives keeps what is needed to go on another day.
+
+        Args:
+            state: a file that was saved so: the videos go on from there, by ``frames`` more.
+        """
         sampling = _sampling(sampler, steps, grid, guidance, guidance_interval, sample_seed)
-        return stream_videos(self.denoiser, self.plan, self._labels(labels, count), frames, sampling, first=first)
+        asked, kept = self._labels(labels, count), None if state is None else Path(state)
+        return stream_videos(self.denoiser, self.plan, asked, frames, sampling, first=first, state=kept)
 
     def evaluate(
         self,

@@ -19,6 +19,7 @@ from oneblock.presets import ImageFacts, blockwise, plan_source, plan_task, trai
 from oneblock.presets.door import check_plan
 from oneblock.presets.video import VideoRecipe, clean_level, video_config, video_frame
 from oneblock.schedule import FlowMatching
+from oneblock.train.self_forcing import Forced, SelfForcing
 from oneblock.train.strategy import job_specs
 
 pytest.importorskip("sklearn")
@@ -320,6 +321,41 @@ def test_films_of_ones_own_are_found_again_at_their_rate(tmp_path: Path) -> None
     ob.train(recipe(), data=data, out=tmp_path / "run")
     model = VideoModel.open(tmp_path / "run")
     assert (model.plan.recipe["fps"], model.classes) == (4, ("unlabelled",))
-    assert plan_source(model.plan).fingerprint() == model.plan.recipe["fingerprint"]
+    source = plan_source(model.plan)
+    assert isinstance(source, EncodedSource) and source.fingerprint() == model.plan.recipe["fingerprint"]
     assert len(model.evaluate(num_clips=0)["band_losses"]) == 2
     assert "fps" not in recipe().plan(FACTS).recipe
+
+
+def test_a_model_learns_from_what_it_makes(run: Path, tmp_path: Path) -> None:
+    model = VideoModel.open(run)
+    told: list[Forced] = []
+    before = model.sample([3], frames=4, steps=2, sampler="renoise")
+    settings = SelfForcing(updates=2, critic_updates=1, batch_size=2, steps=2, learning_rate=0.01)
+    forced = model.self_force(tmp_path / "forced", settings, told=told.append)
+    assert [one.update for one in told] == [1, 2]
+    assert torch.equal(model.sample([3], frames=4, steps=2, sampler="renoise"), before)
+    assert (forced.plan, forced.directory) == (model.plan, tmp_path / "forced")
+    assert not torch.equal(forced.sample([3], frames=4, steps=2, sampler="renoise"), before)
+    again = VideoModel.open(tmp_path / "forced")
+    assert torch.equal(*(one.sample([3], frames=4, steps=2, sampler="renoise") for one in (forced, again)))
+    with pytest.raises(ValueError, match="holds a run; give the model a directory of its own"):
+        model.self_force(run, settings)
+
+
+def test_a_stream_goes_on_another_day(run: Path, tmp_path: Path) -> None:
+    model = VideoModel.open(run)
+    settings: dict[str, Any] = {"labels": [3, 4], "steps": 2, "sampler": "renoise"}
+    wanted = model.sample(**settings, frames=10)
+    stream = model.stream(**settings, frames=6)
+    found = list(stream)
+    stream.save(tmp_path / "state")
+    later = VideoModel.open(run).stream(**settings, frames=4, state=tmp_path / "state")
+    found += list(later)
+    assert torch.equal(torch.cat(found, dim=1), wanted) and later.frames == 10
+    endless = model.stream(**settings, state=tmp_path / "state")
+    assert torch.equal(next(endless), wanted[:, 6:8])
+    with pytest.raises(ValueError, match="16384 frames from frame 6 on go beyond"):
+        model.stream(**settings, frames=16384, state=tmp_path / "state")
+    with pytest.raises(ValueError, match="go on from a state; use one of them"):
+        model.stream(**settings, state=tmp_path / "state", first=wanted[:, :1])

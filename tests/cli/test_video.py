@@ -20,6 +20,17 @@ DATA = ("--data", "bouncing-digits,clips=24", "--frames", "6", "--frame-size", "
 CHEAP = ("--steps", "2", "--sampler", "euler")
 
 
+def pixels(*films: Path) -> list[bytes]:
+    """Of the frames of films that follow on each other."""
+    found = []
+    for film in films:
+        with Image.open(film) as animation:
+            for frame in range(animation.n_frames):
+                animation.seek(frame)
+                found.append(animation.convert("RGB").tobytes())
+    return found
+
+
 def test_train_status_merge_evaluate_sample(tmp_path: Path, ok: Ok, refused: Refused) -> None:
     run = tmp_path / "run"
     ok("train", "video", "--out", run, *NET, *WORK, *DATA)
@@ -38,6 +49,14 @@ def test_train_status_merge_evaluate_sample(tmp_path: Path, ok: Ok, refused: Ref
     assert (row["videos"], row["frames"]) == (2, 9) and row["frames_per_second"] > 0
     with Image.open(film) as found:
         assert found.n_frames == 9
+    whole, parts = tmp_path / "whole.gif", [tmp_path / "0.gif", tmp_path / "1.gif"]
+    for out, frames in zip((whole, *parts), ("8", "4", "4"), strict=True):
+        state = () if out == whole else ("--state", tmp_path / "state")
+        ok("sample", run, "--frames", frames, "--stream", out, "--classes", "3", *state, *CHEAP)
+    assert pixels(*parts) == pixels(whole)
+    assert "holds videos of the classes [3], but [4] are asked for" in refused(
+        "sample", run, "--classes", "4", "--stream", tmp_path / "2.gif", "--state", tmp_path / "state"
+    )
     picture = tmp_path / "first.png"
     Image.new("L", (20, 20), 255).save(picture)
     ok("sample", run, "--stream", tmp_path / "all.png", "--first", picture, "--classes", "1", *CHEAP)

@@ -56,25 +56,26 @@ def rope(start: int, frames: int) -> Rope:
 
 
 def test_attention(blocks: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
-    qkv = [random(2, HEADS, FRAMES * SPACE, D // HEADS, dtype=dtype, seed=seed) for seed in range(3)]
+    q, k, v = qkv = [random(2, HEADS, FRAMES * SPACE, D // HEADS, dtype=dtype, seed=seed) for seed in range(3)]
     sizes = [frames * SPACE for frames in blocks]
 
     def streamed() -> tuple[Tensor, Sequence[Tensor]]:
         state: LinearState | None = None
         out, start = [], 0
-        for frames, *block in zip(blocks, *(x.split(sizes, dim=2) for x in qkv), strict=True):
-            mixed, state = relu_linear_attention(*block, rope=rope(start, frames), state=state)
+        cut = zip(*(x.split(sizes, dim=2) for x in qkv), strict=True)
+        for frames, (one_q, one_k, one_v) in zip(blocks, cut, strict=True):
+            mixed, state = relu_linear_attention(one_q, one_k, one_v, rope(start, frames), state)
             out.append(mixed)
             start += frames
         return torch.cat(out, dim=2), qkv
 
     ways: list[Way] = [
-        lambda: (masked_quadratic(*qkv, rope(0, FRAMES), sizes), qkv),
-        lambda: (relu_linear_attention(*qkv, rope=rope(0, FRAMES), causal_blocks=sizes)[0], qkv),
+        lambda: (masked_quadratic(q, k, v, rope(0, FRAMES), sizes), qkv),
+        lambda: (relu_linear_attention(q, k, v, rope(0, FRAMES), causal_blocks=sizes)[0], qkv),
         streamed,
     ]
     if len(blocks) == 1:
-        ways.append(lambda: (relu_linear_attention(*qkv, rope=rope(0, FRAMES))[0], qkv))
+        ways.append(lambda: (relu_linear_attention(q, k, v, rope(0, FRAMES))[0], qkv))
     assert_one_answer(ways, tolerance)
 
 

@@ -12,7 +12,7 @@ from oneblock.condition import ClassIds, Condition, Nothing
 from oneblock.models.video import Video, VideoConfig, frame_blocks
 from oneblock.partition import make_partition
 from oneblock.sample import SAMPLERS, euler, flow_grid
-from oneblock.sample.stream import RENOISE, Given, Reader, Reading, SampleNoise, reader, renoise, stream
+from oneblock.sample.stream import RENOISE, Given, Reader, Reading, SampleNoise, Stream, reader, renoise
 from oneblock.schedule import FlowMatching, logit_normal
 
 N, FRAMES, SHAPE = 2, 7, (1, 4, 4)
@@ -47,7 +47,7 @@ def run(
     start: Reader, sizes: Any = SIZES, n: int = N, condition: Condition = CONDITION, **settings: Any
 ) -> list[Tensor]:
     given = {"sampler": SAMPLERS["euler"], "grid": GRID, "shape": SHAPE, "noise": Double(0, n), **settings}
-    return list(stream(start, condition=condition, sizes=sizes, **given))
+    return list(Stream(start, condition=condition, sizes=sizes, **given))
 
 
 def test_a_stream_is_made_as_if_all_frames_before_were_seen_at_once() -> None:
@@ -94,7 +94,7 @@ def test_reading_keeps_nothing() -> None:
 
 
 def test_a_stream_may_never_end() -> None:
-    endless = stream(reader(denoiser()), SAMPLERS["euler"], GRID, CONDITION, itertools.repeat(2), SHAPE, Double(0, N))
+    endless = Stream(reader(denoiser()), SAMPLERS["euler"], GRID, CONDITION, itertools.repeat(2), SHAPE, Double(0, N))
     found = torch.cat(list(itertools.islice(endless, 4)), dim=1)
     assert torch.equal(found, torch.cat(run(reader(denoiser()), sizes=[2] * 4), dim=1))
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from oneblock.cli import console
 from oneblock.cli.bytes import SampleBytes
 from oneblock.cli.opening import Opening
 from oneblock.data import read_picture
 from oneblock.evaluate.images import Sampling
-from oneblock.evaluate.video import VideoSampling
+from oneblock.evaluate.video import VideoSampling, VideoStream
 from oneblock.evaluate.writing import CausalWriting, MaskedWriting, Writing
 from oneblock.model import CausalModel, ImageModel, MaskedModel, VideoModel
 from oneblock.presets.bytes import TASK
@@ -87,6 +85,8 @@ class SampleVideo(Opening):
     """which classes, by name or number (all if none is named)"""
     first: Path | None = None
     """picture that the videos begin with"""
+    state: Path | None = None
+    """file that keeps what is needed to go on: the frames follow on those of an earlier call that left it there"""
     fps: int = FPS
     """frames a second of the file"""
     sampling: VideoSampling = field(default_factory=VideoSampling)
@@ -108,6 +108,7 @@ class SampleVideo(Opening):
             count=None if classes else number,
             frames=self.frames or length,
             first=first,
+            state=self.state if self.state is not None and self.state.exists() else None,
             **asdict(self.sampling),
         )
         done, seconds = self._write(blocks)
@@ -118,7 +119,7 @@ class SampleVideo(Opening):
         else:
             console.say(f"{number} videos of {done} frames in {seconds:.1f} s ({rate:.1f} frames/s): {self.stream}")
 
-    def _write(self, blocks: Iterator[Tensor]) -> tuple[int, float]:
+    def _write(self, blocks: VideoStream) -> tuple[int, float]:
         """Write blocks of frames as they are made, and say how far it is; how many frames, in how many seconds."""
         file, done, began = open_video(self.stream, self.fps), 0, time.perf_counter()
         told = began
@@ -132,6 +133,8 @@ class SampleVideo(Opening):
                     told = now
         finally:
             file.close()
+            if self.state is not None and done:
+                blocks.save(self.state)
         return done, time.perf_counter() - began
 
 

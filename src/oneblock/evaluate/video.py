@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, repeat
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
-from oneblock.blockwise import BlockDenoiser, Denoiser, DenoiserLike
+from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.checks import check_count, check_fields, check_seed
 from oneblock.condition import Condition
 from oneblock.data import EncodedSource, to_float, to_uint8
@@ -22,16 +23,17 @@ from oneblock.evaluate.images import MOST_SAMPLE_SEED
 from oneblock.guidance import check_guidance
 from oneblock.metrics.frechet import frechet_distance, moments
 from oneblock.metrics.motion import FRAME_PAIRS, frame_pairs, place_errors
-from oneblock.models.video import Video, check_bound, frame_blocks
-from oneblock.partition import Partition, make_partition
+from oneblock.models.video import check_bound, frame_blocks
+from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.presets.image import image_shape
 from oneblock.presets.splits import check_fit
 from oneblock.presets.video import clean_level, plan_frame_blocks, video_task
 from oneblock.sample import SAMPLERS, Sampler, equal_mass_grid, flow_grid, karras_grid
-from oneblock.sample.stream import RENOISE, Reader, SampleNoise, reader, stream
+from oneblock.sample.kept import Belongs, restore_stream, save_stream
+from oneblock.sample.stream import RENOISE, Reader, SampleNoise, Stream, reader
 from oneblock.tasks.base import Loss, Noised
-from oneblock.tasks.video import VideoGeneration
+from oneblock.tasks.video import VideoGeneration, everywhere, two_streams
 
 VideoSamplerName = Literal["euler", "heun", "dpm++2m", "churn", "renoise"]
 VideoGrid = Literal["flow", "equal-mass", "karras"]
@@ -90,9 +92,10 @@ def stream_videos(
     sampling: VideoSampling = VideoSampling(),
     *,
     first: Tensor | None = None,
+    state: Path | None = None,
     start: int = 0,
     told: Callable[[Reader], None] = lambda reading: None,
-) -> Iterator[Tensor]:
+) -> VideoStream:
     """Blocks of frames uint8 (n, f, c, h, w) of n videos, as they are made. Sample i follows from its label, its first
     frames and (``sampling.sample_seed``, i) alone, up to rounding, and from where the blocks of frames begin.
 
@@ -100,33 +103,60 @@ def stream_videos(
         labels: int64 (n,); of a plan without classes they only say how many.
         frames: of each video; 0 goes on without end. A network that sees whole clips makes one block of them.
         first: uint8 (n, k, c, h, w), the frames that the videos begin with, k of 1 or more.
+        state: a file that ``VideoStream.save`` wrote: the videos go on from there, ``frames`` more.
         start: place of the first of these videos among all that follow from the seed.
         told: called with what reads before every block but the first.
 
     Raises:
-        ValueError: the levels, the frames or the first frames do not fit the plan.
+        ValueError: the levels, the frames or the first frames do not fit the plan, or the state is of another plan, of
+            other labels or another guidance.
     """
     check_count("frames", frames, 0)
     shape, device = image_shape(plan)[1:], device_of(denoiser)
     if first is not None:
         _check_first(first, shape, len(labels))
+    if first is not None and state is not None:
+        raise ValueError("first frames are given, but the videos go on from a state; use one of them")
     grid = sampling.levels(plan).to(device)
-    condition = video_task(plan).condition(labels.to(device))
-    return map(
-        to_uint8,
-        stream(
-            reader(denoiser, sampling.guidance, sampling.guidance_interval),
-            VIDEO_SAMPLERS[sampling.sampler],
-            grid,
-            condition,
-            _sizes(plan, frames),
-            shape,
-            SampleNoise(sampling.sample_seed, len(labels), start),
-            clean_level(plan),
-            None if first is None else to_float(first),
-            told,
-        ),
+    made = Stream(
+        reader(denoiser, sampling.guidance, sampling.guidance_interval),
+        VIDEO_SAMPLERS[sampling.sampler],
+        grid,
+        video_task(plan).condition(labels.to(device)),
+        _sizes(plan, frames, state is not None),
+        shape,
+        SampleNoise(sampling.sample_seed, len(labels), start),
+        clean_level(plan),
+        None if first is None else to_float(first),
+        told,
     )
+    belongs = Belongs(plan=plan.hash, labels=tuple(labels.tolist()), guided=sampling.guidance != 1)
+    if state is not None:
+        restore_stream(state, made, belongs, device)
+        _check_position(plan, made.frames, frames)
+    return VideoStream(made, belongs)
+
+
+class VideoStream:
+    """Blocks of frames uint8 (n, f, c, h, w), as they are made. Between two of them it can be saved."""
+
+    def __init__(self, stream: Stream, belongs: Belongs) -> None:
+        self._stream, self._belongs = stream, belongs
+
+    def __iter__(self) -> VideoStream:
+        return self
+
+    def __next__(self) -> Tensor:
+        return to_uint8(next(self._stream))
+
+    @property
+    def frames(self) -> int:
+        """How many the videos have, those of a state that they went on from included."""
+        return self._stream.frames
+
+    def save(self, path: str | Path) -> None:
+        """Write what is kept of the frames (``sample.kept``); nothing made yet is a ``ValueError``."""
+        save_stream(Path(path), self._stream, self._belongs)
 
 
 def _check_first(first: Tensor, shape: tuple[int, ...], count: int) -> None:
@@ -138,14 +168,20 @@ def _check_first(first: Tensor, shape: tuple[int, ...], count: int) -> None:
         raise ValueError(f"first has {len(first)} samples, and {count} are asked for; give as many")
 
 
-def _sizes(plan: Plan, frames: int) -> Iterator[int]:
-    """Frames of each block of a video."""
+def _check_position(plan: Plan, position: int, frames: int) -> None:
+    check_bound(position, frames, cast(int, plan.architecture.get("max_frames", position + frames)))
+
+
+def _sizes(plan: Plan, frames: int, later: bool = False) -> Iterator[int]:
+    """Frames of each block of a video, or of what comes ``later`` in it."""
     block = cast(int, plan.architecture.get("block_frames", 0))
     if frames:
-        check_bound(0, frames, cast(int, plan.architecture.get("max_frames", frames)))
+        _check_position(plan, 0, frames)
         return iter(frame_blocks(frames, block))
     if not block:
         raise ValueError("frames=0 goes on without end, but this network makes whole clips; say how many frames")
+    if later:
+        return repeat(block)
     trained = plan_frame_blocks(plan)
     return chain(trained, repeat(block))
 
@@ -228,8 +264,7 @@ def video_losses(
     task = video_task(plan)
     policy: Literal["same", "clean"] = "clean" if task.levels.count > 1 else "same"
     # the bands to report on need not be those of training, so that the loss of all levels counts
-    everywhere = make_partition(plan.partition.law, 1)
-    scored = _HeldOut(replace(task, partition=everywhere, levels=replace(task.levels, policy=policy)))
+    scored = _HeldOut(everywhere(task, policy))
     asked = two_streams(denoiser) if policy == "clean" else denoiser
     device = device_of(denoiser)
     return band_losses(asked, scored, bands, clips.to(device), labels.to(device), seed, BATCH)
@@ -249,17 +284,6 @@ class _HeldOut:
 
     def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
         return self.task.loss(denoiser, noised, targets, condition)
-
-
-def two_streams(denoiser: Denoiser) -> Denoiser:
-    """The same denoiser, given every frame clean and noisy."""
-
-    def load(b: int) -> BlockDenoiser:
-        block = denoiser.block(b)
-        assert isinstance(block.backbone, Video), "only our own network makes frames in blocks"
-        return BlockDenoiser(block.backbone.in_two_streams(), block.frame)
-
-    return Denoiser(denoiser.partition, load, resident=1)
 
 
 def roll_out(

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from oneblock.blockwise import Denoiser
 from oneblock.data import VideoData, open_bouncing
 from oneblock.data.bouncing import Bouncing
+from oneblock.evaluate.device import device_of
 from oneblock.evaluate.video import (
     NUM_CLIPS,
     TIMES_LONGER,
     VideoGrid,
     VideoSamplerName,
     VideoSampling,
+    VideoStream,
     evaluate_videos,
     sample_videos,
     stream_videos,
 )
 from oneblock.model.base import Model, said_of
+from oneblock.plain import write_whole
 from oneblock.presets.data import Data
 from oneblock.presets.image import image_shape
 from oneblock.presets.names import class_labels
 from oneblock.presets.places import named_data
 from oneblock.presets.splits import plan_splits
+from oneblock.presets.video import video_task
+from oneblock.train.self_forcing import Forced, SelfForcing, self_force
+from oneblock.train.shards import check_output, save_model
+from oneblock.train.strategy import job_specs
+
+SELF_FORCING_FILE = "self-forcing.json"
+"""Beside a model of the second stage: its settings."""
 
 
 @final
@@ -72,17 +87,23 @@ class VideoModel(Model):
         count: int | None = None,
         frames: int = 0,
         first: Tensor | None = None,
+        state: str | Path | None = None,
         sampler: VideoSamplerName = VideoSampling.sampler,
         steps: int = VideoSampling.steps,
         grid: VideoGrid = VideoSampling.grid,
         guidance: float = VideoSampling.guidance,
         guidance_interval: tuple[float, float] = VideoSampling.guidance_interval,
         sample_seed: int = VideoSampling.sample_seed,
-    ) -> Iterator[Tensor]:
+    ) -> VideoStream:
         """The same videos as blocks of frames uint8 (n, f, c, h, w), as they are made; ``frames=0`` goes on without
-        end."""
+        end. ``save(path)`` of what this gives keeps what is needed to go on another day.
+
+        Args:
+            state: a file that was saved so: the videos go on from there, by ``frames`` more.
+        """
         sampling = _sampling(sampler, steps, grid, guidance, guidance_interval, sample_seed)
-        return stream_videos(self.denoiser, self.plan, self._labels(labels, count), frames, sampling, first=first)
+        asked, kept = self._labels(labels, count), None if state is None else Path(state)
+        return stream_videos(self.denoiser, self.plan, asked, frames, sampling, first=first, state=kept)
 
     def evaluate(
         self,
@@ -122,6 +143,43 @@ class VideoModel(Model):
             sampling=sampling,
         )
         return said_of(row, splits.other)
+
+    def self_force(
+        self,
+        out: str | Path,
+        settings: SelfForcing | None = None,
+        *,
+        told: Callable[[Forced], None] = lambda forced: None,
+    ) -> VideoModel:
+        """A model that has learned from videos that it made itself, in ``settings.steps`` steps of ``renoise``, the
+        sampler that it is for (``train.self_forcing``). This one stays as it is; the other is in ``out``, a merged
+        model of the same plan beside ``self-forcing.json``, which says how it learned.
+
+        The second stage is not resumed: a model is written when all updates are done.
+
+        Args:
+            out: a directory of its own.
+            settings: None takes the usual ones.
+            told: is told of every update.
+
+        Raises:
+            ValueError: the network makes whole clips, or ``out`` holds something else.
+        """
+        out = Path(out)
+        if not self.plan.architecture.get("block_frames", 0):
+            raise ValueError(
+                "this network makes whole clips, which nothing follows; train one with block_frames=1 or more"
+            )
+        settings = SelfForcing() if settings is None else settings
+        check_output(out, self.plan)
+        blocks = [deepcopy(self.denoiser.block(b)) for b in range(self.plan.num_blocks)]
+        network = Denoiser(self.plan.partition, blocks.__getitem__)
+        grid = VideoSampling(sampler="renoise", steps=settings.steps).levels(self.plan).to(device_of(network))
+        for forced in self_force(network, video_task(self.plan), grid, image_shape(self.plan)[1:], settings):
+            told(forced)
+        save_model(out, self.plan, network, job_specs(self.plan)[-1].last_step)
+        write_whole(out / SELF_FORCING_FILE, json.dumps(asdict(settings), indent=1) + "\n")
+        return VideoModel.open(out, device=device_of(network), backbone=self.backbone)
 
     def _labels(self, labels: Sequence[int | str] | Tensor | None, count: int | None) -> Tensor:
         """The class of each video, int64 (n,); zeros without classes."""

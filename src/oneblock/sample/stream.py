@@ -71,6 +71,19 @@ class Reading:
         """Of all that is kept."""
         return sum(state.nbytes for state in self.past.values())
 
+    @property
+    def position(self) -> int:
+        """The number of frames that were committed."""
+        return max((state.position for state in self.past.values()), default=0)
+
+    def readings(self) -> dict[str, Reading]:
+        """Those that keep a past, by what they are told."""
+        return {"told": self}
+
+    def with_readings(self, readings: Mapping[str, Reading]) -> Reading:
+        """The same with others in their place."""
+        return readings["told"]
+
 
 @dataclass(frozen=True)
 class Guided:
@@ -97,6 +110,16 @@ class Guided:
     @property
     def nbytes(self) -> int:
         return self.told.nbytes + self.untold.nbytes
+
+    @property
+    def position(self) -> int:
+        return self.told.position
+
+    def readings(self) -> dict[str, Reading]:
+        return {"told": self.told, "untold": self.untold}
+
+    def with_readings(self, readings: Mapping[str, Reading]) -> Guided:
+        return replace(self, **readings)
 
 
 Reader = Reading | Guided
@@ -155,25 +178,24 @@ class SampleNoise:
         drawn = [torch.randn(like.shape[1:], generator=generator) for generator in self._generators]
         return torch.stack(drawn).to(like)
 
+    def state(self) -> Tensor:
+        """uint8 (n, bytes), from which ``restore`` goes on."""
+        return torch.stack([generator.get_state() for generator in self._generators])
 
-@torch.no_grad()
-def stream(
-    start: Reader,
-    sampler: Sampler,
-    grid: Tensor,
-    condition: Condition,
-    sizes: Sequence[int] | Iterator[int],
-    shape: tuple[int, ...],
-    noise: SampleNoise,
-    clean: float = 0.0,
-    first: Tensor | None = None,
-    told: Callable[[Reader], None] = lambda reading: None,
-) -> Iterator[Tensor]:
-    """Blocks of clean frames (n, f, c, h, w), as they are made, for ``condition`` of n samples.
+    def restore(self, state: Tensor) -> None:
+        for generator, one in zip(self._generators, state, strict=True):
+            generator.set_state(one.clone())  # it reads the memory of a view from the beginning
+
+
+class Stream:
+    """Blocks of clean frames (n, f, c, h, w) in [-1, 1], as they are made, of n samples.
+
+    Between two blocks ``sample.kept`` can save it, to go on later.
 
     Args:
         start: see ``reader``.
         sampler, grid: from noise to each block.
+        condition: of n samples.
         sizes: frames of each block; may never end.
         shape: (c, h, w) of a frame.
         noise: starts every block, and feeds a sampler that draws.
@@ -181,19 +203,58 @@ def stream(
         first: (n, k, c, h, w) in [-1, 1], the frames that the video begins with.
         told: called with what reads, after every commit: before every block but the first.
     """
-    reading, n = start, len(condition)
-    device = grid.device
-    y: Tensor | None = None
-    for size in sizes:
-        if y is not None:
-            reading = reading.commit(y, condition, clean)
-            told(reading)
-        known = None if first is None or not first.shape[1] else first[:, :size].to(device)
-        first = None if first is None else first[:, size:]
+
+    def __init__(
+        self,
+        start: Reader,
+        sampler: Sampler,
+        grid: Tensor,
+        condition: Condition,
+        sizes: Sequence[int] | Iterator[int],
+        shape: tuple[int, ...],
+        noise: SampleNoise,
+        clean: float = 0.0,
+        first: Tensor | None = None,
+        told: Callable[[Reader], None] = lambda reading: None,
+    ) -> None:
+        self.reading = start
+        self.made: Tensor | None = None
+        """The last block, which is not committed yet."""
+        self.noise_state = noise.state()
+        """Of ``noise``, when the last block was made."""
+        self._sampler, self._grid, self._condition = sampler, grid, condition
+        self._sizes, self._shape, self._noise = iter(sizes), shape, noise
+        self._clean, self._first, self._told = clean, first, told
+
+    @property
+    def frames(self) -> int:
+        """How many were made."""
+        return self.reading.position + (0 if self.made is None else self.made.shape[1])
+
+    def go_on(self, reading: Reader, made: Tensor, noise_state: Tensor) -> None:
+        """Go on where another stream stood, with its ``reading``, ``made`` and ``noise_state``."""
+        self._noise.restore(noise_state)
+        self.reading, self.made, self.noise_state = reading, made, noise_state
+
+    def __iter__(self) -> Stream:
+        return self
+
+    @torch.no_grad()
+    def __next__(self) -> Tensor:
+        size, reading = next(self._sizes), self.reading
+        if self.made is not None:
+            reading = reading.commit(self.made, self._condition, self._clean)
+            self._told(reading)
+        made = self._block(reading, size)
+        self._first = None if self._first is None else self._first[:, size:]
+        self.reading, self.made, self.noise_state = reading, made, self._noise.state()
+        return made
+
+    def _block(self, reading: Reader, size: int) -> Tensor:
+        known = None if self._first is None else self._first[:, :size].to(self._grid.device)
         if known is not None and known.shape[1] == size:
-            y = known
-        else:
-            asked: DenoiserLike = reading if known is None else Given(reading, known, clean)
-            z = noise(torch.empty(n, size, *shape, device=device)) * float(grid[0])
-            y = sampler.run(asked, z, grid, condition, noise)
-        yield y
+            return known
+        asked: DenoiserLike = reading if known is None or not known.shape[1] else Given(reading, known, self._clean)
+        empty = torch.empty(len(self._condition), size, *self._shape, device=self._grid.device)
+        z = self._noise(empty) * float(self._grid[0])
+        return self._sampler.run(asked, z, self._grid, self._condition, self._noise)

@@ -17,12 +17,13 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from oneblock.blockwise import DenoiserLike
+from oneblock.blockwise import BlockDenoiser, Denoiser, DenoiserLike
 from oneblock.checks import check_number
 from oneblock.condition import ClassIds, Condition, Nothing
 from oneblock.data import Samples
-from oneblock.framewise import FrameLevels
-from oneblock.partition import Partition
+from oneblock.framewise import FrameLevels, LevelPolicy
+from oneblock.models.video import Video
+from oneblock.partition import Partition, make_partition
 from oneblock.tasks.base import Batch, Loss, Noised, add_noise, check_known
 
 SLACK = 1e-5
@@ -141,3 +142,19 @@ class VideoGeneration:
         law = self.partition.law
         low, high = (law.low, law.high) if block is None else self.partition.training_band(block)
         return (sigma >= low * (1 - SLACK)) & (sigma <= high * (1 + SLACK)) & (sigma > self.clean)
+
+
+def two_streams(denoiser: Denoiser) -> Denoiser:
+    """The same denoiser, given every frame clean and noisy."""
+
+    def load(b: int) -> BlockDenoiser:
+        block = denoiser.block(b)
+        assert isinstance(block.backbone, Video), "only our own network makes frames in blocks"
+        return BlockDenoiser(block.backbone.in_two_streams(), block.frame)
+
+    return Denoiser(denoiser.partition, load, resident=1)
+
+
+def everywhere(task: VideoGeneration, policy: LevelPolicy = "clean") -> VideoGeneration:
+    """The same task for all levels, with another ``policy``."""
+    return replace(task, partition=make_partition(task.partition.law, 1), levels=replace(task.levels, policy=policy))

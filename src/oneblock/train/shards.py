@@ -120,6 +120,28 @@ def copy_model(directory: Path, output: Path, plan: Plan, parameters: Parameters
     _write_model(output, plan, {name: file for name, (file, _) in sizes.items()}, sum(n for _, n in sizes.values()))
 
 
+def save_model(output: Path, plan: Plan, denoiser: Denoiser, last_step: int) -> None:
+    """Write the weights that the blocks of ``denoiser`` have now as a merged model of ``plan``.
+
+    Args:
+        last_step: the step at which a block of the plan is finished.
+
+    Raises:
+        ValueError: ``output`` holds something else.
+    """
+    check_output(output, plan)
+    output.mkdir(parents=True, exist_ok=True)
+    index: dict[str, str] = {}
+    size = 0
+    for block in range(plan.num_blocks):
+        weights = trained_parameters(denoiser.block(block).backbone)
+        named = {f"blocks.{block}.{name}": tensor for name, tensor in weights.items()}
+        save_checkpoint(output / shard_name(block), named, Stamp(plan.hash, f"block-{block}", last_step, last_step))
+        index |= dict.fromkeys(sorted(named), shard_name(block))
+        size += sum(t.nbytes for t in named.values())
+    _write_model(output, plan, index, size)
+
+
 def check_output(output: Path, plan: Plan) -> None:
     """Refuse a place for a merged model that holds something else: a run, a model of another plan, foreign shards."""
     if output.exists() and not output.is_dir():

@@ -48,6 +48,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("compare", "recurrent-text"): ("compare", "CompareRecurrentText", "the same for those of recurrent depth"),
     ("compare", "audit"): ("compare", "CompareAudit", "what each memorises of a few images, some of them planted"),
     ("compare", "relay"): ("compare", "CompareRelay", "Sudoku with and without a state that calls hand on"),
+    ("compare", "evolve"): ("compare", "CompareEvolve", "a classifier by backpropagation and by evolution"),
     ("demo",): ("demo", "Demo", "a small comparison from start to end"),
 }
 

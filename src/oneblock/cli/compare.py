@@ -1,4 +1,4 @@
-"""``oneblock compare`` of images, classify, video, masked-text, text, recurrent-text, audit and relay."""
+"""``oneblock compare`` of images, classify, video, masked-text, text, recurrent-text, audit, evolve and relay."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from oneblock.experiment.base import Experiment, usual_arms
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
 from oneblock.experiment.compare import SEEDS, WORKERS, compare
+from oneblock.experiment.evolve import EvolveExperiment
 from oneblock.experiment.grid import Comparison
 from oneblock.experiment.images import ImageExperiment
 from oneblock.experiment.masked import MaskedExperiment
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     CausalArm: TypeAlias = str
     RecurrentArm: TypeAlias = str
     AuditArm: TypeAlias = str
+    EvolveArm: TypeAlias = str
 else:  # what may be chosen, for help, for completion and for tyro's refusal
     ImageArm = Literal[tuple(ImageExperiment().arms)]
     ClassifyArm = Literal[tuple(ClassifyExperiment().arms)]
@@ -47,6 +49,7 @@ else:  # what may be chosen, for help, for completion and for tyro's refusal
     CausalArm = Literal[tuple(CausalExperiment().arms)]
     RecurrentArm = Literal[tuple(RecurrentExperiment().arms)]
     AuditArm = Literal[tuple(AuditExperiment().arms)]
+    EvolveArm = Literal[tuple(EvolveExperiment().arms)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +247,24 @@ class CompareAudit(Compare):
     data: ImageData = field(default_factory=ImageData)
     model: ImageRecipe = field(default_factory=lambda: AuditExperiment().usual)
     scoring: Annotated[AuditExperiment, tyro.conf.arg(name="")] = field(default_factory=AuditExperiment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareEvolve(Compare):
+    """Train an ordinary classifier, a perceptron, with and without a backward pass.
+
+    Arms: `backpropagation`; evolution by a population of --population with noise of `rank-1` and `rank-4` (EGGROLL)
+    and of `full-rank`; `two-members` is one pair with noise of full rank, as in MeZO. These have the same steps, those
+    of --budget, and see the same batches; --depth counts linear layers of --width. The same names with -timed have the
+    same processor time, --cpu-seconds, and as many steps as it pays for. Rates are those of experiment.evolve.RATES
+    unless --learning-rate is given. A comparison that was stopped goes on with the same command.
+    """
+
+    arms: tuple[EvolveArm, ...] = tuple(EvolveExperiment().arms)
+    """which arms to train"""
+    data: ImageData = field(default_factory=ImageData)
+    model: ClassifyRecipe = field(default_factory=lambda: EvolveExperiment().usual)
+    scoring: Annotated[EvolveExperiment, tyro.conf.arg(name="")] = field(default_factory=EvolveExperiment)
 
 
 @dataclass(frozen=True, kw_only=True)

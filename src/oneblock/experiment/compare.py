@@ -12,6 +12,7 @@ from oneblock.experiment.audit import AuditExperiment
 from oneblock.experiment.base import Cell, Experiment, usual_arms
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
+from oneblock.experiment.evolve import EvolveExperiment
 from oneblock.experiment.grid import Comparison, Grid, cells
 from oneblock.experiment.images import ImageExperiment
 from oneblock.experiment.masked import MaskedExperiment
@@ -24,7 +25,7 @@ from oneblock.presets.data import Data
 from oneblock.train.drive import BARS, Watch
 from oneblock.train.machine import HERE, Machine
 
-TaskName = Literal["images", "classify", "video", "masked-text", "text", "recurrent-text", "audit"]
+TaskName = Literal["images", "classify", "video", "masked-text", "text", "recurrent-text", "audit", "evolve"]
 EXPERIMENTS: dict[str, Callable[[], Experiment[Any, Any]]] = {
     "images": ImageExperiment,
     "classify": ClassifyExperiment,
@@ -33,6 +34,7 @@ EXPERIMENTS: dict[str, Callable[[], Experiment[Any, Any]]] = {
     "text": CausalExperiment,
     "recurrent-text": RecurrentExperiment,
     "audit": AuditExperiment,
+    "evolve": EvolveExperiment,
 }
 SEEDS = 3
 """Runs per arm and budget."""

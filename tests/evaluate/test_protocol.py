@@ -140,12 +140,10 @@ def test_further_scores_stand_beside_the_usual_ones() -> None:
     assert row.keys() - usual.keys() == {field.name for field in fields(ImageDetail)}
     # all images of this model are the same, so drawing them again changes nothing
     assert [row["frechet_low"], row["frechet_high"]] == pytest.approx([row["frechet"]] * 2, rel=1e-9)
-    assert (
-        row["protocol"] == usual["protocol"]
-        and row["mind"] > 0
-        and row["frechet_limit"] is None
-        and row["classifier_score"] >= 1
-    )
+    assert row["protocol"] == usual["protocol"] and row["frechet_limit"] is None
+    assert row["mind"] > 0 and row["classifier_score"] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="detail=True scores generated images, but num_samples=0 asks for none"):
+        evaluate_images(by_class, tiny_plan(), SOURCE, SOURCE, detail=True, num_samples=0)
 
 
 def test_other_real_images_are_another_protocol() -> None:

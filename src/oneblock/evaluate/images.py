@@ -268,6 +268,8 @@ def evaluate_images(
         ValueError: the data have another shape, other classes or another autoencoder than the plan.
     """
     check_fit(plan, test)
+    if detail and not num_samples:
+        raise ValueError("detail=True scores generated images, but num_samples=0 asks for none; leave one of them out")
     if num_samples:
         sampling.levels(plan)  # refused, if at all, before any work
     left_out = check_features(plan, extractor, num_samples) if makes_images(plan, test.codec) else ""

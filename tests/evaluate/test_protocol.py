@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from oneblock.evaluate.device import dtype_of
 from oneblock.evaluate.images import Sampling, evaluate_images
 from oneblock.evaluate.protocol import LossProtocol, Protocol, check_same, differences, hash_of_images, read_protocol
 from oneblock.guidance import ClassifierFree, Ensemble
+from oneblock.metrics.detail import ImageDetail
 from oneblock.metrics.features import extractor_for, extractor_hash, weights_path
 
 SOURCE = EncodedSource(MemorySource(IMAGES), Pixels())
@@ -118,6 +120,30 @@ def test_scores_carry_the_protocol_that_they_were_taken_by() -> None:
     assert loss.edges == pytest.approx(tiny_plan().partition.edges, rel=1e-5)
     raw = evaluate_images(by_class, tiny_plan(), SOURCE, SOURCE, weights="raw", **asked)
     assert read_protocol(raw["protocol"], Protocol) == replace(found, weights="raw")
+
+
+def test_the_published_score_has_a_protocol_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oneblock.evaluate.images.real_fid", lambda real, fake, weights: 7.5)
+    (tmp_path / "weights.pth").write_bytes(b"inception")
+    asked: dict[str, Any] = {"num_samples": 9, "extractor": "digits-cnn", "fid_weights": tmp_path / "weights.pth"}
+    row = evaluate_images(by_class, tiny_plan(), SOURCE, SOURCE, **asked)
+    ours, theirs = (read_protocol(row[key], Protocol) for key in ("protocol", "fid_protocol"))
+    assert row["fid"] == 7.5 and differences(ours, theirs) == ["extractor", "extractor_hash"]
+    assert theirs.extractor == "inception-v3-compat"
+    assert theirs.extractor_hash == hashlib.sha256(b"inception").hexdigest()[:16]
+
+
+def test_further_scores_stand_beside_the_usual_ones() -> None:
+    asked: dict[str, Any] = {"num_samples": 24, "extractor": "digits-cnn"}
+    usual = evaluate_images(by_class, tiny_plan(), SOURCE, SOURCE, **asked)
+    row = evaluate_images(by_class, tiny_plan(), SOURCE, SOURCE, detail=True, **asked)
+    assert row.keys() - usual.keys() == {field.name for field in fields(ImageDetail)}
+    # all images of this model are the same, so drawing them again changes nothing
+    assert [row["frechet_low"], row["frechet_high"]] == pytest.approx([row["frechet"]] * 2, rel=1e-9)
+    assert row["protocol"] == usual["protocol"] and row["frechet_limit"] is None
+    assert row["mind"] > 0 and row["classifier_score"] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="detail=True scores generated images, but num_samples=0 asks for none"):
+        evaluate_images(by_class, tiny_plan(), SOURCE, SOURCE, detail=True, num_samples=0)
 
 
 def test_other_real_images_are_another_protocol() -> None:

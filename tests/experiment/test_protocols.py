@@ -1,5 +1,6 @@
 """Rows of runs: compared only where their protocols are the same."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,3 +99,15 @@ def test_a_comparison_of_mixed_results_is_refused() -> None:
         ValueError, match="extractor_hash='0' in the protocol of a-9-seed0, but '7' in that of b-9-seed0"
     ):
         comparison(replace(MADE, extractor_hash="7"))
+
+
+def test_the_examples_of_the_page_on_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scores.md").read_text()
+    refused, ranked = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    rows = {"ours": row("a", 0, 1.0), "theirs": row("b", 0, 2.0, replace(MADE, guidance=2.0))}
+    with pytest.raises(ValueError) as error:
+        exec(refused, {"rows": rows})
+    said = re.search(r"# ValueError: (.*) \.\.\.", refused)
+    assert said is not None and str(error.value).startswith(said[1])
+    exec(ranked, {})
+    assert "a negative correlation means that they agree" in capsys.readouterr().out

@@ -49,6 +49,8 @@ class EvaluateImages(Opening):
     """digits-cnn, fashion-mnist-cnn or efficientnet-lite0 (default: what fits the data)"""
     fid_weights: Path | None = None
     """file of torch-fidelity's Inception weights, for the published FID beside our own distances"""
+    detail: bool = False
+    """also MIND, interval and limit of the Frechet distance, and a classifier's version of the Inception score"""
     data: ImageData = field(default_factory=_own_images)
     sampling: Sampling = field(default_factory=Sampling)
 
@@ -60,6 +62,7 @@ class EvaluateImages(Opening):
             report_bands=self.report_bands,
             extractor=self.extractor,
             fid_weights=self.fid_weights,
+            detail=self.detail,
             **asdict(self.sampling),
         )
         console.note(row)

@@ -1,6 +1,7 @@
 """Batches of plain tensors: readers of images and text, transforms and synthetic images; knows no model."""
 
 from .augment import Augment, Augmentation
+from .captions import load_captions
 from .dataset import DatasetSource
 from .decode import read_picture
 from .encoded import Codec, EncodedSource, Pixels, movable
@@ -59,6 +60,7 @@ __all__ = [
     "caption_agreement",
     "captioned_scenes",
     "drawn",
+    "load_captions",
     "load_images",
     "load_videos",
     "movable",

@@ -145,12 +145,12 @@ def _survey(tree: Tree, name: str, reading: Reading) -> Survey:
 
 def _too_few(tree: Tree, name: str, usable: int, left_out: LeftOut) -> str:
     if not tree.files:
-        inside = f" ({_kinds(tree.left_out)})" if tree.left_out else ""
+        inside = f" ({counted(tree.left_out)})" if tree.left_out else ""
         return (
             f"{name} has no images{inside}; one folder per class with 2 or more images in all is allowed; move the "
             "images into folders named after their class"
         )
-    others = f" (left out: {_kinds(_by_kind(left_out))})" if left_out else ""
+    others = f" (left out: {counted(_by_kind(left_out))})" if left_out else ""
     return f"{name} has {usable or 'no'} readable image{others}; 2 or more are allowed; add images"
 
 
@@ -176,13 +176,13 @@ def _account(tree: Tree, survey: Survey, name: str, split: Split, used: int, lef
     total = sum(file.split == split for file in tree.files)
     parts = [f"{name}: {used} of {total} files of the {split} split are used", *tree.choices]
     if left_out:
-        parts.append(f"left out: {_kinds(_by_kind(left_out))}")
+        parts.append(f"left out: {counted(_by_kind(left_out))}")
     missing = _sorted({file.kind for file in tree.files} - set(survey.classes))
     others = dict(tree.left_out) | (
         {"folder without usable images": [f"{kind}/" for kind in missing]} if missing else {}
     )
     if others:
-        parts.append(f"not looked at: {_kinds(others)}")
+        parts.append(f"not looked at: {counted(others)}")
     if tree.own_splits and (unseen := _sorted(set(survey.classes) - _held_out(survey))):
         parts.append(f"no held-out images of {_some(unseen)}")
     if survey.classes[1:] == () and (inner := _inner(tree)) > 1:
@@ -207,7 +207,8 @@ def _by_kind(left_out: LeftOut) -> dict[str, list[str]]:
     return found
 
 
-def _kinds(names: Mapping[str, Sequence[str]]) -> str:
+def counted(names: Mapping[str, Sequence[str]]) -> str:
+    """How many names there are of each kind, and the first of them."""
     return ", ".join(f"{kind}: {len(some)} ({_some(some)})" for kind, some in names.items())
 
 

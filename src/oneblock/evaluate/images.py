@@ -40,6 +40,7 @@ from oneblock.evaluate.reference import (
 )
 from oneblock.guidance import ClassifierFree, check_guidance
 from oneblock.metrics import FeatureExtractor, image_quality
+from oneblock.metrics.detail import image_detail
 from oneblock.metrics.features import extractor_hash, hash_of_file
 from oneblock.metrics.quality import FID_EXTRACTOR, real_fid
 from oneblock.partition import Partition
@@ -245,6 +246,7 @@ def evaluate_images(
     sampling: Sampling = Sampling(),
     fid_weights: Path | None = None,
     weights: Weights = "averaged",
+    detail: bool = False,
 ) -> dict[str, Any]:
     """All scores of an image generator, with the protocols that they were taken by (``evaluate.protocol``).
 
@@ -259,11 +261,15 @@ def evaluate_images(
         extractor: name of the features that images are compared on (empty: what fits the plan's data).
         fid_weights: file of torch-fidelity's Inception weights, for the published FID on the training images.
         weights: which ones the denoiser has, for the protocols; those that are read from a run are averages.
+        detail: also MIND, interval and limit of the Frechet distance, and the classifier score (``metrics.detail``),
+            for which features are taken once more.
 
     Raises:
         ValueError: the data have another shape, other classes or another autoencoder than the plan.
     """
     check_fit(plan, test)
+    if detail and not num_samples:
+        raise ValueError("detail=True scores generated images, but num_samples=0 asks for none; leave one of them out")
     if num_samples:
         sampling.levels(plan)  # refused, if at all, before any work
     left_out = check_features(plan, extractor, num_samples) if makes_images(plan, test.codec) else ""
@@ -313,6 +319,7 @@ def evaluate_images(
         **scores,
         **quality.as_row(),
         **agreement_by_class(plan, features, images, told),
+        **(image_detail(known, held_out, images, features).as_row() if detail else {}),
         **(_published(known, images, made, fid_weights) if fid_weights else {}),
         PROTOCOL: made.as_row(),
         "sampling_seconds": seconds,

@@ -6,6 +6,7 @@ from oneblock.metrics.bootstrap import Interval, centred_bootstrap, percentile_b
 from oneblock.metrics.classification import accuracy, expected_calibration_error, negative_log_likelihood
 from oneblock.metrics.classifier_score import ClassifierScore, classifier_score
 from oneblock.metrics.coverage import Coverage, prdc
+from oneblock.metrics.detail import ImageDetail, image_detail
 from oneblock.metrics.extrapolation import FrechetLimit, frechet_limit
 from oneblock.metrics.features import FeatureExtractor, default_extractor, extractor_for
 from oneblock.metrics.frechet import MomentAccumulator, Moments, frechet_distance, moments
@@ -38,6 +39,7 @@ __all__ = [
     "FeatureExtractor",
     "FrechetLimit",
     "GenerativePerplexity",
+    "ImageDetail",
     "ImageQuality",
     "Interval",
     "KernelDistance",
@@ -64,6 +66,7 @@ __all__ = [
     "frechet_distance",
     "frechet_limit",
     "generative_perplexity",
+    "image_detail",
     "image_quality",
     "kernel_distance",
     "matched_perplexity",

@@ -91,6 +91,7 @@ class ImageModel(Model):
         report_bands: int = 0,
         extractor: str = "",
         fid_weights: str | Path | None = None,
+        detail: bool = False,
         sampler: SamplerName = Sampling.sampler,
         steps: int = Sampling.steps,
         grid: GridName = Sampling.grid,
@@ -110,6 +111,7 @@ class ImageModel(Model):
             report_bands: bands to report losses on (0: the plan's own).
             extractor: name of the features that images are compared on (empty: what fits the plan's data).
             fid_weights: file of torch-fidelity's Inception weights, for the published FID.
+            detail: also MIND, interval and limit of the Frechet distance, a classifier score (``metrics.detail``).
             sampler, steps, grid, guidance, guidance_interval, sample_seed, state: see ``evaluate.images.Sampling``.
         """
         weights = None
@@ -137,6 +139,7 @@ class ImageModel(Model):
             extractor=extractor,
             sampling=sampling,
             fid_weights=weights,
+            detail=detail,
         )
         return said_of(row, splits.other)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fuzzing import RECIPES, tokens
 from report.pages import read_page
 from report.test_spread import ROWS
 from safetensors.torch import save_file
@@ -71,7 +72,7 @@ def test_text_of_the_data_is_text(run: Path) -> None:
 def test_pictures_are_within_the_page(run: Path) -> None:
     with_samples, without = ob.report(run).read_text("utf-8"), ob.report(run, samples=0).read_text("utf-8")
     assert with_samples.count('src="data:image/png;base64,') == PLAN.num_blocks
-    assert "<img" not in without and "through the noise levels" not in without
+    assert "<img" not in without and "Each column is a noise level" not in without
 
 
 def test_a_run_half_trained_says_what_is_missing(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_run_half_trained_says_what_is_missing(tmp_path: Path) -> None:
     said = read_page(ob.report(tmp_path))
     assert "1 of 2 jobs are trained to their end." in said
     assert "block-1 is not trained to its end: step 0 of 6, not started" in said
-    assert "samples through the noise levels: " in said, "a block is missing"
+    assert "samples: " in said and "has no checkpoint of block 1" in said
 
 
 def test_a_plan_alone_has_a_page(tmp_path: Path) -> None:
@@ -88,6 +89,21 @@ def test_a_plan_alone_has_a_page(tmp_path: Path) -> None:
     said = read_page(ob.report(tmp_path))
     assert "0 of 2 jobs" in said and "No job has written a row of metrics yet." in said
     assert "This was not recorded" in said
+
+
+def test_what_was_measured_on_a_gpu_stands_beside_the_plan(run: Path) -> None:
+    path = run / "block-1" / SESSIONS_FILE
+    path.write_text(path.read_text().replace('"gpu_bytes": null', '"gpu_bytes": 123456789'))
+    said = read_page(ob.report(run, samples=0))
+    assert "block-1, measured on the GPU 123 MB" in said and "block-0, measured" not in said
+
+
+@pytest.mark.parametrize("name", ["masked", "text"])
+def test_a_run_of_text_writes(tmp_path: Path, name: str) -> None:
+    ob.train(RECIPES[name], data=tokens(tmp_path), out=tmp_path / "run", watch=QUIET)
+    said = read_page(ob.report(tmp_path / "run", samples=1))
+    (text,) = ob.Model.open(tmp_path / "run").sample(1)  # type: ignore[attr-defined]
+    assert f"as it is written 0 {' '.join(text.split())}" in said
 
 
 def test_a_damaged_checkpoint_is_a_warning(run: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from tiny import tiny_run
 
 from oneblock.train.drive import Watch, drive
+from oneblock.train.record import Row
 from oneblock.train.session import SESSIONS_FILE, add_session, command, in_session, read_sessions, this_session
 from oneblock.version import VERSION
 
@@ -44,6 +45,17 @@ def test_every_job_has_a_session_that_has_ended(tmp_path: Path) -> None:
         }
         assert (found.gpu, found.gpu_bytes, found.threads) == ("", None, torch.get_num_threads())
     assert not (tmp_path / SESSIONS_FILE).exists()
+
+
+def test_a_job_has_ended_when_the_next_one_begins(tmp_path: Path) -> None:
+    seen = []
+
+    def row(found: Row) -> None:
+        if found["job"] == "block-1":
+            seen.append([one.seconds for one in read_sessions(tmp_path / "block-0")])
+
+    drive(tiny_run(tmp_path), watch=replace(QUIET, row=row))
+    assert seen and all(seconds is not None for (seconds,) in seen)
 
 
 def test_a_job_with_nothing_left_to_do_has_no_new_one(tmp_path: Path) -> None:

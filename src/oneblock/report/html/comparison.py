@@ -33,13 +33,12 @@ from oneblock.report.html.parts import (
     Shown,
     asked,
     block_lines,
-    levels_parts,
-    levels_section,
     made_by,
     measured,
     memory_bars,
     plan_code,
 )
+from oneblock.report.html.samples import drawn_samples, explained
 from oneblock.report.html.svg import Line
 from oneblock.report.spread import plus_minus, several_budgets
 from oneblock.report.training import training_curve
@@ -122,7 +121,7 @@ def _finished(found: Reopened, shown: Shown) -> list[Section]:
         ("Quality against sampling work", _sampling(rows)),
         (f"Training, seed {rows[0]['seed']}, budget {rows[-1]['budget']}", _training(out, first, found)),
         ("Samples", _samples(out, first, found.plans)),
-        ("Samples through the noise levels", levels_parts(_levels(out, first, found, shown))),
+        ("Samples, drawn for this page", explained(_drawn(out, first, found, shown))),
         ("Memory by plan", _memory(first)),
     ]
     return [Section(title, of_it) for title, of_it in parts if of_it]
@@ -233,12 +232,13 @@ def _picture(out: Path, row: Row, plan: Plan | None) -> Picture | None:
     return picture(images[: COLUMNS * OF_CLASS], COLUMNS, row["arm"])
 
 
-def _levels(out: Path, rows: Sequence[Row], found: Reopened, shown: Shown) -> list[Part]:
+def _drawn(out: Path, rows: Sequence[Row], found: Reopened, shown: Shown) -> list[Part]:
+    """Images of every arm on their way through the noise levels; what arms of text write is in the tables."""
     parts = list[Part]()
     for row in rows:
         plan = found.plans.get(row["run"])
-        if plan is not None and (out / row["run"] / PLAN_FILE).is_file():
-            parts += levels_section(out / row["run"], plan, shown, row["arm"])
+        if plan is not None and plan.task == "image" and (out / row["run"] / PLAN_FILE).is_file():
+            parts += drawn_samples(out / row["run"], plan, shown, row["arm"])
     return parts
 
 

@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from oneblock.backbone import BuildBackbone
-from oneblock.evaluate.levels import Passage, passage
-from oneblock.model import ImageModel, Model
 from oneblock.plan import Plan
-from oneblock.presets.names import class_names
-from oneblock.report.html.page import Bar, Bars, Code, Command, Facts, Part, Picture, Pictures, Section, Words, picture
+from oneblock.report.html.page import Bar, Bars, Code, Command, Facts, Section
 from oneblock.report.html.svg import Line
 from oneblock.report.status import duration
 from oneblock.train import record
@@ -24,15 +21,9 @@ from oneblock.train.session import Session
 from oneblock.train.strategy import job_specs
 
 SAMPLES = 6
-"""Samples that a page shows on their way through the noise levels."""
-LEVELS = 8
-"""Noise levels at which they are shown, about; the same number in every band."""
+"""Samples that a page shows of every model."""
 LISTED = 20
 """Values of a list in a plan that a page shows."""
-EXPLAINED = (
-    "Each column is a noise level, from noise on the left to the sample on the right: the clean images that the block "
-    "which owns the level sees in what it is given."
-)
 ABSENT = "This was not recorded: the directory was made by an earlier version of oneblock."
 Found = TypeVar("Found")
 
@@ -42,7 +33,7 @@ class Shown:
     """What is asked of a page, and what it finds on the way.
 
     Args:
-        samples: to be shown on their way through the noise levels; 0 opens no model.
+        samples: of every model that are drawn and shown; 0 opens no model.
         backbone: the user's own network, of a run that trains one.
         missing, warnings: of the page; filled as it is made.
     """
@@ -174,38 +165,3 @@ def band_words(plan: Plan, block: int | None) -> str:
 def noise(plan: Plan) -> str:
     """What the levels of a plan are."""
     return "masked share" if plan.task == "masked-text" else "sigma"
-
-
-def levels_section(directory: Path, plan: Plan, shown: Shown, title: str) -> list[Part]:
-    """Samples on their way through the noise levels, block by block; nothing of other tasks than images."""
-    if plan.task != "image" or not shown.samples:
-        return []
-    found = shown.tried("samples through the noise levels", lambda: _passage(directory, shown))
-    if found is None:
-        return []
-    names = class_names(plan)
-    told = "" if found.labels is None else f"rows: {', '.join(names[label] for label in found.labels.tolist())}"
-    blocks = dict.fromkeys(found.blocks)
-    pictures = [_of_block(found, block, plan) for block in blocks]
-    return [Pictures(title, pictures, told)]
-
-
-def levels_parts(pictures: Sequence[Part]) -> list[Part]:
-    """Samples on their way through the noise levels, below what they show."""
-    return [Words([EXPLAINED]), *pictures] if pictures else []
-
-
-def _passage(directory: Path, shown: Shown) -> Passage:
-    model = Model.open(directory, device=shown.device, resident=1, backbone=shown.backbone)
-    assert isinstance(model, ImageModel), "the task is image"
-    plan = model.plan
-    if plan.recipe.get("autoencoder"):
-        raise ValueError("the run denoises latents, and its directory does not hold their autoencoder")
-    return passage(model.denoiser, plan, shown.samples, max(2, round(LEVELS / plan.num_blocks)))
-
-
-def _of_block(found: Passage, block: int, plan: Plan) -> Picture:
-    at = [i for i, owner in enumerate(found.blocks) if owner == block]
-    images = found.answers[at].transpose(0, 1).flatten(0, 1)
-    levels = ", ".join(f"{found.sigmas[i]:.3g}" for i in at)
-    return picture(images, len(at), f"block {block}, {noise(plan)} {levels}")

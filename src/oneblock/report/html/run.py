@@ -22,8 +22,6 @@ from oneblock.report.html.parts import (
     Shown,
     asked,
     block_lines,
-    levels_parts,
-    levels_section,
     made_by,
     measured,
     memory_bars,
@@ -31,6 +29,7 @@ from oneblock.report.html.parts import (
     plan_code,
     took,
 )
+from oneblock.report.html.samples import drawn_samples, explained
 from oneblock.report.table import Table
 from oneblock.train.checkpoint import job_folder
 from oneblock.train.session import Session, read_sessions
@@ -54,7 +53,7 @@ def run_page(directory: Path, shown: Shown) -> Page:
         Section("What was asked", [asked(plan)]),
         Section("Blocks", [_jobs_table(plan, jobs, sessions)]),
         *_training(plan, directory, jobs),
-        *_section("Samples through the noise levels", levels_parts(levels_section(directory, plan, shown, ""))),
+        *_section("Samples", explained(drawn_samples(directory, plan, shown))),
         *_scores(directory, shown),
         *_audit(directory, shown),
         Section("Memory and time", _memory(plan, directory, sessions, shown)),
@@ -155,18 +154,22 @@ def _audit(directory: Path, shown: Shown) -> list[Section]:
 
 
 def _memory(plan: Plan, directory: Path, sessions: Mapping[str, Sequence[Session]], shown: Shown) -> list[Part]:
-    bars = shown.tried("memory by plan", lambda: [_planned(plan, directory, shown)])
+    gpu = {job: [one.gpu_bytes for one in done if one.gpu_bytes is not None] for job, done in sessions.items()}
+    on_gpu = {job: float(max(found)) for job, found in gpu.items() if found}
+    bars = shown.tried("memory by plan", lambda: [_planned(plan, directory, shown, on_gpu)])
     every = list(chain(*sessions.values()))
     facts = [Facts([*measured(every), ("seconds of all jobs", took(every))])] if sessions else []
     return [*(bars or []), *facts]
 
 
-def _planned(plan: Plan, directory: Path, shown: Shown) -> Bars:
-    """Bytes of a training step of every job, counted from the plan."""
+def _planned(plan: Plan, directory: Path, shown: Shown, on_gpu: Mapping[str, float]) -> Bars:
+    """Bytes of a training step of every job, counted from the plan, and below them what was measured on a GPU."""
     peaks = job_peaks(plan, backbone=known_backbone(plan, directory, shown.backbone))
     stacks = {}
     for name, peak in peaks.items():
         known = [float(peak.by_kind.get(kind, 0)) for kind in KINDS]
         stacks[name] = [*known, peak.total - sum(known)]
-    kinds = ("weights", "gradients", "optimizer state", "activations", "rest")
+        if name in on_gpu:
+            stacks[f"{name}, measured on the GPU"] = [0.0] * len(stacks[name]) + [on_gpu[name]]
+    kinds = ["weights", "gradients", "optimizer state", "activations", "rest", *(["measured"] if on_gpu else [])]
     return memory_bars("counted from the plan: bytes at the peak of a training step", kinds, stacks)

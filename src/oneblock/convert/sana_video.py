@@ -7,6 +7,8 @@ frames after the other, with a memory that does not grow. Stem and head of the l
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +44,7 @@ def _config(block: nn.Module, given: dict[str, Tensor]) -> VideoLayerConfig:
     for name in ("attn2.to_q.weight", "attn1.norm_q.weight", "attn2.norm_q.weight"):
         if name not in given:
             raise ValueError(f"the block has no {name}, which a layer here needs; convert the whole network")
-    heads = [block.get_submodule(name).heads for name, _ in (SELF, CROSS)]
+    heads: list[Any] = [block.get_submodule(name).heads for name, _ in (SELF, CROSS)]
     width, inner = given["scale_shift_table"].shape[1], given["attn2.to_q.weight"].shape[0]
     if heads[0] != heads[1] or inner != width:
         raise ValueError(

@@ -119,7 +119,7 @@ class Guided:
         return {"told": self.told, "untold": self.untold}
 
     def with_readings(self, readings: Mapping[str, Reading]) -> Guided:
-        return replace(self, **readings)
+        return replace(self, told=readings["told"], untold=readings["untold"])
 
 
 Reader = Reading | Guided

@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test lint data text clean
+.PHONY: help demo test lint docs release data text clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -22,6 +22,13 @@ lint: $(STAMP)  ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(STAMP)  ## the pages of docs and a reference, as a site into site
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+release:  ## build wheel and sdist, and try both in fresh environments without the source
+	PYTHON=$(PYTHON) bash scripts/check_release.sh
+
 data: $(STAMP)  ## fetch the data sets of the benchmarks into data
 	$(BIN)/pip install --quiet -c constraints.txt resvg-py
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/fetch_data.sh
@@ -31,7 +38,7 @@ text: $(STAMP)  ## fetch 22 MB of English in the public domain into data/text
 	PYTHON=$(BIN)/python bash scripts/fetch_text.sh
 
 clean:  ## remove the environment, caches and builds; data and runs stay
-	rm -rf .venv build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv build dist site .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

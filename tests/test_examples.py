@@ -117,3 +117,11 @@ def test_evolution_learns_from_right_and_wrong_alone(capsys: pytest.CaptureFixtu
     pytest.importorskip("sklearn")
     assert load("evolve_accuracy").main(steps=50) > 0.3, "chance is 0.1"
     assert "on held-out digits" in capsys.readouterr().out
+
+
+def test_evolution_learns_from_a_checker_in_plain_python() -> None:
+    example = load("evolve_checker")
+    assert [example.checker(text) for text in ("([{([])}])", "([{([])})]", "([{((((((", ")))))))))")] == [
+        pytest.approx(share) for share in (1.0, 0.6, 0.0, 0.0)
+    ]
+    assert example.main(steps=60, population=128) > 0.1, "chance is 6^-5"

@@ -15,7 +15,7 @@ from commands import ENVIRONMENT
 
 import oneblock as ob
 
-NAMESAKES = ("train", "launch", "fsck", "convert")
+NAMESAKES = ("train", "launch", "fsck", "convert", "report")
 """Functions of the package that are called like what they are in."""
 
 

@@ -43,6 +43,7 @@ EXTRAS = [
     "rich",
     "av",
     "matplotlib",
+    "jinja2",
     "tensorboard",
     "sklearn",
     "PIL",

@@ -77,7 +77,7 @@ def test_all_classes_in_turn_where_none_is_named(images: Path) -> None:
 
 def test_losses_alone(images: Path) -> None:
     scores = ImageModel.open(images).evaluate(num_samples=0, report_bands=3)
-    assert scores.keys() == {"band_losses", "loss"}
+    assert scores.keys() == {"band_losses", "loss", "loss_protocol"}
     assert scores["loss"] == pytest.approx(sum(scores["band_losses"]) / 3)
 
 
@@ -252,7 +252,7 @@ def test_targets_that_are_no_images(tmp_path: Path, ok: Ok) -> None:
     assert (found.dtype, found.shape) == (torch.float32, (300, 2))
     assert float(found.norm(dim=1).sub(1).abs().mean()) < 0.3
     scores = model.evaluate(points)
-    assert scores.keys() == {"band_losses", "loss"} and len(scores["band_losses"]) == 2
+    assert scores.keys() == {"band_losses", "loss", "loss_protocol"} and len(scores["band_losses"]) == 2
     with pytest.raises(ValueError, match="labels are given, but the plan has no classes"):
         model.sample([0, 1])
     with pytest.raises(ValueError, match="count=None, but a model without classes needs a number of samples"):

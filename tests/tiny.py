@@ -6,9 +6,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from oneblock.data import ImageSet, MemorySource, synthetic_images
+import torch
+
+from oneblock.data import Characters, ImageSet, MemorySource, Samples, synthetic_images
 from oneblock.plan import Plan, write_plan
-from oneblock.presets import ClassifyRecipe, ImageFacts, ImageRecipe, blockwise, plan_augment, plan_task
+from oneblock.presets import (
+    ClassifyRecipe,
+    ImageFacts,
+    ImageRecipe,
+    MaskedRecipe,
+    TextFacts,
+    blockwise,
+    plan_augment,
+    plan_task,
+)
 from oneblock.train.checkpoint import checkpoints
 from oneblock.train.loop import Idle, Run
 from oneblock.train.step import OptimizerSettings
@@ -45,6 +56,25 @@ def tiny_classify_recipe(**changes: Any) -> ClassifyRecipe:
 
 def tiny_classify_plan(prototypes: tuple[float, ...] = (), facts: ImageFacts = FACTS, **changes: Any) -> Plan:
     return tiny_classify_recipe(**changes).plan(replace(facts, rows=prototypes))
+
+
+class Texts:
+    """Windows of 16 random characters."""
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
+        generator = torch.Generator().manual_seed(seed % 1000 + step)
+        return Samples(torch.randint(27, (batch_size, 16), generator=generator), None)
+
+
+def relay_plan(relay: str = "relay", **changes: Any) -> Plan:
+    """Masked text of two layers in two blocks, learned as ``relay`` says; three steps of 8 texts for each block."""
+    settings = {name: value for name, value in TINY.items() if name != "patch"}
+    settings |= {"depth": 2, "budget": 6 * 8 * 2 * 2, "length": 16, "relay": relay}
+    return MaskedRecipe(**settings | changes).plan(TextFacts(vocabulary=Characters()))
+
+
+def relay_run(directory: Path, plan: Plan, **changes: Any) -> Run:
+    return tiny_run(directory, plan, source=Texts(), **changes)
 
 
 def last_files(directory: Path) -> dict[str, bytes]:

@@ -2,7 +2,8 @@
 
 Importing this package loads nothing; each name below is loaded from its module when it is first asked for.
 
-``train``, ``launch``, ``convert`` and ``fsck`` are functions here, and also packages or modules of these names. The
+``train``, ``launch``, ``convert``, ``fsck`` and ``report`` are functions here, and also packages or modules of these
+names. The
 names of a package's modules can be read from the function, so that ``import oneblock.train.loop`` works as everywhere.
 """
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from oneblock.data.names import ImageData, TextData, VideoData
     from oneblock.evaluate.watching import audited
     from oneblock.experiment.compare import compare
+    from oneblock.experiment.sudoku import SudokuRecipe, compare_relay
     from oneblock.fsck import fsck
     from oneblock.guidance import ClassifierFree
     from oneblock.job import run_job
@@ -30,12 +32,14 @@ if TYPE_CHECKING:
     from oneblock.launch.start import launch
     from oneblock.launch.status import status
     from oneblock.model import Model
+    from oneblock.model.bytes import ByteModel
     from oneblock.noise import LogNormal
     from oneblock.optim.evolution import Evolution
     from oneblock.partition import Partition, make_partition
     from oneblock.plan import Plan
     from oneblock.precondition import Precondition
     from oneblock.presets.base import experts
+    from oneblock.presets.bytes import ByteRecipe, train_bytes
     from oneblock.presets.causal import CausalRecipe, recurrent_recipe
     from oneblock.presets.classify import ClassifyRecipe
     from oneblock.presets.conversion import Conversion, train_converted
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from oneblock.presets.run import train
     from oneblock.presets.specialists import choose_layers
     from oneblock.presets.video import VideoRecipe
+    from oneblock.report.html.write import report
     from oneblock.tasks.image import denoising_loss
     from oneblock.train.machine import Machine
 
@@ -60,6 +65,7 @@ _NAMES = {
     "data.names": ("ImageData", "TextData", "VideoData"),
     "evaluate.watching": ("audited",),
     "experiment.compare": ("compare",),
+    "experiment.sudoku": ("SudokuRecipe", "compare_relay"),
     "fsck": ("fsck",),
     "guidance": ("ClassifierFree",),
     "job": ("run_job",),
@@ -67,12 +73,14 @@ _NAMES = {
     "launch.start": ("launch",),
     "launch.status": ("status",),
     "model": ("Model",),
+    "model.bytes": ("ByteModel",),
     "noise": ("LogNormal",),
     "optim.evolution": ("Evolution",),
     "partition": ("Partition", "make_partition"),
     "plan": ("Plan",),
     "precondition": ("Precondition",),
     "presets.base": ("experts",),
+    "presets.bytes": ("ByteRecipe", "train_bytes"),
     "presets.causal": ("CausalRecipe", "recurrent_recipe"),
     "presets.classify": ("ClassifyRecipe",),
     "presets.conversion": ("Conversion", "train_converted"),
@@ -83,6 +91,7 @@ _NAMES = {
     "presets.run": ("train",),
     "presets.specialists": ("choose_layers",),
     "presets.video": ("VideoRecipe",),
+    "report.html.write": ("report",),
     "tasks.image": ("denoising_loss",),
     "train.machine": ("Machine",),
 }
@@ -91,6 +100,8 @@ _PLACES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
     "Backbone",
     "BlockDenoiser",
+    "ByteModel",
+    "ByteRecipe",
     "CausalRecipe",
     "ClassIds",
     "ClassifierFree",
@@ -107,6 +118,7 @@ __all__ = [
     "Partition",
     "Plan",
     "Precondition",
+    "SudokuRecipe",
     "TextData",
     "Tokens",
     "VideoData",
@@ -114,6 +126,7 @@ __all__ = [
     "audited",
     "choose_layers",
     "compare",
+    "compare_relay",
     "convert",
     "cost",
     "denoising_loss",
@@ -126,9 +139,11 @@ __all__ = [
     "merge",
     "read_plan",
     "recurrent_recipe",
+    "report",
     "run_job",
     "status",
     "train",
+    "train_bytes",
     "train_converted",
 ]
 

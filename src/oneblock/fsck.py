@@ -15,10 +15,12 @@ from oneblock.backbone import BuildBackbone
 from oneblock.data.places import DATA_FILE, check_record
 from oneblock.experiment.results import RESULT_FILE, read_result
 from oneblock.plan import NETWORK_FOLDER, PLAN_FILE, Plan
+from oneblock.presets.bytes import EGG_FILE, is_byte_run, read_byte_plan
 from oneblock.presets.door import open_plan, read_plan
 from oneblock.presets.kept import keeps_network, known_backbone
 from oneblock.presets.tasks import block_parameters
-from oneblock.train.checkpoint import ASIDE, NAME, checkpoints, job_folder, open_intact
+from oneblock.train.checkpoint import ASIDE, NAME, checkpoints, job_folder, load_checkpoint, open_intact
+from oneblock.train.integer import JOB
 from oneblock.train.loop import check_stamp
 from oneblock.train.record import HEARTBEAT_FILE, METRICS_FILE, check_heartbeat, foreign_lines
 from oneblock.train.shards import CONFIG_FILE, INDEX_FILE, Parameters, read_block, read_index, read_shard, shard_name
@@ -72,9 +74,11 @@ def fsck(directory: str | Path, backbone: BuildBackbone | None = None) -> Findin
         ValueError: the directory is none of these.
     """
     place = Path(directory)
-    kind = _kind(place)
+    kind = kind_of(place)
     files: Iterator[Finding]
-    if kind == "run":
+    if is_byte_run(place):
+        files = _byte_run(place)
+    elif kind == "run":
         files = _run(place, backbone)
     elif kind == "model":
         files = _model(place, backbone)
@@ -83,8 +87,9 @@ def fsck(directory: str | Path, backbone: BuildBackbone | None = None) -> Findin
     return Findings(directory=place, kind=kind, files=list(files))
 
 
-def _kind(place: Path) -> Kind:
-    for name, kind in ((PLAN_FILE, "run"), (CONFIG_FILE, "model")):
+def kind_of(place: Path) -> Kind:
+    """What a directory is; ``ValueError`` for none of these."""
+    for name, kind in ((PLAN_FILE, "run"), (EGG_FILE, "run"), (CONFIG_FILE, "model")):
         if (place / name).exists():
             return kind  # type: ignore[return-value]
     if place.is_dir() and _runs(place):
@@ -146,6 +151,25 @@ def _run(place: Path, backbone: BuildBackbone | None) -> Iterator[Finding]:
         yield from _records(folder)
     if (place / "model" / CONFIG_FILE).exists():
         yield from _model(place / "model", backbone)
+
+
+def _byte_run(place: Path) -> Iterator[Finding]:
+    look, folder = _intact, place / JOB
+    try:
+        plan = read_byte_plan(place)
+    except (ValueError, OSError) as error:
+        yield Finding(path=place / EGG_FILE, problem=str(error))
+    else:
+        yield Finding(path=place / EGG_FILE, note=f"plan {plan.hash}, bytes")
+        look = partial(_of_bytes, plan=plan.hash)
+    yield from _data(place)
+    yield from _checkpoints(folder, look)
+    yield from _records(folder)
+
+
+def _of_bytes(path: Path, plan: str) -> str:
+    _, stamp = load_checkpoint(path, plan, JOB)
+    return f"step {stamp.step} of {stamp.num_steps}"
 
 
 def _network(

@@ -101,10 +101,17 @@ def run_job(
 
 
 def _fetch(mirror: Mirror, block: int | str) -> None:
-    """What a job needs: its own files, and those of the trunk that it may start from."""
+    """What a job needs: its own files, those of the trunk that it may start from, and of the block that must come
+    before it."""
     plan = read_plan(mirror.pull())
     mirror.pull_network()
-    mirror.pull(job_name(plan, block), *(spec.name for spec in job_specs(plan) if spec.block is None))
+    name = job_name(plan, block)
+    mirror.pull(name, *(spec.name for spec in job_specs(plan) if spec.block is None), *_waited_for(plan, name))
+
+
+def _waited_for(plan: Plan, name: str) -> list[str]:
+    """The block that must have been trained before the job ``name``, if there is one."""
+    return [f"block-{spec.block - 1}" for spec in job_specs(plan) if spec.name == name and spec.before and spec.block]
 
 
 Sent = Callable[[str, bool], None]

@@ -127,10 +127,16 @@ class Plan:
         """Work of a training step in thirds of a pass forward and backward, of which a pass forward alone is one.
 
         The recipe may say that a step makes several calls (``relay_calls``), or that a pass without gradients gives it
-        a state (``carry``).
+        a state (``carry``; ``in_order``, where it is an upper bound: the block before is asked for some of the samples,
+        and there is none before the first).
         """
-        first = 1 if self.recipe.get("carry") else 0
+        first = 1 if self.recipe.get("carry") or self.in_order else 0
         return 3 * cast(int, self.recipe.get("relay_calls", 1)) + first
+
+    @property
+    def in_order(self) -> bool:
+        """Whether a block must wait until the one before it has been trained, whose states it learns to go on from."""
+        return bool(self.recipe.get("relay_across"))
 
     def derive_seed(self, *parts: int | str) -> int:
         """A 63-bit seed from ``seed`` and any names and numbers: an independent stream for each use, block and step."""

@@ -127,9 +127,21 @@ def test_json_is_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     json.loads(capsys.readouterr().out, parse_constant=refuse)
 
 
+def test_evolve(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("compare", "evolve", "--out", tmp_path, "--seeds", "1", "--arms", "backpropagation", "rank-1-timed")
+    words = (*words, "--population", "4", "--chunk", "4", "--budget", "384", "--cpu-seconds", "0.05", "--threads", "1")
+    (found,) = ok(*words, "--json")
+    assert [row["arm"] for row in found["runs"]] == ["backpropagation", "rank-1-timed"]
+    assert (found["runs"][0]["steps"], found["runs"][1]["population"]) == (2, 4)
+    out, err = printed(words, capsys)
+    assert "held-out images at equal steps" in out and "held-out images at equal processor time" in out
+    assert "1/2 backpropagation-384-seed0: accuracy " in err
+
+
 @pytest.mark.parametrize(
     ("task", "words", "message"),
     [
+        ("evolve", ["--noise-rank", "2"], "noise_rank=2 means nothing here"),
         ("images", ["--seeds", "0"], "seeds=0, workers=1: use at least one of each"),
         ("images", ["--steps", "25", "--grid", "equal-mass"], "steps=25 is not a multiple of the 2 blocks"),
         ("images", ["--report-bands", "0"], "report_bands=0 is not a number of bands"),
@@ -149,8 +161,9 @@ def test_json_is_strict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_bad_options_are_refused_before_any_work(
     tmp_path: Path, text: str, refused: Refused, task: str, words: list[str], message: str
 ) -> None:
-    own = () if task in ("images", "classify") else ("--data", text, *TEXT)
-    size = SHORT if task != "recurrent-text" else ("--depth", "1", "--width", "16", "--heads", "2")
+    own = () if task in ("images", "classify", "evolve") else ("--data", text, *TEXT)
+    sizes = {"recurrent-text": ("--depth", "1", "--width", "16", "--heads", "2"), "evolve": ()}
+    size = sizes.get(task, SHORT)
     assert message in refused("compare", task, "--out", tmp_path / "out", *size, *own, *words)
     assert not (tmp_path / "out").exists()
 

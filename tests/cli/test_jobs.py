@@ -123,6 +123,24 @@ def test_a_job_at_an_address_leaves_there_what_others_need(planned: Path, tmp_pa
     files.store.clear()
 
 
+def test_a_job_at_an_address_fetches_the_block_that_it_goes_on_from(
+    tmp_path: Path, ok: Ok, refused: Refused, text: str
+) -> None:
+    files = MemoryFileSystem()
+    files.store.clear()
+    words = ("--depth", "2", "--width", "16", "--heads", "2", "--blocks", "2", "--length", "16", "--budget", "128")
+    relay = ("--relay", "relay", "--relay-across", "--batch-size", "4", "--threads", "1")
+    ok("train", "masked-text", "--data", text, *words, *relay, "--out", tmp_path / "run", "--strategy", "plan-only")
+    Mirror("memory://run", tmp_path / "run").push_plan()
+    job = ("job", "memory://run", "--data", text, "--threads", "1", "--block")
+    message = refused(*job, "1", "--scratch", tmp_path / "one")
+    assert "block-1 goes on from the states of block 0" in message
+    for block in ("0", "1"):
+        ok(*job, block, "--scratch", tmp_path / f"machine-{block}")
+    assert (tmp_path / "machine-1" / "block-0").is_dir()
+    files.store.clear()
+
+
 def test_a_plan_at_an_address_is_a_run_that_has_not_started(tmp_path: Path, ok: Ok, refused: Refused) -> None:
     files = MemoryFileSystem()
     files.store.clear()

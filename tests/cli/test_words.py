@@ -36,7 +36,7 @@ def planned(ok: Ok, out: Path, task: str, text: str) -> Path:
             "image",
             "sample",
             ["--prompt", "a"],
-            "--prompt is an option for masked-text, text; the task of this run is image",
+            "--prompt is an option for masked-text, text, bytes; the task of this run is image",
         ),
         (
             "image",

@@ -4,7 +4,19 @@ import random
 
 import torch
 
-from oneblock.data.sudoku import CELLS, EMPTY, PEERS, SIDE, box_of, naked_singles, puzzle, solutions, sudokus
+from oneblock.data.sudoku import (
+    CELLS,
+    EMPTY,
+    PEERS,
+    SIDE,
+    Sudokus,
+    Turned,
+    box_of,
+    naked_singles,
+    puzzle,
+    solutions,
+    sudokus,
+)
 
 GRID = [0, 1, 2, 3, 4, 5, 3, 4, 5, 0, 1, 2, 1, 2, 0, 4, 5, 3, 4, 5, 3, 1, 2, 0, 2, 0, 1, 5, 3, 4, 5, 3, 4, 2, 0, 1]
 
@@ -65,3 +77,30 @@ def test_the_split_is_by_grids_and_batches_follow_from_the_step() -> None:
     assert torch.equal(again.puzzles, train.puzzles)
     assert torch.equal(train.batch(2, 4, 0).values, train.batch(2, 4, 0).values)
     assert not torch.equal(train.batch(2, 40, 0).values, train.batch(3, 40, 0).values)
+
+
+def test_turned_puzzles_are_puzzles_of_other_grids() -> None:
+    train, test = sudokus(2, 1)
+    source = Turned(train, test)
+    found, plain = source.batch(5, 200, 0).values, train.batch(5, 200, 0).values
+    assert torch.equal(found, source.batch(5, 200, 0).values)
+    assert torch.equal((found >= SIDE).sum(1), (plain >= SIDE).sum(1))
+    grids = found % SIDE
+    for group in groups():
+        assert torch.equal(grids[:, group].sort(1).values, torch.arange(SIDE).expand(200, SIDE))
+    assert len({tuple(grid) for grid in grids.tolist()}) > 190
+    for symbols in found[:5].tolist():
+        shown = [symbol - SIDE if symbol >= SIDE else EMPTY for symbol in symbols]
+        assert solutions(shown) == [[symbol % SIDE for symbol in symbols]]
+    for digit in range(SIDE):  # of a given digit every place and every name comes up
+        where = found == digit + SIDE
+        assert bool(where.any(0).all())
+
+
+def test_no_puzzle_is_turned_into_a_held_out_one() -> None:
+    train, test = sudokus(3, 1)
+    turned = Turned(train, test).batch(0, 50, 0).values
+    held_out = Sudokus(turned[:20] % SIDE)  # the same grids with other digits given
+    again = Turned(train, held_out).batch(0, 50, 0).values
+    assert torch.equal(again[:20], train.batch(0, 50, 0).values[:20])
+    assert torch.equal(again[20:], turned[20:])

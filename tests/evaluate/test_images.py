@@ -61,7 +61,7 @@ def test_where_blocks_are_loaded_one_by_one_each_is_loaded_once() -> None:
 
 def test_scores_name_their_parts() -> None:
     scores = evaluate_images(by_class, tiny_plan(), SOURCE, SOURCE, num_samples=0)
-    assert scores.keys() == {"band_losses", "loss"}
+    assert scores.keys() == {"band_losses", "loss", "loss_protocol"}
     with pytest.raises(ValueError, match="extractor name='cats' is unknown"):
         evaluate_images(by_class, tiny_plan(), SOURCE, SOURCE, num_samples=5, extractor="cats")
 

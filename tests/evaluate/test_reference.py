@@ -122,7 +122,7 @@ def test_without_packages_the_losses_are_there_and_the_note(absent: None, tmp_pa
     chosen = ("--data", f"folder:{data}", "--image-size", "8")
     ok("train", "images", *chosen, "--out", tmp_path / "run", *WORDS)
     (row,) = ok("evaluate", tmp_path / "run", "--json")
-    assert row.keys() == {"band_losses", "loss", "note"}
+    assert row.keys() == {"band_losses", "loss", "loss_protocol", "note"}
     assert row["note"].startswith(
         f"generated images are not compared: extractor {GENERAL} needs two packages; run: pip"
     )

@@ -177,6 +177,20 @@ def test_masked_text(four: dict[str, list[Plan]]) -> None:
     assert {plan.seed for arm, several in four.items() if arm != "ensemble" for plan in several} == {3}
 
 
+def test_masked_text_with_states_over_borders(text: str) -> None:
+    """To be asked for by name, with the budget of its twin, whatever the recipe says of borders."""
+    assert "blockwise-relay-across" not in usual_arms(MaskedExperiment().arms)
+    arms, data = ("blockwise-relay", "blockwise-relay-across", "relay"), TextData(data=text)
+    words: dict[str, Any] = {"arms": arms, "blocks": 2, "length": 16, "batch_size": 8}
+    found = plans(MaskedExperiment(), data, **words)
+    assert found == plans(MaskedExperiment(), data, relay="relay", relay_across=True, **words)
+    (private,), (across,), (whole,) = (found[arm] for arm in arms)
+    assert across == replace(private, recipe={**private.recipe, "relay_across": True})
+    assert not (private.in_order or whole.in_order)
+    steps, more = (job_specs(plan)[-1].last_step for plan in (across, private))
+    assert steps == pytest.approx(6 / 7 * more, abs=1)
+
+
 def test_ensembles_of_different_runs_share_no_network(text: str) -> None:
     seeds = [plan.seed for seed in range(3) for plan in masked_plans(text, seed)["ensemble"]]
     assert len(set(seeds)) == 12

@@ -8,7 +8,7 @@ import own
 import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
-from tiny import tiny_plan
+from tiny import relay_plan, tiny_plan
 from torch.utils.data import TensorDataset
 
 from oneblock.data import ImageData, TextData
@@ -102,6 +102,22 @@ def test_a_lost_job_is_an_error_and_blocks_wait_for_their_trunk(
         launch(tmp_path / "run", on_event=told.append)
     assert [event.kind for event in told] == ["started", "given up"]
     assert not (tmp_path / "block-0").exists()
+
+
+def test_blocks_that_go_on_from_the_one_before_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_plan(relay_plan(relay_across=True, branch=0.5), tmp_path / "run")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("oneblock.cpus.available_cpus", lambda: 8)
+    first, *_ = commands(tmp_path / "run")
+    assert first.words[-2:] == ("--threads", "8")
+    shell(monkeypatch, lambda job: f"sleep {int(job == 'block-0') * 0.2}; exit {2 * (job == 'block-1')}")
+    told: list[Event] = []
+    with pytest.raises(OSError, match=r"^block-1 could not be trained"):
+        launch(tmp_path / "run", on_event=told.append)
+    assert [(event.job, event.kind) for event in told] == [
+        ("trunk", "started"), ("trunk", "finished"), ("block-0", "started"), ("block-0", "finished"),
+        ("block-1", "started"), ("block-1", "given up"),
+    ]  # fmt: skip
 
 
 def test_slurm_gives_ids(planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from oneblock.precondition import MaskedTokens
 from oneblock.sample.policy import Schedule, Uncertainty
 from oneblock.sample.relay import masked_levels, reveal_by
 from oneblock.state import NOBODY, START, Hidden
-from oneblock.tasks.relay import RelayLoss, Rollout, RolloutBuffer
+from oneblock.tasks.relay import GradientShare, RelayLoss, Rollout, RolloutBuffer
 
 LAW = LinearMask()
 
@@ -49,7 +49,7 @@ def test_the_first_filling_is_staggered_and_the_next_ones_start_at_the_top() -> 
     assert float((second.z == V).double().mean()) == pytest.approx(0.7, abs=0.01)
 
 
-def test_slots_that_are_done_are_filled_in_order_and_the_rest_is_left_out() -> None:
+def test_slots_that_are_done_are_filled_with_the_texts_of_their_numbers() -> None:
     buffer = RolloutBuffer(mask=V)
     first = buffer.filled(texts(4), noise())
     z = first.z.clone()
@@ -57,9 +57,9 @@ def test_slots_that_are_done_are_filled_in_order_and_the_rest_is_left_out() -> N
     z[0, 0] = z[2, 0] = V
     state = Hidden(torch.randn(4, T, D, generator=noise()), torch.zeros(4, dtype=torch.int64))
     buffer.keep(Rollout(first.tokens, z, first.free, state, torch.tensor([5, 6, 7, 8])))
-    fresh = texts(3, 1)
+    fresh = texts(4, 1)
     second = buffer.filled(fresh, noise(1))
-    assert torch.equal(second.tokens, torch.stack([first.tokens[0], fresh[0], first.tokens[2], fresh[1]]))
+    assert torch.equal(second.tokens, torch.stack([first.tokens[0], fresh[1], first.tokens[2], fresh[3]]))
     assert torch.equal(second.z[[0, 2]], z[[0, 2]])
     assert bool((second.z[[1, 3]] == V).all())
     assert second.age.tolist() == [5, 0, 7, 0]
@@ -69,13 +69,26 @@ def test_slots_that_are_done_are_filled_in_order_and_the_rest_is_left_out() -> N
     assert torch.equal(second.state.tokens[[0, 2]], state.tokens[[0, 2]])
 
 
-def test_too_few_fresh_texts_leave_slots_that_are_done_as_they_are() -> None:
+def test_another_number_of_texts_than_slots_is_refused() -> None:
     buffer = RolloutBuffer(mask=V)
-    first = buffer.filled(texts(3), noise())
-    buffer.keep(replace(first, z=first.tokens))
-    second = buffer.filled(texts(1, 1), noise(1))
-    assert torch.equal(second.tokens[0], texts(1, 1)[0])
-    assert torch.equal(second.z[1:], first.tokens[1:])
+    buffer.filled(texts(3), noise())
+    with pytest.raises(ValueError, match="1 texts for 3 slots"):
+        buffer.filled(texts(1, 1), noise(1))
+
+
+def test_parts_of_a_batch_are_masked_as_the_whole_is() -> None:
+    whole, parts = RolloutBuffer(mask=V, high=0.6), [RolloutBuffer(mask=V, high=0.6) for _ in range(2)]
+    for seed in range(2):
+        tokens = texts(6, seed)
+        found = whole.filled(tokens, noise(seed)).z
+        own = [
+            part.filled(tokens[first : first + 3], noise(seed), first=first, of=6).z
+            for part, first in zip(parts, (0, 3), strict=True)
+        ]
+        assert torch.equal(torch.cat(own), found)
+        for part in (whole, *parts):
+            assert part.rollout is not None
+            part.keep(replace(part.rollout, z=part.rollout.tokens))
 
 
 def test_a_slot_of_a_band_is_done_at_its_lower_share() -> None:
@@ -303,3 +316,33 @@ def test_shares_and_calls_that_make_no_sense_are_refused() -> None:
         RolloutBuffer(mask=V, low=0.5, high=0.5)
     with pytest.raises(ValueError, match="calls=0 is not allowed"):
         relay_loss(calls=0)
+
+
+def test_the_share_of_the_gradient_through_states_is_that_of_the_two_losses() -> None:
+    """By hand: of the first call's hidden tokens, what the second loss sends back against what the first one does."""
+    denoiser, gradients = masked_denoiser(), GradientShare()
+    rollout = started()
+    loss, _ = relay_loss(calls=2, gradients=gradients)(denoiser, rollout, noise())
+    loss.weighted.mean().backward()
+    found = gradients.take()
+    assert gradients.take() is None
+
+    hidden, parts = rollout.z == V, []
+    logits, state = denoiser(rollout.z, masked_levels(LAW, hidden, rollout.free), Nothing(4), rollout.state)
+    assert isinstance(state, Hidden)
+    parts.append((logits, hidden))
+    chosen = Uncertainty(tau=1.0)(logits.detach().softmax(-1).amax(-1), hidden, noise())
+    z = torch.where(chosen, rollout.tokens, rollout.z)
+    handed = state.tokens.detach().requires_grad_()
+    hidden = z == V
+    logits, _ = denoiser(z, masked_levels(LAW, hidden, rollout.free), Nothing(4), replace(state, tokens=handed))
+    parts.append((logits, hidden))
+    first, second = (
+        (F.cross_entropy(a.flatten(0, 1), rollout.tokens.flatten(), reduction="none") * h.flatten()).sum() / h.sum()
+        for a, h in parts
+    )
+    (later,) = torch.autograd.grad(second, handed)
+    (own,) = torch.autograd.grad(first, state.tokens)
+    assert found == pytest.approx(float(later.norm() / (later.norm() + own.norm())), rel=1e-4)
+    relay_loss(calls=1, gradients=gradients)(denoiser, rollout, noise())[0].weighted.mean().backward()
+    assert gradients.take() is None

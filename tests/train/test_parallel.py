@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny import last_files, tiny_plan, tiny_run
+from tiny import last_files, relay_plan, relay_run, tiny_plan, tiny_run
 from torch import Tensor
 
 from oneblock.plan import Plan
@@ -28,6 +29,11 @@ def plan_of(accumulate: int = 1, precision: str = "fp32") -> Plan:
     return tiny_plan(optimizer=OptimizerSettings(accumulate=accumulate, precision=precision, clip=0.05))  # type: ignore[arg-type]
 
 
+BY_CHANCE: dict[str, Any] = {"clip": 0.05, "policy": "schedule"}  # rounding must not decide what is revealed
+RELAY, ACROSS = (
+    {name: relay_plan(**BY_CHANCE, **more, accumulate=parts) for name, parts in (("one", 1), ("micro", 2))}
+    for more in ({}, {"relay_across": True})
+)
 EVOLVING = tiny_plan(update="evolution", population=12, chunk=4)
 PLANS = {"one": plan_of(), "micro": plan_of(2), "bf16": plan_of(precision="bf16")}
 KINDS: tuple[Kind, ...] = ("ddp", "fsdp")
@@ -35,7 +41,7 @@ KINDS: tuple[Kind, ...] = ("ddp", "fsdp")
 
 def train(folder: Path, plan: Plan, ranks: Ranks = ALONE, block: int = 1, steps: int | None = None) -> list[StepReport]:
     """Train a block, at most ``steps`` steps, from its newest checkpoint."""
-    run = tiny_run(folder, plan, ranks=ranks, save_every=3)
+    run = (tiny_run if plan.task == "image" else relay_run)(folder, plan, ranks=ranks, save_every=3)
     spec = job_specs(plan)[block]
     return list(islice(train_job(run, spec), steps))
 
@@ -62,8 +68,14 @@ def work(rank: int, folder: Path, port: int) -> None:
             for name, plan in PLANS.items():
                 reports = [train(folder / kind / name, plan, ranks, block) for block in (0, 1)]
                 torch.save([vars(r) for r in reports[1]], folder / kind / name / f"reports-{rank}.pt")
+            relayed = train(folder / kind / "relay", RELAY["one"], ranks, steps=4)
+            torch.save([dict(r.more) for r in relayed], folder / kind / "relay" / f"more-{rank}.pt")
+            train(folder / kind / "relay", RELAY["one"], ranks)
+            for block in (0, 1):
+                train(folder / kind / "across", ACROSS["one"], ranks, block)
             train(folder / kind / "half", PLANS["one"], ranks, steps=3)
             train(folder / kind / "resumed", PLANS["one"], ranks)
+    os._exit(0)  # torch keeps the group of fully sharded weights, whose threads may abort a process that shuts down
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +87,15 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
         reports = train(folder / "alone" / name, plan)
         torch.save([vars(r) for r in reports], folder / "alone" / name / "reports-0.pt")
     train(folder / "alone" / "evolving", EVOLVING)
+    train(folder / "alone" / "relay", RELAY["micro"])
+    for block in (0, 1):
+        train(folder / "alone" / "across", ACROSS["micro"], block=block)
     tiny_run(folder / "ddp" / "evolving", EVOLVING)
     for kind in KINDS:
         for name in (*PLANS, "half", "resumed"):
             tiny_run(folder / kind / name, PLANS.get(name, PLANS["one"]))  # writes the plan
+        relay_run(folder / kind / "relay", RELAY["one"])
+        relay_run(folder / kind / "across", ACROSS["one"])
         train(folder / kind / "resumed", PLANS["one"], steps=3)
     torch.multiprocessing.spawn(work, (folder, free_port()), nprocs=2)
     return folder
@@ -111,6 +128,7 @@ def test_both_processes_report_the_whole_batch(done: Path, kind: Kind) -> None:
     alone = torch.load(done / "alone" / "one" / "reports-0.pt")
     assert first == second
     for ours, theirs in zip(first, alone, strict=True):
+        assert ours.pop("more") == theirs.pop("more") == {}
         assert ours.pop("job") == theirs.pop("job")
         assert ours == pytest.approx(theirs, rel=1e-4)
 
@@ -134,6 +152,30 @@ def test_bf16_shards_train_like_bf16_alone(done: Path, kind: Kind) -> None:
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-2)
     found = stored(done / kind / "bf16", PLANS["bf16"])
     assert {t.dtype for t in found.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_that_learn_from_rollouts_are_one_with_two_micro_batches(done: Path, kind: Kind) -> None:
+    """Stopped on the way, so that the slots of both have been in a checkpoint."""
+    ours = stored(done / kind / "relay", RELAY["one"])
+    theirs = stored(done / "alone" / "relay", RELAY["micro"])
+    assert ours.keys() == theirs.keys()
+    assert len(ours["rollout/z"]) == 8
+    assert int(ours["rollout/age"].max()) > 2
+    for name, t in ours.items():
+        torch.testing.assert_close(t, theirs[name], **WEIGHTS, msg=lambda text, name=name: f"{name}: {text}")
+    for rank in (0, 1):
+        *_, last = torch.load(done / kind / "relay" / f"more-{rank}.pt")  # the head begins with zeros
+        assert 0 < last["state_gradient_share"] < 1
+        assert last["state_opening"] > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_go_on_from_the_block_before_as_one_does(done: Path, kind: Kind) -> None:
+    ours, theirs = stored(done / kind / "across", ACROSS["one"]), stored(done / "alone" / "across", ACROSS["micro"])
+    assert ours.keys() == theirs.keys()
+    for name, t in ours.items():
+        torch.testing.assert_close(t, theirs[name], **WEIGHTS, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_two_processes_that_exchange_the_fitness_of_a_population_make_the_bytes_of_one(done: Path) -> None:

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TINY, last_files, tiny_run, turns
+from tiny import Texts, last_files, relay_plan, relay_run, tiny_run, turns
 from torch import Tensor
 
 from oneblock.condition import Nothing
-from oneblock.data import Characters, Samples
 from oneblock.plan import Plan
-from oneblock.presets import MaskedRecipe, TextFacts, blockwise, plan_task
+from oneblock.presets import MaskedRecipe, blockwise, plan_task
 from oneblock.presets.cost import training_flops, training_peak
 from oneblock.presets.door import check_plan
 from oneblock.presets.relay import hands_on, plan_policy
@@ -23,31 +22,15 @@ from oneblock.tasks.masked import MaskedText
 from oneblock.tasks.relay import RelayLoss, RelayText
 from oneblock.train.block import block_learner
 from oneblock.train.checkpoint import checkpoints, load_checkpoint
+from oneblock.train.drive import Watch, drive
 from oneblock.train.loop import BlockJob
 from oneblock.train.parallel import Ranks
+from oneblock.train.record import METRICS_FILE, NUMBERS, read_rows
 from oneblock.train.rollout import Rollouts
 from oneblock.train.shards import merge, open_denoiser
 from oneblock.train.strategy import all_blocks, job_specs, plan_optimizer
 
 MASK = 27
-
-
-class Texts:
-    """Windows of 16 random characters."""
-
-    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
-        generator = torch.Generator().manual_seed(seed % 1000 + step)
-        return Samples(torch.randint(27, (batch_size, 16), generator=generator), None)
-
-
-def relay_plan(relay: str = "relay", **changes: Any) -> Plan:
-    settings = {name: value for name, value in TINY.items() if name != "patch"}
-    settings |= {"depth": 2, "budget": 6 * 8 * 2 * 2, "length": 16, "relay": relay}
-    return MaskedRecipe(**settings | changes).plan(TextFacts(vocabulary=Characters()))
-
-
-def relay_run(directory: Path, plan: Plan, **changes: Any) -> Any:
-    return tiny_run(directory, plan, source=Texts(), **changes)
 
 
 def slots(directory: Path, job: str, plan: Plan) -> dict[str, Tensor]:
@@ -177,14 +160,6 @@ def test_a_merged_model_hands_states_on(tmp_path: Path) -> None:
         assert not torch.equal(denoiser(z, time, Nothing(2), left)[0], first)
 
 
-def test_several_processes_are_refused() -> None:
-    plan = relay_plan()
-    task = plan_task(plan)
-    assert isinstance(task, RelayText)
-    with pytest.raises(ValueError, match=r"block-0: relay='relay' learns from slots that one process keeps, and 2"):
-        Rollouts(plan, job_specs(plan)[0], task, Ranks("ddp", 0, 2))
-
-
 def test_calls_and_numbers_of_a_recipe_are_checked() -> None:
     with pytest.raises(ValueError, match="relay_calls=0 is not allowed"):
         MaskedRecipe(relay_calls=0)
@@ -208,3 +183,44 @@ def test_what_is_random_follows_from_the_step() -> None:
         found.append(rollouts.tensors()["rollout/z"])
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+def test_a_run_with_states_says_how_they_are_used(tmp_path: Path) -> None:
+    """In every row of metrics; a run without states says nothing."""
+    plan = relay_plan(budget=120 * 8 * 2 * 2, blocks=1)
+    drive(relay_run(tmp_path / "relay", plan), watch=Watch(bars=False))
+    rows = list(read_rows(tmp_path / "relay" / "block-0" / METRICS_FILE))
+    assert len(rows) > 1
+    for row in rows:
+        assert 0 < float(row["masked_share"]) < 1
+        assert 0 < float(row["revealed_share"]) < 1
+        assert float(row["slot_age"]) > 0
+        assert 0 < float(row["state_gradient_share"]) < 1
+    first, *_, last = (float(row["state_opening"]) for row in rows)
+    assert first != last
+    drive(relay_run(tmp_path / "rollout", relay_plan("rollout")), watch=Watch(bars=False))
+    found = next(read_rows(tmp_path / "rollout" / "block-0" / METRICS_FILE)).keys()
+    assert {"masked_share", "slot_age", "revealed_share"} <= found
+    assert not {"state_gradient_share", "state_opening"} & found
+    drive(tiny_run(tmp_path / "plain"), watch=Watch(bars=False))
+    assert next(read_rows(tmp_path / "plain" / "block-0" / METRICS_FILE)).keys() == {"job", *NUMBERS}
+
+
+def test_standing_of_slots_is_counted_by_hand() -> None:
+    plan = relay_plan("rollout", relay_calls=3)
+    task, spec = plan_task(plan), job_specs(plan)[0]
+    assert isinstance(task, RelayText)
+    batch = task.draw(Texts().batch(0, 8, 0), torch.full((8,), 0.7), 0, torch.Generator().manual_seed(0))
+    learner = block_learner(spec, blockwise(plan).denoiser(0), plan_optimizer(plan))
+    rollouts = Rollouts(plan, spec, task, Ranks())
+    rollouts.losses(learner, batch)
+    before = rollouts.tensors()["rollout/z"]
+    rollouts.losses(learner, batch)[0]()
+    found, after = rollouts.diagnostics(), rollouts.tensors()["rollout/z"]
+    masked, left = int((before == MASK).sum()), int((after == MASK).sum())
+    assert found == pytest.approx({"masked_share": masked / 128, "slot_age": 0.0, "revealed_share": 1 - left / masked})
+    rollouts.losses(learner, batch)
+    ages = rollouts.tensors()["rollout/age"]
+    rollouts.losses(learner, batch)[0]()
+    assert 3 in ages.tolist()
+    assert rollouts.diagnostics()["slot_age"] == pytest.approx(float(ages.double().mean()))

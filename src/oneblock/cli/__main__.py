@@ -28,6 +28,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("train", "masked-text"): ("train", "TrainMaskedText", "train masked diffusion of text, one block at a time"),
     ("train", "text"): ("train", "TrainText", "train an autoregressive language model, one block at a time"),
     ("train", "recurrent-text"): ("train", "TrainRecurrentText", "train a language model of recurrent depth"),
+    ("train", "bytes"): ("bytes", "TrainBytes", "train a byte model of whole numbers, without a backward pass"),
     ("convert",): ("convert", "Convert", "train on a network that you have: as blocks, experts or specialists"),
     ("job",): ("job", "Job", "train one block of a planned run, on any machine"),
     ("launch",): ("launch", "Launch", "start the jobs of a planned run: processes, torchrun or Slurm"),
@@ -38,6 +39,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("merge",): ("merge", "Merge", "make one model of a run's blocks"),
     ("export",): ("export", "Export", "give a converted network back to the library that it came from"),
     ("fsck",): ("fsck", "Fsck", "what is wrong with the files of a run, a model or a comparison, and what is good"),
+    ("report",): ("report", "Report", "one HTML page of a run, a model, a comparison or an audit"),
     ("compare", "images"): ("compare", "CompareImages", "train blockwise and its rivals with the same work"),
     ("compare", "classify"): ("compare", "CompareClassify", "the same for classifiers"),
     ("compare", "video"): ("compare", "CompareVideo", "the same for video generators"),
@@ -45,6 +47,8 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("compare", "text"): ("compare", "CompareText", "the same for autoregressive language models"),
     ("compare", "recurrent-text"): ("compare", "CompareRecurrentText", "the same for those of recurrent depth"),
     ("compare", "audit"): ("compare", "CompareAudit", "what each memorises of a few images, some of them planted"),
+    ("compare", "relay"): ("compare", "CompareRelay", "Sudoku with and without a state that calls hand on"),
+    ("compare", "evolve"): ("compare", "CompareEvolve", "a classifier by backpropagation and by evolution"),
     ("demo",): ("demo", "Demo", "a small comparison from start to end"),
 }
 

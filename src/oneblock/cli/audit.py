@@ -42,14 +42,16 @@ class AuditImages(Opening):
             raise ValueError("show=True writes recovered images into --out; give --out DIR too")
         if self.out is not None:
             check_pictures()
-        found = self.open(ImageModel).audit(
+        model = self.open(ImageModel)
+        found = model.audit(
             self.data,
             held_out=replace(self.data, data=self.held_out) if self.held_out else None,
             show=self.show,
             said=console.teller(self.json),
             **asdict(self.auditing),
         )
-        written = audit.write(found, self.out) if self.out is not None else []
+        about = {"model": str(self.model), "plan": model.plan.hash, "data": self.data.data or model.plan.recipe["data"]}
+        written = audit.write(found, self.out, about) if self.out is not None else []
         if self.json:
             console.emit(found.row)
             return

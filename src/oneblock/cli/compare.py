@@ -1,4 +1,4 @@
-"""``oneblock compare images``, ``classify``, ``video``, ``masked-text``, ``text``, ``recurrent-text`` and ``audit``."""
+"""``oneblock compare`` of images, classify, video, masked-text, text, recurrent-text, audit, evolve and relay."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from oneblock.experiment.base import Experiment, usual_arms
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
 from oneblock.experiment.compare import SEEDS, WORKERS, compare
+from oneblock.experiment.evolve import EvolveExperiment
+from oneblock.experiment.grid import Comparison
 from oneblock.experiment.images import ImageExperiment
 from oneblock.experiment.masked import MaskedExperiment
 from oneblock.experiment.recurrent import RecurrentExperiment
+from oneblock.experiment.sudoku import ARMS, SudokuArm, SudokuData, SudokuRecipe, compare_relay
 from oneblock.experiment.video import VideoExperiment
 from oneblock.presets.base import Recipe
 from oneblock.presets.causal import CausalRecipe
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     CausalArm: TypeAlias = str
     RecurrentArm: TypeAlias = str
     AuditArm: TypeAlias = str
+    EvolveArm: TypeAlias = str
 else:  # what may be chosen, for help, for completion and for tyro's refusal
     ImageArm = Literal[tuple(ImageExperiment().arms)]
     ClassifyArm = Literal[tuple(ClassifyExperiment().arms)]
@@ -45,6 +49,7 @@ else:  # what may be chosen, for help, for completion and for tyro's refusal
     CausalArm = Literal[tuple(CausalExperiment().arms)]
     RecurrentArm = Literal[tuple(RecurrentExperiment().arms)]
     AuditArm = Literal[tuple(AuditExperiment().arms)]
+    EvolveArm = Literal[tuple(EvolveExperiment().arms)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,20 +90,24 @@ class Compare:
             watch=replace(console.watch(self.json), row=None),
             told=console.teller(self.json),
         )
-        pictures = draw(found)
-        if self.json:
-            shown = {"runs": found.rows, "summary": found.summaries, "pictures": [str(path) for path in pictures]}
-            console.emit({**shown, "curves": found.curves} if found.curves else shown)
-            return
-        console.report(report(found))
-        for path in pictures:
-            console.say(f"picture: {path}")
+        _show(found, self.json)
 
     def _budgets(self) -> list[str]:
         named = [budget.strip() for budget in self.budgets.split(",") if budget.strip()]
         if self.budgets and not named:
             raise ValueError(f"budgets={self.budgets!r} names no budget; write e.g. 200k,800k, or leave --budgets out")
         return named
+
+
+def _show(found: Comparison, json: bool) -> None:
+    pictures = draw(found)
+    if json:
+        shown = {"runs": found.rows, "summary": found.summaries, "pictures": [str(path) for path in pictures]}
+        console.emit({**shown, "curves": found.curves} if found.curves else shown)
+        return
+    console.report(report(found))
+    for path in pictures:
+        console.say(f"picture: {path}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +181,10 @@ class CompareMaskedText(Compare):
     there are blocks, which share the budget, their probabilities averaged; `blockwise` trains each block alone on
     its band of masked shares; `two-blocks` does so with two blocks, whatever --blocks says; `branched` from a
     common trunk (--branch). To be named with --arms are `rollout`, `relay-sg` and `relay`, the whole network
-    trained as --relay says, whose texts are written by its policy, and `blockwise-relay`. A step of `shallow` and
-    of the trunk takes --blocks times the texts, so that all arms make about as many steps (docs/log.md). All keep
-    the learning rate constant for the same share of them, and are scored on the same windows, times and masks. A
+    trained as --relay says, whose texts are written by its policy, `blockwise-relay`, and
+    `blockwise-relay-across`, whose blocks go on from the states of the one before. A step of `shallow` and of the
+    trunk takes --blocks times the texts, so that all arms make about as many steps (docs/log.md). All keep the
+    learning rate constant for the same share of them, and are scored on the same windows, times and masks. A
     comparison that was stopped goes on with the same command.
     """
 
@@ -237,3 +247,60 @@ class CompareAudit(Compare):
     data: ImageData = field(default_factory=ImageData)
     model: ImageRecipe = field(default_factory=lambda: AuditExperiment().usual)
     scoring: Annotated[AuditExperiment, tyro.conf.arg(name="")] = field(default_factory=AuditExperiment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareEvolve(Compare):
+    """Train an ordinary classifier, a perceptron, with and without a backward pass.
+
+    Arms: `backpropagation`; evolution by a population of --population with noise of `rank-1` and `rank-4` (EGGROLL)
+    and of `full-rank`; `two-members` is one pair with noise of full rank, as in MeZO. These have the same steps, those
+    of --budget, and see the same batches; --depth counts linear layers of --width. The same names with -timed have the
+    same processor time, --cpu-seconds, and as many steps as it pays for. Rates are those of experiment.evolve.RATES
+    unless --learning-rate is given. A comparison that was stopped goes on with the same command.
+    """
+
+    arms: tuple[EvolveArm, ...] = tuple(EvolveExperiment().arms)
+    """which arms to train"""
+    data: ImageData = field(default_factory=ImageData)
+    model: ClassifyRecipe = field(default_factory=lambda: EvolveExperiment().usual)
+    scoring: Annotated[EvolveExperiment, tyro.conf.arg(name="")] = field(default_factory=EvolveExperiment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRelay:
+    """Train masked diffusion to solve Sudokus with and without a state that calls hand on.
+
+    Arms: `mlm` learns from masks at random, `rollout` from puzzles that are revealed step by step, `relay-sg` from the
+    same with hidden tokens handed on from call to call, without gradients through them, and `relay` with gradients. All
+    make as many calls in training, and are decoded at several limits of uncertainty, which gives puzzles solved against
+    calls. To be named with --arms is `rollout-wide`, whose last layer is wider. Text is compared by `oneblock compare
+    masked-text`, with the arms of the same names. A comparison that was stopped goes on with the same command.
+    """
+
+    out: Path
+    """directory of the comparison"""
+    data: SudokuData = "sudoku6"
+    """Sudokus of 6 x 6 cells, generated"""
+    arms: tuple[SudokuArm, ...] = ARMS
+    """which arms to train"""
+    model: SudokuRecipe = field(default_factory=SudokuRecipe)
+    seeds: int = SEEDS
+    """models per arm, with seeds --seed, --seed + 1, ..."""
+    workers: int = WORKERS
+    """models that are trained at the same time, each in a process of its own"""
+    json: bool = False
+    """print one JSON object instead of tables"""
+
+    def run(self) -> None:
+        check_pictures()
+        found = compare_relay(
+            self.out,
+            data=self.data,
+            arms=self.arms,
+            recipe=self.model,
+            seeds=self.seeds,
+            workers=self.workers,
+            told=console.teller(self.json),
+        )
+        _show(found, self.json)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oneblock.cli import console
+from oneblock.cli.bytes import EvaluateBytes
 from oneblock.cli.opening import Opening
 from oneblock.data import ImageData, TextData, VideoData
 from oneblock.evaluate.images import NUM_SAMPLES, Sampling
@@ -16,6 +17,7 @@ from oneblock.evaluate.quality import QualityOptions
 from oneblock.evaluate.video import NUM_CLIPS, TIMES_LONGER, VideoSampling
 from oneblock.evaluate.writing import WINDOWS, CausalWriting, MaskedWriting
 from oneblock.model import CausalModel, ClassifyModel, ImageModel, MaskedModel, VideoModel
+from oneblock.presets.bytes import TASK
 from oneblock.report.scores import image_tables, label_table, quality_table, text_table
 from oneblock.report.video import video_tables
 from oneblock.sample.calls import Answers
@@ -199,11 +201,12 @@ class EvaluateCausalText(EvaluateText):
         self._score(self.open(CausalModel).evaluate, **asdict(self.answers), **asdict(self.writing))
 
 
-EVALUATE: dict[str, type[Opening]] = {
+EVALUATE: dict[str, type[Any]] = {
     "image": EvaluateImages,
     "classify": EvaluateClassify,
     "video": EvaluateVideo,
     "masked-text": EvaluateMaskedText,
     "text": EvaluateCausalText,
+    TASK: EvaluateBytes,
 }
 """The options of ``oneblock evaluate`` by task."""

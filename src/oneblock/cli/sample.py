@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from oneblock.cli import console
+from oneblock.cli.bytes import SampleBytes
 from oneblock.cli.opening import Opening
 from oneblock.data import read_picture
 from oneblock.evaluate.images import Sampling
 from oneblock.evaluate.video import VideoSampling, VideoStream
 from oneblock.evaluate.writing import CausalWriting, MaskedWriting, Writing
 from oneblock.model import CausalModel, ImageModel, MaskedModel, VideoModel
+from oneblock.presets.bytes import TASK
 from oneblock.presets.image import image_shape
 from oneblock.presets.names import class_labels, has_names
 from oneblock.report.samples import check_samples_place, write_samples
@@ -180,10 +183,11 @@ class SampleText(Opening):
             print("\n")
 
 
-SAMPLE: dict[str, type[Opening]] = {
+SAMPLE: dict[str, type[Any]] = {
     "image": SampleImages,
     "video": SampleVideo,
     "masked-text": SampleMaskedText,
     "text": SampleText,
+    TASK: SampleBytes,
 }
 """The options of ``oneblock sample`` by task."""

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import tyro
 
+from oneblock.presets.bytes import TASK, is_byte_run
 from oneblock.presets.door import open_plan
 from oneblock.train.shards import is_run
 
@@ -58,12 +59,12 @@ def _of_task(commands: Mapping[str, type[Any]], verb: str, words: Sequence[str])
     that takes any number of values, it would be one of these."""
     options = {task: _options(command) for task, command in commands.items()}
     place = _directory(words, {name: hint for of_task in options.values() for name, hint in of_task.items()})
-    if _asks(words) and (place is None or not is_run(Path(words[place]))):
+    if _asks(words) and (place is None or not _is_run(words[place])):
         _help(commands, verb)
     if place is None:
         raise ValueError(f"{verb} needs the directory of a run or of a merged model: oneblock {verb} DIR")
     directory, others = words[place], [*words[:place], *words[place + 1 :]]
-    task = open_plan(Path(directory)).task
+    task = TASK if is_byte_run(Path(directory)) else open_plan(Path(directory)).task
     if task not in commands:
         raise ValueError(
             f"{directory} is a run of task {task!r}, which oneblock {verb} does not support; it supports "
@@ -74,6 +75,10 @@ def _of_task(commands: Mapping[str, type[Any]], verb: str, words: Sequence[str])
         if name not in options[task] and allowed and not _asks(words):
             raise ValueError(f"--{name} is an option for {', '.join(allowed)}; the task of this run is {task}")
     return commands[task], [directory, *others]
+
+
+def _is_run(word: str) -> bool:
+    return is_run(Path(word)) or is_byte_run(Path(word))
 
 
 def _asks(words: Sequence[str]) -> bool:
@@ -112,7 +117,7 @@ def _directory(words: Sequence[str], options: Mapping[str, Any]) -> int | None:
             taken = 0 if hint is bool or "=" in word or name == "help" else count
         elif word.startswith("-") and not taken:
             continue
-        elif taken and not (many and is_run(Path(word))):
+        elif taken and not (many and _is_run(word)):
             taken -= 1
         else:
             return place

@@ -9,6 +9,7 @@ from .hub import HubSource
 from .memory import Batches, Movable, Samples, drawn, shuffled_if_sorted
 from .names import ImageData, TextData, VideoData
 from .prefetch import Prefetcher
+from .scenes import caption_agreement, captioned_scenes
 from .sources import ImageSet, MemorySource, Source, load_images, open_source
 from .synthetic import synthetic_images
 from .text import open_text, read_texts, read_words, split_copies
@@ -55,6 +56,8 @@ __all__ = [
     "VideoSet",
     "VideoSource",
     "Vocabulary",
+    "caption_agreement",
+    "captioned_scenes",
     "drawn",
     "load_images",
     "load_videos",

@@ -127,6 +127,50 @@ class Sudokus:
         return Samples(self.puzzles[torch.randint(len(self), (batch_size,), generator=generator)], None)
 
 
+@dataclass(frozen=True)
+class Turned:
+    """The same source, each puzzle under a symmetry drawn at random: digits renamed, bands and stacks exchanged, and
+    rows and columns within them; 2,488,320 of them. Each turned puzzle is one with a single solution.
+
+    Args:
+        puzzles: those that are turned.
+        held_out: whose complete grids never come up; a puzzle that would be turned into one is left as it is.
+    """
+
+    puzzles: Sudokus
+    held_out: Sudokus
+
+    def batch(self, step: int, batch_size: int, seed: int) -> Samples:
+        found = self.puzzles.batch(step, batch_size, seed).values
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63 ^ 1)
+        turned = turn(found, generator)
+        seen = torch.isin(_codes(turned), _codes(self.held_out.puzzles))
+        return Samples(torch.where(seen[:, None], found, turned), None)
+
+
+def turn(puzzles: Tensor, generator: torch.Generator) -> Tensor:
+    """Puzzles (n, 36), each under a symmetry of its own."""
+
+    def shuffled(*shape: int) -> Tensor:
+        return torch.rand(len(puzzles), *shape, generator=generator).argsort(-1)
+
+    def lines(groups: int, size: int) -> Tensor:
+        """(n, 6): groups of lines in an order of chance, each with its lines in such an order."""
+        return (shuffled(groups)[..., None] * size + shuffled(groups, size)).flatten(1)
+
+    names = shuffled(SIDE)
+    renamed = names.gather(1, puzzles % SIDE) + puzzles // SIDE * SIDE
+    rows, columns = lines(SIDE // ROWS, ROWS), lines(SIDE // COLUMNS, COLUMNS)
+    cells = (rows[:, :, None] * SIDE + columns[:, None, :]).flatten(1)
+    return renamed.gather(1, cells)
+
+
+def _codes(puzzles: Tensor) -> Tensor:
+    """A number int64 (n,) for each complete grid; two that differ have the same one with probability 2^-64."""
+    factors = torch.randint(2**62, (CELLS,), generator=torch.Generator().manual_seed(0))
+    return (puzzles % SIDE * (2 * factors + 1)).sum(1)  # modulo 2^64
+
+
 def sudokus(count: int, held_out: int, seed: int = 0) -> tuple[Sudokus, Sudokus]:
     """So many puzzles to train on, and others to test with. No two of all of them have one complete grid."""
     check_count("count", count)

@@ -7,17 +7,19 @@ counted in layer evaluations, whatever a call costs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, get_args
 
 import torch
+from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
 from oneblock.checks import MANY, check_count
 from oneblock.data import EncodedSource
-from oneblock.evaluate.images import SamplerName, Sampling, sample_images
+from oneblock.evaluate.images import SamplerName, Sampling, image_protocol, sample_images
+from oneblock.evaluate.protocol import PROTOCOL, Protocol
 from oneblock.evaluate.reference import FEWEST, quality_features, reference
-from oneblock.metrics import frechet_distance, moments
+from oneblock.metrics import FeatureExtractor, frechet_distance, moments
 from oneblock.plan import Plan
 from oneblock.presets.image import image_task
 from oneblock.presets.relay import hands_on
@@ -86,7 +88,8 @@ def sampling_curve(
     features = quality_features(plan, train, test, num_samples, extractor)
     if features is None:
         return []
-    real = moments(features(reference(train, test, num_samples)[0]))
+    known = reference(train, test, num_samples)[0]
+    real, made = moments(features(known)), _protocol(denoiser, plan, known, train, features, num_samples, sampling)
     classes = image_task(plan).num_classes
     labels = torch.arange(num_samples) % classes if classes else None
     count = None if classes else num_samples
@@ -99,6 +102,7 @@ def sampling_curve(
                 "steps": one.steps,
                 "layer_evaluations": layer_evaluations(plans, one),
                 "frechet": frechet_distance(real, moments(features(images))),
+                PROTOCOL: replace(made, **asdict(one)).as_row(),
             }
         )
     return rows
@@ -114,13 +118,14 @@ def state_distances(
     sampling: Sampling,
     extractor: str = "",
 ) -> list[dict[str, Any]]:
-    """One row for each way that a state may go (``sample.carry.Carry``): ``state``, ``layer_evaluations`` of one sample
-    and ``frechet``. Empty for networks that hand nothing on; arguments as of ``sampling_curve``."""
+    """One row for each way that a state may go (``sample.carry.Carry``): ``state``, ``layer_evaluations`` of a sample,
+    ``frechet`` and its protocol. Empty for networks that hand nothing on; arguments as of ``sampling_curve``."""
     plan = plans[0]
     features = quality_features(plan, train, test, num_samples, extractor) if hands_on(plan) else None
     if features is None:
         return []
-    real = moments(features(reference(train, test, num_samples)[0]))
+    known = reference(train, test, num_samples)[0]
+    real, made = moments(features(known)), _protocol(denoiser, plan, known, train, features, num_samples, sampling)
     classes = image_task(plan).num_classes
     labels = torch.arange(num_samples) % classes if classes else None
     rows = []
@@ -129,8 +134,30 @@ def state_distances(
         if not _refusal(plan, one):
             images = sample_images(denoiser, plan, labels, one, test.codec, count=None if classes else num_samples)
             work, distance = layer_evaluations(plans, one), frechet_distance(real, moments(features(images)))
-            rows.append({"state": state, "layer_evaluations": work, "frechet": distance})
+            by = replace(made, **asdict(one)).as_row()
+            rows.append({"state": state, "layer_evaluations": work, "frechet": distance, PROTOCOL: by})
     return rows
+
+
+def _protocol(
+    denoiser: DenoiserLike,
+    plan: Plan,
+    known: Tensor,
+    train: EncodedSource,
+    features: FeatureExtractor,
+    num_samples: int,
+    sampling: Sampling,
+) -> Protocol:
+    """The protocol of all rows, before each one's own sampling."""
+    return image_protocol(
+        denoiser,
+        plan,
+        known,
+        reference=train.name,
+        features=features,
+        num_samples=num_samples,
+        sampling=sampling,
+    )
 
 
 def _refusal(plan: Plan, sampling: Sampling) -> str:

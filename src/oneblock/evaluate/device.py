@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.guidance import Averaged, ClassifierFree, Ensemble
@@ -16,14 +16,24 @@ from oneblock.sample.recorded import RecordedDenoiser
 
 def device_of(denoiser: DenoiserLike) -> torch.device:
     """The device of a denoiser's weights, which may load its noisiest block; the CPU for one without weights."""
+    weights = _weights(denoiser)
+    return torch.device("cpu") if weights is None else weights.device
+
+
+def dtype_of(denoiser: DenoiserLike) -> torch.dtype:
+    """The same of their type; float32 for one without weights."""
+    weights = _weights(denoiser)
+    return torch.float32 if weights is None else weights.dtype
+
+
+def _weights(denoiser: DenoiserLike) -> Tensor | None:
+    """The first of a denoiser's weights."""
     if isinstance(denoiser, ClassifierFree):
-        return device_of(denoiser.denoiser)
+        return _weights(denoiser.denoiser)
     if isinstance(denoiser, Averaged | Ensemble):
-        return device_of(denoiser.members[0])
+        return _weights(denoiser.members[0])
     module = denoiser.block(0) if isinstance(denoiser, Denoiser) else denoiser
-    if isinstance(module, nn.Module):
-        return next((weights.device for weights in module.parameters()), torch.device("cpu"))
-    return torch.device("cpu")
+    return next(module.parameters(), None) if isinstance(module, nn.Module) else None
 
 
 def routers(denoiser: DenoiserLike) -> list[Denoiser]:

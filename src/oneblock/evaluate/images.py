@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,17 @@ from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.checks import check_count, check_fields, check_seed
 from oneblock.data import Codec, EncodedSource, to_uint8
 from oneblock.evaluate.bands import band_losses
-from oneblock.evaluate.device import at_borders, device_of, recorded, routers
+from oneblock.evaluate.device import at_borders, device_of, dtype_of, recorded, routers
+from oneblock.evaluate.protocol import (
+    FID_PROTOCOL,
+    LOSS_PROTOCOL,
+    PROTOCOL,
+    LossProtocol,
+    Protocol,
+    Weights,
+    dtype_name,
+    hash_of_images,
+)
 from oneblock.evaluate.reference import (
     PIXELS,
     agreement_by_class,
@@ -29,8 +39,9 @@ from oneblock.evaluate.reference import (
     told_classes,
 )
 from oneblock.guidance import ClassifierFree, check_guidance
-from oneblock.metrics import image_quality
-from oneblock.metrics.quality import real_fid
+from oneblock.metrics import FeatureExtractor, image_quality
+from oneblock.metrics.features import extractor_hash, hash_of_file
+from oneblock.metrics.quality import FID_EXTRACTOR, real_fid
 from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.presets.image import image_shape, image_task
@@ -196,6 +207,32 @@ def asked_labels(
     return torch.arange(classes if count is None else count) % classes if classes else None
 
 
+def image_protocol(
+    denoiser: DenoiserLike,
+    plan: Plan,
+    known: Tensor,
+    *,
+    reference: str,
+    features: FeatureExtractor,
+    num_samples: int,
+    sampling: Sampling,
+    weights: Weights = "averaged",
+) -> Protocol:
+    """How ``num_samples`` images of a plan are made, and compared with the real images ``known`` (n, c, h, w)."""
+    return Protocol(
+        num_samples=num_samples,
+        conditions="classes-in-turn" if image_task(plan).num_classes else "none",
+        weights=weights,
+        dtype=dtype_name(dtype_of(denoiser)),
+        extractor=features.name,
+        extractor_hash=extractor_hash(features),
+        reference=reference,
+        reference_hash=hash_of_images(known),
+        num_reference=len(known),
+        **asdict(sampling),
+    )
+
+
 def evaluate_images(
     denoiser: DenoiserLike,
     plan: Plan,
@@ -207,8 +244,9 @@ def evaluate_images(
     extractor: str = "",
     sampling: Sampling = Sampling(),
     fid_weights: Path | None = None,
+    weights: Weights = "averaged",
 ) -> dict[str, Any]:
-    """All scores of an image generator.
+    """All scores of an image generator, with the protocols that they were taken by (``evaluate.protocol``).
 
     Held-out denoising loss per band, and the quality of ``num_samples`` generated images (``metrics.quality``) beside
     that of held-out ones; class agreement where the extractor is a classifier. Without samples, and for targets that
@@ -220,6 +258,7 @@ def evaluate_images(
         bands: those that losses are reported on (None: the plan's own).
         extractor: name of the features that images are compared on (empty: what fits the plan's data).
         fid_weights: file of torch-fidelity's Inception weights, for the published FID on the training images.
+        weights: which ones the denoiser has, for the protocols; those that are read from a run are averages.
 
     Raises:
         ValueError: the data have another shape, other classes or another autoencoder than the plan.
@@ -241,25 +280,50 @@ def evaluate_images(
     if hands_on(plan):
         losses = band_losses(denoiser, task, bands, *held_out_samples, owners=plan.partition)
         scores |= {"band_losses_with_state": losses, "loss_with_state": sum(losses) / len(losses)}
+    taken = LossProtocol(
+        weights=weights,
+        dtype=dtype_name(dtype_of(denoiser)),
+        held_out=test.name,
+        held_out_hash=test.fingerprint(),
+        num_held_out=len(targets),
+        edges=bands.edges,
+    )
+    scores[LOSS_PROTOCOL] = taken.as_row()
     if features is None:
         return {**scores, "note": left_out} if left_out else scores
     known, held_out = reference(train, test, num_samples)
     asked = torch.arange(num_samples) % task.num_classes if task.num_classes else None
+    made = image_protocol(
+        denoiser,
+        plan,
+        known,
+        reference=(train or test).name,
+        features=features,
+        num_samples=num_samples,
+        sampling=sampling,
+        weights=weights,
+    )
     count = num_samples if asked is None else None
     began = time.perf_counter()
     images = sample_images(denoiser, plan, asked, sampling, test.codec, count=count)
     seconds = time.perf_counter() - began
     told = told_classes(plan, features, images, asked)
     quality = image_quality(known, held_out, images, features, told)
-    fid = {"fid": real_fid(known, images, fid_weights)} if fid_weights else {}
     return {
         **scores,
         **quality.as_row(),
         **agreement_by_class(plan, features, images, told),
-        **fid,
+        **(_published(known, images, made, fid_weights) if fid_weights else {}),
+        PROTOCOL: made.as_row(),
         "sampling_seconds": seconds,
         "images_per_second": num_samples / seconds,
     }
+
+
+def _published(known: Tensor, images: Tensor, made: Protocol, weights: Path) -> dict[str, Any]:
+    """The published FID of images that were ``made`` so, and its own protocol."""
+    by_inception = replace(made, extractor=FID_EXTRACTOR, extractor_hash=hash_of_file(weights))
+    return {"fid": real_fid(known, images, weights), FID_PROTOCOL: by_inception.as_row()}
 
 
 def _no_labels(plan: Plan, count: int | None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
 from oneblock.checks import MANY, check_count, check_seed
-from oneblock.evaluate.device import device_of
+from oneblock.evaluate.device import at_borders, device_of
 from oneblock.evaluate.writing import WRITING, Writing, tokens_per_byte, weights
 from oneblock.partition import Partition
 from oneblock.plan import Plan
@@ -72,13 +72,16 @@ def write_masked(denoiser: DenoiserLike, plan: Plan, writing: Writing = WRITING,
 
 
 def written_masked(denoiser: DenoiserLike, plan: Plan, writing: Writing = WRITING, seed: int = 0) -> Written:
-    """The same with their calls. Where the plan's denoiser hands states on, each call is given the last one's."""
+    """The same with their calls. Where the plan's denoiser hands states on, each call is given the last one's;
+    over the borders of bands where blocks have learned that."""
     check_seed("seed", seed)
     task, vocabulary, length = masked_task(plan), plan_vocabulary(plan), plan_length(plan)
     given = writing.prompts(vocabulary, length)
     tokens = torch.full((len(given), length), task.mask)
     tokens[:, : given.shape[1]] = given
     tokens, carry = tokens.to(device_of(denoiser)), hands_on(plan)
+    if plan.in_order:
+        denoiser = at_borders(denoiser, "across")
     if writing.order == "policy":
         found = reveal_by(
             denoiser,

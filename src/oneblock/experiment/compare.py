@@ -12,9 +12,11 @@ from oneblock.experiment.audit import AuditExperiment
 from oneblock.experiment.base import Cell, Experiment, usual_arms
 from oneblock.experiment.causal import CausalExperiment
 from oneblock.experiment.classify import ClassifyExperiment
+from oneblock.experiment.evolve import EvolveExperiment
 from oneblock.experiment.grid import Comparison, Grid, cells
 from oneblock.experiment.images import ImageExperiment
 from oneblock.experiment.masked import MaskedExperiment
+from oneblock.experiment.protocols import check_protocols
 from oneblock.experiment.recurrent import RecurrentExperiment
 from oneblock.experiment.summary import Row
 from oneblock.experiment.video import VideoExperiment
@@ -23,7 +25,7 @@ from oneblock.presets.data import Data
 from oneblock.train.drive import BARS, Watch
 from oneblock.train.machine import HERE, Machine
 
-TaskName = Literal["images", "classify", "video", "masked-text", "text", "recurrent-text", "audit"]
+TaskName = Literal["images", "classify", "video", "masked-text", "text", "recurrent-text", "audit", "evolve"]
 EXPERIMENTS: dict[str, Callable[[], Experiment[Any, Any]]] = {
     "images": ImageExperiment,
     "classify": ClassifyExperiment,
@@ -32,6 +34,7 @@ EXPERIMENTS: dict[str, Callable[[], Experiment[Any, Any]]] = {
     "text": CausalExperiment,
     "recurrent-text": RecurrentExperiment,
     "audit": AuditExperiment,
+    "evolve": EvolveExperiment,
 }
 SEEDS = 3
 """Runs per arm and budget."""
@@ -71,7 +74,8 @@ def compare(
         told: called with a line about every run that is finished.
 
     Raises:
-        ValueError: anything that does not fit together, before any work.
+        ValueError: anything that does not fit together, before any work; and, after it, results of an earlier call
+            that were scored by another protocol (``experiment.protocols``).
         NonFiniteError: a loss was not finite.
     """
     refuse_while_loading("compare")
@@ -89,7 +93,7 @@ def compare(
         machine=machine,
         watch=watch,
     )
-    return _finished(grid, workers, told)
+    return finished(grid, workers, told)
 
 
 def _experiment(experiment: str | Experiment[Any, Any]) -> Experiment[Any, Any]:
@@ -118,8 +122,8 @@ def _check_choice(
         check_fields(experiment)
 
 
-def _finished(grid: Grid[Any, Any], workers: int, told: Callable[[str], None] | None) -> Comparison:
-    """The comparison, once every run of the grid is done."""
+def finished(grid: Grid[Any, Any], workers: int, told: Callable[[str], None] | None) -> Comparison:
+    """The comparison, once every run of the grid is done; rows of different protocols are a ``ValueError``."""
     experiment, runs = grid.experiment, grid.cells
     done: dict[Cell, Row] = {}
     for cell, row in grid.run(workers):
@@ -127,4 +131,5 @@ def _finished(grid: Grid[Any, Any], workers: int, told: Callable[[str], None] | 
         if told is not None:
             told(f"{len(done)}/{len(runs)} {cell.name}: {experiment.line(row)}")
     rows = [{**done[cell], "budget": cell.budget, "run": cell.name} for cell in runs]
+    check_protocols(rows)
     return Comparison(task=experiment.task, out=grid.out, rows=rows, scores=experiment.scores)

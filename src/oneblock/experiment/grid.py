@@ -33,6 +33,7 @@ from oneblock.train.checkpoint import checkpoints, job_folder
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.loop import Run
 from oneblock.train.machine import HERE, Machine
+from oneblock.train.session import in_session
 from oneblock.train.strategy import job_specs
 
 
@@ -143,6 +144,10 @@ class Grid(Generic[AnyRecipe, Known]):
         """Every run as it is finished."""
         known = self.open()
         plans = self.check(known)
+        with in_session(self.out, {"task": self.experiment.task, "runs": [cell.name for cell in self.cells]}):
+            yield from self._run(plans, known, workers)
+
+    def _run(self, plans: Mapping[Cell, Sequence[Plan]], known: Known, workers: int) -> Iterator[tuple[Cell, Row]]:
         twins = self.twins(plans)
         alone = {cell: several for cell, several in plans.items() if cell not in twins}
         if workers == 1:
@@ -184,7 +189,13 @@ _ENTERED: list[tuple[Grid[Any, Any], Any]] = []
 
 
 def _enter(grid: Grid[Any, Any]) -> None:
-    """A worker opens the data once. If its parent is killed, the worker ends too, instead of training on unseen."""
+    """A worker opens the data once."""
+    end_with_parent()
+    _ENTERED.append((grid, grid.open()))
+
+
+def end_with_parent() -> None:
+    """If the parent of this worker is killed, the worker ends too, instead of training on unseen."""
     parent = parent_process()
     assert parent is not None, "only a worker process has a parent"
 
@@ -193,7 +204,6 @@ def _enter(grid: Grid[Any, Any]) -> None:
         os._exit(1)
 
     Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
-    _ENTERED.append((grid, grid.open()))
 
 
 def _row(cell: Cell, plans: Sequence[Plan]) -> Row:

@@ -115,7 +115,12 @@ def learned_as(relay: RelayKind) -> Callable[[MaskedRecipe], MaskedRecipe]:
 
 def blockwise_relay(recipe: MaskedRecipe) -> MaskedRecipe:
     """Every block trained alone on the rollouts of its band, with states of its own."""
-    return replace(blocks_alone(recipe), relay="relay")
+    return replace(blocks_alone(recipe), relay="relay", relay_across=False)
+
+
+def blockwise_relay_across(recipe: MaskedRecipe) -> MaskedRecipe:
+    """The same, each in its turn and going on from the states of the block before."""
+    return replace(blockwise_relay(recipe), relay_across=True)
 
 
 ARMS: dict[str, Arm[MaskedRecipe, MaskedExperiment]] = {
@@ -130,11 +135,12 @@ ARMS: dict[str, Arm[MaskedRecipe, MaskedExperiment]] = {
     "relay-sg": Arm(recipes=learned_as("relay-sg"), usual=False),
     "relay": Arm(recipes=learned_as("relay"), usual=False),
     "blockwise-relay": Arm(recipes=blockwise_relay, usual=False),
+    "blockwise-relay-across": Arm(recipes=blockwise_relay_across, usual=False),
 }
 SCORES = Scores(
     judged={"bits_per_byte": "lower"},
     spread=("bits_per_byte", "error", "characters_per_second", *COSTS),
     listed="nats_per_band",
-    ours=("blockwise", "two-blocks", "branched", "relay", "blockwise-relay"),
+    ours=("blockwise", "two-blocks", "branched", "relay", "blockwise-relay", "blockwise-relay-across"),
     rivals=("mdlm", "end-to-end", "shallow", "ensemble", "rollout", "relay-sg"),
 )

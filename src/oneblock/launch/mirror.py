@@ -22,8 +22,9 @@ from oneblock.plan import NETWORK_FOLDER, PLAN_FILE, Plan, write_plan
 from oneblock.presets.kept import keep_network
 from oneblock.train.checkpoint import checkpoints, folder_name, job_folder
 from oneblock.train.record import HEARTBEAT_FILE, METRICS_FILE, NOTES_FILE
+from oneblock.train.session import SESSIONS_FILE
 
-SMALL = (HEARTBEAT_FILE, METRICS_FILE, NOTES_FILE)
+SMALL = (HEARTBEAT_FILE, METRICS_FILE, NOTES_FILE, SESSIONS_FILE)
 MOST_HEADER = 2**25
 """Bytes of the header of a checkpoint."""
 

@@ -30,7 +30,8 @@ from oneblock.train.stop import caught
 from oneblock.train.strategy import job_specs, plan_optimizer
 
 Stages = list[list[Command]]
-"""Commands that may run at the same time, in order: the trunk's if there is one, then those of all blocks."""
+"""Commands that may run at the same time, in order: the trunk's if there is one, then those of all blocks, or of one
+block after the other where these wait for each other."""
 
 
 def launch(
@@ -51,7 +52,8 @@ def launch(
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> list[Event]:
     """Start the jobs of a planned run, one for each block, and wait until they have trained; the trunk of a branched
-    run comes first. With ``slurm`` they are submitted as an array, and nobody waits.
+    run comes first, and blocks that go on from the states of the one before come in order. With ``slurm`` they are
+    submitted as an array, and nobody waits.
 
     Args:
         run_dir: directory with plan.json, or its fsspec address.
@@ -133,7 +135,7 @@ class _Jobs:
         self._check_per_gpu(plan)
         self._check_own(plan)
         specs = job_specs(plan)
-        machine = replace(self.machine, threads=self._threads(len(specs)))
+        machine = replace(self.machine, threads=self._threads(1 if plan.in_order else len(specs)))
         words = changed_words(machine, Machine())
         if self.data:
             data = ImageData(data=self.data) if isinstance(self.data, str) else self.data
@@ -142,7 +144,9 @@ class _Jobs:
         words += ["--scratch", str(self.scratch)] if self.scratch else []
         words += ["--backbone", self.backbone] if self.backbone else []
         words += ["--accept-data"] if self.accept_data else []
-        stages = ([spec for spec in specs if spec.block is None], [spec for spec in specs if spec.block is not None])
+        blocks = [spec for spec in specs if spec.block is not None]
+        together = [[spec] for spec in blocks] if plan.in_order else [blocks]
+        stages = ([spec for spec in specs if spec.block is None], *together)
         return [[job_command(spec.name, self.run_dir, words, self.torchrun) for spec in one] for one in stages if one]
 
     def workers(self, jobs: int) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from oneblock.launch.mirror import listing
-from oneblock.plan import Plan
+from oneblock.presets.bytes import is_byte_run, read_byte_plan
 from oneblock.presets.door import read_plan
 from oneblock.train.checkpoint import (
     CheckpointError,
@@ -17,6 +17,7 @@ from oneblock.train.checkpoint import (
     job_folder,
     read_stamp,
 )
+from oneblock.train.integer import JOB
 from oneblock.train.record import (
     METRICS_FILE,
     NOTES_FILE,
@@ -25,7 +26,6 @@ from oneblock.train.record import (
     read_heartbeat,
     read_notes,
 )
-from oneblock.train.step import JobSpec
 from oneblock.train.strategy import job_specs
 
 SILENT_SECONDS = 60.0
@@ -71,42 +71,54 @@ def status(run_dir: str | Path) -> list[JobStatus]:
         run_dir: directory of the run, or its fsspec address; no checkpoint is fetched.
     """
     with listing(str(run_dir)) as directory:
-        plan = read_plan(directory)
-        found = [_job_status(directory, spec, plan) for spec in job_specs(plan)]
+        found = _of_bytes(directory) if is_byte_run(directory) else _of_blocks(directory)
         here, there = str(directory), str(run_dir)
         return [replace(job, problems=tuple(one.replace(here, there) for one in job.problems)) for job in found]
 
 
-def _job_status(directory: Path, spec: JobSpec, plan: Plan) -> JobStatus:
-    """The state of one job, from its checkpoints, metrics and heartbeat."""
-    folder = job_folder(directory, spec.name)
-    found, problems = _believable(folder, plan.hash)
+def _of_blocks(directory: Path) -> list[JobStatus]:
+    plan = read_plan(directory)
+    specs = [(spec.name, (spec.first_step, spec.last_step)) for spec in job_specs(plan)]
+    return [_job_status(directory, name, between, plan.hash, plan.classes) for name, between in specs]
+
+
+def _of_bytes(directory: Path) -> list[JobStatus]:
+    plan = read_byte_plan(directory)
+    return [_job_status(directory, JOB, (0, plan.settings.steps), plan.hash)]
+
+
+def _job_status(
+    directory: Path, name: str, between: tuple[int, int], plan: str, classes: tuple[str, ...] = ()
+) -> JobStatus:
+    """The state of one job ``between`` its first and last step, from its checkpoints, metrics and heartbeat."""
+    folder, (first_step, last_step) = job_folder(directory, name), between
+    found, problems = _believable(folder, plan)
     row = last_row(folder / METRICS_FILE)
     beat = read_heartbeat(folder)
-    saved = checkpoint_step(found[-1]) if found else spec.first_step
+    saved = checkpoint_step(found[-1]) if found else first_step
     # the time of a checkpoint at a remote address is not known and stands at 0
     signs = [at for at in (path.stat().st_mtime for path in found[-1:]) if at] + ([beat.time] if beat else [])
     # clocks of two machines differ a little: a sign from the future is one from now
     seen = max(0.0, time.time() - max(signs)) if signs else None
-    state = _state(beat, saved, spec.last_step, seen) if found or beat or problems else "not started"
+    state = _state(beat, saved, last_step, seen) if found or beat or problems else "not started"
     if problems and state != "done" and not (beat and state == "running"):
         state = "damaged"
     speed = beat.steps_per_second if beat and state == "running" else None
     step = max(saved, beat.step) if beat and state != "done" else saved
     return JobStatus(
-        plan=plan.hash,
-        job=spec.name,
+        plan=plan,
+        job=name,
         step=step,
         saved=saved,
-        num_steps=spec.last_step,
+        num_steps=last_step,
         loss=float(row["loss"]) if row else beat.loss if beat else None,
         steps_per_second=speed,
-        seconds_left=(spec.last_step - step) / speed if speed else None,
+        seconds_left=(last_step - step) / speed if speed else None,
         seen_seconds_ago=seen,
         host=beat.host if beat else "",
         state=state,
         problems=tuple(problems),
-        classes=plan.classes,
+        classes=classes,
         notes=tuple(f"after step {note.step}: {note.note}" for note in read_notes(folder / NOTES_FILE)),
     )
 

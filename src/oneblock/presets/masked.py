@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal, cast
+from dataclasses import asdict, dataclass, replace
+from typing import ClassVar, Literal, Self, cast
 
 import torch
 
@@ -15,7 +15,7 @@ from oneblock.models.encoder import EncoderConfig
 from oneblock.noise import CosineMask, LinearMask
 from oneblock.plan import Plain, Plan
 from oneblock.presets.base import OwnBackbone, TextFacts, TextRecipe, network_config, training_bands
-from oneblock.presets.relay import RelayKind, relay_settings, relay_text
+from oneblock.presets.relay import RelayKind, check_across, relay_settings, relay_text
 from oneblock.sample.policy import PolicyName, policy_of
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.masked import MaskedText
@@ -41,6 +41,9 @@ class MaskedRecipe(TextRecipe):
     these with hidden tokens handed from call to call, without gradients through them (relay-sg) or with (relay)"""
     relay_calls: int = 2
     """calls of a training step of rollouts"""
+    relay_across: bool = False
+    """blocks learn to go on from the states of the block before, and hand theirs to the next one in sampling: they are
+    trained in order, the noisiest first"""
     policy: PolicyName = "uncertainty"
     """which places of rollouts are revealed after a call: the surest ones while their uncertainties add up to less than
     tau; those surer than a threshold; or any, by a schedule"""
@@ -53,14 +56,22 @@ class MaskedRecipe(TextRecipe):
         check_number("policy_at", self.policy_at, least=0)
         policy_of(self.policy, self.policy_at)
 
+    def one_block(self) -> Self:
+        return replace(super().one_block(), relay_across=False)
+
+    def of_several(self) -> str:
+        return super().of_several() or (f"relay_across={self.relay_across}" if self.relay_across else "")
+
     def plan(self, facts: TextFacts, backbone: OwnBackbone | None = None) -> Plan:
         architecture = self._encoder(facts) if backbone is None else own_text_architecture(backbone, facts, self)
         law = LinearMask() if self.schedule == "linear" else CosineMask()
         settings = dict(cast(Mapping[str, Plain], facts.vocabulary.to_dict()))
         if self.weighting != "bound":  # plans that were made before there was a choice stay what they are
             settings["weighting"] = self.weighting
-        settings |= relay_settings(self.relay, self.relay_calls, self.policy, self.policy_at)
-        return self._plan(facts, architecture, law, "equal-mass", settings)
+        settings |= relay_settings(self.relay, self.relay_calls, self.policy, self.policy_at, self.relay_across)
+        plan = self._plan(facts, architecture, law, "equal-mass", settings)
+        check_across(plan)
+        return plan
 
     def _encoder(self, facts: TextFacts) -> dict[str, Plain]:
         depth, width, heads = self.dimensions

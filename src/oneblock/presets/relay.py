@@ -17,12 +17,15 @@ from oneblock.tasks.base import Earlier, Noised, Task
 from oneblock.tasks.carry import WithState
 from oneblock.tasks.masked import MaskedText
 from oneblock.tasks.relay import RelayLoss, RelayText
+from oneblock.train.evolve import UpdateSettings
 
 RelayKind = Literal["mlm", "rollout", "relay-sg", "relay"]
 """Masked text is learned from texts that are masked at random (mlm), from rollouts, or from rollouts whose calls hand
 hidden tokens on, without gradients through these (relay-sg) or with them (relay)."""
 RELAY, RELAY_CALLS, POLICY, POLICY_AT = "relay", "relay_calls", "policy", "policy_at"
 """Keys of a plan's recipe; a plan without them is of kind ``"mlm"``."""
+RELAY_ACROSS = "relay_across"
+"""The same; a plan without it has private states."""
 CARRY, CARRY_FROM = "carry", "carry_from"
 """The same for images; a plan without ``carry`` hands nothing on."""
 CarryFrom = Literal["noisier", "same"]
@@ -30,10 +33,28 @@ CarryFrom = Literal["noisier", "same"]
 or the same (Recurrent Interface Networks)."""
 
 
-def relay_settings(kind: RelayKind, calls: int, policy: PolicyName, at: float) -> dict[str, Plain]:
+def relay_settings(kind: RelayKind, calls: int, policy: PolicyName, at: float, across: bool) -> dict[str, Plain]:
     """What a plan for masked text says of its rollouts; nothing of those that have none."""
     number = policy_of(policy, at).number
-    return {} if kind == "mlm" else {RELAY: kind, RELAY_CALLS: calls, POLICY: policy, POLICY_AT: float(number)}
+    found: dict[str, Plain] = {RELAY: kind, RELAY_CALLS: calls, POLICY: policy, POLICY_AT: float(number)}
+    return {**({} if kind == "mlm" else found), **({RELAY_ACROSS: True} if across else {})}
+
+
+def check_across(plan: Plan) -> None:
+    """Refuse states that go from block to block where there are none, or where blocks are not trained in order, with a
+    ``ValueError``."""
+    if not plan.in_order:
+        return
+    kind, update = plan.recipe.get(RELAY, "mlm"), plan.recipe.get("update", UpdateSettings.update)
+    wrong = {
+        f"relay={kind!r} (use relay or relay-sg)": kind not in ("relay", "relay-sg"),
+        f"blocks={plan.num_blocks} (use 2 or more)": plan.num_blocks < 2,
+        f"shared={plan.shared!r} (use private)": plan.shared != "private",
+        f"update={update!r} (use backpropagation)": update != "backpropagation",
+    }
+    found = [what for what, there in wrong.items() if there]
+    if found:
+        raise ValueError(f"relay_across=True does not go with {', '.join(found)}; change that, or leave it out")
 
 
 def plan_policy(plan: Plan) -> Policy:

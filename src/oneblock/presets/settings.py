@@ -22,7 +22,7 @@ from oneblock.presets.causal import TokenTable, work_factors
 from oneblock.presets.classify import LabelInput
 from oneblock.presets.frames import FrameSettings, check_frame
 from oneblock.presets.masked import MaskedWeighting
-from oneblock.presets.relay import POLICY, POLICY_AT, RELAY, RELAY_CALLS, CarryFrom, RelayKind
+from oneblock.presets.relay import POLICY, POLICY_AT, RELAY, RELAY_CALLS, CarryFrom, RelayKind, check_across
 from oneblock.presets.video import Objective, streams_of
 from oneblock.sample.policy import PolicyName, policy_of
 from oneblock.table import TableKind
@@ -199,6 +199,7 @@ class MaskedSettings(TextSettings):
     relay_calls: int = 1
     policy: PolicyName = "uncertainty"
     policy_at: float = 0.0
+    relay_across: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -212,6 +213,7 @@ class MaskedSettings(TextSettings):
         told = [name for name in (RELAY, RELAY_CALLS, POLICY, POLICY_AT) if name in plan.recipe]
         if len(told) not in (0, 4):
             raise ValueError(f"recipe.{told[0]} goes with {RELAY}, {RELAY_CALLS}, {POLICY} and {POLICY_AT} together")
+        check_across(plan)
 
 
 @dataclass(frozen=True, kw_only=True)

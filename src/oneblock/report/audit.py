@@ -11,6 +11,7 @@ from oneblock.evaluate.audit import Audit
 from oneblock.plain import write_whole
 from oneblock.report.picture import RangedLine, Sweep, curves, image_grid, ranged_lines, sweep
 from oneblock.report.table import Report, Table
+from oneblock.train.session import add_session, this_session
 
 JSON_FILE = "audit.json"
 COLUMNS = 10
@@ -42,10 +43,15 @@ def lines(audit: Audit) -> list[str]:
     return [*said, *_degenerate(row), *_limits(row)]
 
 
-def write(audit: Audit, out: Path) -> list[Path]:
+def write(audit: Audit, out: Path, about: Mapping[str, object] | None = None) -> list[Path]:
     """Write ``audit.json`` and the pictures into the directory ``out``; recovered images only where ``audit`` has
-    them."""
+    them.
+
+    Args:
+        about: what was audited, for the record of the session (``train.session``).
+    """
     out.mkdir(parents=True, exist_ok=True)
+    add_session(out, this_session(dict(about or {})))
     write_whole(out / JSON_FILE, json.dumps(audit.row, indent=2) + "\n")
     pictures = [_sweep(audit.row, out), _coverage(audit.row, out), _curves(audit.row, out)]
     if audit.recovered is not None and len(audit.recovered) and not audit.recovered.is_floating_point():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from oneblock.experiment.grid import Comparison
 from oneblock.experiment.summary import Row, Scores
-from oneblock.report import images, labels, memory, videos
+from oneblock.report import evolve, images, labels, memory, sudoku, videos
 from oneblock.report.table import Report
 from oneblock.report.text import TextReport
 
@@ -31,6 +31,8 @@ VIEWS = {
     "text": View(CALLS.report, CALLS.draw),
     "recurrent-text": View(CALLS.report, CALLS.draw),
     "audit": View(memory.report, memory.draw),
+    "evolve": View(evolve.report, evolve.draw),
+    "relay": View(sudoku.report, sudoku.draw),
 }
 
 

@@ -94,12 +94,13 @@ def wins(rows: Sequence[Row], scores: Scores, words: Mapping[str, str]) -> list[
     """
     lines = []
     for arm, rival in product(scores.ours, scores.rivals):
-        found = pairs(rows, arm, rival)
-        if found:
-            both = {key: [pair for pair in found if all(key in row for row in pair)] for key in scores.judged}
-            better = {key: (_better(known, key, scores), len(known)) for key, known in both.items() if known}
-            counts = [f"{words[key]} in {count} of {of}" for key, (count, of) in better.items()]
-            counts[0] += " runs"  # every task has one score that no run lacks
+        found, counts = pairs(rows, arm, rival), list[str]()
+        for key in scores.judged:
+            known = [pair for pair in found if all(row.get(key) is not None for row in pair)]
+            if known:
+                counts.append(f"{words[key]} in {_better(known, key, scores)} of {len(known)}")
+        if counts:
+            counts[0] += " runs"
             lines.append(f"{arm} against {rival}: {', '.join(counts)}")
     return lines
 

@@ -5,6 +5,7 @@ from .forward_forward import ContrastiveFF
 from .greedy import Greedy
 from .noprop import NoPropCT, NoPropDT
 from .peak import training_peak
+from .perceptron import PlainPerceptron
 from .plain import PlainCNN
 from .recurrent import TruncatedBPTT
 from .train import train_rival
@@ -17,6 +18,7 @@ __all__ = [
     "NoPropCT",
     "NoPropDT",
     "PlainCNN",
+    "PlainPerceptron",
     "Rival",
     "RivalSettings",
     "Stage",

@@ -23,7 +23,7 @@ from oneblock.data import Augment, Batches, Source
 from oneblock.memory import DryRun
 from oneblock.plan import derive_seed
 from oneblock.tasks.base import Loss
-from oneblock.train.learner import Learner
+from oneblock.train.learner import Learner, Update
 from oneblock.train.step import Course, OptimizerSettings
 from oneblock.train.strategy import Budget
 
@@ -66,8 +66,9 @@ class RivalSettings:
         """A 63-bit seed from ``seed`` and any names and numbers: an independent stream for each use, part and step."""
         return derive_seed(self.seed, *parts)
 
-    def learner(self, name: str, module: Module, num_steps: int) -> Learner[Module]:
-        """``module`` in training on the device, with a schedule that is stretched over ``num_steps``."""
+    def learner(self, name: str, module: Module, num_steps: int, update: Update | None = None) -> Learner[Module]:
+        """``module`` in training on the device, with a schedule that is stretched over ``num_steps``; its gradients are
+        found by ``update``, by backpropagation if None."""
         if any(p.device != torch.device(self.device) for p in module.parameters()):
             module.to(self.device)  # which fake tensors that are there already do not allow
         course = Course(
@@ -77,7 +78,7 @@ class RivalSettings:
             warmup=max(1, round(self.warmup * num_steps)),
             hold=round(self.hold * num_steps),
         )
-        return Learner(course, module, self.optimizer)
+        return Learner(course, module, self.optimizer, update=update)
 
 
 @dataclass(frozen=True)

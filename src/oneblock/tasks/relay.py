@@ -98,21 +98,35 @@ class RolloutBuffer:
         if not 0 <= self.low < self.high <= 1:
             raise ValueError(f"low={self.low}, high={self.high} are not masked shares; use 0 <= low < high <= 1")
 
-    def filled(self, tokens: Tensor, generator: torch.Generator, free: Tensor | None = None) -> Rollout:
-        """What to learn from next. Slots that are done are filled with the first of ``tokens`` (m, t); those that find
-        no slot are left out. The first call makes m slots.
+    def filled(
+        self,
+        tokens: Tensor,
+        generator: torch.Generator,
+        free: Tensor | None = None,
+        *,
+        first: int = 0,
+        of: int | None = None,
+    ) -> Rollout:
+        """What to learn from next. The first call makes n slots; after it a slot that is done is filled with the text
+        of its number, and the other texts are left out.
 
         Args:
+            tokens: int64 (n, t).
             generator: of the places that are masked.
-            free: bool (m, t), places that can be masked (None: all); a text without any is never learned from.
+            free: bool (n, t), places that can be masked (None: all); a text without any is never learned from.
+            first, of: these are the texts from ``first`` on of a batch of ``of`` (None: all of it), for which all is
+                drawn; several processes then learn what one does.
         """
+        size = len(tokens) if of is None else of
+        if self.rollout is not None and len(self.rollout) != len(tokens):
+            raise ValueError(f"{len(tokens)} texts for {len(self.rollout)} slots; give one for each")
         free = torch.ones_like(tokens, dtype=torch.bool) if free is None else free
-        where = generator.device
-        share = torch.full((len(tokens), 1), self.high, device=where)
+        where, own = generator.device, slice(first, first + len(tokens))
+        share = torch.full((size, 1), self.high, device=where)
         if self.rollout is None:
-            share = self.low + (self.high - self.low) * torch.rand(len(tokens), 1, generator=generator, device=where)
-        drawn = torch.rand(tokens.shape, generator=generator, device=where)
-        z = torch.where((drawn < share).to(tokens.device) & free, self.mask, tokens)
+            share = self.low + (self.high - self.low) * torch.rand(size, 1, generator=generator, device=where)
+        drawn = torch.rand(size, *tokens.shape[1:], generator=generator, device=where)
+        z = torch.where((drawn < share)[own].to(tokens.device) & free, self.mask, tokens)
         fresh = Rollout(tokens, z, free, START, torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device))
         self.rollout = fresh if self.rollout is None else self._refilled(self.rollout, fresh)
         return self.rollout
@@ -148,13 +162,10 @@ class RolloutBuffer:
         return (rollout.z == self.mask).sum(1) <= self.low * rollout.free.sum(1)
 
     def _refilled(self, old: Rollout, fresh: Rollout) -> Rollout:
-        done = self.done(old)
-        place = done.cumsum(0) - 1  # in the batch of fresh texts
-        new = done & (place < len(fresh))
-        source = place.clamp(0, len(fresh) - 1)
+        new = self.done(old)
 
         def mixed(fresh: Tensor, old: Tensor) -> Tensor:
-            return torch.where(new.view(-1, *[1] * (old.ndim - 1)), fresh[source], old)
+            return torch.where(new.view(-1, *[1] * (old.ndim - 1)), fresh, old)
 
         state = old.state
         if isinstance(state, Hidden):  # who is filled anew has no state, and zeros in its place
@@ -167,6 +178,36 @@ class RolloutBuffer:
             state,
             mixed(fresh.age, old.age),
         )
+
+
+class GradientShare:
+    """How much of what is learned at the hidden tokens of a call is learned for later calls: of the gradient that
+    reaches them, the part that comes through the state, ``|s| / (|s| + |o|)`` with s that part and o the rest; a mean
+    over the calls that hand something on. A step's backward pass fills it."""
+
+    def __init__(self) -> None:
+        self._shares: list[Tensor] = []
+
+    def watched(self, state: State) -> State:
+        """The same state, watched if it has a graph."""
+        if not isinstance(state, Hidden) or not state.tokens.requires_grad:
+            return state
+        through: list[Tensor] = []
+        handed = state.tokens.view_as(state.tokens)
+        handed.register_hook(lambda gradient: through.append(gradient.detach()))
+        state.tokens.register_hook(lambda gradient: self._seen(gradient.detach(), through))
+        return replace(state, tokens=handed)
+
+    def _seen(self, whole: Tensor, through: list[Tensor]) -> None:
+        if through:  # the last call of a step hands on to none that is learned from
+            later = through.pop()
+            size, own = later.float().norm(), (whole - later).float().norm()
+            self._shares.append(size / (size + own).clamp_min(torch.finfo(torch.float32).tiny))
+
+    def take(self) -> float | None:
+        """The mean since it was last asked for; None if nothing was watched. Waits for the device."""
+        shares, self._shares = self._shares, []
+        return float(torch.stack(shares).mean()) if shares else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +226,7 @@ class RelayLoss:
         carry: hidden tokens enter the next call; the denoiser must know states.
         detach: without gradients through them.
         band: times between which the denoiser is told the share (None: all).
+        gradients: is shown every state that enters a later call.
     """
 
     mask: int
@@ -194,6 +236,7 @@ class RelayLoss:
     carry: bool = True
     detach: bool = False
     band: tuple[float, float] | None = None
+    gradients: GradientShare | None = None
 
     def __post_init__(self) -> None:
         check_count("calls", self.calls)
@@ -229,7 +272,9 @@ class RelayLoss:
         if not self.carry:
             return denoiser(*inputs), START
         logits, state = cast(StatefulDenoiser, denoiser)(*inputs, rollout.state)
-        return logits, state.detach() if self.detach else state
+        if self.detach:
+            return logits, state.detach()
+        return logits, state if self.gradients is None else self.gradients.watched(state)
 
 
 @dataclass(frozen=True)
@@ -258,9 +303,13 @@ class RelayText:
 
     def loss(self, denoiser: DenoiserLike, noised: Noised, targets: Tensor, condition: Condition) -> Loss:
         """That of slots which stand where ``noised`` stands and have no states, with one policy of revealing."""
-        age = torch.zeros(len(targets), dtype=torch.int64, device=targets.device)
-        rollout = Rollout(targets, noised.z, torch.ones_like(targets, dtype=torch.bool), START, age)
+        rollout = self.standing(noised, targets)
         return self.of(noised.block)(denoiser, rollout, torch.Generator(targets.device).manual_seed(0))[0]
+
+    def standing(self, noised: Noised, targets: Tensor) -> Rollout:
+        """Slots that stand where ``noised`` stands and have no states."""
+        age = torch.zeros(len(targets), dtype=torch.int64, device=targets.device)
+        return Rollout(targets, noised.z, torch.ones_like(targets, dtype=torch.bool), START, age)
 
     def of(self, block: int | None) -> RelayLoss:
         """The loss of a block's steps."""

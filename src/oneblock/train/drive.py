@@ -1,4 +1,5 @@
-"""The driver: trains the jobs of a run to their end, writes metrics and heartbeats, and saves when it is stopped."""
+"""The driver: trains the jobs of a run to their end, writes metrics, heartbeats and sessions, and saves when it is
+stopped."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from oneblock.train.checkpoint import job_folder
 from oneblock.train.loop import Run
 from oneblock.train.progress import progress
 from oneblock.train.record import Recorder, Row
+from oneblock.train.session import Session, add_session, this_session
 from oneblock.train.step import StepReport
 from oneblock.train.stop import stoppable
 from oneblock.train.strategy import TRUNK, Turns, all_blocks, job_specs, one_block
@@ -116,13 +119,22 @@ def watched(
 
 @contextmanager
 def _recorded(directory: Path, watch: Watch, note: str) -> Iterator[Callable[[StepReport], Row | None]]:
-    """A function that records a report; afterwards the heartbeats tell how it ended."""
+    """A function that records a report; afterwards the heartbeats tell how it ended, and the sessions what it took."""
     recorder = Recorder(directory, note=note)
     jobs: set[str] = set()
+    sessions: dict[str, Session] = {}
+
+    def ended(job: str) -> None:
+        add_session(job_folder(directory, job), sessions.pop(job).ended())
 
     def record(report: StepReport) -> Row | None:
+        if report.job not in jobs:
+            sessions[report.job] = this_session()
+            add_session(job_folder(directory, report.job), sessions[report.job])
         jobs.add(report.job)
         row = recorder.add(report)
+        if report.step == report.num_steps:
+            ended(report.job)
         if watch.sent is not None:
             watch.sent(report.job, False)
         return row
@@ -133,6 +145,8 @@ def _recorded(directory: Path, watch: Watch, note: str) -> Iterator[Callable[[St
         recorder.close(error)
         raise
     finally:
+        for job in list(sessions):
+            ended(job)
         if watch.sent is not None:
             for job in jobs:
                 watch.sent(job, True)
@@ -151,6 +165,6 @@ class _Writer:
         self._writer: Any = _summary_writer()(str(directory / "tensorboard"))
 
     def add(self, row: Row) -> None:
-        for name in ("loss", "plain", "grad_norm", "learning_rate"):
+        for name in row.keys() - {"job", "step", "num_steps", "layer_evaluations"}:
             self._writer.add_scalar(f"{row['job']}/{name}", float(row[name]), row["step"])
         self._writer.flush()

@@ -10,7 +10,7 @@ import fcntl
 import gc
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
@@ -20,9 +20,11 @@ import torch
 from oneblock.blockwise import BlockDenoiser, Blockwise
 from oneblock.data import Augment, Batches
 from oneblock.plan import Plan
+from oneblock.relay import RelayAdapter
 from oneblock.tasks.base import Task
 from oneblock.tasks.relay import RelayText
 from oneblock.train.block import BlockLearner, block_learner, block_losses, compile_layers, report_of
+from oneblock.train.border import block_before
 from oneblock.train.checkpoint import (
     Stamp,
     Stored,
@@ -180,7 +182,8 @@ class BlockJob:
         update = job_update(run.plan, spec, run.ranks)
         self._learner = block_learner(spec, self._build(), run.settings, run.ranks, run.device, run.compile, update)
         if isinstance(run.task, RelayText):
-            self._rollouts = Rollouts(run.plan, spec, run.task, run.ranks)
+            before = block_before(run.directory, run.blockwise, spec, run.device)
+            self._rollouts = Rollouts(run.plan, spec, run.task, self.learner.ranks, before)
         found = latest(self.folder, run.plan.hash, step, self._misfit)
         if found is not None and self._rollouts is not None:
             self._rollouts.load(found[0], run.device)
@@ -271,7 +274,14 @@ class BlockJob:
         self.run.warn(f"{self.spec.name}: its steps are launched one kernel after the other, not recorded: {why}")
 
     def _reports(self, learned: Sequence[Learned]) -> list[StepReport]:
-        return [report_of(self.spec, one, one is learned[-1]) for one in learned]
+        found = [report_of(self.spec, one, one is learned[-1]) for one in learned]
+        return [replace(one, more=self._of_states()) if one.latest else one for one in found]
+
+    def _of_states(self) -> dict[str, float]:
+        """What there is to say of states after the latest step; waits for the device only where there are some."""
+        backbone = self.learner.module.backbone
+        found = {} if self._rollouts is None else self._rollouts.diagnostics()
+        return {**found, "state_opening": backbone.opening} if isinstance(backbone, RelayAdapter) else found
 
     def save(self) -> None:
         """Write a checkpoint, unless this process has written one at this step, and delete those that are no longer

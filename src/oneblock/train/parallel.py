@@ -63,6 +63,14 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def joined(self, part: Tensor) -> Tensor:
+        """The parts (n_r, ...) of all processes one after the other, on the CPU; of a process alone its own."""
+        if self.kind is None:
+            return part
+        parts: list[Tensor | None] = [None] * self.size
+        dist.all_gather_object(parts, part.cpu())
+        return torch.cat([one for one in parts if one is not None])
+
     def wait(self) -> None:
         """Wait for the other processes."""
         if self.kind is not None:

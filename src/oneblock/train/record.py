@@ -32,7 +32,7 @@ MOST_ROW = 2**16
 TAIL = 2**20
 """Bytes at the end of a metrics file in which the last row is looked for."""
 NUMBERS = ("step", "num_steps", "learning_rate", "loss", "plain", "grad_norm", "layer_evaluations")
-"""What a row holds besides the job's name."""
+"""What a row holds besides the job's name, and more of some jobs (``StepReport.more``)."""
 Row = dict[str, float | str]
 
 
@@ -125,6 +125,7 @@ class Recorder:
         for name in ("loss", "plain", "grad_norm"):
             row[name] = sum(getattr(r, name) for r in pending) / len(pending)
         row["layer_evaluations"] = report.work
+        row |= next((r.more for r in reversed(pending) if r.more), {})
         with open(path, "a") as file:
             file.write(json.dumps(row) + "\n")
         pending.clear()

@@ -1,7 +1,8 @@
 """The steps of a job that learns from rollouts (``tasks.relay``): where one stops, the next goes on.
 
 Slots are part of a job's checkpoint, and what is random in a step follows from (seed, job, step), so that a run that
-was killed and resumed equals one that was not.
+was killed and resumed equals one that was not. Of several processes each keeps the slots of its part of the batch; a
+checkpoint holds all, so that it does not matter how many they are.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import torch
 from torch import Tensor
 
 from oneblock.plan import Plan
+from oneblock.state import StatefulDenoiser
+from oneblock.tasks.across import border_above
 from oneblock.tasks.base import Batch, Loss
-from oneblock.tasks.relay import RelayText, Rollout, joined_rollouts
+from oneblock.tasks.relay import GradientShare, RelayText, Rollout, joined_rollouts
 from oneblock.train.block import BlockLearner
 from oneblock.train.layout import ROLLOUT
 from oneblock.train.learner import Losses
@@ -26,30 +29,43 @@ from oneblock.train.step import JobSpec
 class Rollouts:
     """The slots of one job.
 
-    Raises:
-        ValueError: several processes train the block.
+    Args:
+        ranks: the processes that share each batch.
+        before: the trained block whose states slots that were just filled begin with; None for no states.
     """
 
-    def __init__(self, plan: Plan, spec: JobSpec, task: RelayText, ranks: Ranks) -> None:
-        if ranks.size > 1:
-            raise ValueError(
-                f"{spec.name}: relay={plan.recipe.get('relay')!r} learns from slots that one process keeps, and "
-                f"{ranks.size} processes train it; use a single one"
-            )
-        self._plan, self._spec = plan, spec
-        self._loss, self._slots = task.of(spec.block), task.slots(spec.block)
+    def __init__(
+        self, plan: Plan, spec: JobSpec, task: RelayText, ranks: Ranks, before: StatefulDenoiser | None = None
+    ) -> None:
+        self._plan, self._spec, self._ranks = plan, spec, ranks
+        self._gradients = GradientShare()
+        self._loss = replace(task.of(spec.block), gradients=self._gradients)
+        self._slots = task.slots(spec.block)
+        self._before = before
+        self._border = None if before is None or spec.block is None else border_above(task, spec.block)
+        self._began = torch.zeros(3)
         self._after: list[Rollout] = []
 
     def losses(self, learner: BlockLearner, batch: Batch) -> list[Losses]:
-        """The losses of each micro-batch of the learner's next step, whose empty slots are filled from ``batch``."""
+        """The losses of each micro-batch of the learner's next step, whose slots that are done are filled from
+        ``batch``."""
         self._settle()
-        rollout = self._slots.filled(batch.targets, self._generator(batch, "rollout", learner.step))
-        parts = rollout.split(learner.settings.accumulate)
-        self._after = list(parts)
-        every = range(len(parts))
+        parts = torch.arange(self._spec.batch_size).tensor_split(self._ranks.size)
+        first = int(parts[self._ranks.rank][0])
+        rollout = self._slots.filled(
+            batch.targets,
+            self._generator(batch, "rollout", learner.step),
+            first=first,
+            of=self._spec.batch_size,
+        )
+        self._began = self._standing(rollout)
+        rollout = self._crossed(learner, rollout, first, self._generator(batch, "border", learner.step))
+        micro = rollout.split(learner.settings.accumulate)
+        self._after = list(micro)
+        number = self._ranks.rank * len(micro)
         return [
-            partial(self._losses, learner, i, part, self._generator(batch, "reveal", learner.step, i))
-            for i, part in zip(every, parts, strict=True)
+            partial(self._losses, learner, i, part, self._generator(batch, "reveal", learner.step, number + i))
+            for i, part in enumerate(micro)
         ]
 
     def _losses(self, learner: BlockLearner, index: int, part: Rollout, generator: torch.Generator) -> Loss:
@@ -57,6 +73,13 @@ class Rollouts:
             loss, after = self._loss(learner.network, part, generator.manual_seed(generator.initial_seed()))
         self._after[index] = replace(after, state=after.state.detach())
         return loss
+
+    def _crossed(self, learner: BlockLearner, rollout: Rollout, first: int, generator: torch.Generator) -> Rollout:
+        """The slots ``rollout``, of which those that were just filled have the state of the block before."""
+        if self._before is None or self._border is None:
+            return rollout
+        with learner.autocast():
+            return self._border.crossed(self._before, rollout, generator, first=first, of=self._spec.batch_size)
 
     def _settle(self) -> None:
         if self._after:
@@ -67,13 +90,35 @@ class Rollouts:
         seed = self._plan.derive_seed(parts[0], self._spec.stream, *parts[1:])
         return torch.Generator(batch.targets.device).manual_seed(seed)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds of them, by name."""
+    def _standing(self, rollout: Rollout) -> Tensor:
+        """(3,): masked places, places that can be masked, and calls since slots were filled, a sum."""
+        hidden = rollout.z == self._slots.mask
+        return torch.stack([hidden.sum(), rollout.free.sum(), rollout.age.sum()])
+
+    def diagnostics(self) -> dict[str, float]:
+        """Of this process's part of the last step: the share of places that were masked at its start, the share of
+        these that its calls have revealed, the mean age of slots in calls, and, where gradients go through states,
+        their share (``GradientShare``). Waits for the device."""
         self._settle()
-        return {f"{ROLLOUT}/{name}": tensor for name, tensor in self._slots.tensors().items()}
+        if self._slots.rollout is None:
+            return {}
+        count = len(self._slots.rollout)
+        masked, free, age = self._began.tolist()
+        left = float(self._standing(self._slots.rollout)[0])
+        found = {"masked_share": masked / max(free, 1), "slot_age": age / count}
+        found["revealed_share"] = 1 - left / masked if masked else 0.0
+        share = self._gradients.take()
+        return found if share is None else {**found, "state_gradient_share": share}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of them, by name; all processes must ask."""
+        self._settle()
+        own = self._slots.tensors()
+        return {f"{ROLLOUT}/{name}": self._ranks.joined(tensor) for name, tensor in own.items()}
 
     def load(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
         """Inverse of ``tensors``, on ``device``; others are left."""
         own = {name.removeprefix(f"{ROLLOUT}/"): tensors[name] for name in tensors if name.startswith(f"{ROLLOUT}/")}
+        rank, size = self._ranks.rank, self._ranks.size
         self._after = []
-        self._slots.load(own, device)
+        self._slots.load({name: tensor.tensor_split(size)[rank] for name, tensor in own.items()}, device)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -95,6 +96,7 @@ class JobSpec(Course):
         block: None for the trunk of a branched run.
         sample_evaluations: layer evaluations of one sample.
         thirds: work of a step in thirds of a pass forward and backward (``Plan.step_thirds``).
+        before: layers of the block whose states it learns to go on from (``Plan.in_order``); empty where there is none.
     """
 
     block: int | None
@@ -103,6 +105,7 @@ class JobSpec(Course):
     band: tuple[float, float]
     batch_size: int
     thirds: int = 3
+    before: range = range(0)
 
     @property
     def where(self) -> str:
@@ -131,7 +134,8 @@ class JobSpec(Course):
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
     """What one step did. Losses are batch means; ``layer_evaluations`` (forward, batch x layers) are this step's, and
-    ``work`` those of the job from its first step on. ``latest`` says that no later step has been taken yet."""
+    ``work`` those of the job from its first step on. ``latest`` says that no later step has been taken yet; such a
+    report may have ``more`` numbers, of networks whose calls hand states on."""
 
     job: str
     block: int | None
@@ -145,3 +149,4 @@ class StepReport:
     layer_evaluations: int
     work: int
     latest: bool = True
+    more: Mapping[str, float] = field(default_factory=dict)

@@ -131,6 +131,7 @@ def job_specs(plan: Plan) -> list[JobSpec]:
             band=band,
             batch_size=budget.batch_size if block is None else batch_size,
             thirds=plan.step_thirds,
+            before=plan.layer_range(block - 1) if plan.in_order and block else range(0),
             first_step=first,
             last_step=last,
             warmup=warmup,
@@ -199,7 +200,13 @@ class Turns:
 
 
 def check_turns(plan: Plan, turns: Turns | None) -> None:
-    """Refuse turns of blocks that take them after every step anyway with a ``ValueError``."""
+    """Refuse turns of blocks that take them after every step anyway, or that wait for each other, with a
+    ``ValueError``."""
+    if turns is not None and plan.in_order:
+        raise ValueError(
+            "order='turns' lets all blocks advance, but with relay_across=True a block begins when the one before it "
+            "has been trained to its end; leave out order, turn_seconds and idle"
+        )
     if turns is not None and plan.shared != "private":
         raise ValueError(
             f"order='turns' is for blocks of their own, but these share stem and head (shared={plan.shared!r}): they "

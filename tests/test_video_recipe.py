@@ -11,6 +11,7 @@ from torch.utils.data import TensorDataset
 import oneblock as ob
 from oneblock.condition import Condition
 from oneblock.data import EncodedSource, VideoData, open_bouncing
+from oneblock.data.places import read_record
 from oneblock.evaluate.video import video_losses
 from oneblock.model import ImageModel, VideoModel
 from oneblock.noise import LogNormal
@@ -324,6 +325,9 @@ def test_films_of_ones_own_are_found_again_at_their_rate(tmp_path: Path) -> None
     source = plan_source(model.plan)
     assert isinstance(source, EncodedSource) and source.fingerprint() == model.plan.recipe["fingerprint"]
     assert len(model.evaluate(num_clips=0)["band_losses"]) == 2
+    forced = model.self_force(tmp_path / "forced", SelfForcing(updates=1, critic_updates=1, batch_size=2, steps=1))
+    record = read_record(forced.directory)
+    assert record is not None and record.place == str(tmp_path / "films")
     assert "fps" not in recipe().plan(FACTS).recipe
 
 

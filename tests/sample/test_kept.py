@@ -29,11 +29,9 @@ def denoiser(**changes: Any) -> Denoiser:
     blocks = []
     for b in range(2):
         torch.manual_seed(b)
-        config = VideoConfig(
-            **{"shape": (7, *SHAPE), "depth": 4, "width": 8, "heads": 2, "patch": 2, "num_classes": 2},
-            **{"block_frames": 2, "noise_scale": 0.004, **changes},
-        )
-        made = Video(config, range(2 * b, 2 * b + 2))
+        config: dict[str, Any] = {"shape": (7, *SHAPE), "depth": 4, "width": 8, "heads": 2, "patch": 2}
+        config |= {"num_classes": 2, "block_frames": 2, "noise_scale": 0.004, **changes}
+        made = Video(VideoConfig(**config), range(2 * b, 2 * b + 2))
         for p in made.parameters():
             nn.init.normal_(p, std=0.25)
         blocks.append(BlockDenoiser(made, FlowMatching()))

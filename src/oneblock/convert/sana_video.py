@@ -7,7 +7,7 @@ frames after the other, with a memory that does not grow. Stem and head of the l
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ def _config(block: nn.Module, given: dict[str, Tensor]) -> VideoLayerConfig:
     for name in ("attn2.to_q.weight", "attn1.norm_q.weight", "attn2.norm_q.weight"):
         if name not in given:
             raise ValueError(f"the block has no {name}, which a layer here needs; convert the whole network")
-    heads: list[Any] = [block.get_submodule(name).heads for name, _ in (SELF, CROSS)]
+    heads = [cast(int, block.get_submodule(name).heads) for name, _ in (SELF, CROSS)]
     width, inner = given["scale_shift_table"].shape[1], given["attn2.to_q.weight"].shape[0]
     if heads[0] != heads[1] or inner != width:
         raise ValueError(
@@ -52,7 +52,7 @@ def _config(block: nn.Module, given: dict[str, Tensor]) -> VideoLayerConfig:
             "here has the same of both: convert the whole network"
         )
     hidden = given["ff.conv_point.weight"].shape[1]
-    return VideoLayerConfig(width=width, heads=int(heads[0]), mlp_ratio=hidden / width, context=True)
+    return VideoLayerConfig(width=width, heads=heads[0], mlp_ratio=hidden / width, context=True)
 
 
 def _attention(given: dict[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from oneblock.blockwise import Denoiser
 from oneblock.data import VideoData, open_bouncing
 from oneblock.data.bouncing import Bouncing
+from oneblock.data.places import hand_on
 from oneblock.evaluate.device import device_of
 from oneblock.evaluate.video import (
     NUM_CLIPS,
@@ -178,6 +179,7 @@ class VideoModel(Model):
         for forced in self_force(network, video_task(self.plan), grid, image_shape(self.plan)[1:], settings):
             told(forced)
         save_model(out, self.plan, network, job_specs(self.plan)[-1].last_step)
+        hand_on(self.directory, out)
         write_whole(out / SELF_FORCING_FILE, json.dumps(asdict(settings), indent=1) + "\n")
         return VideoModel.open(out, device=device_of(network), backbone=self.backbone)
 

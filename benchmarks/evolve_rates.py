@@ -16,7 +16,7 @@ import oneblock as ob
 from oneblock.experiment.evolve import EvolveExperiment
 from oneblock.train.drive import Watch
 
-RATES = (1e-3, 2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2)
+RATES = (2.5e-3, 1e-2, 4e-2)
 
 
 def main() -> None:

@@ -215,10 +215,21 @@ WAYS: dict[str, Change] = {
     "two-members": two_members,
 }
 RATES: dict[str, dict[str, float]] = {
-    "digits": dict.fromkeys((name + kind for kind in ("", TIMED) for name in WAYS), 0.01),
+    "digits": {
+        "backpropagation": 0.01,
+        "rank-1": 0.04,
+        "rank-4": 0.04,
+        "full-rank": 0.01,
+        "two-members": 0.01,
+        "backpropagation-timed": 0.0025,
+        "rank-1-timed": 0.04,
+        "rank-4-timed": 0.04,
+        "full-rank-timed": 0.04,
+        "two-members-timed": 0.01,
+    },
 }
-"""Peak learning rate of each arm by the name of the data; other data have the first ones, and ``recipe.learning_rate``
-goes before. Where all are equal they are not tuned yet: ``benchmarks/evolve_rates.py`` finds the best of several."""
+"""Peak learning rate of each arm by the name of the data: the best of 0.0025, 0.01 and 0.04 on seed 0 (docs/log.md,
+``benchmarks/evolve_rates.py``). Other data have the first ones, and ``recipe.learning_rate`` goes before."""
 
 
 def usual_rate(arm: str, data: str) -> float:

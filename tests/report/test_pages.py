@@ -157,8 +157,9 @@ def test_a_comparison_tells_its_numbers(tmp_path: Path) -> None:
 
 
 def test_a_comparison_shows_samples_of_the_first_seed(tmp_path: Path) -> None:
-    text = ob.report(compared(tmp_path / "c"), samples=0).read_text("utf-8")
-    assert text.count("data:image/png") == 2, "two arms at the last budget"
+    for name, rows in (("one budget", ROWS[:4]), ("two budgets", ROWS)):
+        text = ob.report(compared(tmp_path / name, rows), samples=0).read_text("utf-8")
+        assert text.count("data:image/png") == 2, "two arms, of the first seed and the last budget"
 
 
 def test_a_comparison_without_results_has_a_page(tmp_path: Path) -> None:

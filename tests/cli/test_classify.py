@@ -122,9 +122,8 @@ def test_scores_stay_finite_when_a_sure_answer_is_wrong() -> None:
 
 def test_verbs_refuse_the_other_task(tmp_path: Path, ok: Ok, refused: Refused) -> None:
     ok("train", "classify", "--out", tmp_path / "run", *TINY, *WORK)
-    assert (
-        "is a run of task 'classify', which oneblock sample does not support; it supports image, masked-text, text"
-        in refused("sample", tmp_path / "run")
-    )
+    said = refused("sample", tmp_path / "run")
+    assert "is a run of task 'classify', which oneblock sample does not support" in said
+    assert "it supports image, video, masked-text, text, bytes" in said
     assert "calls=-1 is not a number of calls" in refused("evaluate", tmp_path / "run", "--calls", "-1")
     assert "only noisy paths differ" in refused("evaluate", tmp_path / "run", "--draws", "3")

@@ -113,7 +113,7 @@ def completed(*words: str) -> list[str]:
 def test_bash_completes() -> None:
     assert completed("") == [*dict.fromkeys(verb[0] for verb in VERBS), "completion", "--help", "--version"]
     assert completed("st") == ["status"]
-    assert completed("train", "") == ["images", "classify", "video", "masked-text", "text", "recurrent-text"]
+    assert completed("train", "") == ["images", "classify", "video", "masked-text", "text", "recurrent-text", "bytes"]
     assert completed("completion", "f") == ["fish"]
     assert completed("train", "images", "--str") == ["--strategy"]
     assert completed("train", "images", "--strategy", "") == [

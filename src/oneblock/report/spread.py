@@ -93,7 +93,7 @@ def wins(rows: Sequence[Row], scores: Scores, words: Mapping[str, str]) -> list[
         words: a judged score -> how to say that it is better.
     """
     lines = []
-    for arm, rival in product(scores.ours, scores.rivals):
+    for arm, rival in ((ours, theirs) for ours, theirs in product(scores.ours, scores.rivals) if ours != theirs):
         found, counts = pairs(rows, arm, rival), list[str]()
         for key in scores.judged:
             known = [pair for pair in found if all(row.get(key) is not None for row in pair)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -116,7 +117,7 @@ class Sudokus:
         """bool (n, 36): cells whose digits are to be found."""
         return self.puzzles < SIDE
 
-    @property
+    @cached_property
     def hard(self) -> Tensor:
         """bool (n,): puzzles that naked singles do not solve."""
         return torch.tensor([not naked_singles(symbols) for symbols in self.puzzles.tolist()])
@@ -144,8 +145,12 @@ class Turned:
         found = self.puzzles.batch(step, batch_size, seed).values
         generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63 ^ 1)
         turned = turn(found, generator)
-        seen = torch.isin(_codes(turned), _codes(self.held_out.puzzles))
+        seen = torch.isin(_codes(turned), self._kept_apart)
         return Samples(torch.where(seen[:, None], found, turned), None)
+
+    @cached_property
+    def _kept_apart(self) -> Tensor:
+        return _codes(self.held_out.puzzles)
 
 
 def turn(puzzles: Tensor, generator: torch.Generator) -> Tensor:

@@ -7,14 +7,14 @@ scoring is taken as it is. Everything that can be refused is refused before any 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Thread
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 from oneblock.cpus import threads_each
 from oneblock.experiment.base import AnyRecipe, Case, Cell, Contender, Experiment, Known
@@ -175,13 +175,30 @@ class Grid(Generic[AnyRecipe, Known]):
         """Runs at the same time, each in a process with its share of the CPU threads."""
         threads = self.machine.threads or threads_each(workers)
         quiet = replace(self, watch=Watch(bars=False), machine=replace(self.machine, threads=threads))
-        with ProcessPoolExecutor(workers, get_context("spawn"), _enter, (quiet,)) as pool:
-            pending = {pool.submit(_row, cell, several): cell for cell, several in plans.items()}
-            try:
-                for future in as_completed(pending):
-                    yield pending[future], future.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+        yield from finished_apart(
+            workers, {cell: (_row, cell, several) for cell, several in plans.items()}, _enter, quiet
+        )
+
+
+Key = TypeVar("Key")
+
+
+def finished_apart(
+    workers: int, calls: Mapping[Key, tuple[Any, ...]], enter: Callable[[Any], None], given: Any
+) -> Iterator[tuple[Key, Any]]:
+    """What calls return that are made at the same time in processes of their own, as they end.
+
+    Args:
+        calls: by any name a function and its arguments.
+        enter: called in each process first, with ``given``.
+    """
+    with ProcessPoolExecutor(workers, get_context("spawn"), enter, (given,)) as pool:
+        pending = {pool.submit(*call): key for key, call in calls.items()}
+        try:
+            for future in as_completed(pending):
+                yield pending[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 _ENTERED: list[tuple[Grid[Any, Any], Any]] = []

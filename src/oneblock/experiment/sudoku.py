@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -31,7 +29,7 @@ from oneblock.condition import Condition
 from oneblock.cpus import threads_each
 from oneblock.data import Batches
 from oneblock.data.sudoku import CELLS, SIDE, SYMBOLS, Sudokus, Turned, sudokus
-from oneblock.experiment.grid import Comparison, end_with_parent
+from oneblock.experiment.grid import Comparison, end_with_parent, finished_apart
 from oneblock.experiment.results import record, recorded
 from oneblock.experiment.summary import Row, Scores
 from oneblock.models.board import Board
@@ -183,13 +181,9 @@ class Bench:
             for trial in trials:
                 yield trial, self.row(trial)
             return
-        with ProcessPoolExecutor(workers, get_context("spawn"), _enter, (threads_each(workers),)) as pool:
-            pending = {pool.submit(self.row, trial): trial for trial in trials}
-            try:
-                for future in as_completed(pending):
-                    yield pending[future], future.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+        yield from finished_apart(
+            workers, {trial: (self.row, trial) for trial in trials}, _enter, threads_each(workers)
+        )
 
     def row(self, trial: Trial) -> Row:
         """Train, score and record a model, unless that has been done."""
@@ -311,7 +305,7 @@ class _Changed:
     """A denoiser whose states are changed before they enter."""
 
     denoiser: BlockDenoiser
-    change: Callable[[Tensor], Tensor] = field(repr=False)
+    change: Callable[[Tensor], Tensor]
 
     def __call__(self, z: Tensor, sigma: Tensor, condition: Condition, state: State = START) -> Any:
         if isinstance(state, Hidden):

@@ -8,7 +8,7 @@ from torch import Tensor
 from oneblock.condition import Condition, Nothing
 from oneblock.noise import CosineMask, LinearMask
 from oneblock.sample.policy import Schedule, Uncertainty
-from oneblock.sample.relay import masked_levels, reveal_by
+from oneblock.sample.relay import masked_levels, nats_in_calls, reveal_by
 from oneblock.state import START, Hidden, State
 
 LAW = LinearMask()
@@ -105,3 +105,44 @@ def test_a_sequence_without_masks_costs_nothing() -> None:
     assert found.calls.tolist() == [0, 0, 0]
     assert torch.equal(found.tokens, ANSWER)
     assert len(Nothing(3)) == 3
+
+
+class Pairs:
+    """Two symbols that are equal, each 0 with probability 0.8; what was revealed is known, and the calls before this
+    one, if states are handed on."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.times: list[float] = []
+
+    def __call__(self, z: Tensor, sigma: Tensor, condition: Condition, state: State | None = None) -> object:
+        self.times.append(float(sigma[0]))
+        shown = torch.where(z == 2, -1, z).amax(1)
+        odds = torch.tensor([[0.8, 0.2], [1.0, 0.0], [0.0, 1.0]]).clamp_min(1e-30).log()
+        logits = odds[shown + 1][:, None].expand(-1, 2, -1)
+        if state is None:
+            return logits
+        before = int(state.tokens[0, 0, 0]) if isinstance(state, Hidden) else 0
+        self.calls.append(before)
+        return logits, Hidden(torch.full((len(z), 1, 1), before + 1.0), torch.zeros(len(z), dtype=torch.int64))
+
+
+def test_bits_in_as_many_calls_as_places_are_those_of_the_chain_rule_and_in_one_call_those_of_the_margins() -> None:
+    """-ln 0.8 of the first symbol and nothing of the second; or -ln 0.8 of both, drawn as if they were independent."""
+    tokens = torch.tensor([[0, 0], [1, 1], [0, 0], [0, 0], [1, 1]])
+    each = torch.where(tokens[:, 0] == 0, 0.8, 0.2).log().neg()
+    denoiser = Pairs()
+    nats = nats_in_calls(denoiser, LAW, tokens, 2, 2, carry=False, seed=1)  # type: ignore[arg-type]
+    torch.testing.assert_close(nats.sum(1), each)
+    assert {float(row.argmax()) for row in nats} == {0.0, 1.0}, "any place is the first one"
+    assert denoiser.times == [1.0, 0.5]
+    torch.testing.assert_close(nats_in_calls(denoiser, LAW, tokens, 2, 1, carry=False).sum(1), 2 * each)  # type: ignore[arg-type]
+
+
+def test_bits_in_calls_hand_states_on_and_begin_anew() -> None:
+    tokens, denoiser = torch.zeros(3, 2, dtype=torch.int64), Pairs()
+    for _ in range(2):
+        nats_in_calls(denoiser, LAW, tokens, 2, 2)  # type: ignore[arg-type]
+    assert denoiser.calls == [0, 1, 0, 1]
+    with pytest.raises(ValueError, match="calls=3 is not allowed"):
+        nats_in_calls(denoiser, LAW, tokens, 2, 3)  # type: ignore[arg-type]

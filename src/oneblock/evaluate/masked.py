@@ -19,11 +19,13 @@ from oneblock.presets.masked import masked_task, plan_length, plan_vocabulary
 from oneblock.presets.relay import hands_on, plan_policy
 from oneblock.sample.carry import Carrying
 from oneblock.sample.masked import reveal
-from oneblock.sample.relay import reveal_by
+from oneblock.sample.relay import nats_in_calls, reveal_by
 from oneblock.tasks.masked import nelbo
 
 TIMES = 4
 """Masked shares of every band for each window."""
+BATCH = 128
+"""Windows of a call."""
 
 
 def evaluate_masked(
@@ -34,6 +36,7 @@ def evaluate_masked(
     bands: Partition | None = None,
     times: int = TIMES,
     new: Tensor | None = None,
+    calls: int = 0,
 ) -> dict[str, Any]:
     """The bound of held-out windows ``tokens`` (n, t), in nats per token and bits per byte, with its Monte-Carlo
     standard error.
@@ -42,6 +45,8 @@ def evaluate_masked(
         bands: those that nats are reported of (None: the plan's own).
         times: masked shares of every band for each window.
         new: tokens (n,) at the end of each window that are counted (None: all of them).
+        calls: also a bound for a sampler that reveals a window in so many calls, at places in an order drawn at random
+            (``sample.relay.nats_in_calls``), with a state where the plan's denoiser hands one on (0: no).
     """
     check_count("times", times, most=MANY)
     tokens, weight = tokens.to(device_of(denoiser)), weights(tokens, new)
@@ -55,7 +60,24 @@ def evaluate_masked(
         "nats_per_band": bound.bands,
         "tokens": int((weight > 0).sum()),
         "tokens_per_byte": per_byte,
+        **({"bits_in_calls": bits_in_calls(denoiser, plan, tokens, calls, weight) * per_byte} if calls else {}),
     }
+
+
+def bits_in_calls(
+    denoiser: DenoiserLike, plan: Plan, tokens: Tensor, calls: int, weights: Tensor | None = None
+) -> float:
+    """A bound on the bits per token of windows ``tokens`` (n, t) that are revealed in ``calls`` calls, each token
+    counted as often as ``weights`` (n, t) say."""
+    task, carry = masked_task(plan), hands_on(plan)
+    if plan.in_order:
+        denoiser = at_borders(denoiser, "across")
+    parts = [
+        nats_in_calls(denoiser, task.law, part, task.mask, calls, carry=carry, seed=i)
+        for i, part in enumerate(tokens.split(BATCH))
+    ]
+    nats = torch.cat(parts).double()
+    return float((nats if weights is None else nats * weights.to(nats)).mean()) / math.log(2)
 
 
 @dataclass(frozen=True)

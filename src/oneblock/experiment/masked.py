@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from statistics import mean
 from typing import ClassVar
 
+from oneblock.checks import check_count
 from oneblock.evaluate.masked import TIMES, evaluate_masked, written_masked
 from oneblock.evaluate.writing import WINDOWS, Writing
 from oneblock.experiment.arms import blocks_alone, shallow_ensemble
@@ -40,6 +41,9 @@ class MaskedExperiment:
     """masked shares of every reported band for each of them"""
     report_bands: int = 3
     """bands to report the bound of, the same for every arm"""
+    calls: int = 0
+    """also a bound on the bits per byte of text that is revealed in so many calls, in an order drawn at random, each
+    call with the state of the one before where there are states (0: no)"""
     writing: Writing = field(default_factory=Writing)
 
     @property
@@ -64,6 +68,7 @@ class MaskedExperiment:
 
     def check(self, plans: Mapping[Cell, Sequence[Plan]], known: Texts) -> None:
         for plan, *_ in plans.values():
+            check_count("calls", self.calls, least=0, most=plan_length(plan))
             self.writing.prompts(known.facts.vocabulary, plan_length(plan))
 
     def asked(self, arm: str, plans: Sequence[Plan]) -> Row:
@@ -72,6 +77,7 @@ class MaskedExperiment:
             "windows": self.windows,
             "times": self.times,
             "report_bands": self.report_bands,
+            **({"bits_in": self.calls} if self.calls else {}),
             "writing": asdict(self.writing),
         }
 
@@ -80,16 +86,18 @@ class MaskedExperiment:
         denoiser = networks[0] if len(networks) == 1 else Ensemble(networks)
         plan = case.plans[0]
         bands = make_partition(plan.partition.law, self.report_bands)
-        bound = evaluate_masked(denoiser, plan, case.known.test, bands=bands, times=self.times, new=case.known.new)
+        new, calls = case.known.new, self.calls
+        bound = evaluate_masked(denoiser, plan, case.known.test, bands=bands, times=self.times, new=new, calls=calls)
         began = time.perf_counter()
         writing = replace(self.writing, order="policy") if RELAY in plan.recipe else self.writing
         written = written_masked(denoiser, plan, writing, case.cell.seed)
         speed = sum(map(len, written.texts)) / (time.perf_counter() - began)
-        calls = {"calls": mean(written.calls)} if writing.order == "policy" else {}
-        return {**bound, "characters_per_second": speed, "samples": written.texts[:SHOWN], **calls}
+        taken = {"calls": mean(written.calls)} if writing.order == "policy" else {}
+        return {**bound, "characters_per_second": speed, "samples": written.texts[:SHOWN], **taken}
 
     def line(self, row: Row) -> str:
-        return f"{row['bits_per_byte']:.4f} bits per byte"
+        in_calls = f", {row['bits_in_calls']:.4f} in {self.calls} calls" if self.calls else ""
+        return f"{row['bits_per_byte']:.4f} bits per byte{in_calls}"
 
 
 def mdlm(recipe: MaskedRecipe) -> MaskedRecipe:
@@ -138,8 +146,8 @@ ARMS: dict[str, Arm[MaskedRecipe, MaskedExperiment]] = {
     "blockwise-relay-across": Arm(recipes=blockwise_relay_across, usual=False),
 }
 SCORES = Scores(
-    judged={"bits_per_byte": "lower"},
-    spread=("bits_per_byte", "error", "characters_per_second", *COSTS),
+    judged={"bits_per_byte": "lower", "bits_in_calls": "lower"},
+    spread=("bits_per_byte", "bits_in_calls", "error", "characters_per_second", *COSTS),
     listed="nats_per_band",
     ours=("blockwise", "two-blocks", "branched", "relay", "blockwise-relay", "blockwise-relay-across"),
     rivals=("mdlm", "end-to-end", "shallow", "ensemble", "rollout", "relay-sg"),

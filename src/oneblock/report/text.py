@@ -12,8 +12,8 @@ from oneblock.report.spread import Curve, arm_curves, cost_table, findings, plus
 from oneblock.report.table import Report, Table
 from oneblock.report.training import training_picture
 
-BITS = "bits_per_byte"
-WINS = {BITS: "fewer bits"}
+BITS, IN_CALLS = "bits_per_byte", "bits_in_calls"
+WINS = {BITS: "fewer bits", IN_CALLS: "fewer bits revealed in calls"}
 SHOWN = 100
 """Characters of a sample that are shown."""
 
@@ -34,13 +34,16 @@ class TextReport:
         """Means and spreads, what was written, who wins how often, and where curves cross."""
         shown = summaries(rows, scores)
         places = _places(rows)
-        columns = ("arm", "layer evals", "bits/byte", "error", f"{self.unit}: {self.items}")
+        in_calls = any(row.get(IN_CALLS) for row in shown)
+        more = ("bits/byte in calls",) if in_calls else ()
+        columns = ("arm", "layer evals", "bits/byte", "error", *more, f"{self.unit}: {self.items}")
         quality = [
             (
                 row["arm"],
                 f"{row['layer_evaluations']:,}",
                 with_range(row[BITS], 4),
                 "-" if row["error"] is None else f"{row['error'].mean:.4f}",
+                *((with_range(row[IN_CALLS], 4),) if in_calls else ()),
                 " / ".join(_items(row[scores.listed], places.get(row["arm"]))),
             )
             for row in shown

@@ -52,6 +52,7 @@ LABELS = {
     "frechet": "Frechet distance",
     "accuracy": "held-out accuracy",
     "bits_per_byte": "held-out bits per byte",
+    "bits_in_calls": "held-out bits per byte, revealed in calls",
     "cycled": "share of copies after cycles",
     "auc": "AUC of membership",
     "band_losses": "held-out loss of each band, noisiest first",

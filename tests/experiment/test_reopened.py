@@ -77,3 +77,15 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
     record(tmp_path / "bogus-1k-seed0", {"arm": "bogus", "seed": 0})
     with pytest.raises(ValueError, match=r"the runs \(bogus\) are of no comparison that this version"):
         reopen(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [("calls", []), ("bits_in", ["the runs were not all scored with the same bits_in (end-to-end-1k-seed0: 1.0; "])],
+)
+def test_settings_of_scoring_must_be_the_same_and_scores_need_not(tmp_path: Path, key: str, problem: list[str]) -> None:
+    """The calls that a run has taken are a score."""
+    for arm, calls in (("end-to-end", 1.0), ("blockwise", 2.0)):
+        record(tmp_path / f"{arm}-1k-seed0", {"arm": arm, "seed": 0, key: calls})
+    found = reopen(tmp_path).problems
+    assert [one[: len(known)] for one, known in zip(found, problem, strict=True)] == problem

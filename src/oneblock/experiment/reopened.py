@@ -20,7 +20,7 @@ from oneblock.train.session import Session, read_sessions
 
 RUN = re.compile(r"(?P<arm>.+)-(?P<budget>[^-]+)-seed(?P<seed>\d+)")
 """The directory of a run (``Cell.name``)."""
-SCORED = ("num_samples", "report_bands", "extractor", "sampling", "windows", "answers", "calls", "auditing", "images")
+SCORED = ("num_samples", "report_bands", "extractor", "sampling", "windows", "answers", "bits_in", "auditing", "images")
 """What results must have been made with alike to be compared, where they name it."""
 
 

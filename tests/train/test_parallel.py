@@ -158,8 +158,8 @@ def test_two_processes_that_learn_from_rollouts_are_one_with_two_micro_batches(d
     ours = stored(done / kind / "relay", RELAY["one"])
     theirs = stored(done / "alone" / "relay", RELAY["micro"])
     assert ours.keys() == theirs.keys()
-    assert len(ours["rollout/z"]) == 8
-    assert int(ours["rollout/age"].max()) > 2
+    assert len(ours["rollout/0/z"]) == 8
+    assert int(ours["rollout/0/age"].max()) > 2
     for name, t in ours.items():
         torch.testing.assert_close(t, theirs[name], **WEIGHTS, msg=lambda text, name=name: f"{name}: {text}")
     for rank in (0, 1):

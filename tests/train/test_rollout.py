@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -35,10 +35,13 @@ MASK = 27
 
 def slots(directory: Path, job: str, plan: Plan) -> dict[str, Tensor]:
     tensors, _ = load_checkpoint(checkpoints(directory / job)[-1], plan.hash, job)
-    return {name.removeprefix("rollout/"): t for name, t in tensors.items() if name.startswith("rollout/")}
+    return {name.removeprefix("rollout/0/"): t for name, t in tensors.items() if name.startswith("rollout/0/")}
 
 
-@pytest.mark.parametrize("changes", [{}, {"relay": "relay-sg", "branch": 0.5, "accumulate": 2}, {"relay": "rollout"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"relay": "relay-sg", "branch": 0.5, "accumulate": 2}, {"relay": "rollout"}, {"relay_sets": 2}],
+)
 def test_a_run_in_pieces_equals_a_run_in_one(tmp_path: Path, changes: dict[str, Any]) -> None:
     plan = relay_plan(**changes)
     list(all_blocks(relay_run(tmp_path / "whole", plan)))
@@ -51,12 +54,16 @@ def test_a_run_in_pieces_equals_a_run_in_one(tmp_path: Path, changes: dict[str, 
     found = slots(tmp_path / "whole", "block-0", plan)
     assert ("hidden" in found) == (plan.recipe["relay"] != "rollout")
     assert int(found["age"].max()) > 2  # slots have gone on from step to step
+    names = load_checkpoint(checkpoints(tmp_path / "whole" / "block-0")[-1], plan.hash, "block-0")[0]
+    assert {name.split("/")[1] for name in names if name.startswith("rollout/")} == set(
+        "01"[: plan.recipe["relay_sets"]]
+    )
 
 
 def test_a_plan_without_rollouts_says_nothing_of_them() -> None:
     plain = relay_plan("mlm")
-    assert not {"relay", "relay_calls", "policy", "policy_at"} & plain.recipe.keys()
-    assert plain.hash == relay_plan("mlm", relay_calls=3, policy="schedule").hash
+    assert not {"relay", "relay_calls", "relay_sets", "policy", "policy_at"} & plain.recipe.keys()
+    assert plain.hash == relay_plan("mlm", relay_calls=3, relay_sets=5, policy="schedule").hash
     assert isinstance(plan_task(plain), MaskedText)
     assert not hands_on(plain)
     assert plan_policy(plain) == Uncertainty()
@@ -76,8 +83,12 @@ def test_a_plan_holds_what_its_steps_are_made_of() -> None:
     assert (task.slots(0).low, task.slots(0).high) == pytest.approx((0.475, 1.0))
     assert (task.slots(1).low, task.slots(1).high) == pytest.approx((0.0, 0.525))
     assert (task.slots(None).low, task.slots(None).high) == (0.0, 1.0)
-    with pytest.raises(ValueError, match=r"recipe.relay goes with relay, relay_calls, policy and policy_at together"):
-        check_plan(replace(plan, recipe={k: v for k, v in plan.recipe.items() if k != "policy"}))
+    assert (task.sets, cast(RelayText, plan_task(relay_plan(relay_sets=7))).sets) == (1, 7)
+    for name in ("policy", "relay_sets"):
+        with pytest.raises(
+            ValueError, match=r"recipe.relay goes with relay, relay_calls, relay_sets, policy, policy_at;"
+        ):
+            check_plan(replace(plan, recipe={k: v for k, v in plan.recipe.items() if k != name}))
 
 
 def test_networks_that_start_from_nothing_have_the_way_open() -> None:
@@ -161,8 +172,9 @@ def test_a_merged_model_hands_states_on(tmp_path: Path) -> None:
 
 
 def test_calls_and_numbers_of_a_recipe_are_checked() -> None:
-    with pytest.raises(ValueError, match="relay_calls=0 is not allowed"):
-        MaskedRecipe(relay_calls=0)
+    for name in ("relay_calls", "relay_sets"):
+        with pytest.raises(ValueError, match=f"{name}=0 is not allowed"):
+            MaskedRecipe(**{name: 0})
     with pytest.raises(ValueError, match=r"probability=1.5 is not allowed"):
         MaskedRecipe(policy="threshold", policy_at=1.5)
     with pytest.raises(ValueError, match="relay='more' is not allowed"):
@@ -180,7 +192,7 @@ def test_what_is_random_follows_from_the_step() -> None:
         learner.step = step
         rollouts = Rollouts(plan, spec, task, Ranks())
         rollouts.losses(learner, batch)[0]()
-        found.append(rollouts.tensors()["rollout/z"])
+        found.append(rollouts.tensors()["rollout/0/z"])
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 
@@ -214,13 +226,41 @@ def test_standing_of_slots_is_counted_by_hand() -> None:
     learner = block_learner(spec, blockwise(plan).denoiser(0), plan_optimizer(plan))
     rollouts = Rollouts(plan, spec, task, Ranks())
     rollouts.losses(learner, batch)
-    before = rollouts.tensors()["rollout/z"]
+    before = rollouts.tensors()["rollout/0/z"]
     rollouts.losses(learner, batch)[0]()
-    found, after = rollouts.diagnostics(), rollouts.tensors()["rollout/z"]
+    found, after = rollouts.diagnostics(), rollouts.tensors()["rollout/0/z"]
     masked, left = int((before == MASK).sum()), int((after == MASK).sum())
     assert found == pytest.approx({"masked_share": masked / 128, "slot_age": 0.0, "revealed_share": 1 - left / masked})
     rollouts.losses(learner, batch)
-    ages = rollouts.tensors()["rollout/age"]
+    ages = rollouts.tensors()["rollout/0/age"]
     rollouts.losses(learner, batch)[0]()
     assert 3 in ages.tolist()
     assert rollouts.diagnostics()["slot_age"] == pytest.approx(float(ages.double().mean()))
+
+
+def test_steps_take_sets_of_slots_in_turn() -> None:
+    """With three sets steps 0 and 3 learn from the same texts, and steps 1 and 2 from others."""
+    plan = relay_plan(relay_sets=3)
+    task, spec = plan_task(plan), job_specs(plan)[0]
+    assert isinstance(task, RelayText)
+    learner = block_learner(spec, blockwise(plan).denoiser(0), plan_optimizer(plan))
+    rollouts, seen = Rollouts(plan, spec, task, Ranks()), list[dict[str, Tensor]]()
+    for step in range(4):
+        batch = task.draw(Texts().batch(step, 8, 0), torch.full((8,), 0.7), 0, torch.Generator().manual_seed(step))
+        learner.step = step
+        rollouts.losses(learner, batch)[0]()
+        rollouts.diagnostics()
+        seen.append({name: tensor.clone() for name, tensor in rollouts.tensors().items()})
+    for step in range(3):
+        assert {name.split("/")[1] for name in seen[step]} == set("012"[: step + 1]), (
+            "a set is made when its turn comes"
+        )
+    assert all(torch.equal(seen[3][f"rollout/{i}/z"], seen[2][f"rollout/{i}/z"]) for i in (1, 2)), "others wait"
+    goes_on = seen[2]["rollout/0/age"] + 2
+    refilled = seen[3]["rollout/0/age"] == 2
+    assert torch.equal(seen[3]["rollout/0/age"][~refilled], goes_on[~refilled])
+    assert bool((~refilled).any())
+    again = Rollouts(plan, spec, task, Ranks())
+    again.load(seen[3], torch.device("cpu"))
+    assert again.tensors().keys() == seen[3].keys()
+    assert all(torch.equal(tensor, seen[3][name]) for name, tensor in again.tensors().items())

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self, cast
 
 import torch
 
-from oneblock.checks import check_count, check_number
+from oneblock.checks import MANY, check_count, check_number
 from oneblock.condition import Nothing
 from oneblock.data import Vocabulary, vocabulary_from_dict
 from oneblock.models.encoder import EncoderConfig
@@ -41,6 +41,8 @@ class MaskedRecipe(TextRecipe):
     these with hidden tokens handed from call to call, without gradients through them (relay-sg) or with (relay)"""
     relay_calls: int = 2
     """calls of a training step of rollouts"""
+    relay_sets: int = 64
+    """sets of texts that the steps of rollouts take in turn, so that neighbouring steps learn from different ones"""
     relay_across: bool = False
     """blocks learn to go on from the states of the block before, and hand theirs to the next one in sampling: they are
     trained in order, the noisiest first"""
@@ -53,6 +55,7 @@ class MaskedRecipe(TextRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("relay_calls", self.relay_calls)
+        check_count("relay_sets", self.relay_sets, most=MANY)
         check_number("policy_at", self.policy_at, least=0)
         policy_of(self.policy, self.policy_at)
 
@@ -68,7 +71,9 @@ class MaskedRecipe(TextRecipe):
         settings = dict(cast(Mapping[str, Plain], facts.vocabulary.to_dict()))
         if self.weighting != "bound":  # plans that were made before there was a choice stay what they are
             settings["weighting"] = self.weighting
-        settings |= relay_settings(self.relay, self.relay_calls, self.policy, self.policy_at, self.relay_across)
+        settings |= relay_settings(
+            self.relay, self.relay_calls, self.relay_sets, self.policy, self.policy_at, self.relay_across
+        )
         plan = self._plan(facts, architecture, law, "equal-mass", settings)
         check_across(plan)
         return plan

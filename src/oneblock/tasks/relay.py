@@ -58,6 +58,14 @@ class Rollout:
         tokens, z, free, age = (tensor[index] for tensor in (self.tokens, self.z, self.free, self.age))
         return Rollout(tokens, z, free, self.state.take(index), age)
 
+    def to(self, device: torch.device) -> Rollout:
+        """The same on ``device``."""
+        tokens, z, free, age = (tensor.to(device) for tensor in (self.tokens, self.z, self.free, self.age))
+        state = self.state
+        if isinstance(state, Hidden):
+            state = Hidden(state.tokens.to(device), state.owner.to(device))
+        return Rollout(tokens, z, free, state, age)
+
     def split(self, count: int) -> list[Rollout]:
         """``count`` parts in order, as equal as can be."""
         ends = [0, *(len(part) for part in self.age.tensor_split(count))]
@@ -137,6 +145,11 @@ class RolloutBuffer:
         if isinstance(state, Hidden):
             state = replace(state, tokens=state.tokens.float())
         self.rollout = replace(rollout, state=state)
+
+    def to(self, device: torch.device) -> None:
+        """Move the slots to ``device``."""
+        if self.rollout is not None:
+            self.rollout = self.rollout.to(device)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that going on needs, by name."""
@@ -286,11 +299,13 @@ class RelayText:
         relay: the loss of a step.
         bands: by block (None: the trunk) the times (lower, upper) that it trains on. Its slots go from the masked share
             of the upper one to that of the lower one.
+        sets: of slots, which steps take in turn.
     """
 
     task: MaskedText
     relay: RelayLoss
     bands: Mapping[int | None, tuple[float, float]]
+    sets: int = 1
 
     def check(self, samples: Samples) -> None:
         self.task.check(samples)

@@ -1,5 +1,9 @@
 """The steps of a job that learns from rollouts (``tasks.relay``): where one stops, the next goes on.
 
+Steps take sets of slots in turn: the texts of one set change little from a step to the next, and a network that learns
+from the same few texts many times over does not get off the frequencies of symbols (docs/log.md). Sets that wait do so
+in host memory.
+
 Slots are part of a job's checkpoint, and what is random in a step follows from (seed, job, step), so that a run that
 was killed and resumed equals one that was not. Of several processes each keeps the slots of its part of the batch; a
 checkpoint holds all, so that it does not matter how many they are.
@@ -18,7 +22,7 @@ from oneblock.plan import Plan
 from oneblock.state import StatefulDenoiser
 from oneblock.tasks.across import border_above
 from oneblock.tasks.base import Batch, Loss
-from oneblock.tasks.relay import GradientShare, RelayText, Rollout, joined_rollouts
+from oneblock.tasks.relay import GradientShare, RelayText, Rollout, RolloutBuffer, joined_rollouts
 from oneblock.train.block import BlockLearner
 from oneblock.train.layout import ROLLOUT
 from oneblock.train.learner import Losses
@@ -27,7 +31,7 @@ from oneblock.train.step import JobSpec
 
 
 class Rollouts:
-    """The slots of one job.
+    """The slots of one job, in ``task.sets`` sets.
 
     Args:
         ranks: the processes that share each batch.
@@ -40,7 +44,8 @@ class Rollouts:
         self._plan, self._spec, self._ranks = plan, spec, ranks
         self._gradients = GradientShare()
         self._loss = replace(task.of(spec.block), gradients=self._gradients)
-        self._slots = task.slots(spec.block)
+        self._sets = [task.slots(spec.block) for _ in range(task.sets)]
+        self._turn = 0
         self._before = before
         self._border = None if before is None or spec.block is None else border_above(task, spec.block)
         self._began = torch.zeros(3)
@@ -50,6 +55,8 @@ class Rollouts:
         """The losses of each micro-batch of the learner's next step, whose slots that are done are filled from
         ``batch``."""
         self._settle()
+        self._turn = learner.step % len(self._sets)
+        self._slots.to(batch.targets.device)
         parts = torch.arange(self._spec.batch_size).tensor_split(self._ranks.size)
         first = int(parts[self._ranks.rank][0])
         rollout = self._slots.filled(
@@ -81,10 +88,18 @@ class Rollouts:
         with learner.autocast():
             return self._border.crossed(self._before, rollout, generator, first=first, of=self._spec.batch_size)
 
+    @property
+    def _slots(self) -> RolloutBuffer:
+        """Those of the last step."""
+        return self._sets[self._turn]
+
     def _settle(self) -> None:
+        """Keep what the last step has left."""
         if self._after:
             self._slots.keep(joined_rollouts(self._after))
             self._after = []
+            if len(self._sets) > 1:
+                self._slots.to(torch.device("cpu"))
 
     def _generator(self, batch: Batch, *parts: int | str) -> torch.Generator:
         seed = self._plan.derive_seed(parts[0], self._spec.stream, *parts[1:])
@@ -113,12 +128,14 @@ class Rollouts:
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds of them, by name; all processes must ask."""
         self._settle()
-        own = self._slots.tensors()
+        own = {f"{i}/{name}": tensor for i, one in enumerate(self._sets) for name, tensor in one.tensors().items()}
         return {f"{ROLLOUT}/{name}": self._ranks.joined(tensor) for name, tensor in own.items()}
 
     def load(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
         """Inverse of ``tensors``, on ``device``; others are left."""
-        own = {name.removeprefix(f"{ROLLOUT}/"): tensors[name] for name in tensors if name.startswith(f"{ROLLOUT}/")}
         rank, size = self._ranks.rank, self._ranks.size
         self._after = []
-        self._slots.load({name: tensor.tensor_split(size)[rank] for name, tensor in own.items()}, device)
+        for i, slots in enumerate(self._sets):
+            start = f"{ROLLOUT}/{i}/"
+            own = {name.removeprefix(start): tensors[name] for name in tensors if name.startswith(start)}
+            slots.load({name: tensor.tensor_split(size)[rank] for name, tensor in own.items()}, device)

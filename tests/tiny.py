@@ -69,7 +69,7 @@ class Texts:
 def relay_plan(relay: str = "relay", **changes: Any) -> Plan:
     """Masked text of two layers in two blocks, learned as ``relay`` says; three steps of 8 texts for each block."""
     settings = {name: value for name, value in TINY.items() if name != "patch"}
-    settings |= {"depth": 2, "budget": 6 * 8 * 2 * 2, "length": 16, "relay": relay, "relay_sets": 1}
+    settings |= {"depth": 2, "budget": 6 * 8 * 2 * 2, "length": 16, "relay": relay, "relay_slots": 1}
     return MaskedRecipe(**settings | changes).plan(TextFacts(vocabulary=Characters()))
 
 

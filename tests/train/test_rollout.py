@@ -40,7 +40,7 @@ def slots(directory: Path, job: str, plan: Plan) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"relay": "relay-sg", "branch": 0.5, "accumulate": 2}, {"relay": "rollout"}, {"relay_sets": 2}],
+    [{}, {"relay": "relay-sg", "branch": 0.5, "accumulate": 2}, {"relay": "rollout"}, {"relay_slots": 9}],
 )
 def test_a_run_in_pieces_equals_a_run_in_one(tmp_path: Path, changes: dict[str, Any]) -> None:
     plan = relay_plan(**changes)
@@ -56,14 +56,14 @@ def test_a_run_in_pieces_equals_a_run_in_one(tmp_path: Path, changes: dict[str, 
     assert int(found["age"].max()) > 2  # slots have gone on from step to step
     names = load_checkpoint(checkpoints(tmp_path / "whole" / "block-0")[-1], plan.hash, "block-0")[0]
     assert {name.split("/")[1] for name in names if name.startswith("rollout/")} == set(
-        "01"[: plan.recipe["relay_sets"]]
+        "01" if plan.recipe["relay_slots"] == 9 else "0"
     )
 
 
 def test_a_plan_without_rollouts_says_nothing_of_them() -> None:
     plain = relay_plan("mlm")
-    assert not {"relay", "relay_calls", "relay_sets", "policy", "policy_at"} & plain.recipe.keys()
-    assert plain.hash == relay_plan("mlm", relay_calls=3, relay_sets=5, policy="schedule").hash
+    assert not {"relay", "relay_calls", "relay_slots", "policy", "policy_at"} & plain.recipe.keys()
+    assert plain.hash == relay_plan("mlm", relay_calls=3, relay_slots=5, policy="schedule").hash
     assert isinstance(plan_task(plain), MaskedText)
     assert not hands_on(plain)
     assert plan_policy(plain) == Uncertainty()
@@ -83,10 +83,10 @@ def test_a_plan_holds_what_its_steps_are_made_of() -> None:
     assert (task.slots(0).low, task.slots(0).high) == pytest.approx((0.475, 1.0))
     assert (task.slots(1).low, task.slots(1).high) == pytest.approx((0.0, 0.525))
     assert (task.slots(None).low, task.slots(None).high) == (0.0, 1.0)
-    assert (task.sets, cast(RelayText, plan_task(relay_plan(relay_sets=7))).sets) == (1, 7)
-    for name in ("policy", "relay_sets"):
+    assert (task.at_once, cast(RelayText, plan_task(relay_plan(relay_slots=7))).at_once) == (1, 7)
+    for name in ("policy", "relay_slots"):
         with pytest.raises(
-            ValueError, match=r"recipe.relay goes with relay, relay_calls, relay_sets, policy, policy_at;"
+            ValueError, match=r"recipe.relay goes with relay, relay_calls, relay_slots, policy, policy_at;"
         ):
             check_plan(replace(plan, recipe={k: v for k, v in plan.recipe.items() if k != name}))
 
@@ -172,9 +172,10 @@ def test_a_merged_model_hands_states_on(tmp_path: Path) -> None:
 
 
 def test_calls_and_numbers_of_a_recipe_are_checked() -> None:
-    for name in ("relay_calls", "relay_sets"):
-        with pytest.raises(ValueError, match=f"{name}=0 is not allowed"):
-            MaskedRecipe(**{name: 0})
+    with pytest.raises(ValueError, match="relay_calls=0 is not allowed"):
+        MaskedRecipe(relay_calls=0)
+    with pytest.raises(ValueError, match="relay_slots=0 is not allowed"):
+        MaskedRecipe(relay_slots=0)
     with pytest.raises(ValueError, match=r"probability=1.5 is not allowed"):
         MaskedRecipe(policy="threshold", policy_at=1.5)
     with pytest.raises(ValueError, match="relay='more' is not allowed"):
@@ -240,7 +241,7 @@ def test_standing_of_slots_is_counted_by_hand() -> None:
 
 def test_steps_take_sets_of_slots_in_turn() -> None:
     """With three sets steps 0 and 3 learn from the same texts, and steps 1 and 2 from others."""
-    plan = relay_plan(relay_sets=3)
+    plan = relay_plan(relay_slots=24)
     task, spec = plan_task(plan), job_specs(plan)[0]
     assert isinstance(task, RelayText)
     learner = block_learner(spec, blockwise(plan).denoiser(0), plan_optimizer(plan))

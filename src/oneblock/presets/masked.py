@@ -41,8 +41,9 @@ class MaskedRecipe(TextRecipe):
     these with hidden tokens handed from call to call, without gradients through them (relay-sg) or with (relay)"""
     relay_calls: int = 2
     """calls of a training step of rollouts"""
-    relay_sets: int = 64
-    """sets of texts that the steps of rollouts take in turn, so that neighbouring steps learn from different ones"""
+    relay_slots: int = 256
+    """texts that are on their way at the same time; each step goes on with as many as a batch has, in turn, so that
+    neighbouring steps learn from different ones"""
     relay_across: bool = False
     """blocks learn to go on from the states of the block before, and hand theirs to the next one in sampling: they are
     trained in order, the noisiest first"""
@@ -55,7 +56,7 @@ class MaskedRecipe(TextRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("relay_calls", self.relay_calls)
-        check_count("relay_sets", self.relay_sets, most=MANY)
+        check_count("relay_slots", self.relay_slots, most=MANY)
         check_number("policy_at", self.policy_at, least=0)
         policy_of(self.policy, self.policy_at)
 
@@ -72,7 +73,7 @@ class MaskedRecipe(TextRecipe):
         if self.weighting != "bound":  # plans that were made before there was a choice stay what they are
             settings["weighting"] = self.weighting
         settings |= relay_settings(
-            self.relay, self.relay_calls, self.relay_sets, self.policy, self.policy_at, self.relay_across
+            self.relay, self.relay_calls, self.relay_slots, self.policy, self.policy_at, self.relay_across
         )
         plan = self._plan(facts, architecture, law, "equal-mass", settings)
         check_across(plan)

@@ -22,7 +22,7 @@ from oneblock.train.evolve import UpdateSettings
 RelayKind = Literal["mlm", "rollout", "relay-sg", "relay"]
 """Masked text is learned from texts that are masked at random (mlm), from rollouts, or from rollouts whose calls hand
 hidden tokens on, without gradients through these (relay-sg) or with them (relay)."""
-RELAY, RELAY_CALLS, RELAY_SETS, POLICY, POLICY_AT = "relay", "relay_calls", "relay_sets", "policy", "policy_at"
+RELAY, RELAY_CALLS, RELAY_SLOTS, POLICY, POLICY_AT = "relay", "relay_calls", "relay_slots", "policy", "policy_at"
 """Keys of a plan's recipe; a plan without them is of kind ``"mlm"``."""
 RELAY_ACROSS = "relay_across"
 """The same; a plan without it has private states."""
@@ -34,14 +34,14 @@ or the same (Recurrent Interface Networks)."""
 
 
 def relay_settings(
-    kind: RelayKind, calls: int, sets: int, policy: PolicyName, at: float, across: bool
+    kind: RelayKind, calls: int, slots: int, policy: PolicyName, at: float, across: bool
 ) -> dict[str, Plain]:
     """What a plan for masked text says of its rollouts; nothing of those that have none."""
     number = policy_of(policy, at).number
     found: dict[str, Plain] = {
         RELAY: kind,
         RELAY_CALLS: calls,
-        RELAY_SETS: sets,
+        RELAY_SLOTS: slots,
         POLICY: policy,
         POLICY_AT: float(number),
     }
@@ -90,7 +90,7 @@ def relay_text(plan: Plan, task: MaskedText) -> MaskedText | RelayText:
         carry=kind != "rollout",
         detach=kind == "relay-sg",
     )
-    return RelayText(task, loss, training_bands(plan), cast(int, plan.recipe[RELAY_SETS]))
+    return RelayText(task, loss, training_bands(plan), cast(int, plan.recipe[RELAY_SLOTS]))
 
 
 def with_relay(plan: Plan, build: BuildBackbone, own: BuildBackbone | None) -> BuildBackbone:

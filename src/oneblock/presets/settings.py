@@ -22,7 +22,16 @@ from oneblock.presets.causal import TokenTable, work_factors
 from oneblock.presets.classify import LabelInput
 from oneblock.presets.frames import FrameSettings, check_frame
 from oneblock.presets.masked import MaskedWeighting
-from oneblock.presets.relay import POLICY, POLICY_AT, RELAY, RELAY_CALLS, RELAY_SETS, CarryFrom, RelayKind, check_across
+from oneblock.presets.relay import (
+    POLICY,
+    POLICY_AT,
+    RELAY,
+    RELAY_CALLS,
+    RELAY_SLOTS,
+    CarryFrom,
+    RelayKind,
+    check_across,
+)
 from oneblock.presets.video import Objective, streams_of
 from oneblock.sample.policy import PolicyName, policy_of
 from oneblock.table import TableKind
@@ -197,21 +206,21 @@ class MaskedSettings(TextSettings):
     weighting: MaskedWeighting = "bound"
     relay: RelayKind = "mlm"
     relay_calls: int = 1
-    relay_sets: int = 1
+    relay_slots: int = 1
     policy: PolicyName = "uncertainty"
     policy_at: float = 0.0
     relay_across: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_least(self, 1, "relay_calls", "relay_sets")
+        check_least(self, 1, "relay_calls", "relay_slots")
         check_number("policy_at", self.policy_at, least=0)
         policy_of(self.policy, self.policy_at)
 
     def fit(self, plan: Plan, network: Any) -> None:
         super().fit(plan, network)
         _check_law(plan, masks=True)
-        together = (RELAY, RELAY_CALLS, RELAY_SETS, POLICY, POLICY_AT)
+        together = (RELAY, RELAY_CALLS, RELAY_SLOTS, POLICY, POLICY_AT)
         told = [name for name in together if name in plan.recipe]
         if told and len(told) < len(together):
             raise ValueError(f"recipe.{told[0]} goes with {', '.join(together)}; give all of them, or none")

@@ -299,13 +299,13 @@ class RelayText:
         relay: the loss of a step.
         bands: by block (None: the trunk) the times (lower, upper) that it trains on. Its slots go from the masked share
             of the upper one to that of the lower one.
-        sets: of slots, which steps take in turn.
+        at_once: slots of a job at least, of which each step takes as many as a batch has, in turn.
     """
 
     task: MaskedText
     relay: RelayLoss
     bands: Mapping[int | None, tuple[float, float]]
-    sets: int = 1
+    at_once: int = 1
 
     def check(self, samples: Samples) -> None:
         self.task.check(samples)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ from oneblock.train.step import JobSpec
 
 
 class Rollouts:
-    """The slots of one job, in ``task.sets`` sets.
+    """The slots of one job: ``task.at_once`` or more, in sets of a batch.
 
     Args:
         ranks: the processes that share each batch.
@@ -44,7 +45,7 @@ class Rollouts:
         self._plan, self._spec, self._ranks = plan, spec, ranks
         self._gradients = GradientShare()
         self._loss = replace(task.of(spec.block), gradients=self._gradients)
-        self._sets = [task.slots(spec.block) for _ in range(task.sets)]
+        self._sets = [task.slots(spec.block) for _ in range(ceil(task.at_once / spec.batch_size))]
         self._turn = 0
         self._before = before
         self._border = None if before is None or spec.block is None else border_above(task, spec.block)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from oneblock.data import load_images
 from oneblock.data.memory import MemorySource
 from oneblock.data.scenes import (
     COLOURS,
@@ -17,10 +18,12 @@ from oneblock.data.scenes import (
     Group,
     Scene,
     Thing,
+    _see,
     caption_agreement,
     captioned_scenes,
     check_scene,
     draw_scene,
+    load_scenes,
     parse_scene,
     render,
     see,
@@ -171,3 +174,28 @@ def test_what_is_no_scene_is_refused() -> None:
         see(torch.zeros(1, 8, 8, dtype=torch.uint8))
     with pytest.raises(ValueError, match="1 images have 2 captions"):
         caption_agreement(picture(LEFT)[None], ["a", "b"])
+
+
+def test_scenes_by_name_have_two_splits_and_one_list_of_captions() -> None:
+    train, test = (load_scenes("scenes,images=40", split, 24) for split in ("train", "test"))
+    assert (len(train), len(test)) == (40, 10)
+    assert train.captioned and train.classes == test.classes
+    assert len({*train.labels.tolist(), *test.labels.tolist()}) == train.num_classes, "every caption is of an image"
+    for split in (train, test):
+        captions = [split.classes[label] for label in split.labels.tolist()]
+        assert caption_agreement(split.images, captions)["all_of_it"] == 1
+    assert not torch.equal(train.images[:10], test.images)
+    assert load_images("scenes,images=8", channels=1).images.shape == (8, 1, 32, 32)
+    for wrong in ("scenes,pictures=3", "scenes,images=0", "scenes,images=3,images=4", "scenes,images"):
+        with pytest.raises(ValueError, match="is unknown; write scenes, or scenes,images=NUMBER"):
+            load_scenes(wrong)
+    with pytest.raises(ValueError, match="size=23"):
+        load_scenes("scenes", size=23)
+
+
+def test_pictures_are_seen_alike_alone_and_together() -> None:
+    found = captioned_scenes(12, 24, seed=5)
+    blank = torch.zeros_like(found.images[:1])
+    images = torch.cat([found.images[:6], blank, found.images[6:]])
+    assert _see(images) == [see(image) for image in images]
+    assert _see(images)[6] == [] and _see(blank) == [[]]

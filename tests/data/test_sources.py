@@ -43,8 +43,8 @@ def test_sources_from_memory() -> None:
     "spec", ["mnist", "", "digits:here", "folder", "folder:", "cifar10", "Digits", "tiny-imagenet"]
 )
 def test_unknown_specs_list_the_known_ones(spec: str) -> None:
-    known = "digits, fashion-mnist, folder:DIR, cifar10:DIR, cifar100:DIR, tiny-imagenet:DIR, hf:NAME"
-    message = f"data='{spec}' is unknown; {known} are allowed"
+    known = "digits, fashion-mnist, folder:DIR, cifar10:DIR, cifar100:DIR, tiny-imagenet:DIR, captions:DIR, scenes"
+    message = f"data='{spec}' is unknown; {known}, hf:NAME are allowed"
     with pytest.raises(ValueError, match=message):
         load_images(spec)
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from oneblock.backbone import BuildBackbone
 from oneblock.cli import console
+from oneblock.data import ImageData
 from oneblock.data.videos import FRAMES
 from oneblock.launch.words import training_words
 from oneblock.presets.base import Recipe
@@ -129,6 +130,15 @@ class PlanImages(PlanPictures):
 
     verb: ClassVar[str] = "images"
     model: ImageRecipe = field(default_factory=ImageRecipe)
+    data: str = ""
+    """images by name, as of `oneblock train images`, at --image-size: what is planned has their channels, and their
+    classes or captions"""
+
+    def count(self) -> Costs:
+        if not self.data:
+            return super().count()
+        data = ImageData(data=self.data, image_size=self.image_size)
+        return cost(self.model, data=data, fit=self.fit, backbone=self.network())
 
 
 @dataclass(frozen=True, kw_only=True)

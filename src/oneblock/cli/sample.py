@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from tyro.conf import UseAppendAction
 
 from oneblock.cli import console
 from oneblock.cli.bytes import SampleBytes
@@ -18,6 +19,7 @@ from oneblock.evaluate.video import VideoSampling, VideoStream
 from oneblock.evaluate.writing import CausalWriting, MaskedWriting, Writing
 from oneblock.model import CausalModel, ImageModel, MaskedModel, VideoModel
 from oneblock.presets.bytes import TASK
+from oneblock.presets.captions import example_captions, is_captioned
 from oneblock.presets.image import image_shape
 from oneblock.presets.names import class_labels, has_names
 from oneblock.report.samples import check_samples_place, write_samples
@@ -30,7 +32,8 @@ TELL_SECONDS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class SampleImages(Opening):
-    """Generate images with a run or a merged model: a PNG grid, one row per class, and the images as safetensors.
+    """Generate images with a run or a merged model: a PNG grid, one row per class or caption, and the images as
+    safetensors.
 
     If the targets are not images, only the safetensors.
     """
@@ -38,9 +41,12 @@ class SampleImages(Opening):
     out: Path = Path("samples.png")
     """the picture; the images go beside it as .safetensors (uint8)"""
     per_class: int = 10
-    """images per class, or in all if the model has no classes"""
+    """images per class or caption, or in all if the model has neither"""
     classes: tuple[str, ...] = ()
     """which classes, by name or number (all if none is named)"""
+    caption: Annotated[tuple[str, ...], UseAppendAction] = ()
+    """what a model that was trained with captions is told, once for each row; "" tells it nothing (without the option:
+    some captions of the training images)"""
     autoencoder: Path | None = None
     """directory of the AutoencoderKL that the model was trained with, if it denoises latents"""
     sampling: Sampling = field(default_factory=Sampling)
@@ -50,24 +56,33 @@ class SampleImages(Opening):
             raise ValueError(f"per_class={self.per_class} is too small; use 1 or more")
         check_samples_place(self.out)
         model = self.open(ImageModel)
+        captions = self._captions(model)
         classes = class_labels(model.plan, self.classes) if self.classes else list(range(len(model.classes)))
         labels = torch.tensor(classes).repeat_interleave(self.per_class) if classes else None
         began = time.perf_counter()
         images = model.sample(
             labels,
-            count=self.per_class if labels is None else None,
+            captions=[caption for caption in captions for _ in range(self.per_class)] or None,
+            count=self.per_class if labels is None and not captions else None,
             autoencoder=self.autoencoder,
             **asdict(self.sampling),
         )
         seconds = time.perf_counter() - began
         names = [model.classes[label] for label in classes]
-        shown = str(write_samples(self.out, images, labels, self.per_class, names if has_names(model.plan) else ()))
+        rows = captions or (names if has_names(model.plan) else ())
+        shown = str(write_samples(self.out, images, labels, self.per_class, rows))
         cost = self.sampling.layer_evaluations(model.plan)
         if self.json:
             row = {"picture": shown, "images": len(images), "seconds": round(seconds, 2), "layer_evaluations": cost}
-            console.emit({**row, "classes": names} if names else row)
+            console.emit(row | ({"classes": names} if names else {"captions": list(captions)} if captions else {}))
         else:
             console.say(f"{len(images)} images in {seconds:.1f} s ({cost} layer evaluations each at most): {shown}")
+
+    def _captions(self, model: ImageModel) -> tuple[str, ...]:
+        """Of each row; empty of a model that is told none."""
+        if is_captioned(model.plan) and self.classes:
+            raise ValueError(f"classes={list(self.classes)}: the model is told captions, not classes; use --caption")
+        return self.caption or example_captions(model.plan)
 
 
 @dataclass(frozen=True, kw_only=True)

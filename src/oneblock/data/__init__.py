@@ -4,7 +4,7 @@ from .augment import Augment, Augmentation
 from .captions import load_captions
 from .dataset import DatasetSource
 from .decode import read_picture
-from .encoded import Codec, EncodedSource, Pixels, movable
+from .encoded import Codec, EncodedSource, Pixels, captions_of, movable
 from .errors import MissingExtraError
 from .hub import HubSource
 from .memory import Batches, Movable, Samples, drawn, shuffled_if_sorted
@@ -28,6 +28,7 @@ from .vocabulary import (
     vocabulary_size,
 )
 from .windows import TextBatches, TokenSource
+from .words import WordTable, known_words
 
 __all__ = [
     "Augment",
@@ -57,9 +58,12 @@ __all__ = [
     "VideoSet",
     "VideoSource",
     "Vocabulary",
+    "WordTable",
     "caption_agreement",
     "captioned_scenes",
+    "captions_of",
     "drawn",
+    "known_words",
     "load_captions",
     "load_images",
     "load_videos",

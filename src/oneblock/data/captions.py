@@ -96,7 +96,7 @@ def load_captions(
     where = {caption: label for label, caption in enumerate(different)}
     labels = torch.tensor([where[found.captions[file]] for file in used])
     skipped = tuple(sorted({file for files in found.left_out.values() for file in files}))
-    return ImageSet(torch.stack(images), labels, different, name, skipped)
+    return ImageSet(torch.stack(images), labels, different, name, skipped, captioned=True)
 
 
 def find_captions(root: Path) -> Captioned:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .imageset import ImageSet
-from .memory import Batches, Movable, Samples, Source
+from .memory import Batches, MemorySource, Movable, Samples, Source
 
 
 class Codec(Protocol):
@@ -42,6 +42,13 @@ def movable(source: Batches) -> Movable | None:
     if isinstance(source, EncodedSource) and isinstance(source.codec, Pixels):
         source = source.images
     return source if isinstance(source, Movable) else None
+
+
+def captions_of(source: Batches) -> tuple[str, ...] | None:
+    """The captions that the labels of ``source`` count through; None where labels are classes, or there are none."""
+    images = source.images if isinstance(source, EncodedSource) else source
+    held = images.images if isinstance(images, MemorySource) else None
+    return held.classes if held is not None and held.captioned else None
 
 
 class EncodedSource:

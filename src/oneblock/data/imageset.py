@@ -28,6 +28,7 @@ class ImageSet:
         classes: one name per label, no name twice.
         name: where the images come from, for example ``digits``.
         skipped: files left out because they could not be read, by name.
+        captioned: whether ``classes`` are captions, the different ones, and labels count through them.
 
     Raises:
         ValueError: a field breaks one of the rules above.
@@ -38,6 +39,7 @@ class ImageSet:
     classes: tuple[str, ...]
     name: str
     skipped: tuple[str, ...] = ()
+    captioned: bool = False
 
     def __post_init__(self) -> None:
         _check_images(self.images)

@@ -15,7 +15,8 @@ class ImageData:
     """Which images."""
 
     data: str = "digits"
-    """digits, fashion-mnist, folder:DIR, cifar10:DIR, cifar100:DIR, tiny-imagenet:DIR or hf:NAME"""
+    """digits, fashion-mnist, folder:DIR, cifar10:DIR, cifar100:DIR, tiny-imagenet:DIR, hf:NAME, and with
+    captions for labels captions:DIR or scenes"""
     data_dir: Path | None = None
     """where the files of fashion-mnist lie (default: ./data, then where `make data` puts them)"""
     image_size: int | None = None

@@ -19,7 +19,7 @@ from oneblock.checks import check_fields
 from oneblock.plain import read_plain, write_whole
 
 DATA_FILE = "data.json"
-KINDS = ("folder", "file", "cifar10", "cifar100", "tiny-imagenet")
+KINDS = ("folder", "file", "cifar10", "cifar100", "tiny-imagenet", "captions")
 """Of names with a path behind their colon."""
 LISTED = 20_000
 """Files that are listed one by one; of more, each folder is listed as a whole."""

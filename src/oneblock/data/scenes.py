@@ -18,11 +18,16 @@ from torch import Tensor
 
 from oneblock.checks import check_choice, check_count, check_fields, check_seed
 
-from .imageset import ImageSet
+from .imageset import ImageSet, Split, check_split
 
 Colour = Literal["red", "green", "blue", "yellow"]
 Shape = Literal["square", "circle", "triangle"]
 Relation = Literal["left of", "right of", "above", "below"]
+
+NAME, SETTING = "scenes", "images"
+SIZE = 32
+IMAGES: dict[Split, int] = {"train": 4000, "test": 1000}
+SEEDS: dict[Split, int] = {"train": 1, "test": 2}
 
 COLOURS: dict[Colour, tuple[int, int, int]] = {
     "red": (230, 50, 50),
@@ -41,6 +46,9 @@ FULL, HALF = 0.925, 0.65
 """Of its bounding box, a square fills more than the first share, a triangle less than the second."""
 SPECK = 9
 """Connected pixels that count as a thing, at least."""
+_INNER = slice(1, -1)
+_SIDES = ((slice(-2), _INNER), (slice(2, None), _INNER), (_INNER, slice(-2)), (_INNER, slice(2, None)))
+"""Rows and columns of padded pictures that lie above, below, left and right of each pixel."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ class Checked:
     all_of_it: bool
 
 
-def captioned_scenes(count: int, size: int = 32, seed: int = 0) -> ImageSet:
+def captioned_scenes(count: int, size: int = SIZE, seed: int = 0) -> ImageSet:
     """``count`` pictures uint8 (n, 3, size, size), each with a caption: that of picture i is ``classes[labels[i]]``.
 
     A third of the captions name one group. Picture and caption i follow from the seed.
@@ -114,14 +122,51 @@ def captioned_scenes(count: int, size: int = 32, seed: int = 0) -> ImageSet:
     check_count("count", count)
     check_count("size", size, least=LEAST_SIZE)
     check_seed("seed", seed)
+    return _captioned(*_drawn(count, seed), size)
+
+
+def load_scenes(spec: str, split: Split = "train", size: int | None = None) -> ImageSet:
+    """One split of scenes by name. Training and held-out pictures are drawn apart and know one list of captions.
+
+    Args:
+        spec: ``scenes``; or ``scenes,images=400``, with so many training pictures and a quarter as many held-out ones.
+        size: pixels; None is ``SIZE``.
+
+    Raises:
+        ValueError: an unknown setting, or too small a size.
+    """
+    check_split(split)
+    check_count("size", SIZE if size is None else size, least=LEAST_SIZE)
+    counts = _counts(spec)
+    drawn = {one: _drawn(counts[one], SEEDS[one]) for one in counts}
+    captions = sorted({str(scene) for scenes, _ in drawn.values() for scene in scenes})
+    return _captioned(*drawn[split], size or SIZE, captions)
+
+
+def _counts(spec: str) -> dict[Split, int]:
+    """Pictures of each split."""
+    name, *settings = spec.split(",")
+    known, _, value = settings[0].partition("=") if settings else (SETTING, "", str(IMAGES["train"]))
+    if name != NAME or known != SETTING or len(settings) > 1 or not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"data={spec!r} is unknown; write {NAME}, or {NAME},{SETTING}=NUMBER for so many pictures")
+    return {"train": int(value), "test": max(1, int(value) * IMAGES["test"] // IMAGES["train"])}
+
+
+def _drawn(count: int, seed: int) -> tuple[list[Scene], torch.Generator]:
+    """Scenes, and the generator that goes on to draw their places."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = [draw_scene(generator) for _ in range(count)]
-    images = torch.stack([render(scene, size, generator) for scene in drawn])
-    captions = [str(scene) for scene in drawn]
-    different = sorted(set(captions))
+    return [draw_scene(generator) for _ in range(count)], generator
+
+
+def _captioned(
+    scenes: Sequence[Scene], generator: torch.Generator, size: int, captions: Sequence[str] = ()
+) -> ImageSet:
+    """Pictures of scenes; ``captions`` are all that there are, sorted, by default theirs."""
+    images = torch.stack([render(scene, size, generator) for scene in scenes])
+    different = tuple(captions or sorted({str(scene) for scene in scenes}))
     where = {caption: label for label, caption in enumerate(different)}
-    labels = torch.tensor([where[caption] for caption in captions])
-    return ImageSet(images, labels, tuple(different), "scenes")
+    labels = torch.tensor([where[str(scene)] for scene in scenes])
+    return ImageSet(images, labels, different, NAME, captioned=True)
 
 
 def draw_scene(generator: torch.Generator) -> Scene:
@@ -174,23 +219,39 @@ def see(image: Tensor) -> list[Thing]:
     """The things in a picture uint8 (3, h, w), row by row of their first pixels; specks are left out."""
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"image is {image.dtype} of shape {tuple(image.shape)}; torch.uint8 (3, h, w) is allowed")
-    nearest = _colour(image)
-    found: list[tuple[int, Thing]] = []
-    for index, colour in enumerate(COLOURS, 1):
-        parts = _connected(nearest == index)
-        for part in parts.unique()[1:].tolist():
-            rows, columns = (parts == part).nonzero(as_tuple=True)
-            if len(rows) >= SPECK:
-                box = int((rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1))
-                centre = (float(columns.double().mean()), float(rows.double().mean()))
-                first = int(rows[0]) * image.shape[2] + int(columns[0])
-                found.append((first, Thing(colour, _shape(len(rows) / box), centre)))
-    return [thing for _, thing in sorted(found, key=lambda pair: pair[0])]
+    return _see(image[None])[0]
+
+
+def _see(images: Tensor) -> list[list[Thing]]:
+    """The same of many pictures (n, 3, h, w) at once."""
+    colours = _colour(images)
+    parts = _connected(colours)
+    held = parts > 0
+    _, which = parts[held].unique(return_inverse=True)
+    _, row, column = held.nonzero(as_tuple=True)
+    seen: list[list[Thing]] = [[] for _ in images]
+    if not len(which):
+        return seen
+    count, top, left = which.bincount(), _least(row, which), _least(column, which)
+    box = (1 - top - _least(-row, which)) * (1 - left - _least(-column, which))
+    first = _least(held.flatten().nonzero()[:, 0], which)
+    centre = [which.bincount(at.double()) / count for at in (column, row)]
+    for part in first.argsort().tolist():
+        if count[part] >= SPECK:
+            colour = tuple(COLOURS)[int(colours.flatten()[first[part]]) - 1]
+            shape = _shape(float(count[part] / box[part]))
+            place = int(first[part]) // colours[0].numel()
+            seen[place].append(Thing(colour, shape, (float(centre[0][part]), float(centre[1][part]))))
+    return seen
 
 
 def check_scene(image: Tensor, scene: Scene) -> Checked:
     """Which attributes of the caption of ``scene`` a picture uint8 (3, h, w) has."""
-    things = see(image)
+    return _checked(see(image), scene)
+
+
+def _checked(things: Sequence[Thing], scene: Scene) -> Checked:
+    """The same of a picture in which ``things`` are seen."""
     wanted = Counter({_kind(group): group.count for group in scene.groups})
     seen = Counter(_kind(thing) for thing in things)
     colours, shapes = ([kind[i] for kind in wanted.elements()] for i in (0, 1))
@@ -210,7 +271,7 @@ def caption_agreement(images: Tensor, captions: Sequence[str]) -> dict[str, floa
     same pictures under each other's captions, which is chance."""
     if len(images) != len(captions) or not captions:
         raise ValueError(f"{len(images)} images have {len(captions)} captions; give one caption for each image")
-    found = [check_scene(image, parse_scene(caption)) for image, caption in zip(images, captions, strict=True)]
+    found = [_checked(things, parse_scene(caption)) for things, caption in zip(_see(images), captions, strict=True)]
     named = {one.name: [getattr(checked, one.name) for checked in found] for one in fields(Checked)}
     known = {name: [value for value in values if value is not None] for name, values in named.items()}
     return {name: sum(values) / len(values) for name, values in known.items() if values}
@@ -243,32 +304,40 @@ def _mask(shape: Shape, side: int) -> Tensor:
     return line.abs() <= torch.arange(1, side + 1)[:, None] / 2
 
 
-def _colour(image: Tensor) -> Tensor:
-    """Of each pixel of (3, h, w): 0 for the ground, else 1 + the index of the colour that it is mixed of with the
+def _colour(images: Tensor) -> Tensor:
+    """Of each pixel of (n, 3, h, w): 0 for the ground, else 1 + the index of the colour that it is mixed of with the
     ground, from one half on. A blurred edge so has the colour of its thing."""
     ground = torch.tensor(GROUND, dtype=torch.float32)
     pure = torch.tensor(list(COLOURS.values()), dtype=torch.float32) - ground
-    along = (image.flatten(1).T.float() - ground) @ pure.T
+    along = (images.movedim(1, -1).float() - ground) @ pure.T
     length = pure.norm(dim=1)
-    chosen = (along / length).argmax(1)  # the largest cosine: the pixel's own length is the same for all
-    share = (along / length**2).gather(1, chosen[:, None])[:, 0]
-    return torch.where(share > 0.5, chosen + 1, 0).view(image.shape[1:])
+    chosen = (along / length).argmax(-1)  # the largest cosine: the pixel's own length is the same for all
+    share = (along / length**2).gather(-1, chosen[..., None])[..., 0]
+    return torch.where(share > 0.5, chosen + 1, 0)
 
 
 def _shape(filled: float) -> Shape:
     return "square" if filled > FULL else "triangle" if filled < HALF else "circle"
 
 
-def _connected(mask: Tensor) -> Tensor:
-    """Number of the part of each pixel of mask bool (h, w), int64, 0 outside; neighbours share a side."""
-    parts = torch.arange(1, mask.numel() + 1).view(mask.shape) * mask
+def _connected(colours: Tensor) -> Tensor:
+    """Number of the part of each pixel of pictures (n, h, w), int64, 0 where the colour is 0; pixels of one colour that
+    share a side are one part."""
+    parts = torch.arange(1, colours.numel() + 1).view(colours.shape) * (colours > 0)
+    around = [F.pad(colours, (1, 1, 1, 1))[:, rows, columns] == colours for rows, columns in _SIDES]
     while True:
         padded = F.pad(parts, (1, 1, 1, 1))
-        sides = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-        grown = torch.stack([parts, *sides]).amax(0) * mask
+        sides = (padded[:, rows, columns] * same for (rows, columns), same in zip(_SIDES, around, strict=True))
+        grown = torch.stack([parts, *sides]).amax(0)
         if bool((grown == parts).all()):
             return parts
         parts = grown
+
+
+def _least(values: Tensor, which: Tensor) -> Tensor:
+    """The least of the ``values`` (m,) of each part that ``which`` (m,) says."""
+    start = values.new_zeros(int(which.max()) + 1)
+    return start.scatter_reduce(0, which, values, "amin", include_self=False)
 
 
 def _lies(things: Sequence[Thing], scene: Scene) -> bool:

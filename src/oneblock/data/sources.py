@@ -5,6 +5,8 @@
     folder:DIR         a folder of class folders, or of images alone
     cifar10:DIR        the binary batch files of CIFAR-10 (cifar100:DIR of CIFAR-100)
     tiny-imagenet:DIR  the unpacked folder of Tiny ImageNet, 64 x 64
+    captions:DIR       a folder of images with captions: metadata.jsonl, or a text beside each image
+    scenes             drawn pictures with captions (``scenes,images=400``: so many)
     hf:NAME            streamed by the ``datasets`` library
 
 Where a stream has several columns that fit, ``hf:NAME,image=COLUMN,label=COLUMN`` chooses.
@@ -15,6 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from .captions import load_captions
 from .cifar import CIFAR10, CIFAR100, load_cifar
 from .digits import load_digits
 from .folder import load_folder
@@ -23,11 +26,16 @@ from .idx import load_fashion_mnist
 from .imageset import ImageSet, Split, check_channels, check_size, check_split, pad_to, with_channels
 from .memory import MemorySource, Source
 from .reading import READING, Reading
+from .scenes import NAME as SCENES
+from .scenes import load_scenes
 from .tiny_imagenet import load_tiny_imagenet
 
 __all__ = ["SPECS", "ImageSet", "MemorySource", "Source", "load_images", "open_source"]
 
-SPECS = ("digits", "fashion-mnist", "folder:DIR", "cifar10:DIR", "cifar100:DIR", "tiny-imagenet:DIR", "hf:NAME")
+SPECS = (
+    *("digits", "fashion-mnist", "folder:DIR", "cifar10:DIR", "cifar100:DIR", "tiny-imagenet:DIR", "captions:DIR"),
+    *(SCENES, "hf:NAME"),
+)
 
 
 def load_images(
@@ -60,8 +68,13 @@ def load_images(
     kind, place = _parse(spec)
     if kind == "folder":
         return load_folder(_below(root, place), split, size, channels, reading)
+    if kind == "captions":
+        return load_captions(_below(root, place), split, size, channels, reading)
     if kind == "hf":
         return _open_hub(place, split, size, channels).first()
+    if kind == SCENES:
+        scenes = load_scenes(spec, split, size)
+        return replace(scenes, images=with_channels(scenes.images, channels))
     images = _load_fixed(kind, place, split, root, reading)
     return replace(images, images=with_channels(pad_to(images.images, size, kind), channels))
 
@@ -86,6 +99,8 @@ def open_source(
 
 def _parse(spec: str) -> tuple[str, str]:
     kind, colon, place = spec.partition(":")
+    if kind.partition(",")[0] == SCENES and not colon:
+        return SCENES, ""
     takes_place = {known.partition(":")[0]: ":" in known for known in SPECS}
     if takes_place.get(kind) != bool(colon) or (colon and not place):
         raise ValueError(

@@ -23,6 +23,7 @@ from oneblock.evaluate.chains import Chains, Row
 from oneblock.evaluate.reference import makes_images
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
+from oneblock.presets.captions import is_captioned
 from oneblock.presets.image import image_task
 
 ONE_SHOT = "dpm++2m"
@@ -110,7 +111,8 @@ def audit_images(
 def check_told(plan: Plan, auditing: Auditing) -> None:
     """Refuse to tell a network nothing that always knew a class with a ``ValueError``."""
     task = image_task(plan)
-    if auditing.told == "nothing" and task.num_classes and not task.label_dropout:
+    told = task.num_classes or is_captioned(plan)
+    if auditing.told == "nothing" and told and not task.label_dropout:
         raise ValueError("told='nothing', but the network was trained with label_dropout=0; use told='class'")
 
 

@@ -70,6 +70,7 @@ class Chains:
         self.auditing = auditing
         self.kappa = compared.kappa(auditing)
         self.device = device_of(denoiser)
+        self._task = image_task(plan, compared.captions)
         self._visits: Counter[int] = Counter()
         self._best: dict[int, tuple[float, Tensor]] = {}
 
@@ -92,7 +93,7 @@ class Chains:
         start = self._samples(asked.reverse, asked.chains)
         grid = cycle_grid(law, sigma, asked.cycle_steps)
         generator = torch.Generator().manual_seed(asked.audit_seed)
-        told = self.condition(_in_turn(asked.chains, self._classes))
+        told = self.condition(self._in_turn(asked.chains))
         kept = max(1, min(LATE, asked.cycles, CLUSTERED // asked.chains))
         late: list[Tensor] = []
         lengths = steps(_tail(self._stream(start, grid, generator, told), late, kept))
@@ -157,17 +158,21 @@ class Chains:
 
     def condition(self, labels: Tensor) -> Condition:
         """What the network is told of chains of these classes."""
-        told = image_task(self.plan).condition(labels.to(self.device))
-        return told.null() if self._classes and self.auditing.told == "nothing" else told
+        told = self._task.condition(labels).to(self.device)
+        return told.null() if self._task.num_classes and self.auditing.told == "nothing" else told
 
-    @property
-    def _classes(self) -> int:
-        return image_task(self.plan).num_classes
+    def _in_turn(self, count: int) -> Tensor:
+        """The label of each of ``count`` samples: classes in turn, or those of the captions of training images; zeros
+        without either."""
+        if self._task.captions is not None and self.compared.labels is not None:
+            return self.compared.labels[torch.arange(count) % len(self.compared.labels)]
+        classes = self._task.num_classes
+        return torch.arange(count) % classes if classes else torch.zeros(count, dtype=torch.int64)
 
     def _samples(self, sampler: str, count: int) -> Tensor:
         asked, law = self.auditing, self.plan.partition.law
         grid = karras_grid(law.low, law.high, asked.start_steps).to(self.device)
-        told = self.condition(_in_turn(count, self._classes))
+        told = self.condition(self._in_turn(count))
         shape = image_shape(self.plan)
         return generate(self.denoiser, REVERSES[sampler], grid, told, shape, asked.audit_seed).float()
 
@@ -224,11 +229,6 @@ class Chains:
         states = cycle(self.denoiser, x.to(self.device), grid, asked.cycles, generator, told, asked.reverse)
         near = [(state.cpu() - x).flatten(1).norm(dim=1) < reach for state in states]
         return torch.stack(near).unflatten(1, (-1, REPEATS))
-
-
-def _in_turn(count: int, classes: int) -> Tensor:
-    """The class of each of ``count`` samples; zeros without classes."""
-    return torch.arange(count) % classes if classes else torch.zeros(count, dtype=torch.int64)
 
 
 def _spread(count: int, chosen: int) -> list[int]:

@@ -10,18 +10,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, get_args
 
-import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
 from oneblock.checks import MANY, check_count
 from oneblock.data import EncodedSource
+from oneblock.evaluate.captions import told_in_turn
 from oneblock.evaluate.images import SamplerName, Sampling, image_protocol, sample_images
 from oneblock.evaluate.protocol import PROTOCOL, Protocol
 from oneblock.evaluate.reference import FEWEST, quality_features, reference
 from oneblock.metrics import FeatureExtractor, frechet_distance, moments
 from oneblock.plan import Plan
-from oneblock.presets.image import image_task
 from oneblock.presets.relay import hands_on
 from oneblock.sample.carry import Carry
 
@@ -90,9 +89,8 @@ def sampling_curve(
         return []
     known = reference(train, test, num_samples)[0]
     real, made = moments(features(known)), _protocol(denoiser, plan, known, train, features, num_samples, sampling)
-    classes = image_task(plan).num_classes
-    labels = torch.arange(num_samples) % classes if classes else None
-    count = None if classes else num_samples
+    labels = told_in_turn(plan, test, num_samples)
+    count = num_samples if labels is None else None
     rows = []
     for one in samplings(plan, sampling, steps):
         images = sample_images(denoiser, plan, labels, one, test.codec, count=count)
@@ -126,13 +124,13 @@ def state_distances(
         return []
     known = reference(train, test, num_samples)[0]
     real, made = moments(features(known)), _protocol(denoiser, plan, known, train, features, num_samples, sampling)
-    classes = image_task(plan).num_classes
-    labels = torch.arange(num_samples) % classes if classes else None
+    labels = told_in_turn(plan, test, num_samples)
+    count = num_samples if labels is None else None
     rows = []
     for state in get_args(Carry):
         one = replace(sampling, state=state)
         if not _refusal(plan, one):
-            images = sample_images(denoiser, plan, labels, one, test.codec, count=None if classes else num_samples)
+            images = sample_images(denoiser, plan, labels, one, test.codec, count=count)
             work, distance = layer_evaluations(plans, one), frechet_distance(real, moments(features(images)))
             by = replace(made, **asdict(one)).as_row()
             rows.append({"state": state, "layer_evaluations": work, "frechet": distance, PROTOCOL: by})

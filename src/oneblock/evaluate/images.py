@@ -15,13 +15,22 @@ from torch import Tensor
 
 from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.checks import check_count, check_fields, check_seed
+from oneblock.condition import Condition
 from oneblock.data import Codec, EncodedSource, to_uint8
 from oneblock.evaluate.bands import band_losses
+from oneblock.evaluate.captions import (
+    are_scenes,
+    captions_in_turn,
+    scene_agreement,
+    scored_captions,
+    told_in_turn,
+)
 from oneblock.evaluate.device import at_borders, device_of, dtype_of, recorded, routers
 from oneblock.evaluate.protocol import (
     FID_PROTOCOL,
     LOSS_PROTOCOL,
     PROTOCOL,
+    Conditions,
     LossProtocol,
     Protocol,
     Weights,
@@ -45,7 +54,8 @@ from oneblock.metrics.features import extractor_hash, hash_of_file
 from oneblock.metrics.quality import FID_EXTRACTOR, real_fid
 from oneblock.partition import Partition
 from oneblock.plan import Plan
-from oneblock.presets.image import image_shape, image_task
+from oneblock.presets.captions import is_captioned, told_captions
+from oneblock.presets.image import image_shape, image_task, source_task
 from oneblock.presets.names import class_labels
 from oneblock.presets.relay import hands_on
 from oneblock.presets.splits import check_fit
@@ -126,7 +136,7 @@ def check_state(plan: Plan, state: Carry) -> None:
 def sample_images(
     denoiser: DenoiserLike,
     plan: Plan,
-    labels: Tensor | None,
+    labels: Tensor | Condition | None,
     sampling: Sampling = Sampling(),
     codec: Codec = PIXELS,
     *,
@@ -136,10 +146,10 @@ def sample_images(
 ) -> Tensor:
     """Images uint8 (n, c, h, w); where the targets are not images (``makes_images``) float32 (n, *shape), as they are.
 
-    Sample i follows from its label and (``sampling.sample_seed``, i) alone, up to rounding.
+    Sample i follows from its label or caption and (``sampling.sample_seed``, i) alone, up to rounding.
 
     Args:
-        labels: int64 (n,); None for a plan without classes.
+        labels: int64 (n,); the captions of a plan that is told such (``evaluate.captions``); None for a plan without.
         codec: what the plan's data went through.
         count: n, for a plan without classes.
         batch_size: samples of one call of the denoiser.
@@ -150,12 +160,8 @@ def sample_images(
         ValueError: the plan does not have these labels, it has classes and ``labels`` is None, or ``count`` is given
             beside ``labels``.
     """
-    if labels is None:
-        labels = _no_labels(plan, count)
-    else:
-        labels = _whole_labels(plan, labels, count)
     device = device_of(denoiser)
-    told = image_task(plan).condition(labels.to(device))
+    told = _told(plan, labels, count).to(device)
     carry = hands_on(plan) and sampling.state != "off"
     if carry:
         asked = at_borders(denoiser, sampling.state)
@@ -191,9 +197,14 @@ def _warn(line: str) -> None:
 
 def asked_labels(
     plan: Plan, labels: Sequence[int | str] | Tensor | None = None, count: int | None = None
-) -> Tensor | None:
+) -> Tensor | Condition | None:
     """The classes of the samples that are asked for, for ``sample_images``: ``labels``, by number or by name; else all
-    classes in turn, once each or ``count`` samples in all. None for a plan without classes."""
+    classes in turn, once each or ``count`` samples in all. None for a plan without classes. Of a plan that is told
+    captions, those that it holds in the same way."""
+    if is_captioned(plan):
+        if labels is not None:
+            raise ValueError("labels are given, but the model is told captions; give captions=... (--caption TEXT)")
+        return told_captions(plan, captions_in_turn(plan, count))
     if labels is not None:
         asked = [labels] if isinstance(labels, str) else labels
         if isinstance(asked, Sequence) and any(isinstance(label, str) for label in asked):
@@ -214,19 +225,22 @@ def image_protocol(
     known: Tensor,
     *,
     reference: str,
-    features: FeatureExtractor,
+    features: FeatureExtractor | None,
     num_samples: int,
     sampling: Sampling,
     weights: Weights = "averaged",
 ) -> Protocol:
     """How ``num_samples`` images of a plan are made, and compared with the real images ``known`` (n, c, h, w)."""
+    conditions: Conditions = "classes-in-turn" if image_task(plan).num_classes else "none"
+    if is_captioned(plan):
+        conditions = "captions-in-order"
     return Protocol(
         num_samples=num_samples,
-        conditions="classes-in-turn" if image_task(plan).num_classes else "none",
+        conditions=conditions,
         weights=weights,
         dtype=dtype_name(dtype_of(denoiser)),
-        extractor=features.name,
-        extractor_hash=extractor_hash(features),
+        extractor="none" if features is None else features.name,
+        extractor_hash="" if features is None else extractor_hash(features),
         reference=reference,
         reference_hash=hash_of_images(known),
         num_reference=len(known),
@@ -274,7 +288,7 @@ def evaluate_images(
         sampling.levels(plan)  # refused, if at all, before any work
     left_out = check_features(plan, extractor, num_samples) if makes_images(plan, test.codec) else ""
     features = quality_features(plan, train, test, num_samples, extractor)
-    task = image_task(plan)
+    task = source_task(plan, test)
     bands = bands or plan.partition
     device = device_of(denoiser)
     targets, labels = held_out_targets(test)
@@ -295,10 +309,14 @@ def evaluate_images(
         edges=bands.edges,
     )
     scores[LOSS_PROTOCOL] = taken.as_row()
+    captions = scored_captions(plan, test, num_samples) if is_captioned(plan) and num_samples else []
+    scenes = makes_images(plan, test.codec) and are_scenes(test.first(1).images, captions)
     if features is None:
-        return {**scores, "note": left_out} if left_out else scores
+        scores |= {"note": left_out} if left_out else {}
+    if features is None and not scenes:
+        return scores
     known, held_out = reference(train, test, num_samples)
-    asked = torch.arange(num_samples) % task.num_classes if task.num_classes else None
+    asked = told_in_turn(plan, test, num_samples)
     made = image_protocol(
         denoiser,
         plan,
@@ -313,14 +331,16 @@ def evaluate_images(
     began = time.perf_counter()
     images = sample_images(denoiser, plan, asked, sampling, test.codec, count=count)
     seconds = time.perf_counter() - began
-    told = told_classes(plan, features, images, asked)
-    quality = image_quality(known, held_out, images, features, told)
+    if scenes:
+        scores |= scene_agreement(images, captions, test)
+    if features is not None:
+        told = told_classes(plan, features, images, asked if isinstance(asked, Tensor) else None)
+        scores |= image_quality(known, held_out, images, features, told).as_row()
+        scores |= agreement_by_class(plan, features, images, told)
+        scores |= image_detail(known, held_out, images, features).as_row() if detail else {}
+        scores |= _published(known, images, made, fid_weights) if fid_weights else {}
     return {
         **scores,
-        **quality.as_row(),
-        **agreement_by_class(plan, features, images, told),
-        **(image_detail(known, held_out, images, features).as_row() if detail else {}),
-        **(_published(known, images, made, fid_weights) if fid_weights else {}),
         PROTOCOL: made.as_row(),
         "sampling_seconds": seconds,
         "images_per_second": num_samples / seconds,
@@ -331,6 +351,18 @@ def _published(known: Tensor, images: Tensor, made: Protocol, weights: Path) -> 
     """The published FID of images that were ``made`` so, and its own protocol."""
     by_inception = replace(made, extractor=FID_EXTRACTOR, extractor_hash=hash_of_file(weights))
     return {"fid": real_fid(known, images, weights), FID_PROTOCOL: by_inception.as_row()}
+
+
+def _told(plan: Plan, labels: Tensor | Condition | None, count: int | None) -> Condition:
+    """What samples are told, checked."""
+    if is_captioned(plan) != isinstance(labels, Condition):
+        needs = "captions (evaluate.captions.read_captions)" if is_captioned(plan) else "labels, or a count"
+        raise ValueError(f"labels are a {type(labels).__name__}, but the plan needs {needs}")
+    if isinstance(labels, Condition):
+        if count is not None:
+            raise ValueError(f"count={count} is given beside captions, which say how many; use one of them")
+        return labels
+    return image_task(plan).condition(_no_labels(plan, count) if labels is None else _whole_labels(plan, labels, count))
 
 
 def _no_labels(plan: Plan, count: int | None) -> Tensor:

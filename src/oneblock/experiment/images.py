@@ -9,10 +9,12 @@ from typing import ClassVar
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike, check_resident
+from oneblock.condition import Condition
 from oneblock.evaluate.curves import check_curve, sampling_curve, state_distances
-from oneblock.evaluate.images import NUM_SAMPLES, Sampling, evaluate_images, sample_images
+from oneblock.evaluate.images import NUM_SAMPLES, Sampling, asked_labels, evaluate_images, sample_images
 from oneblock.evaluate.reference import check_features, extractor_name, makes_images, quality_features
 from oneblock.experiment.arms import blocks_alone, branched, shallow_ensemble
 from oneblock.experiment.base import Arm, Case, Cell
@@ -25,7 +27,7 @@ from oneblock.partition import make_partition
 from oneblock.plan import Plan
 from oneblock.presets.base import end_to_end, experts, shallow
 from oneblock.presets.data import Data, check_codec
-from oneblock.presets.image import ImageRecipe, image_task
+from oneblock.presets.image import ImageRecipe, image_task, source_captions
 from oneblock.presets.relay import hands_on
 from oneblock.train.loop import Run
 from oneblock.train.shards import open_denoiser
@@ -87,6 +89,7 @@ class ImageExperiment:
         for plan in every:
             self.sampling.levels(plan)
         check_curve(every, self.sampling, self.sampling_steps, self.sampling_images)
+        source_captions(every[0], known.test)
         if image_task(every[0]).num_classes:
             check_classes(known)
         check_codec(every[0], known.test.codec)
@@ -121,9 +124,8 @@ class ImageExperiment:
             extractor=self.extractor,
             sampling=self.sampling,
         )
-        classes = image_task(plan).num_classes
-        labels = torch.arange(classes).repeat_interleave(SAMPLES_PER_CLASS) if classes else None
-        count = None if classes else SAMPLES_WITHOUT_CLASS
+        labels = _told(plan)
+        count = SAMPLES_WITHOUT_CLASS if labels is None else None
         images = sample_images(denoiser, plan, labels, self.sampling, known.train.codec, count=count)
         save_file({"images": images}, case.directory / SAMPLES_FILE)
         return found | self._curve(denoiser, case) | self._states(denoiser, case)
@@ -174,6 +176,15 @@ class ImageExperiment:
     def line(self, row: Row) -> str:
         quality = f", Frechet {row['frechet']:.2f}" if "frechet" in row else ""
         return f"loss {row['loss']:.4f}{quality}"
+
+
+def _told(plan: Plan) -> Tensor | Condition | None:
+    """What samples to look at are told: so many of each class, or of each caption that the plan holds."""
+    asked = asked_labels(plan)
+    if asked is None:
+        return None
+    each = torch.arange(len(asked)).repeat_interleave(SAMPLES_PER_CLASS)
+    return asked.take(each) if isinstance(asked, Condition) else asked[each]
 
 
 def carried(recipe: ImageRecipe) -> ImageRecipe:

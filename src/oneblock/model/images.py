@@ -12,6 +12,7 @@ from oneblock.audit.cyclic import Reverse, Unit
 from oneblock.data import Codec
 from oneblock.evaluate.audit import Audit, audit_images
 from oneblock.evaluate.auditing import Auditing, Told, audit_splits
+from oneblock.evaluate.captions import read_captions
 from oneblock.evaluate.images import (
     NUM_SAMPLES,
     GridName,
@@ -40,6 +41,7 @@ class ImageModel(Model):
         self,
         labels: Sequence[int | str] | Tensor | None = None,
         *,
+        captions: Sequence[str] | None = None,
         count: int | None = None,
         sampler: SamplerName = Sampling.sampler,
         steps: int = Sampling.steps,
@@ -55,12 +57,15 @@ class ImageModel(Model):
         Args:
             labels: the class of each, its number or one of ``classes``; None takes all classes in turn, once each
                 unless ``count`` says otherwise.
-            count: n, instead of ``labels``; a model without classes needs it.
+            captions: a text for each, of a model that was trained with captions; an empty one tells it nothing. None
+                takes those that the plan holds in turn, once each unless ``count`` says otherwise.
+            count: n, instead of ``labels`` and ``captions``; a model without either needs it.
             sampler, steps, grid, guidance, guidance_interval, sample_seed, state: see ``evaluate.images.Sampling``.
             autoencoder: directory of the AutoencoderKL that the model was trained with, if it denoises latents.
 
         Raises:
-            ValueError: the classes do not exist, the steps do not fit, or ``count`` is given beside ``labels``.
+            ValueError: the classes do not exist, the steps do not fit, ``count`` is given beside ``labels``, or the
+                model is told labels where captions are given, or the other way round.
         """
         sampling = Sampling(
             sampler=sampler,
@@ -71,8 +76,13 @@ class ImageModel(Model):
             sample_seed=sample_seed,
             state=state,
         )
-        asked = asked_labels(self.plan, labels, count)
-        left = None if labels is None and asked is not None else count
+        if captions is None:
+            asked = asked_labels(self.plan, labels, count)
+            left = None if labels is None and asked is not None else count
+        else:
+            asked, left = read_captions(self.plan, captions), count
+            if labels is not None:
+                raise ValueError("labels are given beside captions, but the model is told captions; leave labels out")
         return sample_images(self.denoiser, self.plan, asked, sampling, self.codec(autoencoder), count=left)
 
     def codec(self, autoencoder: str | Path | None = None) -> Codec:

@@ -1,7 +1,11 @@
-"""DiT: a transformer over image patches, conditioned on noise level and class.
+"""DiT: a transformer over image patches, conditioned on noise level and on a class or a caption.
 
-Peebles and Xie, "Scalable Diffusion Models with Transformers", Section 3.2 (adaLN-zero blocks) and Table 1 (sizes),
-https://arxiv.org/abs/2212.09748. Shapes: n samples, c channels, h x w pixels, t patches, d width.
+Peebles and Xie, "Scalable Diffusion Models with Transformers", Section 3.2 (adaLN-zero blocks, in-context conditioning)
+and Table 1 (sizes), https://arxiv.org/abs/2212.09748. Shapes: n samples, c channels, h x w pixels, t patches, d width.
+
+A class goes into the modulation. The tokens of a caption stand in the sequence behind the patches, so that layers are
+the same for both; their sum, over the root of their number, goes into the modulation too. A place where no token counts
+has a learned vector of its own: sequences have one length and attention needs no mask.
 """
 
 from __future__ import annotations
@@ -15,8 +19,15 @@ from torch import Tensor, nn
 
 from oneblock.backbone import forward
 from oneblock.checks import check_fields, check_least, check_number
-from oneblock.condition import ClassIds, Condition, told
-from oneblock.models.layers import LayerConfig, ModulatedLayer, NoiseEmbedder, check_positions, positions_2d
+from oneblock.condition import ClassIds, Condition, Tokens, told
+from oneblock.models.layers import (
+    LayerConfig,
+    ModulatedLayer,
+    NoiseEmbedder,
+    check_positions,
+    positions_1d,
+    positions_2d,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +38,9 @@ class DiTConfig:
         image_size: height and width of the (square) input in pixels or latent cells; ``patch`` must divide it.
         channels: of the input, and of the prediction.
         num_classes: labels are 0 .. num_classes - 1; label ``num_classes`` is the null class of guidance.
+        tokens: of a caption, at most; 0 where the network is told a class or nothing.
+        vocabulary: token ids are 0 .. vocabulary - 1.
+        token_width: width of the vectors that tokens are where they are not ids.
         depth, width, heads, patch, mlp_ratio: as in the paper; ``heads`` must divide ``width``.
     """
 
@@ -38,20 +52,38 @@ class DiTConfig:
     heads: int
     patch: int
     mlp_ratio: float = 4.0
+    tokens: int = 0
+    vocabulary: int = 0
+    token_width: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_least(self, 1, "image_size", "channels", "depth", "width", "heads", "patch")
-        check_least(self, 0, "num_classes")
+        check_least(self, 0, "num_classes", "tokens", "vocabulary", "token_width")
         check_number("mlp_ratio", self.mlp_ratio, above=0)
         if self.image_size % self.patch:
             raise ValueError(f"patch={self.patch} does not divide image_size={self.image_size}; use a divisor")
         check_positions(self.width)
+        _check_told(self)
         _ = self.layer  # validates heads
 
     @property
     def layer(self) -> LayerConfig:
         return LayerConfig(width=self.width, heads=self.heads, mlp_ratio=self.mlp_ratio)
+
+
+def _check_told(config: DiTConfig) -> None:
+    """Refuse two kinds of conditions, and half of one."""
+    if config.tokens and config.num_classes:
+        raise ValueError(
+            f"num_classes={config.num_classes} and tokens={config.tokens}: the network is told a class or a caption; "
+            "set one of them to 0"
+        )
+    if (config.vocabulary > 0) + (config.token_width > 0) != (config.tokens > 0):
+        raise ValueError(
+            f"tokens={config.tokens}, vocabulary={config.vocabulary}, token_width={config.token_width} do not go "
+            "together; captions need tokens, and either a vocabulary or a token_width"
+        )
 
 
 class DiT(nn.Module):
@@ -64,16 +96,41 @@ class DiT(nn.Module):
         super().__init__()
         self.config = config
         built = range(config.depth) if layers is None else layers
-        self.stem = Stem(config)
+        self.stem = CaptionStem(config) if config.tokens else Stem(config)
         self.layers = nn.ModuleDict({str(i): ModulatedLayer(config.layer) for i in built})
         self.head = Head(config)
 
     def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> Tensor:
-        """(n, c, h, w), noise conditioning (n,), ``ClassIds`` -> prediction (n, c, h, w)."""
+        """(n, c, h, w), noise conditioning (n,), ``ClassIds`` or ``Tokens`` -> prediction (n, c, h, w)."""
         return forward(self, z, noise, condition)
 
 
-class Stem(nn.Module):
+class Patches(nn.Module):
+    """Images as tokens, and the noise level: what every stem begins with."""
+
+    positions: Tensor
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.patch = config.patch
+        side = config.image_size // config.patch
+        self.embed = nn.Linear(config.channels * config.patch**2, config.width)
+        self.register_buffer("positions", positions_2d(side, config.width), persistent=False)
+        self.noise = NoiseEmbedder(config.width)
+
+    def start(self) -> None:
+        """Draw the weights of the patches; a stem does so when all its parts are there."""
+        nn.init.xavier_uniform_(self.embed.weight)
+        nn.init.zeros_(self.embed.bias)
+
+    def patches(self, z: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, t, d)."""
+        patches = rearrange(z, "n c (h p) (w q) -> n (h w) (c p q)", p=self.patch, q=self.patch)
+        out: Tensor = self.embed(patches) + self.positions
+        return out
+
+
+class Stem(Patches):
     """Patches, positions, and the modulation by noise level and class.
 
     Noise level and class start with about unit variance each. The paper's 0.02 leaves the modulations, which are linear
@@ -82,24 +139,60 @@ class Stem(nn.Module):
     """
 
     def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        self.patch = config.patch
+        super().__init__(config)
         self.num_classes = config.num_classes
-        side = config.image_size // config.patch
-        self.embed = nn.Linear(config.channels * config.patch**2, config.width)
-        self.register_buffer("positions", positions_2d(side, config.width), persistent=False)
-        self.noise = NoiseEmbedder(config.width)
         self.label = nn.Embedding(config.num_classes + 1, config.width)
-        nn.init.xavier_uniform_(self.embed.weight)
-        nn.init.zeros_(self.embed.bias)
+        self.start()
         nn.init.normal_(self.label.weight)
 
     def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """(n, c, h, w), (n,), ``ClassIds`` -> tokens (n, t, d), modulation (n, d). Without classes all are the null
         class, whatever the condition."""
         ids = told(condition, ClassIds).ids if self.num_classes else z.new_zeros(len(z), dtype=torch.int64)
-        patches = rearrange(z, "n c (h p) (w q) -> n (h w) (c p q)", p=self.patch, q=self.patch)
-        return self.embed(patches) + self.positions, self.noise(noise) + self.label(ids)
+        return self.patches(z), self.noise(noise) + self.label(ids)
+
+
+class CaptionStem(Patches):
+    """Patches and the tokens of a caption as one sequence, and the modulation by noise level and caption.
+
+    Tokens start with about unit variance each, as the class of ``Stem`` does, and so does what goes into the
+    modulation.
+    """
+
+    places: Tensor
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__(config)
+        d = config.width
+        self.tokens = config.tokens
+        self.register_buffer("places", positions_1d(config.tokens, d), persistent=False)
+        self.token = nn.Embedding(config.vocabulary, d) if config.vocabulary else nn.Linear(config.token_width, d)
+        self.absent = nn.Parameter(torch.randn(d))
+        self.start()
+        if config.vocabulary:
+            nn.init.normal_(self.token.weight)
+
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """(n, c, h, w), (n,), ``Tokens`` of at most ``tokens`` places -> patches and tokens (n, t + tokens, d),
+        modulation (n, d). Captions of which no token counts all are the null caption."""
+        vectors, counts = self._read(told(condition, Tokens))
+        held = counts[..., None]
+        pooled = torch.where(held, vectors, 0.0).sum(1) / counts.sum(1, keepdim=True).clamp(min=1).sqrt()
+        caption = torch.where(held, vectors, self.absent) + self.places
+        return torch.cat([self.patches(z), caption], dim=1), self.noise(noise) + pooled
+
+    def _read(self, text: Tokens) -> tuple[Tensor, Tensor]:
+        """Vectors (n, tokens, d) of a text, and where they count, bool (n, tokens)."""
+        values, length = text.values, text.values.shape[1]
+        if length > self.tokens:
+            raise ValueError(f"the captions have {length} tokens, but the network was made for {self.tokens}; cut them")
+        if values.is_floating_point() == isinstance(self.token, nn.Embedding):
+            needed = "ids" if isinstance(self.token, nn.Embedding) else "vectors of a text encoder"
+            raise ValueError(f"the tokens of the captions are {values.dtype}; this network needs {needed}")
+        values = values.to(self.token.weight.dtype) if values.is_floating_point() else values
+        mask = values.new_ones(values.shape[:2], dtype=torch.bool) if text.mask is None else text.mask
+        missing = self.tokens - length
+        return F.pad(self.token(values), (0, 0, 0, missing)), F.pad(mask, (0, missing), value=False)
 
 
 class Head(nn.Module):
@@ -109,6 +202,7 @@ class Head(nn.Module):
         super().__init__()
         d = config.width
         self.patch, self.side = config.patch, config.image_size // config.patch
+        self.behind = config.tokens
         self.modulation = nn.Linear(d, 2 * d)
         self.norm = nn.LayerNorm(d, elementwise_affine=False, eps=1e-6)
         self.out = nn.Linear(d, config.channels * config.patch**2)
@@ -117,7 +211,8 @@ class Head(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, h: Tensor, modulation: Tensor) -> Tensor:
-        """Tokens (n, t, d), modulation (n, d) -> (n, c, h, w)."""
+        """Tokens (n, t, d), behind which those of a caption stand, modulation (n, d) -> (n, c, h, w)."""
+        h = h[:, : self.side**2] if self.behind else h
         shift, scale = self.modulation(F.silu(modulation))[:, None].chunk(2, dim=-1)
         patches = self.out(self.norm(h) * (1 + scale) + shift)
         p = self.patch

@@ -134,12 +134,17 @@ class NoiseEmbedder(nn.Module):
         return out
 
 
+def positions_1d(count: int, width: int) -> Tensor:
+    """Fixed sine-cosine positions (count, width) of a sequence; ``width`` is even."""
+    half = width // 2
+    frequencies = 10_000.0 ** (-torch.arange(half) / half)
+    angles = torch.arange(count)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
 def positions_2d(side: int, width: int) -> Tensor:
     """Fixed sine-cosine positions (side * side, width): half the width for the row, half for the column."""
-    quarter = width // 4
-    frequencies = 10_000.0 ** (-torch.arange(quarter) / quarter)
-    angles = torch.arange(side)[:, None] * frequencies
-    table = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    table = positions_1d(side, width // 2)
     rows = table[:, None].expand(side, side, -1)
     columns = table[None, :].expand(side, side, -1)
     return torch.cat([rows, columns], dim=-1).reshape(side * side, width)

@@ -38,6 +38,21 @@ SIZES: dict[str, tuple[int, int, int]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionFacts:
+    """What a plan must know of captions.
+
+    Args:
+        words: those that the network knows.
+        longest: words of the longest caption.
+        examples: some captions.
+    """
+
+    words: tuple[str, ...]
+    longest: int
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageFacts:
     """What a plan must know of images, which need not be at hand.
 
@@ -50,6 +65,7 @@ class ImageFacts:
         rows: values of the class vectors ``table="prototypes"``, row by row.
         max_pixels: images of files with more were left out (``data.reading``).
         fps: frames that were taken in a second of a file of video; 0 for all.
+        captions: of images that have captions in the place of classes.
     """
 
     shape: tuple[int, ...]
@@ -61,6 +77,7 @@ class ImageFacts:
     rows: tuple[float, ...] = ()
     max_pixels: int = Reading.max_pixels
     fps: float = 0.0
+    captions: CaptionFacts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,7 +97,9 @@ class ClassifyRecipe(PictureRecipe):
         if backbone is None:
             architecture = recipe._vit(facts, table)
         else:
-            architecture = own_architecture(backbone, facts.shape, facts.num_classes, recipe.dimensions[0])
+            architecture = own_architecture(
+                backbone, facts.shape, {"num_classes": facts.num_classes}, recipe.dimensions[0]
+            )
         settings: dict[str, Plain] = {
             "table": recipe.table,
             "table_width": table.shape[1],

@@ -25,6 +25,7 @@ from oneblock.data import (
     VideoData,
     VideoSource,
     Vocabulary,
+    captions_of,
     load_videos,
     open_source,
     open_text,
@@ -36,10 +37,11 @@ from oneblock.data import (
 from oneblock.data.dataset import MapStyle
 from oneblock.data.progress import note
 from oneblock.plan import Plan
-from oneblock.presets.base import ImageFacts, Recipe, TextFacts, TextRecipe
+from oneblock.presets.base import CaptionFacts, ImageFacts, Recipe, TextFacts, TextRecipe
+from oneblock.presets.captions import caption_facts
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.classify import ClassifyRecipe
-from oneblock.presets.image import check_shape, image_shape
+from oneblock.presets.image import ImageRecipe, check_shape, image_shape
 from oneblock.presets.masked import is_text, plan_length, plan_vocabulary
 from oneblock.presets.video import VideoRecipe
 from oneblock.table import cooccurrence, prototypes
@@ -288,6 +290,7 @@ def _tell_short(texts: TextData, vocabulary: Vocabulary, length: int) -> None:
 
 
 def _image_facts(recipe: Recipe, source: EncodedSource, name: str) -> ImageFacts:
+    captions = _caption_facts(recipe, source)
     rows: tuple[float, ...] = ()
     if isinstance(recipe, ClassifyRecipe) and recipe.settled().table == "prototypes":
         known = source.first()
@@ -295,13 +298,24 @@ def _image_facts(recipe: Recipe, source: EncodedSource, name: str) -> ImageFacts
         rows = tuple(means.flatten().tolist())
     return ImageFacts(
         shape=source.shape,
-        num_classes=len(source.classes),
-        classes=tuple(source.classes),
+        num_classes=0 if captions else len(source.classes),
+        classes=() if captions else tuple(source.classes),
         data=name,
         fingerprint=source.fingerprint(),
         autoencoder=source.codec.fingerprint(),
         rows=rows,
+        captions=captions,
     )
+
+
+def _caption_facts(recipe: Recipe, source: EncodedSource) -> CaptionFacts | None:
+    """Of data with captions those of the training images."""
+    captions = captions_of(source)
+    if captions is None:
+        return None
+    if not isinstance(recipe, ImageRecipe):
+        raise ValueError(f"{source.name} has captions for labels, and no classes; train an ImageRecipe on it")
+    return caption_facts([captions[label] for label in source.first().labels.unique().tolist()])
 
 
 def _text_facts(recipe: TextRecipe, file: TokenFile, name: str) -> TextFacts:

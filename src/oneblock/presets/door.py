@@ -41,16 +41,20 @@ from oneblock.train.strategy import Budget, job_specs
 
 @dataclass(frozen=True, kw_only=True)
 class OwnPictures:
-    """What a plan says of a user's own network for images: the shape of a sample, and how many layers it has."""
+    """What a plan says of a user's own network for images: the shape of a sample, how many layers it has, and which
+    captions it is told (``DiTConfig``)."""
 
     shape: tuple[int, ...]
     num_classes: int
     depth: int
+    tokens: int = 0
+    vocabulary: int = 0
+    token_width: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_least(self, 1, "depth")
-        check_least(self, 0, "num_classes")
+        check_least(self, 0, "num_classes", "tokens", "vocabulary", "token_width")
         if not self.shape or min(self.shape) < 1:
             raise ValueError(f"shape={self.shape} is not the shape of a sample; use whole numbers, 1 or more")
 

@@ -23,6 +23,7 @@ from oneblock.presets.base import ImageFacts, Recipe, end_to_end
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.cost import SampleFlops, costliest_job, highest, job_peaks, training_flops, with_idle
 from oneblock.presets.counted import counted_plan
+from oneblock.presets.data import Data, open_data
 from oneblock.presets.own import sized
 from oneblock.presets.rivals import RivalName, rivals
 from oneblock.presets.tasks import check_own
@@ -117,6 +118,7 @@ def cost(
     channels: int = 3,
     classes: int = 10,
     frames: int = FRAMES,
+    data: Data | None = None,
     fit: int | str = "",
     backbone: BuildBackbone | None = None,
 ) -> Costs:
@@ -128,6 +130,7 @@ def cost(
     Args:
         image_size, channels, classes: of images, and of the frames of a video; a text needs nothing.
         frames: of a video.
+        data: in the place of these, the data that would be trained on: their size, and their classes or captions.
         fit: memory of the device, in bytes or as ``"24GiB"``: find the fewest blocks that train in it.
         backbone: a network of one's own in the place of the task's, as of ``train``. It is built of tensors without
             content too, as ``convert`` makes it, and no rivals stand beside it.
@@ -143,6 +146,9 @@ def cost(
     left_out: list[LeftOut] = []
     shape = (frames,) * isinstance(recipe, VideoRecipe) + (channels, image_size, image_size)
     images = ImageFacts(shape=shape, num_classes=classes)
+    if data is not None:
+        _, facts = open_data(recipe, data)
+        images = facts if isinstance(facts, ImageFacts) else images
     recipe = sized(recipe, backbone)
     if backbone is not None:
         check_own(counted_plan(recipe.one_block(), images, backbone), backbone)

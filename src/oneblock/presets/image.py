@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import ClassVar, Self, cast
 
 import torch
 
-from oneblock.checks import check_number
-from oneblock.data import Augment, random_flip
+from oneblock.checks import check_count, check_number
+from oneblock.data import Augment, Batches, captions_of, random_flip
 from oneblock.models.dit import DiTConfig
 from oneblock.noise import LogNormal
 from oneblock.plan import Plain, Plan
 from oneblock.precondition import Weighted
 from oneblock.presets.bands import GivenBands, cuts, is_rule
 from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square
+from oneblock.presets.captions import caption_settings, caption_shape, empty_captions, is_captioned, told_captions
 from oneblock.presets.frames import check_cuts, cut_law, frame_values, kept_frame, recipe_values
 from oneblock.presets.names import class_setting, limit_setting
 from oneblock.presets.relay import CarryFrom, carry_images, carry_settings, empty_earlier
@@ -22,6 +24,9 @@ from oneblock.schedule import frame_from_dict
 from oneblock.tasks.base import Batch, Noised, Task
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.levels import WHOLE_SHARE
+
+CAPTIONED = ("tokens", "vocabulary", "token_width")
+"""Of a DiT that is told captions; the plan of another does not hold them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +47,10 @@ class ImageRecipe(PictureRecipe):
     label_dropout: float = 0.1
     """share of labels replaced by the null class, for guidance"""
     conditional: bool = True
-    """whether the network is told the class of an image; False for images without labels"""
+    """whether the network is told the class or caption of an image; False for images without labels"""
+    caption_tokens: int = 0
+    """words of a caption that the network reads, of images with captions; what is behind them is cut (0: as many as the
+    longest caption has, within reason)"""
     carry: float = 0.0
     """share of the samples of a training step that get a state: the hidden tokens that a pass at a noisier version of
     them leaves, as the call before does in sampling (0: nothing is carried)"""
@@ -54,6 +62,7 @@ class ImageRecipe(PictureRecipe):
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("whole_share", self.whole_share, least=0, below=1)
         check_number("carry", self.carry, least=0, most=1)
+        check_count("caption_tokens", self.caption_tokens, least=0)
 
     def one_block(self) -> Self:
         bands = self.bands if is_rule(self.bands) else type(self).bands
@@ -65,25 +74,33 @@ class ImageRecipe(PictureRecipe):
         return super().of_several() or share or bands
 
     def plan(self, facts: ImageFacts, backbone: OwnBackbone | None = None) -> Plan:
-        if self.conditional and not facts.num_classes:
+        captions = facts.captions if self.conditional else None
+        if self.conditional and not facts.num_classes and captions is None:
             raise ValueError(
                 "conditional=True tells the network a class, but the data have no labels; use conditional=False, or "
                 "data whose items are (x, label)"
             )
-        num_classes = facts.num_classes if self.conditional else 0
+        if self.caption_tokens and captions is None:
+            raise ValueError(
+                f"caption_tokens={self.caption_tokens} is for data with captions, and these have none, or the network "
+                "is told nothing; leave it out"
+            )
+        told = {"num_classes": facts.num_classes if self.conditional and captions is None else 0}
+        told |= caption_shape(captions, self.caption_tokens)
         settings: dict[str, Plain] = {
             "flip": self.flip,
             "autoencoder": facts.autoencoder,
             "label_dropout": self.label_dropout,
-            **(class_setting(facts) if self.conditional else {}),
+            **(class_setting(facts) if self.conditional and captions is None else {}),
+            **caption_settings(captions),
             **limit_setting(facts),
             **({WHOLE_SHARE: self.whole_share} if self.whole_share else {}),
             **carry_settings(self.carry, self.carry_from),
         }
         if backbone is None:
-            architecture = self._dit(facts, num_classes)
+            architecture = self._dit(facts, told)
         else:
-            architecture = own_architecture(backbone, facts.shape, num_classes, self.dimensions[0])
+            architecture = own_architecture(backbone, facts.shape, told, self.dimensions[0])
         return self._kept(facts, architecture, settings, backbone)
 
     def _kept(
@@ -105,24 +122,27 @@ class ImageRecipe(PictureRecipe):
         recipe = replace(self, sigma_data=sigma_data)
         return recipe._plan(facts, architecture, law, bands, {**settings, **kept})
 
-    def _dit(self, facts: ImageFacts, num_classes: int) -> dict[str, Plain]:
+    def _dit(self, facts: ImageFacts, told: Mapping[str, int]) -> dict[str, Plain]:
         depth, width, heads = self.dimensions
         channels, side = square(facts)
         config = DiTConfig(
             image_size=side,
             channels=channels,
-            num_classes=num_classes,
+            **told,
             depth=depth,
             width=width,
             heads=heads,
             patch=self.patch_of(facts.shape),
         )
-        return {"name": "dit", **asdict(config)}
+        values = asdict(config)
+        return {"name": "dit", **{name: value for name, value in values.items() if value or name not in CAPTIONED}}
 
 
-def own_architecture(backbone: OwnBackbone, shape: tuple[int, ...], num_classes: int, depth: int) -> dict[str, Plain]:
-    """What a plan says of a user's own network for images."""
-    return {"name": backbone.name, "shape": list(shape), "num_classes": num_classes, "depth": depth}
+def own_architecture(
+    backbone: OwnBackbone, shape: tuple[int, ...], told: Mapping[str, int], depth: int
+) -> dict[str, Plain]:
+    """What a plan says of a user's own network for images; ``told`` of its classes or captions."""
+    return {"name": backbone.name, "shape": list(shape), **told, "depth": depth}
 
 
 def dit_config(plan: Plan) -> DiTConfig:
@@ -137,17 +157,43 @@ def image_frame(plan: Plan) -> Weighted:
     return frame_from_dict(kept) if kept else plan.precondition
 
 
-def image_task(plan: Plan) -> ImageGeneration:
-    """The task of an image plan."""
+def image_task(plan: Plan, captions: Sequence[str] | None = None) -> ImageGeneration:
+    """The task of an image plan.
+
+    Args:
+        captions: what labels count through, of a plan that is told captions; None where no labels come.
+    """
     if plan.task != "image":
         raise ValueError(f"task={plan.task!r}: this plan is not for images; use a plan with task 'image'")
     classes, dropout = plan.architecture["num_classes"], plan.recipe["label_dropout"]
+    if captions is not None and is_captioned(plan):
+        table = told_captions(plan, captions)
+        table = table.join(table.take(slice(1)).null())
+        return ImageGeneration(image_frame(plan), len(captions), cast(float, dropout), table)
     return ImageGeneration(image_frame(plan), cast(int, classes), cast(float, dropout))
 
 
-def image_training_task(plan: Plan) -> Task:
+def source_task(plan: Plan, source: Batches) -> ImageGeneration:
+    """The task of an image plan for the labels of ``source``. A plan that is told captions refuses one without."""
+    return image_task(plan, source_captions(plan, source))
+
+
+def source_captions(plan: Plan, source: Batches) -> tuple[str, ...] | None:
+    """The captions that the labels of ``source`` count through; None for a plan that is told none."""
+    if not is_captioned(plan):
+        return None
+    found = captions_of(source)
+    if found is None:
+        raise ValueError(
+            "the data have no captions, which the network is told; use captions:DIR or scenes, or train with "
+            "--no-conditional"
+        )
+    return found
+
+
+def image_training_task(plan: Plan, captions: Sequence[str] | None = None) -> Task:
     """What an image plan is trained on: its task, with states where it carries any."""
-    return carry_images(plan, image_task(plan))
+    return carry_images(plan, image_task(plan, captions))
 
 
 def image_shape(plan: Plan) -> tuple[int, ...]:
@@ -184,6 +230,7 @@ def image_augment(plan: Plan) -> Augment | None:
 def empty_images(plan: Plan, count: int, block: int | None) -> Batch:
     """A batch of ``count`` images without content."""
     images, z = (torch.empty(count, *image_shape(plan)) for _ in range(2))
-    condition = image_task(plan).condition(torch.zeros(count, dtype=torch.long))
+    none = image_task(plan).condition(torch.zeros(count, dtype=torch.long))
+    condition = empty_captions(plan, count) if is_captioned(plan) else none
     noised = Noised(z, torch.full((count,), plan.edges[0]), block)
     return Batch(empty_earlier(plan, noised), images, condition)

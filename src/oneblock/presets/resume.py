@@ -15,6 +15,7 @@ from typing import Any, cast
 from oneblock.data import Batches, EncodedSource, TextBatches, TokenSource
 from oneblock.plan import PLAN_FILE, Plan, differences
 from oneblock.presets.base import ImageFacts, TextFacts
+from oneblock.presets.captions import former_facts
 from oneblock.presets.data import Data, check_codec, plan_images, plan_text
 from oneblock.presets.door import read_plan
 from oneblock.presets.image import check_shape
@@ -114,7 +115,7 @@ def _former(plan: Plan, facts: ImageFacts | TextFacts) -> ImageFacts | TextFacts
         rows = tuple(cast(list[float], recipe.get("rows", ())))
         return replace(facts, vocabulary=vocabulary, rows=rows, **known)
     rows = tuple(cast(list[float], recipe.get("prototypes", ())))
-    return replace(facts, classes=plan.classes, rows=rows, **known)
+    return replace(facts, classes=plan.classes, rows=rows, captions=former_facts(plan, facts.captions), **known)
 
 
 def _read(plan: Plan, data: Data | None, source: Batches | None = None) -> EncodedSource | TextBatches:

@@ -202,7 +202,7 @@ def start_run(
 ) -> Run:
     """Claim ``out`` for ``plan`` (another run's directory is refused) and gather what its jobs need."""
     check_plan(plan)
-    task = plan_task(plan)
+    task = plan_task(plan, source)
     job_specs(plan)
     blocks = blockwise(plan, backbone)
     device = machine.torch_device()

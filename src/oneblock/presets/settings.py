@@ -18,6 +18,7 @@ from oneblock.framewise import LevelPolicy
 from oneblock.models.gpt import GPTConfig
 from oneblock.noise import CosineMask, LinearMask
 from oneblock.plan import Plan
+from oneblock.presets.captions import check_captions
 from oneblock.presets.causal import TokenTable, work_factors
 from oneblock.presets.classify import LabelInput
 from oneblock.presets.frames import FrameSettings, check_frame
@@ -94,7 +95,7 @@ class PictureSettings(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings(PictureSettings, FrameSettings):
-    """Of ``task="image"``."""
+    """Of ``task="image"``; of captions the ``words`` that the network knows, and some ``captions``."""
 
     label_dropout: float
     flip: bool = False
@@ -102,6 +103,8 @@ class ImageSettings(PictureSettings, FrameSettings):
     teacher: str = ""
     carry: float = 0.0
     carry_from: CarryFrom = "noisier"
+    words: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,6 +116,7 @@ class ImageSettings(PictureSettings, FrameSettings):
     def fit(self, plan: Plan, network: Any) -> None:
         super().fit(plan, network)
         check_frame(plan)
+        check_captions(self.words, plan.architecture)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from oneblock.data import EncodedSource, ImageData, MemorySource, TextData, TokenFile, VideoData
 from oneblock.plan import Plan
 from oneblock.presets.data import ABSENT, Data, check_codec, plan_images, plan_text, training_text
-from oneblock.presets.image import check_shape
+from oneblock.presets.image import check_shape, source_captions
 from oneblock.presets.names import class_names, has_names, numbers, unique_names
 from oneblock.presets.places import located, named_data, other_data
 
@@ -65,8 +65,10 @@ def fitted(plan: Plan, images: EncodedSource) -> EncodedSource:
 
 
 def check_fit(plan: Plan, images: EncodedSource) -> None:
-    """Refuse images of another shape, other classes or another autoencoder than those of the plan."""
+    """Refuse images of another shape, other classes or another autoencoder than those of the plan, and for a plan that
+    is told captions images without."""
     check_codec(plan, images.codec)
+    source_captions(plan, images)
     check_shape(plan, images.shape, len(images.classes))
     names, found = class_names(plan), unique_names(images.classes)
     if has_names(plan) and found not in (names, numbers(len(names))):

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from oneblock.backbone import LOADING, BuildBackbone, check_backbone
 from oneblock.blockwise import Blockwise
-from oneblock.data import Augment
+from oneblock.data import Augment, Batches
 from oneblock.models.cnn import NoisyCNN
 from oneblock.models.dit import DiT
 from oneblock.models.encoder import Encoder
@@ -27,6 +27,7 @@ from oneblock.models.vit import ViT
 from oneblock.plan import Plan
 from oneblock.precondition import Frame, MaskedTokens
 from oneblock.presets.base import OwnBackbone
+from oneblock.presets.captions import is_captioned
 from oneblock.presets.causal import (
     causal_task,
     empty_causal,
@@ -47,7 +48,14 @@ from oneblock.presets.classify import (
 )
 from oneblock.presets.cnn import CNN_NAME, cnn_config
 from oneblock.presets.frames import frame_values
-from oneblock.presets.image import dit_config, empty_images, image_augment, image_frame, image_training_task
+from oneblock.presets.image import (
+    dit_config,
+    empty_images,
+    image_augment,
+    image_frame,
+    image_training_task,
+    source_captions,
+)
 from oneblock.presets.masked import (
     empty_masked,
     empty_masked_training_task,
@@ -309,8 +317,11 @@ def without_content() -> Iterator[None]:
         raise ValueError(f"the network cannot be built ({reason}); make it smaller, or restore its plan") from error
 
 
-def plan_task(plan: Plan) -> Task:
-    """The task of a plan."""
+def plan_task(plan: Plan, source: Batches | None = None) -> Task:
+    """The task of a plan; one that is told captions is trained on the labels of a ``source``, which count through
+    them."""
+    if source is not None and is_captioned(plan):
+        return image_training_task(plan, source_captions(plan, source))
     return task_parts(plan).task(plan)
 
 

@@ -97,7 +97,7 @@ class VideoRecipe(Recipe):
             architecture = self._network(facts, num_classes, levels)
         else:
             self._check_own()
-            architecture = own_architecture(backbone, facts.shape, num_classes, self.dimensions[0])
+            architecture = own_architecture(backbone, facts.shape, {"num_classes": num_classes}, self.dimensions[0])
         settings: dict[str, Plain] = {
             "autoencoder": facts.autoencoder,
             "objective": self.objective,

@@ -12,6 +12,7 @@ from oneblock.experiment.grid import places
 from oneblock.experiment.images import SAMPLES_FILE, SAMPLES_PER_CLASS
 from oneblock.experiment.summary import Row, Scores, summaries
 from oneblock.plan import PLAN_FILE
+from oneblock.presets.captions import example_captions, is_captioned
 from oneblock.presets.door import read_plan
 from oneblock.presets.names import class_names, has_names
 from oneblock.report.curves import draw_sampling, sampling_tables
@@ -75,7 +76,9 @@ def _samples(directory: Path) -> Path | None:
 
 
 def _names(directory: Path) -> tuple[str, ...]:
-    """Of the classes, if the run's plan holds names; the networks of an ensemble have the same."""
+    """Of the classes, if the run's plan holds names, or its captions; the networks of an ensemble have the same."""
     found = [place for place in (directory, *places(directory, 2)) if (place / PLAN_FILE).is_file()]
     plan = read_plan(found[0]) if found else None
+    if plan is not None and is_captioned(plan):
+        return example_captions(plan)
     return class_names(plan) if plan is not None and has_names(plan) else ()

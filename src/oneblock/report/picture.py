@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-LONGEST = 24
-"""Characters of a name that a picture shows."""
+LONGEST, LINES = 24, 3
+"""Characters of a line of a name that a picture shows, and its lines."""
 
 
 def check_pictures() -> None:
@@ -43,16 +44,18 @@ def image_grid(
 
 
 def _margin(names: Sequence[str], height: int, rows: int) -> Tensor:
-    """A white strip uint8 (rows * height, width, 3) with a name in the middle of each row, cut to ``LONGEST``."""
+    """A white strip uint8 (rows * height, width, 3) with a name in the middle of each row, in ``LINES`` of ``LONGEST``;
+    what is longer is cut."""
     import numpy as np
     from PIL import Image, ImageDraw
 
-    shown = [name if len(name) <= LONGEST else name[: LONGEST - 2] + ".." for name in names]
-    widest = max(round(ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(name)) for name in shown)
+    shown = [fill(name, LONGEST, max_lines=LINES, placeholder="..") for name in names]
+    blank = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    widest = max(round(blank.multiline_textbbox((0, 0), name)[2]) for name in shown)
     strip = Image.new("RGB", (widest + 8, rows * height), "white")
     draw = ImageDraw.Draw(strip)
     for row, name in enumerate(shown):
-        draw.text((strip.width - 4, round((row + 0.5) * height)), name, fill="black", anchor="rm")
+        draw.text((strip.width - 4, round((row + 0.5) * height)), name, fill="black", anchor="rm", align="right")
     return torch.from_numpy(np.array(strip))
 
 

@@ -1,4 +1,4 @@
-"""Generation: y is a clean image, latent or any other array, x its class, the loss EDM's weighted squared error.
+"""Generation: y is a clean image, latent or any other array, x its class or caption, the loss EDM's squared error.
 
 ``loss_i = w(sigma_i) mean((D(z_i, sigma_i; x_i) - y_i)^2)`` with ``w = 1 / c_out^2`` (EDM, Equation 2 and Table 1,
 https://arxiv.org/abs/2206.00364), per sample; the mean is over all axes but the first. So every frame of scalings
@@ -7,14 +7,14 @@ trains its network on the plain squared error of what it predicts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, DenoiserLike
-from oneblock.condition import ClassIds, Condition, Nothing, as_condition
+from oneblock.condition import ClassIds, Condition, Nothing, Tokens, as_condition
 from oneblock.data import Samples
 from oneblock.precondition import Weighted
 from oneblock.tasks.base import Batch, Loss, Noised, add_noise, check_known
@@ -22,18 +22,28 @@ from oneblock.tasks.base import Batch, Loss, Noised, add_noise, check_known
 
 @dataclass(frozen=True)
 class ImageGeneration:
-    """Class-conditional generation of images, or of anything else with numbers for targets.
+    """Generation of images, or of anything else with numbers for targets, that is told classes or captions.
 
     Args:
         frame: gives the loss weight; the plan's.
         num_classes: labels are 0 .. num_classes - 1, and ``num_classes`` is the null class; with 0 the denoiser is told
             nothing.
         label_dropout: probability with which a label becomes the null class in training (guidance needs it).
+        captions: what the denoiser is told of each label, in the place of the label: ``num_classes`` texts, and behind
+            them that of the null class, of which no token counts.
     """
 
     frame: Weighted
     num_classes: int
     label_dropout: float = 0.1
+    captions: Tokens | None = None
+
+    def __post_init__(self) -> None:
+        if self.captions is not None and len(self.captions) != self.num_classes + 1:
+            raise ValueError(
+                f"there are {len(self.captions)} captions for {self.num_classes} labels; give one for each label, and "
+                "a last one of which no token counts"
+            )
 
     @property
     def null_label(self) -> int:
@@ -47,7 +57,7 @@ class ImageGeneration:
         check_known(samples.labels, self.num_classes, "label", "classes")
 
     def to(self, device: torch.device) -> ImageGeneration:
-        return self
+        return self if self.captions is None else replace(self, captions=self.captions.to(device))
 
     def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
         """A training batch: values (n, ...), images in [-1, 1], with noise at levels ``sigma`` (n,), and their labels
@@ -68,6 +78,8 @@ class ImageGeneration:
         """What a denoiser is told of ``labels`` (n,)."""
         if not self.num_classes:
             return Nothing(len(labels))
+        if self.captions is not None:
+            return self.captions.take(labels)
         return ClassIds(labels, self.null_label)
 
     def drop_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:

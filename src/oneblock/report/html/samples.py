@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from torch import Tensor
-
 from oneblock.evaluate.levels import Passage, passage
 from oneblock.model import CausalModel, ImageModel, MaskedModel, Model, VideoModel
 from oneblock.plan import Plan
@@ -54,7 +52,7 @@ def _images(model: Model, shown: Shown, title: str) -> Part:
         raise ValueError("the run denoises latents, and its directory does not hold their autoencoder")
     assert isinstance(model, ImageModel), "the task says so"
     found = passage(model.denoiser, plan, shown.samples, max(2, round(LEVELS / plan.num_blocks)))
-    return Pictures(title, [_of_block(found, b, plan) for b in dict.fromkeys(found.blocks)], _rows(found.labels, plan))
+    return Pictures(title, [_of_block(found, b, plan) for b in dict.fromkeys(found.blocks)], _rows(found, plan))
 
 
 def _of_block(found: Passage, block: int, plan: Plan) -> Picture:
@@ -64,9 +62,10 @@ def _of_block(found: Passage, block: int, plan: Plan) -> Picture:
     return picture(images, len(at), f"block {block}, {noise(plan)} {levels}")
 
 
-def _rows(labels: Tensor | None, plan: Plan) -> str:
+def _rows(found: Passage, plan: Plan) -> str:
     names = class_names(plan)
-    return "" if labels is None else f"rows: {', '.join(names[label] for label in labels.tolist())}"
+    shown = found.captions if found.labels is None else [names[label] for label in found.labels.tolist()]
+    return f"rows: {', '.join(shown)}" if shown else ""
 
 
 def _texts(model: Model, shown: Shown, title: str) -> Part:

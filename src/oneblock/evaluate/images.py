@@ -47,9 +47,10 @@ from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.presets.image import image_shape, image_task
 from oneblock.presets.names import class_labels
+from oneblock.presets.objective import FlowTime, flow_shift
 from oneblock.presets.relay import hands_on
 from oneblock.presets.splits import check_fit
-from oneblock.sample import SAMPLERS, equal_mass_grid, karras_grid
+from oneblock.sample import SAMPLERS, equal_mass_grid, flow_grid, karras_grid
 from oneblock.sample.carry import Carry
 from oneblock.sample.generate import CHUNK, generate
 from oneblock.train.machine import Switch, captures
@@ -61,7 +62,7 @@ MOST_SAMPLE_SEED = 2**32 - 1
 """It is multiplied before it reaches a generator (``sample.generate``)."""
 
 SamplerName = Literal["euler", "heun", "dpm++2m", "churn"]
-GridName = Literal["equal-mass", "karras"]
+GridName = Literal["equal-mass", "karras", "flow", "objective"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,8 @@ class Sampling:
     steps: int = 24
     """steps; with --grid equal-mass a multiple of the number of blocks"""
     grid: GridName = "karras"
-    """where the steps lie: as EDM places them, or the same number of steps for every block"""
+    """where the steps lie: as EDM places them; the same number for every block; equal steps in the time of a flow,
+    shifted as in training; or as the model was trained, flow for the objectives of a flow and karras for EDM's"""
     guidance: float = 1.0
     """classifier-free guidance scale; 1 means no guidance"""
     guidance_interval: tuple[float, float] = (0.0, 80.0)
@@ -96,7 +98,9 @@ class Sampling:
         check_state(plan, self.state)
         if self.grid == "equal-mass":
             return equal_mass_grid(plan.partition, self.steps)
-        law = plan.partition.law
+        law, shift = plan.partition.law, flow_shift(plan)
+        if self.grid == "flow" or (self.grid == "objective" and shift is not None):
+            return flow_grid(law.low, law.high, self.steps, FlowTime.shift if shift is None else shift)
         return karras_grid(law.low, law.high, self.steps)
 
     def layer_evaluations(self, plan: Plan) -> int:

@@ -28,6 +28,7 @@ class DiTConfig:
         channels: of the input, and of the prediction.
         num_classes: labels are 0 .. num_classes - 1; label ``num_classes`` is the null class of guidance.
         depth, width, heads, patch, mlp_ratio: as in the paper; ``heads`` must divide ``width``.
+        noise_scale: what the noise conditioning is multiplied by; see ``NoiseEmbedder`` for what it should span.
     """
 
     image_size: int
@@ -38,12 +39,14 @@ class DiTConfig:
     heads: int
     patch: int
     mlp_ratio: float = 4.0
+    noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_least(self, 1, "image_size", "channels", "depth", "width", "heads", "patch")
         check_least(self, 0, "num_classes")
-        check_number("mlp_ratio", self.mlp_ratio, above=0)
+        for name in ("mlp_ratio", "noise_scale"):
+            check_number(name, getattr(self, name), above=0)
         if self.image_size % self.patch:
             raise ValueError(f"patch={self.patch} does not divide image_size={self.image_size}; use a divisor")
         check_positions(self.width)
@@ -84,6 +87,7 @@ class Stem(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.patch = config.patch
+        self.noise_scale = config.noise_scale
         self.num_classes = config.num_classes
         side = config.image_size // config.patch
         self.embed = nn.Linear(config.channels * config.patch**2, config.width)
@@ -99,7 +103,7 @@ class Stem(nn.Module):
         class, whatever the condition."""
         ids = told(condition, ClassIds).ids if self.num_classes else z.new_zeros(len(z), dtype=torch.int64)
         patches = rearrange(z, "n c (h p) (w q) -> n (h w) (c p q)", p=self.patch, q=self.patch)
-        return self.embed(patches) + self.positions, self.noise(noise) + self.label(ids)
+        return self.embed(patches) + self.positions, self.noise(noise * self.noise_scale) + self.label(ids)
 
 
 class Head(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import ClassVar, Self, cast
 
 import torch
@@ -10,13 +10,13 @@ import torch
 from oneblock.checks import check_number
 from oneblock.data import Augment, random_flip
 from oneblock.models.dit import DiTConfig
-from oneblock.noise import LogNormal
 from oneblock.plan import Plain, Plan
 from oneblock.precondition import Weighted
 from oneblock.presets.bands import GivenBands, cuts, is_rule
 from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square
 from oneblock.presets.frames import check_cuts, cut_law, frame_values, kept_frame, recipe_values
 from oneblock.presets.names import class_setting, limit_setting
+from oneblock.presets.objective import FLOW_SCALE, PREDICTS, FlowTime, Objective, objective_frame, objective_settings
 from oneblock.presets.relay import CarryFrom, carry_images, carry_settings, empty_earlier
 from oneblock.schedule import frame_from_dict
 from oneblock.tasks.base import Batch, Noised, Task
@@ -25,7 +25,7 @@ from oneblock.train.levels import WHOLE_SHARE
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRecipe(PictureRecipe):
+class ImageRecipe(FlowTime, PictureRecipe):
     """The DiT of an image generator and how its work is spent.
 
     With a backbone of one's own, targets may be of any shape: images, vectors, sequences.
@@ -34,6 +34,9 @@ class ImageRecipe(PictureRecipe):
     task: ClassVar[str] = "image"
     rate_at_width_1: ClassVar[float] = 0.4
 
+    objective: Objective = "edm"
+    """what the network predicts: what EDM's preconditioning asks for, the velocity of a flow (flow), or the clean image
+    at a flow's time (x), with the loss of the velocity"""
     bands: GivenBands = "equal-mass"
     """how the noise range is cut: by a rule; at B - 1 noise levels, noisiest first (2.5,0.4); or as a file says: a JSON
     list, one number a line, or a plan.json"""
@@ -51,6 +54,8 @@ class ImageRecipe(PictureRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_time()
+        self.refuse_time(self.objective)
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("whole_share", self.whole_share, least=0, below=1)
         check_number("carry", self.carry, least=0, most=1)
@@ -75,6 +80,7 @@ class ImageRecipe(PictureRecipe):
             "flip": self.flip,
             "autoencoder": facts.autoencoder,
             "label_dropout": self.label_dropout,
+            **objective_settings(self.objective, self.shift),
             **(class_setting(facts) if self.conditional else {}),
             **limit_setting(facts),
             **({WHOLE_SHARE: self.whole_share} if self.whole_share else {}),
@@ -94,10 +100,15 @@ class ImageRecipe(PictureRecipe):
         backbone: OwnBackbone | None,
     ) -> Plan:
         """The plan, inside the schedule of a network that keeps its own."""
-        law, bands = LogNormal(), cuts(self.bands)
+        law, bands = self.law(self.objective), cuts(self.bands)
         frame = kept_frame({} if backbone is None else backbone.frame, facts.autoencoder)
         if not frame:
             return self._plan(facts, architecture, law, bands, settings)
+        if self.objective in PREDICTS:
+            raise ValueError(
+                f"objective={self.objective!r} does not fit a network that keeps its own schedule, {frame['frame']}; "
+                "leave it out"
+            )
         schedule = frame_from_dict(frame)
         law = cut_law(law, schedule.low, schedule.high, "the network's schedule")
         check_cuts(bands, schedule, law)
@@ -116,8 +127,16 @@ class ImageRecipe(PictureRecipe):
             width=width,
             heads=heads,
             patch=self.patch_of(facts.shape),
+            noise_scale=FLOW_SCALE if self.objective in PREDICTS else DiTConfig.noise_scale,
         )
-        return {"name": "dit", **asdict(config)}
+        return {"name": "dit", **written(config)}
+
+
+def written(config: DiTConfig) -> dict[str, Plain]:
+    """What a plan says of a DiT: a setting that plans of earlier versions do not have only where it is not as usual."""
+    always = {one.name for one in fields(config) if one.default is MISSING} | {"mlp_ratio"}
+    usual = {one.name: one.default for one in fields(config)}
+    return {name: value for name, value in asdict(config).items() if name in always or value != usual[name]}
 
 
 def own_architecture(backbone: OwnBackbone, shape: tuple[int, ...], num_classes: int, depth: int) -> dict[str, Plain]:
@@ -131,10 +150,10 @@ def dit_config(plan: Plan) -> DiTConfig:
 
 
 def image_frame(plan: Plan) -> Weighted:
-    """What stands between noisy targets and the network of an image plan: the frame that the network keeps, or EDM's
-    preconditioning."""
+    """What stands between noisy targets and the network of an image plan: the frame that the network keeps, or that of
+    the plan's objective."""
     kept = frame_values(plan)
-    return frame_from_dict(kept) if kept else plan.precondition
+    return frame_from_dict(kept) if kept else objective_frame(plan)
 
 
 def image_task(plan: Plan) -> ImageGeneration:

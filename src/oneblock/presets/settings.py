@@ -22,6 +22,8 @@ from oneblock.presets.causal import TokenTable, work_factors
 from oneblock.presets.classify import LabelInput
 from oneblock.presets.frames import FrameSettings, check_frame
 from oneblock.presets.masked import MaskedWeighting
+from oneblock.presets.objective import Objective as ImageObjective
+from oneblock.presets.objective import check_objective
 from oneblock.presets.relay import POLICY, POLICY_AT, RELAY, RELAY_CALLS, CarryFrom, RelayKind, check_across
 from oneblock.presets.video import Objective, streams_of
 from oneblock.sample.policy import PolicyName, policy_of
@@ -88,6 +90,7 @@ class ImageSettings(PictureSettings, FrameSettings):
     """Of ``task="image"``."""
 
     label_dropout: float
+    objective: ImageObjective = "edm"
     flip: bool = False
     whole_share: float = 0.0
     teacher: str = ""
@@ -104,6 +107,7 @@ class ImageSettings(PictureSettings, FrameSettings):
     def fit(self, plan: Plan, network: Any) -> None:
         super().fit(plan, network)
         check_frame(plan)
+        check_objective(plan, getattr(network, "noise_scale", None))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,7 +106,7 @@ class Sampling:
     def layer_evaluations(self, plan: Plan) -> int:
         """Work of one sample at most: every call goes through the deepest block, with guidance twice."""
         calls = SAMPLERS[self.sampler].calls(self.steps) + (plan.num_blocks if self.state == "twice" else 0)
-        return calls * max(plan.layers) * (1 if self.guidance == 1 else 2)
+        return calls * plan.sample_evaluations(max(plan.layers)) * (1 if self.guidance == 1 else 2)
 
     def settings(self) -> dict[str, Any]:
         """As plain values, those that were there before states without them."""

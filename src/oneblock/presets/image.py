@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, asdict, dataclass, fields, replace
-from typing import ClassVar, Self, cast
+from typing import ClassVar, Literal, Self, cast
 
 import torch
 
-from oneblock.checks import check_number
+from oneblock.checks import check_count, check_number
 from oneblock.data import Augment, random_flip
 from oneblock.models.dit import DiTConfig
 from oneblock.plan import Plain, Plan
@@ -23,6 +23,8 @@ from oneblock.tasks.base import Batch, Noised, Task
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.levels import WHOLE_SHARE
 
+Head = Literal["linear", "ddt"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecipe(FlowTime, PictureRecipe):
@@ -37,6 +39,13 @@ class ImageRecipe(FlowTime, PictureRecipe):
     objective: Objective = "edm"
     """what the network predicts: what EDM's preconditioning asks for, the velocity of a flow (flow), or the clean image
     at a flow's time (x), with the loss of the velocity"""
+    head: Head = "linear"
+    """what follows on the layers of a block: a norm and a linear map, or a decoder of the noisy patches (ddt), which
+    each block has for itself"""
+    head_layers: int = 2
+    """layers of the decoder, with --head ddt; their work is counted too"""
+    head_width: int = 0
+    """width of the decoder (0: that of the layers before)"""
     bands: GivenBands = "equal-mass"
     """how the noise range is cut: by a rule; at B - 1 noise levels, noisiest first (2.5,0.4); or as a file says: a JSON
     list, one number a line, or a plan.json"""
@@ -56,9 +65,18 @@ class ImageRecipe(FlowTime, PictureRecipe):
         super().__post_init__()
         self.check_time()
         self.refuse_time(self.objective)
+        self._check_head()
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("whole_share", self.whole_share, least=0, below=1)
         check_number("carry", self.carry, least=0, most=1)
+
+    def _check_head(self) -> None:
+        check_count("head_layers", self.head_layers)
+        check_count("head_width", self.head_width, 0)
+        for name in ("head_layers", "head_width"):
+            value = getattr(self, name)
+            if self.head == "linear" and value != getattr(type(self), name):
+                raise ValueError(f"{name}={value} goes with head='ddt'; leave it out")
 
     def one_block(self) -> Self:
         bands = self.bands if is_rule(self.bands) else type(self).bands
@@ -87,8 +105,12 @@ class ImageRecipe(FlowTime, PictureRecipe):
             **carry_settings(self.carry, self.carry_from),
         }
         if backbone is None:
-            architecture = self._dit(facts, num_classes)
+            config = self._dit(facts, num_classes)
+            architecture = {"name": "dit", **written(config)}
+            settings |= {"end_layers": config.end_layers} if config.end_layers else {}
         else:
+            if self.head != type(self).head:
+                raise ValueError(f"head={self.head!r} is that of the usual network; leave it out beside a backbone")
             architecture = own_architecture(backbone, facts.shape, num_classes, self.dimensions[0])
         return self._kept(facts, architecture, settings, backbone)
 
@@ -116,10 +138,11 @@ class ImageRecipe(FlowTime, PictureRecipe):
         recipe = replace(self, sigma_data=sigma_data)
         return recipe._plan(facts, architecture, law, bands, {**settings, **kept})
 
-    def _dit(self, facts: ImageFacts, num_classes: int) -> dict[str, Plain]:
+    def _dit(self, facts: ImageFacts, num_classes: int) -> DiTConfig:
         depth, width, heads = self.dimensions
         channels, side = square(facts)
-        config = DiTConfig(
+        decoded = self.head == "ddt"
+        return DiTConfig(
             image_size=side,
             channels=channels,
             num_classes=num_classes,
@@ -128,8 +151,9 @@ class ImageRecipe(FlowTime, PictureRecipe):
             heads=heads,
             patch=self.patch_of(facts.shape),
             noise_scale=FLOW_SCALE if self.objective in PREDICTS else DiTConfig.noise_scale,
+            head_layers=self.head_layers if decoded else 0,
+            head_width=self.head_width if decoded else 0,
         )
-        return {"name": "dit", **written(config)}
 
 
 def written(config: DiTConfig) -> dict[str, Plain]:

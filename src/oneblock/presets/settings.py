@@ -87,10 +87,11 @@ class PictureSettings(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings(PictureSettings, FrameSettings):
-    """Of ``task="image"``."""
+    """Of ``task="image"``; the head works as much as ``end_layers`` layers."""
 
     label_dropout: float
     objective: ImageObjective = "edm"
+    end_layers: int = 0
     flip: bool = False
     whole_share: float = 0.0
     teacher: str = ""
@@ -108,6 +109,11 @@ class ImageSettings(PictureSettings, FrameSettings):
         super().fit(plan, network)
         check_frame(plan)
         check_objective(plan, getattr(network, "noise_scale", None))
+        ends = getattr(network, "end_layers", 0)
+        if self.end_layers != ends:
+            raise ValueError(
+                f"recipe.end_layers={self.end_layers} does not count the work of the head, which is {ends}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,6 +26,7 @@ from oneblock.data import (
     VideoData,
     VideoSource,
     Vocabulary,
+    drawn,
     load_videos,
     open_source,
     open_text,
@@ -34,12 +36,13 @@ from oneblock.data import (
     vocabulary_size,
 )
 from oneblock.data.dataset import MapStyle
+from oneblock.data.pca import FIT_IMAGES, PatchPCA, fit_pca
 from oneblock.data.progress import note
 from oneblock.plan import Plan
 from oneblock.presets.base import ImageFacts, Recipe, TextFacts, TextRecipe
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.classify import ClassifyRecipe
-from oneblock.presets.image import check_shape, image_shape
+from oneblock.presets.image import check_shape, data_shape, image_shape
 from oneblock.presets.masked import is_text, plan_length, plan_vocabulary
 from oneblock.presets.video import VideoRecipe
 from oneblock.table import cooccurrence, prototypes
@@ -104,7 +107,7 @@ def plan_images(plan: Plan, split: Split = "train", data: Data | None = None) ->
     if not isinstance(data, ImageData):
         return _open_images(data)[0]
     data = data if data.data else replace(data, data=_named(plan))
-    shape = image_shape(plan)
+    shape = data_shape(plan)
     if data.autoencoder is None and len(shape) == 3:
         data = replace(data, image_size=data.image_size or shape[1], channels=data.channels or shape[0])
     if data.max_pixels == ImageData.max_pixels:
@@ -301,7 +304,12 @@ def _image_facts(recipe: Recipe, source: EncodedSource, name: str) -> ImageFacts
         fingerprint=source.fingerprint(),
         autoencoder=source.codec.fingerprint(),
         rows=rows,
+        fit=partial(_fit, source),
     )
+
+
+def _fit(source: EncodedSource, components: int, patch: int) -> PatchPCA:
+    return fit_pca(drawn(source.images, FIT_IMAGES).images, components, patch)
 
 
 def _text_facts(recipe: TextRecipe, file: TokenFile, name: str) -> TextFacts:

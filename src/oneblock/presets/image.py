@@ -9,11 +9,13 @@ import torch
 
 from oneblock.checks import check_count, check_number
 from oneblock.data import Augment, random_flip
+from oneblock.data.pca import PatchPCA
 from oneblock.models.dit import DiTConfig
 from oneblock.plan import Plain, Plan
 from oneblock.precondition import Weighted
 from oneblock.presets.bands import GivenBands, cuts, is_rule
 from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square
+from oneblock.presets.codec import PIXELS, codec_settings, fitted_codec, fitted_in, num_components, plan_codec
 from oneblock.presets.frames import check_cuts, cut_law, frame_values, kept_frame, recipe_values
 from oneblock.presets.names import class_setting, limit_setting
 from oneblock.presets.objective import FLOW_SCALE, PREDICTS, FlowTime, Objective, objective_frame, objective_settings
@@ -46,6 +48,9 @@ class ImageRecipe(FlowTime, PictureRecipe):
     """layers of the decoder, with --head ddt; their work is counted too"""
     head_width: int = 0
     """width of the decoder (0: that of the layers before)"""
+    codec: str = PIXELS
+    """what is denoised: pixels, or the first principal components of every patch of --patch pixels, fitted on the
+    training images: K of them (pca:4), or a share of a patch's values (pca:50%); a patch is then a token"""
     bands: GivenBands = "equal-mass"
     """how the noise range is cut: by a rule; at B - 1 noise levels, noisiest first (2.5,0.4); or as a file says: a JSON
     list, one number a line, or a plan.json"""
@@ -66,6 +71,7 @@ class ImageRecipe(FlowTime, PictureRecipe):
         self.check_time()
         self.refuse_time(self.objective)
         self._check_head()
+        _ = num_components(self.codec)
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("whole_share", self.whole_share, least=0, below=1)
         check_number("carry", self.carry, least=0, most=1)
@@ -94,11 +100,14 @@ class ImageRecipe(FlowTime, PictureRecipe):
                 "data whose items are (x, label)"
             )
         num_classes = facts.num_classes if self.conditional else 0
+        codec = self._codec(facts)
+        facts = facts if codec is None else replace(facts, shape=codec.encoded_shape(facts.shape))
         settings: dict[str, Plain] = {
             "flip": self.flip,
             "autoencoder": facts.autoencoder,
             "label_dropout": self.label_dropout,
             **objective_settings(self.objective, self.shift),
+            **codec_settings(codec),
             **(class_setting(facts) if self.conditional else {}),
             **limit_setting(facts),
             **({WHOLE_SHARE: self.whole_share} if self.whole_share else {}),
@@ -113,6 +122,14 @@ class ImageRecipe(FlowTime, PictureRecipe):
                 raise ValueError(f"head={self.head!r} is that of the usual network; leave it out beside a backbone")
             architecture = own_architecture(backbone, facts.shape, num_classes, self.dimensions[0])
         return self._kept(facts, architecture, settings, backbone)
+
+    def _codec(self, facts: ImageFacts) -> PatchPCA | None:
+        """The fitted codec, if there is one."""
+        if self.codec != PIXELS and facts.autoencoder:
+            raise ValueError(f"codec={self.codec!r} encodes pixels, but the data are latents; leave one of them out")
+        if self.codec != PIXELS and facts.fingerprint and facts.fit is None:
+            raise ValueError(f"codec={self.codec!r} is fitted on training images, which these facts do not give")
+        return fitted_codec(self.codec, facts.shape, self.patch_of(facts.shape), facts.fit)
 
     def _kept(
         self,
@@ -149,7 +166,7 @@ class ImageRecipe(FlowTime, PictureRecipe):
             depth=depth,
             width=width,
             heads=heads,
-            patch=self.patch_of(facts.shape),
+            patch=self.patch_of(facts.shape) if self.codec == PIXELS else 1,
             noise_scale=FLOW_SCALE if self.objective in PREDICTS else DiTConfig.noise_scale,
             head_layers=self.head_layers if decoded else 0,
             head_width=self.head_width if decoded else 0,
@@ -185,7 +202,7 @@ def image_task(plan: Plan) -> ImageGeneration:
     if plan.task != "image":
         raise ValueError(f"task={plan.task!r}: this plan is not for images; use a plan with task 'image'")
     classes, dropout = plan.architecture["num_classes"], plan.recipe["label_dropout"]
-    return ImageGeneration(image_frame(plan), cast(int, classes), cast(float, dropout))
+    return ImageGeneration(image_frame(plan), cast(int, classes), cast(float, dropout), plan_codec(plan))
 
 
 def image_training_task(plan: Plan) -> Task:
@@ -202,14 +219,20 @@ def image_shape(plan: Plan) -> tuple[int, ...]:
     return cast(int, plan.architecture["channels"]), size, size
 
 
+def data_shape(plan: Plan) -> tuple[int, ...]:
+    """The shape of a plan's data, before its codec."""
+    codec = fitted_in(plan)
+    return image_shape(plan) if codec is None else codec.decoded_shape(image_shape(plan))
+
+
 def check_shape(plan: Plan, shape: tuple[int, ...], num_classes: int | None = None) -> None:
     """Refuse data of another shape, or with other classes, than those of a plan for images or for their classes.
 
     Args:
-        shape: of one sample, as the network works on it.
+        shape: of one sample, before the plan's codec.
         num_classes: of the data; None where they are not asked for their classes.
     """
-    wanted, classes = image_shape(plan), cast(int, plan.architecture["num_classes"])
+    wanted, classes = data_shape(plan), cast(int, plan.architecture["num_classes"])
     if tuple(shape) != wanted:
         raise ValueError(
             f"the data have shape {tuple(shape)}, but the plan was made for {wanted}; use data of this shape, for "

@@ -7,7 +7,7 @@ trains its network on the plain squared error of what it predicts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, DenoiserLike
 from oneblock.condition import ClassIds, Condition, Nothing, as_condition
-from oneblock.data import Samples
+from oneblock.data import Codec, Pixels, Samples
+from oneblock.data.pca import PatchPCA
 from oneblock.precondition import Weighted
 from oneblock.tasks.base import Batch, Loss, Noised, add_noise, check_known
 
@@ -29,11 +30,13 @@ class ImageGeneration:
         num_classes: labels are 0 .. num_classes - 1, and ``num_classes`` is the null class; with 0 the denoiser is told
             nothing.
         label_dropout: probability with which a label becomes the null class in training (guidance needs it).
+        codec: what is denoised of the samples.
     """
 
     frame: Weighted
     num_classes: int
     label_dropout: float = 0.1
+    codec: Codec = field(default_factory=Pixels)
 
     @property
     def null_label(self) -> int:
@@ -47,18 +50,19 @@ class ImageGeneration:
         check_known(samples.labels, self.num_classes, "label", "classes")
 
     def to(self, device: torch.device) -> ImageGeneration:
-        return self
+        return replace(self, codec=self.codec.to(device)) if isinstance(self.codec, PatchPCA) else self
 
     def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
         """A training batch: values (n, ...), images in [-1, 1], with noise at levels ``sigma`` (n,), and their labels
         of which some become the null class. Samples without labels are a ``ValueError``."""
-        noised = self.noised(samples.values, sigma, block, generator)
+        y = self.codec.encode(samples.values)
+        noised = self.noised(y, sigma, block, generator)
         if not self.num_classes:
-            return Batch(noised, samples.values, Nothing(len(samples.values)))
+            return Batch(noised, y, Nothing(len(y)))
         if not samples.values.is_cuda:
             self.check(samples)
         labels = cast(Tensor, samples.labels)
-        return Batch(noised, samples.values, self.condition(self.drop_labels(labels, generator)))
+        return Batch(noised, y, self.condition(self.drop_labels(labels, generator)))
 
     def noised(self, y: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Add noise to ``y`` (n, ...) at levels ``sigma`` (n,)."""

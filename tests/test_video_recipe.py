@@ -18,7 +18,8 @@ from oneblock.noise import LogNormal
 from oneblock.precondition import Precondition
 from oneblock.presets import ImageFacts, blockwise, plan_source, plan_task, training_peak
 from oneblock.presets.door import check_plan
-from oneblock.presets.video import VideoRecipe, clean_level, video_config, video_frame
+from oneblock.presets.objective import objective_frame
+from oneblock.presets.video import VideoRecipe, clean_level, video_config
 from oneblock.schedule import FlowMatching
 from oneblock.train.self_forcing import Forced, SelfForcing
 from oneblock.train.strategy import job_specs
@@ -56,10 +57,10 @@ def test_a_flow_is_in_the_plan_as_a_law_and_a_shift() -> None:
     law = plan.partition.law
     assert isinstance(law, LogNormal) and (law.p_std, law.low, law.high) == (0.8, 3 / 999, 3 * 999)
     assert law.p_mean == pytest.approx(-0.5 + 1.0986122886681098)
-    assert video_frame(plan) == FlowMatching(3.0) == blockwise(plan).denoiser(0).frame
+    assert objective_frame(plan) == FlowMatching(3.0) == blockwise(plan).denoiser(0).frame
     assert clean_level(plan) == 0 and video_config(plan).noise_scale == 0.004
     edm = recipe(objective="edm", sigma_data=0.7).plan(FACTS)
-    assert edm.partition.law == LogNormal() and video_frame(edm) == Precondition(0.7)
+    assert edm.partition.law == LogNormal() and objective_frame(edm) == Precondition(0.7)
     assert clean_level(edm) == 0.002 and video_config(edm).noise_scale == 1.0
 
 

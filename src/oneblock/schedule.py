@@ -14,6 +14,7 @@ With ``r = sqrt(1 + sigma^2)``:
 | ``v = a_t eps - s_t y`` of the same | ``1 / r`` | ``1 / r^2`` | ``-sigma / r`` |
 | ``y`` of the same | ``1 / r`` | 0 | 1 |
 | the velocity ``eps - y`` of ``x_t = (1 - t) y + t eps`` | ``1 / (1 + sigma)`` | as c_in | ``-sigma / (1 + sigma)`` |
+| ``y`` of the same | ``1 / (1 + sigma)`` | 0 | 1 |
 """
 
 from __future__ import annotations
@@ -35,8 +36,11 @@ from oneblock.precondition import Precondition, Scaling
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 Prediction = Literal["epsilon", "v_prediction", "sample"]
+FlowPrediction = Literal["velocity", "sample"]
 LARGEST = 1e12
 """No table may have a level above this; long before it, z in float32 holds nothing of y."""
+SHORTEST_TIME = 0.05
+"""Below it the loss of a flow's predicted target grows no more."""
 
 
 class Parametrisation(Scaling):
@@ -195,7 +199,7 @@ class VariancePreserving(Parametrisation, nn.Module):
 
 @dataclass(frozen=True)
 class FlowMatching(Parametrisation):
-    """``x_t = (1 - t) y + t eps``: the network predicts the velocity ``eps - y`` and is told ``1000 t``
+    """``x_t = (1 - t) y + t eps``: the network predicts the velocity ``eps - y``, or y itself, and is told ``1000 t``
     when ``num_train_timesteps`` is 1000.
 
     The straight path of Lipman et al. (Equations 22 and 23, https://arxiv.org/abs/2210.02747) with y and eps at the
@@ -203,12 +207,19 @@ class FlowMatching(Parametrisation):
     ``D = x_t - t velocity``. Every t between 0 and 1 has a level. The schedule says which are usual: those of
     ``t = i / num_train_timesteps``, shifted. Its last step is pure noise, of infinite sigma; ``high`` is the level
     of the step before.
+
+    A prediction of y is a velocity ``(x_t - D) / t``, and its loss is that of this velocity: the squared error of D
+    times ``1 / max(t, SHORTEST_TIME)^2`` (Li and He, https://arxiv.org/abs/2511.13720, who clip the same
+    denominator). Below that time it is smaller than the error of the velocity, by ``(t / SHORTEST_TIME)^2``; above it
+    both predictions have the same loss.
     """
 
     shift: float = 1.0
     """The time t of a schedule becomes `shift t / (1 + (shift - 1) t)` (Esser et al., Equation 23), so that every sigma
     is multiplied by the shift."""
     num_train_timesteps: int = DiscreteBetas.num_train_timesteps
+    prediction_type: FlowPrediction = "velocity"
+    """`velocity`: that of the path. `sample`: y itself."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -227,10 +238,15 @@ class FlowMatching(Parametrisation):
         return 1.0 / (1.0 + sigma)
 
     def c_skip(self, sigma: Tensor) -> Tensor:
-        return 1.0 / (1.0 + sigma)
+        return torch.zeros_like(sigma) if self.prediction_type == "sample" else 1.0 / (1.0 + sigma)
 
     def c_out(self, sigma: Tensor) -> Tensor:
-        return -sigma / (1.0 + sigma)
+        return torch.ones_like(sigma) if self.prediction_type == "sample" else -sigma / (1.0 + sigma)
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        if self.prediction_type == "velocity":
+            return super().weight(sigma)
+        return 1.0 / (sigma / (1.0 + sigma)).clamp(min=SHORTEST_TIME) ** 2
 
     def noise(self, sigma: Tensor) -> Tensor:
         return self.num_train_timesteps * sigma / (1.0 + sigma)
@@ -348,7 +364,10 @@ def frame_to_dict(frame: Parametrisation) -> dict[str, FrameValue]:
     if isinstance(frame, VariancePreserving):
         return {"frame": "variance-preserving", "prediction_type": frame.prediction_type, **asdict(frame.betas)}
     if isinstance(frame, FlowMatching):
-        return {"frame": "flow-matching", **asdict(frame)}
+        values = {"frame": "flow-matching", **asdict(frame)}
+        if frame.prediction_type == FlowMatching.prediction_type:  # plans of earlier versions know no other
+            del values["prediction_type"]
+        return values
     if isinstance(frame, EDM):
         ends = {"sigma_min": frame.sigma_min, "sigma_max": frame.sigma_max}
         return {"frame": "edm", "sigma_data": frame.precondition.sigma_data, **ends}
@@ -361,7 +380,7 @@ def frame_from_dict(values: Mapping[str, Any]) -> Parametrisation:
     name, scale = settings.pop("frame", None), settings.pop("target_scale", None)
     if not isinstance(name, str) or name not in _KEYS:
         raise ValueError(f"frame={shown(name)} is unknown; use one of {', '.join(_KEYS)}")
-    if set(settings) != _KEYS[name]:
+    if set(settings) - _MAY.get(name, set()) != _KEYS[name]:
         raise ValueError(f"frame {name!r} has settings {sorted(settings)}; it needs exactly {sorted(_KEYS[name])}")
     made = _made(name, settings)
     return made if scale is None else Scaled(made, scale)
@@ -380,10 +399,12 @@ def _made(name: str, settings: dict[str, Any]) -> Parametrisation:
 
 _KEYS = {
     "variance-preserving": {"prediction_type", *(field.name for field in fields(DiscreteBetas))},
-    "flow-matching": {field.name for field in fields(FlowMatching)},
+    "flow-matching": {field.name for field in fields(FlowMatching)} - {"prediction_type"},
     "edm": {"sigma_data", "sigma_min", "sigma_max"},
 }
 """What a frame is called in a plan -> the settings beside its name."""
+_MAY = {"flow-matching": {"prediction_type"}}
+"""Those that it may have besides."""
 
 
 def _inside(name: str, values: Tensor, low: float, high: float, advice: str) -> Tensor:

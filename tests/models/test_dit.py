@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from oneblock.condition import ClassIds
-from oneblock.models.dit import DiT, DiTConfig, Stem
-from oneblock.models.layers import ModulatedLayer, positions_2d
+from oneblock.models.dit import DecoderHead, DiT, DiTConfig, Shown, Stem
+from oneblock.models.layers import ModulatedLayer, NoiseEmbedder, positions_2d
 from oneblock.presets import SIZES
 
 
@@ -139,3 +139,52 @@ def test_sizes_have_the_papers_parameters(size: str, millions: int) -> None:
 def test_wrong_shapes_are_refused(changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(**changes)
+
+
+def test_a_layer_may_be_told_something_else_for_each_token() -> None:
+    layer = ModulatedLayer(config().layer)
+    shake(layer)
+    h, told = torch.randn(2, 5, 16), torch.randn(2, 5, 16)
+    alike = told[:, :1].expand(-1, 5, -1)
+    torch.testing.assert_close(layer(h, alike), layer(h, told[:, 0]))
+    order = torch.tensor([3, 0, 4, 1, 2])
+    torch.testing.assert_close(layer(h[:, order], told[:, order]), layer(h, told)[:, order])
+    assert not torch.allclose(layer(h[:, order], told), layer(h, told)[:, order])
+
+
+def test_a_decoder_sees_the_noisy_patches_anew_and_the_layers_through_the_modulation_alone() -> None:
+    head = DecoderHead(config(head_layers=2, head_width=24))
+    shake(head)
+    h, vector, patches = torch.randn(2, 4, 16), torch.randn(2, 16), torch.randn(2, 4, 32)
+    s = head.told(torch.nn.functional.silu(vector[:, None] + h))
+    decoded = head.embed(patches) + positions_2d(2, 24)
+    for layer in head.layers:
+        decoded = layer(decoded, s)
+    shift, scale = head.end.modulation(torch.nn.functional.silu(s)).chunk(2, -1)
+    flat = head.end.out(torch.nn.functional.layer_norm(decoded, (24,), eps=1e-6) * (1 + scale) + shift)
+    corner = head(h, Shown(vector, patches))[:, :, 4:, :4]  # patch 2: row 1, column 0
+    torch.testing.assert_close(corner.flatten(1), flat[:, 2])
+
+
+def test_layers_before_a_decoder_are_told_noise_and_class_and_the_decoder_what_the_stem_is_shown() -> None:
+    c = config(head_layers=1)
+    network = DiT(c)
+    z, noise, labels = inputs(c)
+    assert network(z, noise, labels).abs().max() == 0
+    shake(network)
+    h, shown = network.stem(z, noise, labels)
+    assert shown.patches[0, 2].equal(z[0, :, 4:, :4].flatten())
+    torch.testing.assert_close(shown.vector, network.stem.noise(noise) + network.stem.label(labels.ids))
+    plain = ModulatedLayer(c.layer)
+    plain.load_state_dict(network.layers["1"].state_dict())
+    assert network.layers["1"](h, shown).equal(plain(h, shown.vector))
+    assert sum(isinstance(part, NoiseEmbedder) for part in network.modules()) == 1
+
+
+def test_a_head_of_layers_counts_as_work_and_its_shape_is_checked() -> None:
+    counted = {(0, 0): 0, (2, 0): 2, (2, 24): 5, (1, 32): 4}
+    assert {key: config(head_layers=key[0], head_width=key[1]).end_layers for key in counted} == counted
+    with pytest.raises(ValueError, match="head_width=32 goes with head_layers=1 or more; leave it out"):
+        config(head_width=32)
+    with pytest.raises(ValueError, match="width=34 is not a multiple of 4"):
+        config(head_layers=1, head_width=34)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -24,6 +25,7 @@ class Codec(Protocol):
         """Tells this codec from others; empty for pixels."""
 
 
+@dataclass(frozen=True)
 class Pixels:
     """The codec that leaves images as they are."""
 

@@ -24,6 +24,7 @@ from oneblock.evaluate.reference import makes_images
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
 from oneblock.presets.captions import is_captioned
+from oneblock.presets.codec import plan_codec
 from oneblock.presets.image import image_task
 
 ONE_SHOT = "dpm++2m"
@@ -148,5 +149,5 @@ def _decoded(plan: Plan, source: EncodedSource, pairs: Tensor) -> Tensor:
     """Pairs (k, 2, ...) as samples are given."""
     if not len(pairs):
         return pairs
-    images = source.codec.decode(pairs.flatten(0, 1)).unflatten(0, (-1, 2))
+    images = source.codec.decode(plan_codec(plan).decode(pairs.flatten(0, 1))).unflatten(0, (-1, 2))
     return to_uint8(images) if makes_images(plan, source.codec) else images

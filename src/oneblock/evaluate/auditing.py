@@ -13,8 +13,9 @@ from oneblock.audit.attractors import typical_spread
 from oneblock.audit.copies import KAPPA, Known, gaps, kappa_at, known, nearest
 from oneblock.audit.cyclic import Reverse, Unit, amplitude
 from oneblock.checks import MANY, check_count, check_fields, check_number, check_seed
-from oneblock.data import EncodedSource, ImageData
+from oneblock.data import EncodedSource, ImageData, Samples
 from oneblock.plan import Plan
+from oneblock.presets.codec import fitted_in, plan_codec
 from oneblock.presets.data import Data, check_images, plan_images
 from oneblock.presets.image import source_captions
 from oneblock.presets.places import located
@@ -121,13 +122,23 @@ class Compared:
         return kappa_at(self.ratios, auditing.false_positives, auditing.kappa)
 
 
+def _encoded(plan: Plan, samples: Samples) -> Samples:
+    """Samples as the network of a plan sees them."""
+    if fitted_in(plan) is not None and plan.recipe.get("flip"):
+        raise ValueError(
+            "images were mirrored before a codec was applied, and their mirror images cannot be told from components; "
+            "audit a run without flip, or one of pixels"
+        )
+    return samples._replace(values=plan_codec(plan).encode(samples.values))
+
+
 def compared(plan: Plan, images: Audited) -> Compared:
     """What samples of a plan's model are compared with.
 
     Raises:
         ValueError: fewer than ``FEWEST`` held-out images that are not training images too.
     """
-    trained, others = images.train.samples(), images.held_out.samples()
+    trained, others = (_encoded(plan, source.samples()) for source in (images.train, images.held_out))
     among = known(trained.values, mirror=bool(plan.recipe.get("flip")))
     chosen = _some(len(others.values))
     held_out = others.values[chosen]

@@ -41,7 +41,7 @@ def layer_evaluations(plans: Sequence[Plan], sampling: Sampling) -> int:
             calls = 2 if guided else 1
             if sampling.state == "twice":
                 calls += (block != told) + (guided and block != untold)
-            work += plan.layers[block] * calls
+            work += plan.sample_evaluations(plan.layers[block]) * calls
             told, untold = block, block if guided else -1
     return work
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from oneblock.evaluate.captions import (
     scored_captions,
     told_in_turn,
 )
+from oneblock.evaluate.common import common_loss
 from oneblock.evaluate.device import at_borders, device_of, dtype_of, recorded, routers
 from oneblock.evaluate.protocol import (
     FID_PROTOCOL,
@@ -52,16 +54,20 @@ from oneblock.metrics import FeatureExtractor, image_quality
 from oneblock.metrics.detail import image_detail
 from oneblock.metrics.features import extractor_hash, hash_of_file
 from oneblock.metrics.quality import FID_EXTRACTOR, real_fid
+from oneblock.noise import LogNormal
 from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.presets.captions import is_captioned, told_captions
+from oneblock.presets.codec import plan_codec
 from oneblock.presets.image import image_shape, image_task, source_task
 from oneblock.presets.names import class_labels
+from oneblock.presets.objective import FlowTime, flow_shift
 from oneblock.presets.relay import hands_on
 from oneblock.presets.splits import check_fit
-from oneblock.sample import SAMPLERS, equal_mass_grid, karras_grid
+from oneblock.sample import SAMPLERS, equal_mass_grid, flow_grid, karras_grid
 from oneblock.sample.carry import Carry
 from oneblock.sample.generate import CHUNK, generate
+from oneblock.tasks.image import ImageGeneration
 from oneblock.train.machine import Switch, captures
 
 NUM_SAMPLES = 2000
@@ -71,7 +77,7 @@ MOST_SAMPLE_SEED = 2**32 - 1
 """It is multiplied before it reaches a generator (``sample.generate``)."""
 
 SamplerName = Literal["euler", "heun", "dpm++2m", "churn"]
-GridName = Literal["equal-mass", "karras"]
+GridName = Literal["equal-mass", "karras", "flow", "objective"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +89,9 @@ class Sampling:
     steps: int = 24
     """steps; with --grid equal-mass a multiple of the number of blocks"""
     grid: GridName = "karras"
-    """where the steps lie: as EDM places them, or the same number of steps for every block"""
+    """where the steps lie: as EDM places them, within its range; the same number for every block; equal steps in the
+    time of a flow, shifted as in training; or as the model was trained, flow for the objectives of a flow and karras
+    for EDM's"""
     guidance: float = 1.0
     """classifier-free guidance scale; 1 means no guidance"""
     guidance_interval: tuple[float, float] = (0.0, 80.0)
@@ -106,13 +114,15 @@ class Sampling:
         check_state(plan, self.state)
         if self.grid == "equal-mass":
             return equal_mass_grid(plan.partition, self.steps)
-        law = plan.partition.law
-        return karras_grid(law.low, law.high, self.steps)
+        law, shift = plan.partition.law, flow_shift(plan)
+        if self.grid == "flow" or (self.grid == "objective" and shift is not None):
+            return flow_grid(law.low, law.high, self.steps, FlowTime.shift if shift is None else shift)
+        return karras_grid(max(law.low, LogNormal.sigma_min), min(law.high, LogNormal.sigma_max), self.steps)
 
     def layer_evaluations(self, plan: Plan) -> int:
         """Work of one sample at most: every call goes through the deepest block, with guidance twice."""
         calls = SAMPLERS[self.sampler].calls(self.steps) + (plan.num_blocks if self.state == "twice" else 0)
-        return calls * max(plan.layers) * (1 if self.guidance == 1 else 2)
+        return calls * plan.sample_evaluations(max(plan.layers)) * (1 if self.guidance == 1 else 2)
 
     def settings(self) -> dict[str, Any]:
         """As plain values, those that were there before states without them."""
@@ -172,7 +182,7 @@ def sample_images(
     shape, seed = image_shape(plan), sampling.sample_seed
     with _reading_ahead(routers(denoiser)) as waiting:
         samples = generate(guided, sampler, grid, told, shape, seed, batch_size, waiting, carry)
-    decoded = codec.decode(samples.float().cpu())
+    decoded = codec.decode(plan_codec(plan).decode(samples.float().cpu()))
     return to_uint8(decoded) if makes_images(plan, codec) else decoded
 
 
@@ -261,6 +271,7 @@ def evaluate_images(
     fid_weights: Path | None = None,
     weights: Weights = "averaged",
     detail: bool = False,
+    common: bool = False,
 ) -> dict[str, Any]:
     """All scores of an image generator, with the protocols that they were taken by (``evaluate.protocol``).
 
@@ -277,6 +288,7 @@ def evaluate_images(
         weights: which ones the denoiser has, for the protocols; those that are read from a run are averages.
         detail: also MIND, interval and limit of the Frechet distance, and the classifier score (``metrics.detail``),
             for which features are taken once more.
+        common: take losses by which plans of different objectives and codecs compare (``evaluate.common``).
 
     Raises:
         ValueError: the data have another shape, other classes or another autoencoder than the plan.
@@ -294,17 +306,18 @@ def evaluate_images(
     targets, labels = held_out_targets(test)
     if labels is None or not task.num_classes:
         labels = torch.zeros(len(targets), dtype=torch.int64)
-    held_out_samples = targets.to(device), labels.to(device)
-    losses = band_losses(denoiser, task, bands, *held_out_samples)
+    weighed, scored = common_loss(denoiser, plan) if common else (denoiser, task)
+    held_out_samples = scored.codec.encode(targets).to(device), labels.to(device)
+    losses = band_losses(weighed, scored, bands, *held_out_samples)
     scores: dict[str, Any] = {"band_losses": losses, "loss": sum(losses) / len(losses)}
     if hands_on(plan):
-        losses = band_losses(denoiser, task, bands, *held_out_samples, owners=plan.partition)
+        losses = band_losses(weighed, scored, bands, *held_out_samples, owners=plan.partition)
         scores |= {"band_losses_with_state": losses, "loss_with_state": sum(losses) / len(losses)}
     taken = LossProtocol(
         weights=weights,
         dtype=dtype_name(dtype_of(denoiser)),
         held_out=test.name,
-        held_out_hash=test.fingerprint(),
+        held_out_hash=_targets_hash(test, scored),
         num_held_out=len(targets),
         edges=bands.edges,
     )
@@ -345,6 +358,12 @@ def evaluate_images(
         "sampling_seconds": seconds,
         "images_per_second": num_samples / seconds,
     }
+
+
+def _targets_hash(test: EncodedSource, task: ImageGeneration) -> str:
+    """Tells what losses are taken on from other targets."""
+    codec, images = task.codec.fingerprint(), test.fingerprint()
+    return hashlib.sha256(f"{images} {codec}".encode()).hexdigest()[:16] if codec else images
 
 
 def _published(known: Tensor, images: Tensor, made: Protocol, weights: Path) -> dict[str, Any]:

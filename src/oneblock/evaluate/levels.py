@@ -16,6 +16,7 @@ from oneblock.evaluate.images import asked_labels
 from oneblock.evaluate.reference import PIXELS, makes_images
 from oneblock.plan import Plan
 from oneblock.presets.captions import is_captioned
+from oneblock.presets.codec import plan_codec
 from oneblock.presets.image import image_shape, image_task
 from oneblock.sample import equal_mass_grid
 from oneblock.sample.generate import generate
@@ -59,7 +60,7 @@ def passage(
     watched = _Watched(denoiser)
     with torch.no_grad():
         generate(watched, SAMPLERS["euler"], grid.to(device), told.to(device), image_shape(plan), seed)
-    answers = [to_uint8(codec.decode(answer)) for answer in watched.answers]
+    answers = [to_uint8(codec.decode(plan_codec(plan).decode(answer))) for answer in watched.answers]
     owners = plan.partition.block_at(torch.tensor(watched.sigmas)).tolist()
     return Passage(
         sigmas=tuple(watched.sigmas),

@@ -13,7 +13,7 @@ from oneblock.metrics import FeatureExtractor, default_extractor, extractor_for
 from oneblock.metrics.coverage import NEIGHBOURS
 from oneblock.metrics.features import ClassifierExtractor, absent_packages, check_extractor
 from oneblock.plan import Plan
-from oneblock.presets.image import image_shape, image_task
+from oneblock.presets.image import data_shape, image_task
 
 MOST_IMAGES = 10_000
 """Held-out images that losses are taken on, and training images that generated ones are compared with; of more, so many
@@ -27,7 +27,7 @@ PIXELS = Pixels()
 
 def makes_images(plan: Plan, codec: Codec = PIXELS) -> bool:
     """Whether what a plan generates can be seen: images of one or three channels, or latents behind their codec."""
-    shape = image_shape(plan)
+    shape = data_shape(plan)
     return bool(codec.fingerprint()) or (len(shape) == 3 and shape[0] in (1, 3))
 
 
@@ -104,7 +104,8 @@ def reference(train: EncodedSource | None, test: EncodedSource, count: int) -> t
 
 
 def held_out_targets(source: EncodedSource) -> tuple[Tensor, Tensor | None]:
-    """What losses are taken on: clean targets (n, ...), and their labels (n,) if they have any."""
+    """What losses are taken on, before the codec of a plan: clean targets (n, ...), and their labels (n,) if they have
+    any."""
     if isinstance(source.images, DatasetSource):
         values, labels = source.images.drawn(MOST_IMAGES)
         return source.codec.encode(values), labels

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike, check_resident
 from oneblock.condition import Condition
+from oneblock.evaluate.common import common_law
 from oneblock.evaluate.curves import check_curve, sampling_curve, state_distances
 from oneblock.evaluate.images import NUM_SAMPLES, Sampling, asked_labels, evaluate_images, sample_images
 from oneblock.evaluate.reference import check_features, extractor_name, makes_images, quality_features
@@ -20,6 +21,7 @@ from oneblock.experiment.arms import blocks_alone, branched, shallow_ensemble
 from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.curves import CURVE
 from oneblock.experiment.data import Pictures, check_classes, open_pictures
+from oneblock.experiment.methods import METHODS
 from oneblock.experiment.summary import COSTS, Row, Scores
 from oneblock.guidance import Averaged
 from oneblock.metrics.features import check_extractor
@@ -119,7 +121,8 @@ class ImageExperiment:
             plan,
             known.train,
             known.test,
-            bands=make_partition(plan.partition.law, self.report_bands),
+            bands=make_partition(common_law(plan), self.report_bands),
+            common=True,
             num_samples=self.num_samples,
             extractor=self.extractor,
             sampling=self.sampling,
@@ -210,6 +213,7 @@ ARMS: dict[str, Arm[ImageRecipe, ImageExperiment]] = {
     "branched-carry": Arm(recipes=carried, branched=True, usual=False),
     "branched-carry-same": Arm(recipes=carried_from_same, branched=True, usual=False),
 }
+ARMS |= {name: Arm(recipes=method, usual=False) for name, method in METHODS.items() if name not in ARMS}
 SCORES = Scores(
     judged={"loss": "lower", "frechet": "lower"},
     spread=(

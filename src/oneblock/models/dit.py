@@ -1,16 +1,23 @@
 """DiT: a transformer over image patches, conditioned on noise level and on a class or a caption.
 
 Peebles and Xie, "Scalable Diffusion Models with Transformers", Section 3.2 (adaLN-zero blocks, in-context conditioning)
-and Table 1 (sizes), https://arxiv.org/abs/2212.09748. Shapes: n samples, c channels, h x w pixels, t patches, d width.
+and Table 1 (sizes), https://arxiv.org/abs/2212.09748. With layers in its head it is a decoupled diffusion transformer
+(Wang et al., "DDT: Decoupled Diffusion Transformer", Section 4, https://arxiv.org/abs/2504.05741): the network's layers
+are an encoder, which says what each patch needs, and the head is a decoder of a few layers that sees the noisy patches
+anew.
 
 A class goes into the modulation. The tokens of a caption stand in the sequence behind the patches, so that layers are
 the same for both; their sum, over the root of their number, goes into the modulation too. A place where no token counts
 has a learned vector of its own: sequences have one length and attention needs no mask.
+
+Shapes: n samples, c channels, h x w pixels, t patches of p x p, d width, e width of the head.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +31,7 @@ from oneblock.models.layers import (
     LayerConfig,
     ModulatedLayer,
     NoiseEmbedder,
+    by_token,
     check_positions,
     positions_1d,
     positions_2d,
@@ -42,6 +50,9 @@ class DiTConfig:
         vocabulary: token ids are 0 .. vocabulary - 1.
         token_width: width of the vectors that tokens are where they are not ids.
         depth, width, heads, patch, mlp_ratio: as in the paper; ``heads`` must divide ``width``.
+        noise_scale: what the noise conditioning is multiplied by; see ``NoiseEmbedder`` for what it should span.
+        head_layers: of the decoder in the head; 0 is a norm and a linear map.
+        head_width: of the decoder, e; 0 is ``width``.
     """
 
     image_size: int
@@ -55,21 +66,52 @@ class DiTConfig:
     tokens: int = 0
     vocabulary: int = 0
     token_width: int = 0
+    noise_scale: float = 1.0
+    head_layers: int = 0
+    head_width: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_least(self, 1, "image_size", "channels", "depth", "width", "heads", "patch")
-        check_least(self, 0, "num_classes", "tokens", "vocabulary", "token_width")
-        check_number("mlp_ratio", self.mlp_ratio, above=0)
+        check_least(self, 0, "num_classes", "tokens", "vocabulary", "token_width", "head_layers", "head_width")
+        for name in ("mlp_ratio", "noise_scale"):
+            check_number(name, getattr(self, name), above=0)
         if self.image_size % self.patch:
             raise ValueError(f"patch={self.patch} does not divide image_size={self.image_size}; use a divisor")
+        if self.head_width and not self.head_layers:
+            raise ValueError(f"head_width={self.head_width} goes with head_layers=1 or more; leave it out")
         check_positions(self.width)
+        check_positions(self.decoder.width)
         _check_told(self)
         _ = self.layer  # validates heads
 
     @property
     def layer(self) -> LayerConfig:
         return LayerConfig(width=self.width, heads=self.heads, mlp_ratio=self.mlp_ratio)
+
+    @property
+    def decoder(self) -> LayerConfig:
+        """Of the layers in the head."""
+        return LayerConfig(width=self.head_width or self.width, heads=self.heads, mlp_ratio=self.mlp_ratio)
+
+    @property
+    def end_layers(self) -> int:
+        """How many of the network's layers the head works as much as, rounded up: a layer's work grows with the square
+        of its width."""
+        return math.ceil(self.head_layers * (self.decoder.width / self.width) ** 2)
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers of a patch."""
+        return self.channels * self.patch**2
+
+
+class Shown(NamedTuple):
+    """What layers and a head with a decoder are told: the modulation by noise level and class (n, d), and the noisy
+    patches (n, t, c p p) as the stem was shown them."""
+
+    vector: Tensor
+    patches: Tensor
 
 
 def _check_told(config: DiTConfig) -> None:
@@ -97,8 +139,9 @@ class DiT(nn.Module):
         self.config = config
         built = range(config.depth) if layers is None else layers
         self.stem = CaptionStem(config) if config.tokens else Stem(config)
-        self.layers = nn.ModuleDict({str(i): ModulatedLayer(config.layer) for i in built})
-        self.head = Head(config)
+        kind = EncoderLayer if config.head_layers else ModulatedLayer
+        self.layers = nn.ModuleDict({str(i): kind(config.layer) for i in built})
+        self.head = DecoderHead(config) if config.head_layers else Head(config, config.width)
 
     def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> Tensor:
         """(n, c, h, w), noise conditioning (n,), ``ClassIds`` or ``Tokens`` -> prediction (n, c, h, w)."""
@@ -112,9 +155,10 @@ class Patches(nn.Module):
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.patch = config.patch
+        self.patch, self.noise_scale = config.patch, config.noise_scale
+        self.decoded = config.head_layers > 0
         side = config.image_size // config.patch
-        self.embed = nn.Linear(config.channels * config.patch**2, config.width)
+        self.embed = nn.Linear(config.patch_values, config.width)
         self.register_buffer("positions", positions_2d(side, config.width), persistent=False)
         self.noise = NoiseEmbedder(config.width)
 
@@ -123,11 +167,20 @@ class Patches(nn.Module):
         nn.init.xavier_uniform_(self.embed.weight)
         nn.init.zeros_(self.embed.bias)
 
-    def patches(self, z: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, t, d)."""
-        patches = rearrange(z, "n c (h p) (w q) -> n (h w) (c p q)", p=self.patch, q=self.patch)
-        out: Tensor = self.embed(patches) + self.positions
-        return out
+    def cut(self, z: Tensor) -> Tensor:
+        """(n, c, h, w) -> patches (n, t, c p p)."""
+        return rearrange(z, "n c (h p) (w q) -> n (h w) (c p q)", p=self.patch, q=self.patch)
+
+    def enter(self, patches: Tensor) -> Tensor:
+        """Patches -> tokens (n, t, d)."""
+        tokens: Tensor = self.embed(patches) + self.positions
+        return tokens
+
+    def shown(self, noise: Tensor, told: Tensor, patches: Tensor) -> Tensor | Shown:
+        """The modulation (n, d) by noise level (n,) and class or caption ``told`` (n, d), with the patches where the
+        head is a decoder."""
+        modulation: Tensor = self.noise(noise * self.noise_scale) + told
+        return Shown(modulation, patches) if self.decoded else modulation
 
 
 class Stem(Patches):
@@ -145,11 +198,12 @@ class Stem(Patches):
         self.start()
         nn.init.normal_(self.label.weight)
 
-    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """(n, c, h, w), (n,), ``ClassIds`` -> tokens (n, t, d), modulation (n, d). Without classes all are the null
-        class, whatever the condition."""
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Tensor | Shown]:
+        """(n, c, h, w), (n,), ``ClassIds`` -> tokens (n, t, d), modulation (n, d), or ``Shown`` where the head is a
+        decoder. Without classes all are the null class, whatever the condition."""
         ids = told(condition, ClassIds).ids if self.num_classes else z.new_zeros(len(z), dtype=torch.int64)
-        return self.patches(z), self.noise(noise) + self.label(ids)
+        patches = self.cut(z)
+        return self.enter(patches), self.shown(noise, self.label(ids), patches)
 
 
 class CaptionStem(Patches):
@@ -172,14 +226,15 @@ class CaptionStem(Patches):
         if config.vocabulary:
             nn.init.normal_(self.token.weight)
 
-    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Tensor | Shown]:
         """(n, c, h, w), (n,), ``Tokens`` of at most ``tokens`` places -> patches and tokens (n, t + tokens, d),
-        modulation (n, d). Captions of which no token counts all are the null caption."""
+        modulation as of ``Stem``. Captions of which no token counts all are the null caption."""
         vectors, counts = self._read(told(condition, Tokens))
         held = counts[..., None]
         pooled = torch.where(held, vectors, 0.0).sum(1) / counts.sum(1, keepdim=True).clamp(min=1).sqrt()
         caption = torch.where(held, vectors, self.absent) + self.places
-        return torch.cat([self.patches(z), caption], dim=1), self.noise(noise) + pooled
+        patches = self.cut(z)
+        return torch.cat([self.enter(patches), caption], dim=1), self.shown(noise, pooled, patches)
 
     def _read(self, text: Tokens) -> tuple[Tensor, Tensor]:
         """Vectors (n, tokens, d) of a text, and where they count, bool (n, tokens)."""
@@ -195,25 +250,66 @@ class CaptionStem(Patches):
         return F.pad(self.token(values), (0, 0, 0, missing)), F.pad(mask, (0, missing), value=False)
 
 
+class EncoderLayer(ModulatedLayer):
+    """A layer of a network whose head is a decoder."""
+
+    def forward(self, h: Tensor, modulation: Shown) -> Tensor:  # type: ignore[override]
+        return super().forward(h, modulation.vector)
+
+
 class Head(nn.Module):
     """Modulated norm and a linear map back to pixels; zero at the start."""
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTConfig, d: int) -> None:
         super().__init__()
-        d = config.width
         self.patch, self.side = config.patch, config.image_size // config.patch
         self.behind = config.tokens
         self.modulation = nn.Linear(d, 2 * d)
         self.norm = nn.LayerNorm(d, elementwise_affine=False, eps=1e-6)
-        self.out = nn.Linear(d, config.channels * config.patch**2)
+        self.out = nn.Linear(d, config.patch_values)
         for linear in (self.modulation, self.out):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
     def forward(self, h: Tensor, modulation: Tensor) -> Tensor:
-        """Tokens (n, t, d), behind which those of a caption stand, modulation (n, d) -> (n, c, h, w)."""
+        """Tokens (n, t, d), behind which those of a caption may stand, modulation (n, d), or (n, t, d) of each token
+        -> (n, c, h, w)."""
         h = h[:, : self.side**2] if self.behind else h
-        shift, scale = self.modulation(F.silu(modulation))[:, None].chunk(2, dim=-1)
+        shift, scale = by_token(self.modulation(F.silu(modulation))).chunk(2, dim=-1)
         patches = self.out(self.norm(h) * (1 + scale) + shift)
         p = self.patch
         return rearrange(patches, "n (h w) (c p q) -> n c (h p) (w q)", h=self.side, p=p, q=p)
+
+
+class DecoderHead(nn.Module):
+    """A decoder of the noisy patches, each modulated by what the layers say of it.
+
+    ``s = W SiLU(modulation + h)`` (n, t, e) modulates every layer of the decoder and its end, token by token (Wang et
+    al., Section 4.2). All of it belongs to the head: the patches' second embedding, ``W``, the decoder's layers, and
+    the norm and map back to pixels. So every block of a blockwise run has a decoder of its own, and a sample's work in
+    it is counted beside that of its layers (``DiTConfig.end_layers``).
+    """
+
+    positions: Tensor
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        e, side = config.decoder.width, config.image_size // config.patch
+        self.embed = nn.Linear(config.patch_values, e)
+        self.register_buffer("positions", positions_2d(side, e), persistent=False)
+        self.told = nn.Linear(config.width, e)
+        self.layers = nn.ModuleList(ModulatedLayer(config.decoder) for _ in range(config.head_layers))
+        self.end = Head(config, e)
+        for linear in (self.embed, self.told):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, h: Tensor, modulation: Shown) -> Tensor:
+        """Tokens (n, t, d) of the last layer, behind which those of a caption may stand -> (n, c, h, w)."""
+        h = h[:, : modulation.patches.shape[1]]
+        s = self.told(F.silu(by_token(modulation.vector) + h))
+        decoded = self.embed(modulation.patches) + self.positions
+        for layer in self.layers:
+            decoded = layer(decoded, s)
+        out: Tensor = self.end(decoded, s)
+        return out

@@ -92,8 +92,8 @@ class ModulatedLayer(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, h: Tensor, modulation: Tensor) -> Tensor:
-        """Tokens (n, t, d), modulation (n, d) -> tokens (n, t, d)."""
-        parts = self.modulation(F.silu(modulation))[:, None]
+        """Tokens (n, t, d), modulation (n, d), or (n, t, d) of each token -> tokens (n, t, d)."""
+        parts = by_token(self.modulation(F.silu(modulation)))
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts.chunk(6, dim=-1)
         h = h + gate_a * self.attention(self.norm(h) * (1 + scale_a) + shift_a)
         u = self.up(self.norm(h) * (1 + scale_m) + shift_m)
@@ -105,6 +105,11 @@ class ModulatedLayer(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.proj(rearrange(mixed, "n heads t e -> n t (heads e)"))
         return out
+
+
+def by_token(modulation: Tensor) -> Tensor:
+    """A modulation of samples (n, d) as that of all of their tokens (n, 1, d); one of tokens (n, t, d) as it is."""
+    return modulation[:, None] if modulation.ndim == 2 else modulation
 
 
 class NoiseEmbedder(nn.Module):

@@ -19,6 +19,7 @@ from oneblock.optim.adamw import AdamWKind
 from oneblock.optim.fitness import ShapingName
 from oneblock.partition import Bands, make_partition, split_layers
 from oneblock.plan import Plain, Plan, Shared
+from oneblock.presets.codec import Fit
 from oneblock.train.evolve import UpdateName, UpdateSettings
 from oneblock.train.step import OptimizerSettings
 from oneblock.train.strategy import Budget
@@ -66,6 +67,7 @@ class ImageFacts:
         max_pixels: images of files with more were left out (``data.reading``).
         fps: frames that were taken in a second of a file of video; 0 for all.
         captions: of images that have captions in the place of classes.
+        fit: fits a codec on the training images (``presets.codec``); None where they are not at hand.
     """
 
     shape: tuple[int, ...]
@@ -78,6 +80,7 @@ class ImageFacts:
     max_pixels: int = Reading.max_pixels
     fps: float = 0.0
     captions: CaptionFacts | None = None
+    fit: Fit | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -26,6 +27,7 @@ from oneblock.data import (
     VideoSource,
     Vocabulary,
     captions_of,
+    drawn,
     load_videos,
     open_source,
     open_text,
@@ -35,13 +37,14 @@ from oneblock.data import (
     vocabulary_size,
 )
 from oneblock.data.dataset import MapStyle
+from oneblock.data.pca import FIT_IMAGES, PatchPCA, fit_pca
 from oneblock.data.progress import note
 from oneblock.plan import Plan
 from oneblock.presets.base import CaptionFacts, ImageFacts, Recipe, TextFacts, TextRecipe
 from oneblock.presets.captions import caption_facts
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.classify import ClassifyRecipe
-from oneblock.presets.image import ImageRecipe, check_shape, image_shape
+from oneblock.presets.image import ImageRecipe, check_shape, data_shape, image_shape
 from oneblock.presets.masked import is_text, plan_length, plan_vocabulary
 from oneblock.presets.video import VideoRecipe
 from oneblock.table import cooccurrence, prototypes
@@ -106,7 +109,7 @@ def plan_images(plan: Plan, split: Split = "train", data: Data | None = None) ->
     if not isinstance(data, ImageData):
         return _open_images(data)[0]
     data = data if data.data else replace(data, data=_named(plan))
-    shape = image_shape(plan)
+    shape = data_shape(plan)
     if data.autoencoder is None and len(shape) == 3:
         data = replace(data, image_size=data.image_size or shape[1], channels=data.channels or shape[0])
     if data.max_pixels == ImageData.max_pixels:
@@ -305,6 +308,7 @@ def _image_facts(recipe: Recipe, source: EncodedSource, name: str) -> ImageFacts
         autoencoder=source.codec.fingerprint(),
         rows=rows,
         captions=captions,
+        fit=partial(_fit, source),
     )
 
 
@@ -316,6 +320,10 @@ def _caption_facts(recipe: Recipe, source: EncodedSource) -> CaptionFacts | None
     if not isinstance(recipe, ImageRecipe):
         raise ValueError(f"{source.name} has captions for labels, and no classes; train an ImageRecipe on it")
     return caption_facts([captions[label] for label in source.first().labels.unique().tolist()])
+
+
+def _fit(source: EncodedSource, components: int, patch: int) -> PatchPCA:
+    return fit_pca(drawn(source.images, FIT_IMAGES).images, components, patch)
 
 
 def _text_facts(recipe: TextRecipe, file: TokenFile, name: str) -> TextFacts:

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import ClassVar, Self, cast
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import ClassVar, Literal, Self, cast
 
 import torch
 
 from oneblock.checks import check_count, check_number
 from oneblock.data import Augment, Batches, captions_of, random_flip
+from oneblock.data.pca import PatchPCA
 from oneblock.models.dit import DiTConfig
-from oneblock.noise import LogNormal
 from oneblock.plan import Plain, Plan
 from oneblock.precondition import Weighted
 from oneblock.presets.bands import GivenBands, cuts, is_rule
 from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square
 from oneblock.presets.captions import caption_settings, caption_shape, empty_captions, is_captioned, told_captions
+from oneblock.presets.codec import PIXELS, codec_settings, fitted_codec, fitted_in, num_components, plan_codec
 from oneblock.presets.frames import check_cuts, cut_law, frame_values, kept_frame, recipe_values
 from oneblock.presets.names import class_setting, limit_setting
+from oneblock.presets.objective import FLOW_SCALE, PREDICTS, FlowTime, Objective, objective_frame, objective_settings
 from oneblock.presets.relay import CarryFrom, carry_images, carry_settings, empty_earlier
 from oneblock.schedule import frame_from_dict
 from oneblock.tasks.base import Batch, Noised, Task
 from oneblock.tasks.image import ImageGeneration
 from oneblock.train.levels import WHOLE_SHARE
 
-CAPTIONED = ("tokens", "vocabulary", "token_width")
-"""Of a DiT that is told captions; the plan of another does not hold them."""
+Head = Literal["linear", "ddt"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRecipe(PictureRecipe):
+class ImageRecipe(FlowTime, PictureRecipe):
     """The DiT of an image generator and how its work is spent.
 
     With a backbone of one's own, targets may be of any shape: images, vectors, sequences.
@@ -39,6 +40,19 @@ class ImageRecipe(PictureRecipe):
     task: ClassVar[str] = "image"
     rate_at_width_1: ClassVar[float] = 0.4
 
+    objective: Objective = "edm"
+    """what the network predicts: what EDM's preconditioning asks for, the velocity of a flow (flow), or the clean image
+    at a flow's time (x), with the loss of the velocity"""
+    head: Head = "linear"
+    """what follows on the layers of a block: a norm and a linear map, or a decoder of the noisy patches (ddt), which
+    each block has for itself"""
+    head_layers: int = 2
+    """layers of the decoder, with --head ddt; their work is counted too"""
+    head_width: int = 0
+    """width of the decoder (0: that of the layers before)"""
+    codec: str = PIXELS
+    """what is denoised: pixels, or the first principal components of every patch of --patch pixels, fitted on the
+    training images: K of them (pca:4), or a share of a patch's values (pca:50%); a patch is then a token"""
     bands: GivenBands = "equal-mass"
     """how the noise range is cut: by a rule; at B - 1 noise levels, noisiest first (2.5,0.4); or as a file says: a JSON
     list, one number a line, or a plan.json"""
@@ -59,10 +73,22 @@ class ImageRecipe(PictureRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_time()
+        self.refuse_time(self.objective)
+        self._check_head()
+        _ = num_components(self.codec)
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("whole_share", self.whole_share, least=0, below=1)
         check_number("carry", self.carry, least=0, most=1)
         check_count("caption_tokens", self.caption_tokens, least=0)
+
+    def _check_head(self) -> None:
+        check_count("head_layers", self.head_layers)
+        check_count("head_width", self.head_width, 0)
+        for name in ("head_layers", "head_width"):
+            value = getattr(self, name)
+            if self.head == "linear" and value != getattr(type(self), name):
+                raise ValueError(f"{name}={value} goes with head='ddt'; leave it out")
 
     def one_block(self) -> Self:
         bands = self.bands if is_rule(self.bands) else type(self).bands
@@ -87,10 +113,14 @@ class ImageRecipe(PictureRecipe):
             )
         told = {"num_classes": facts.num_classes if self.conditional and captions is None else 0}
         told |= caption_shape(captions, self.caption_tokens)
+        codec = self._codec(facts)
+        facts = facts if codec is None else replace(facts, shape=codec.encoded_shape(facts.shape))
         settings: dict[str, Plain] = {
             "flip": self.flip,
             "autoencoder": facts.autoencoder,
             "label_dropout": self.label_dropout,
+            **objective_settings(self.objective, self.shift),
+            **codec_settings(codec),
             **(class_setting(facts) if self.conditional and captions is None else {}),
             **caption_settings(captions),
             **limit_setting(facts),
@@ -98,10 +128,22 @@ class ImageRecipe(PictureRecipe):
             **carry_settings(self.carry, self.carry_from),
         }
         if backbone is None:
-            architecture = self._dit(facts, told)
+            config = self._dit(facts, told)
+            architecture = {"name": "dit", **written(config)}
+            settings |= {"end_layers": config.end_layers} if config.end_layers else {}
         else:
+            if self.head != type(self).head:
+                raise ValueError(f"head={self.head!r} is that of the usual network; leave it out beside a backbone")
             architecture = own_architecture(backbone, facts.shape, told, self.dimensions[0])
         return self._kept(facts, architecture, settings, backbone)
+
+    def _codec(self, facts: ImageFacts) -> PatchPCA | None:
+        """The fitted codec, if there is one."""
+        if self.codec != PIXELS and facts.autoencoder:
+            raise ValueError(f"codec={self.codec!r} encodes pixels, but the data are latents; leave one of them out")
+        if self.codec != PIXELS and facts.fingerprint and facts.fit is None:
+            raise ValueError(f"codec={self.codec!r} is fitted on training images, which these facts do not give")
+        return fitted_codec(self.codec, facts.shape, self.patch_of(facts.shape), facts.fit)
 
     def _kept(
         self,
@@ -111,10 +153,15 @@ class ImageRecipe(PictureRecipe):
         backbone: OwnBackbone | None,
     ) -> Plan:
         """The plan, inside the schedule of a network that keeps its own."""
-        law, bands = LogNormal(), cuts(self.bands)
+        law, bands = self.law(self.objective), cuts(self.bands)
         frame = kept_frame({} if backbone is None else backbone.frame, facts.autoencoder)
         if not frame:
             return self._plan(facts, architecture, law, bands, settings)
+        if self.objective in PREDICTS:
+            raise ValueError(
+                f"objective={self.objective!r} does not fit a network that keeps its own schedule, {frame['frame']}; "
+                "leave it out"
+            )
         schedule = frame_from_dict(frame)
         law = cut_law(law, schedule.low, schedule.high, "the network's schedule")
         check_cuts(bands, schedule, law)
@@ -122,20 +169,29 @@ class ImageRecipe(PictureRecipe):
         recipe = replace(self, sigma_data=sigma_data)
         return recipe._plan(facts, architecture, law, bands, {**settings, **kept})
 
-    def _dit(self, facts: ImageFacts, told: Mapping[str, int]) -> dict[str, Plain]:
+    def _dit(self, facts: ImageFacts, told: Mapping[str, int]) -> DiTConfig:
         depth, width, heads = self.dimensions
         channels, side = square(facts)
-        config = DiTConfig(
+        decoded = self.head == "ddt"
+        return DiTConfig(
             image_size=side,
             channels=channels,
             **told,
             depth=depth,
             width=width,
             heads=heads,
-            patch=self.patch_of(facts.shape),
+            patch=self.patch_of(facts.shape) if self.codec == PIXELS else 1,
+            noise_scale=FLOW_SCALE if self.objective in PREDICTS else DiTConfig.noise_scale,
+            head_layers=self.head_layers if decoded else 0,
+            head_width=self.head_width if decoded else 0,
         )
-        values = asdict(config)
-        return {"name": "dit", **{name: value for name, value in values.items() if value or name not in CAPTIONED}}
+
+
+def written(config: DiTConfig) -> dict[str, Plain]:
+    """What a plan says of a DiT: a setting that plans of earlier versions do not have only where it is not as usual."""
+    always = {one.name for one in fields(config) if one.default is MISSING} | {"mlp_ratio"}
+    usual = {one.name: one.default for one in fields(config)}
+    return {name: value for name, value in asdict(config).items() if name in always or value != usual[name]}
 
 
 def own_architecture(
@@ -151,10 +207,10 @@ def dit_config(plan: Plan) -> DiTConfig:
 
 
 def image_frame(plan: Plan) -> Weighted:
-    """What stands between noisy targets and the network of an image plan: the frame that the network keeps, or EDM's
-    preconditioning."""
+    """What stands between noisy targets and the network of an image plan: the frame that the network keeps, or that of
+    the plan's objective."""
     kept = frame_values(plan)
-    return frame_from_dict(kept) if kept else plan.precondition
+    return frame_from_dict(kept) if kept else objective_frame(plan)
 
 
 def image_task(plan: Plan, captions: Sequence[str] | None = None) -> ImageGeneration:
@@ -166,11 +222,12 @@ def image_task(plan: Plan, captions: Sequence[str] | None = None) -> ImageGenera
     if plan.task != "image":
         raise ValueError(f"task={plan.task!r}: this plan is not for images; use a plan with task 'image'")
     classes, dropout = plan.architecture["num_classes"], plan.recipe["label_dropout"]
+    frame, codec = image_frame(plan), plan_codec(plan)
     if captions is not None and is_captioned(plan):
         table = told_captions(plan, captions)
         table = table.join(table.take(slice(1)).null())
-        return ImageGeneration(image_frame(plan), len(captions), cast(float, dropout), table)
-    return ImageGeneration(image_frame(plan), cast(int, classes), cast(float, dropout))
+        return ImageGeneration(frame, len(captions), cast(float, dropout), table, codec)
+    return ImageGeneration(frame, cast(int, classes), cast(float, dropout), codec=codec)
 
 
 def source_task(plan: Plan, source: Batches) -> ImageGeneration:
@@ -205,14 +262,20 @@ def image_shape(plan: Plan) -> tuple[int, ...]:
     return cast(int, plan.architecture["channels"]), size, size
 
 
+def data_shape(plan: Plan) -> tuple[int, ...]:
+    """The shape of a plan's data, before its codec."""
+    codec = fitted_in(plan)
+    return image_shape(plan) if codec is None else codec.decoded_shape(image_shape(plan))
+
+
 def check_shape(plan: Plan, shape: tuple[int, ...], num_classes: int | None = None) -> None:
     """Refuse data of another shape, or with other classes, than those of a plan for images or for their classes.
 
     Args:
-        shape: of one sample, as the network works on it.
+        shape: of one sample, before the plan's codec.
         num_classes: of the data; None where they are not asked for their classes.
     """
-    wanted, classes = image_shape(plan), cast(int, plan.architecture["num_classes"])
+    wanted, classes = data_shape(plan), cast(int, plan.architecture["num_classes"])
     if tuple(shape) != wanted:
         raise ValueError(
             f"the data have shape {tuple(shape)}, but the plan was made for {wanted}; use data of this shape, for "

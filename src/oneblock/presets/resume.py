@@ -16,6 +16,7 @@ from oneblock.data import Batches, EncodedSource, TextBatches, TokenSource
 from oneblock.plan import PLAN_FILE, Plan, differences
 from oneblock.presets.base import ImageFacts, TextFacts
 from oneblock.presets.captions import former_facts
+from oneblock.presets.codec import fitted_in
 from oneblock.presets.data import Data, check_codec, plan_images, plan_text
 from oneblock.presets.door import read_plan
 from oneblock.presets.image import check_shape
@@ -114,8 +115,10 @@ def _former(plan: Plan, facts: ImageFacts | TextFacts) -> ImageFacts | TextFacts
         vocabulary = plan_vocabulary(plan) if is_text(plan) else facts.vocabulary
         rows = tuple(cast(list[float], recipe.get("rows", ())))
         return replace(facts, vocabulary=vocabulary, rows=rows, **known)
-    rows = tuple(cast(list[float], recipe.get("prototypes", ())))
-    return replace(facts, classes=plan.classes, rows=rows, captions=former_facts(plan, facts.captions), **known)
+    rows, codec = tuple(cast(list[float], recipe.get("prototypes", ()))), fitted_in(plan)
+    fit = facts.fit if codec is None else lambda components, patch: codec
+    captions = former_facts(plan, facts.captions)
+    return replace(facts, classes=plan.classes, rows=rows, fit=fit, captions=captions, **known)
 
 
 def _read(plan: Plan, data: Data | None, source: Batches | None = None) -> EncodedSource | TextBatches:

@@ -21,8 +21,11 @@ from oneblock.plan import Plan
 from oneblock.presets.captions import check_captions
 from oneblock.presets.causal import TokenTable, work_factors
 from oneblock.presets.classify import LabelInput
+from oneblock.presets.codec import PIXELS, fitted_in, num_components
 from oneblock.presets.frames import FrameSettings, check_frame
 from oneblock.presets.masked import MaskedWeighting
+from oneblock.presets.objective import Objective as ImageObjective
+from oneblock.presets.objective import check_objective
 from oneblock.presets.relay import (
     POLICY,
     POLICY_AT,
@@ -95,9 +98,15 @@ class PictureSettings(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings(PictureSettings, FrameSettings):
-    """Of ``task="image"``; of captions the ``words`` that the network knows, and some ``captions``."""
+    """Of ``task="image"``; the head works as much as ``end_layers`` layers; of captions the ``words`` that the network
+    knows, and some ``captions``."""
 
     label_dropout: float
+    objective: ImageObjective = "edm"
+    codec: str = PIXELS
+    codec_patch: int = 1
+    codec_values: tuple[float, ...] = ()
+    end_layers: int = 0
     flip: bool = False
     whole_share: float = 0.0
     teacher: str = ""
@@ -117,6 +126,28 @@ class ImageSettings(PictureSettings, FrameSettings):
         super().fit(plan, network)
         check_frame(plan)
         check_captions(self.words, plan.architecture)
+        self._check_codec(plan, network)
+        check_objective(plan, getattr(network, "noise_scale", None))
+        ends = getattr(network, "end_layers", 0)
+        if self.end_layers != ends:
+            raise ValueError(
+                f"recipe.end_layers={self.end_layers} does not count the work of the head, which is {ends}"
+            )
+
+    def _check_codec(self, plan: Plan, network: Any) -> None:
+        """Refuse a codec whose numbers are not there, or whose components the network does not have."""
+        check_least(self, 1, "codec_patch")
+        components, told = num_components(self.codec), [key for key in plan.recipe if key.startswith("codec_")]
+        if not components and told:
+            raise ValueError(f"recipe.{told[0]} goes with a recipe.codec that was fitted, not with {self.codec!r}")
+        if not components:
+            return
+        found = fitted_in(plan)
+        shape = getattr(network, "shape", (getattr(network, "channels", 0),))
+        if self.autoencoder or found is None or found.components != shape[0]:
+            raise ValueError(
+                f"recipe.codec={self.codec!r} does not fit a network of {shape[0]} channels, or an autoencoder"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

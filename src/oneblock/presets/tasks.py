@@ -63,8 +63,9 @@ from oneblock.presets.masked import (
     masked_training_task,
     num_symbols,
 )
+from oneblock.presets.objective import objective_frame
 from oneblock.presets.relay import with_relay
-from oneblock.presets.video import empty_videos, video_config, video_frame, video_task
+from oneblock.presets.video import empty_videos, video_config, video_task
 from oneblock.schedule import Parametrisation, frame_to_dict
 from oneblock.tasks.base import Batch, Task
 from oneblock.train.layout import trained_parameters
@@ -120,9 +121,9 @@ TASKS: dict[str, TaskParts] = {
     ),
     "video": TaskParts(
         task=video_task,
-        frame=video_frame,
+        frame=objective_frame,
         empty_task=video_task,
-        empty_frame=video_frame,
+        empty_frame=objective_frame,
         empty_batch=empty_videos,
         num_logits=lambda plan: None,
     ),

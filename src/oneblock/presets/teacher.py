@@ -62,6 +62,8 @@ def _check_alike(plan: Plan, theirs: Plan) -> None:
         raise ValueError(f"a teacher of task {theirs.task!r} cannot teach task {plan.task!r}; both must be 'image'")
     ours = image_shape(plan), image_task(plan).num_classes
     known = image_shape(theirs), image_task(theirs).num_classes
+    if plan.recipe.get("codec_values") != theirs.recipe.get("codec_values"):
+        raise ValueError("the teacher denoises what another codec makes of images; use the same codec for both")
     if ours != known:
         raise ValueError(
             f"the teacher knows images {known[0]} of {known[1]} classes, but the run has {ours[0]} of {ours[1]}"

@@ -11,24 +11,20 @@ from oneblock.checks import check_count, check_number
 from oneblock.framewise import FrameLevels, LevelPolicy
 from oneblock.models.video import Streams, VideoConfig, frame_blocks
 from oneblock.models.video_layers import Attention, RopeOrder
-from oneblock.noise import LogNormal
 from oneblock.plan import Plain, Plan
-from oneblock.precondition import Precondition
 from oneblock.presets.bands import GivenBands, cuts
 from oneblock.presets.base import ImageFacts, OwnBackbone, Recipe, network_config
 from oneblock.presets.image import image_shape, own_architecture
 from oneblock.presets.names import class_setting
-from oneblock.schedule import FlowMatching, logit_normal
+from oneblock.presets.objective import FLOW_SCALE, FlowTime, objective_frame
 from oneblock.tasks.base import Batch, Noised
 from oneblock.tasks.video import VideoGeneration
 
 Objective = Literal["flow", "edm"]
-FLOW_SPAN = 4.0
-"""What the noise conditioning of a flow, its time, is made to span: about as much as that of EDM."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoRecipe(Recipe):
+class VideoRecipe(FlowTime, Recipe):
     """The network of a video generator and how its work is spent."""
 
     task: ClassVar[str] = "video"
@@ -53,12 +49,6 @@ class VideoRecipe(Recipe):
     level for all (same); each its own (independent); noisier to the end, around a random block or before the last"""
     objective: Objective = "flow"
     """predict the velocity of a flow, or what EDM's preconditioning asks for"""
-    shift: float = 1.0
-    """of the flow's time: above 1 for more noise, as large frames need"""
-    time_mean: float = 0.0
-    """mean of the logit of the flow's time"""
-    time_std: float = 1.0
-    """its spread"""
     bands: GivenBands = "equal-mass"
     """how the noise range is cut: by a rule; at B - 1 noise levels, noisiest first (2.5,0.4); or as a file says: a JSON
     list, one number a line, or a plan.json"""
@@ -77,9 +67,7 @@ class VideoRecipe(Recipe):
         check_count("block_frames", self.block_frames, 0)
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("first_clean", self.first_clean, least=0, below=1)
-        for name in ("shift", "time_std"):
-            check_number(name, getattr(self, name), above=0)
-        check_number("time_mean", self.time_mean)
+        self.check_time()
 
     def plan(self, facts: ImageFacts, backbone: OwnBackbone | None = None) -> Plan:
         if self.conditional and not facts.num_classes:
@@ -109,18 +97,14 @@ class VideoRecipe(Recipe):
             **({"passes": 2} if levels == "clean" else {}),
             **({"fps": facts.fps} if facts.fps else {}),
         }
-        return self._plan(facts, architecture, self._law(), cuts(self.bands), settings)
+        return self._plan(facts, architecture, self.law(self.objective), cuts(self.bands), settings)
 
     def _levels(self, frames: int) -> LevelPolicy:
         """The policy, where a clip has several blocks."""
         return self.levels if len(frame_blocks(frames, self.block_frames)) > 1 else "same"
 
-    def _law(self) -> LogNormal:
-        return logit_normal(self.time_mean, self.time_std, self.shift) if self.objective == "flow" else LogNormal()
-
     def _network(self, facts: ImageFacts, num_classes: int, levels: LevelPolicy) -> dict[str, Plain]:
         depth, width, heads = self.dimensions
-        flow_scale = FLOW_SPAN / FlowMatching.num_train_timesteps
         config = VideoConfig(
             shape=facts.shape,
             depth=depth,
@@ -135,7 +119,7 @@ class VideoRecipe(Recipe):
             window=self.window,
             streams=streams_of(levels),
             max_frames=self.max_frames,
-            noise_scale=flow_scale if self.objective == "flow" else VideoConfig.noise_scale,
+            noise_scale=FLOW_SCALE if self.objective == "flow" else VideoConfig.noise_scale,
         )
         return {"name": "video", **asdict(config), "shape": list(config.shape)}
 
@@ -156,13 +140,6 @@ def video_config(plan: Plan) -> VideoConfig:
     return network_config(VideoConfig, plan)
 
 
-def video_frame(plan: Plan) -> FlowMatching | Precondition:
-    """What the blocks of a video plan are shown of noisy frames, which also gives the weight of the loss."""
-    if plan.recipe["objective"] == "flow":
-        return FlowMatching(cast(float, plan.recipe["shift"]))
-    return plan.precondition
-
-
 def clean_level(plan: Plan) -> float:
     """The level that stands for clean frames: EDM's conditioning has none for 0."""
     return 0.0 if plan.recipe["objective"] == "flow" else plan.partition.law.low
@@ -179,7 +156,7 @@ def video_task(plan: Plan) -> VideoGeneration:
         raise ValueError(f"task={plan.task!r}: this plan is not for video; use a plan with task 'video'")
     recipe, blocks, law = plan.recipe, plan_frame_blocks(plan), plan.partition.law
     return VideoGeneration(
-        video_frame(plan),
+        objective_frame(plan),
         plan.partition,
         FrameLevels(cast(LevelPolicy, recipe["levels"]), law, len(blocks)),
         blocks,

@@ -7,7 +7,7 @@ trains its network on the plain squared error of what it predicts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from oneblock.blockwise import BlockDenoiser, DenoiserLike
 from oneblock.condition import ClassIds, Condition, Nothing, Tokens, as_condition
-from oneblock.data import Samples
+from oneblock.data import Codec, Pixels, Samples
+from oneblock.data.pca import PatchPCA
 from oneblock.precondition import Weighted
 from oneblock.tasks.base import Batch, Loss, Noised, add_noise, check_known
 
@@ -31,12 +32,14 @@ class ImageGeneration:
         label_dropout: probability with which a label becomes the null class in training (guidance needs it).
         captions: what the denoiser is told of each label, in the place of the label: ``num_classes`` texts, and behind
             them that of the null class, of which no token counts.
+        codec: what is denoised of the samples.
     """
 
     frame: Weighted
     num_classes: int
     label_dropout: float = 0.1
     captions: Tokens | None = None
+    codec: Codec = field(default_factory=Pixels)
 
     def __post_init__(self) -> None:
         if self.captions is not None and len(self.captions) != self.num_classes + 1:
@@ -57,18 +60,20 @@ class ImageGeneration:
         check_known(samples.labels, self.num_classes, "label", "classes")
 
     def to(self, device: torch.device) -> ImageGeneration:
-        return self if self.captions is None else replace(self, captions=self.captions.to(device))
+        codec = self.codec.to(device) if isinstance(self.codec, PatchPCA) else self.codec
+        return replace(self, codec=codec, captions=None if self.captions is None else self.captions.to(device))
 
     def draw(self, samples: Samples, sigma: Tensor, block: int | None, generator: torch.Generator) -> Batch:
         """A training batch: values (n, ...), images in [-1, 1], with noise at levels ``sigma`` (n,), and their labels
         of which some become the null class. Samples without labels are a ``ValueError``."""
-        noised = self.noised(samples.values, sigma, block, generator)
+        y = self.codec.encode(samples.values)
+        noised = self.noised(y, sigma, block, generator)
         if not self.num_classes:
-            return Batch(noised, samples.values, Nothing(len(samples.values)))
+            return Batch(noised, y, Nothing(len(y)))
         if not samples.values.is_cuda:
             self.check(samples)
         labels = cast(Tensor, samples.labels)
-        return Batch(noised, samples.values, self.condition(self.drop_labels(labels, generator)))
+        return Batch(noised, y, self.condition(self.drop_labels(labels, generator)))
 
     def noised(self, y: Tensor, sigma: Tensor, block: int | None, generator: torch.Generator) -> Noised:
         """Add noise to ``y`` (n, ...) at levels ``sigma`` (n,)."""

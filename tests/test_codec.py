@@ -118,14 +118,17 @@ def test_a_denoiser_of_components_is_one_of_pixels_at_a_scaled_level() -> None:
 
 def test_losses_compare_on_pixels_with_edms_weights() -> None:
     plain, inner = tiny_plan(), Doubled()
-    assert common_loss(inner, plain) == (inner, image_task(plain)) and common_law(plain) == plain.partition.law
+    assert (
+        common_loss(inner, plain, image_task(plain)) == (inner, image_task(plain))
+        and common_law(plain) == plain.partition.law
+    )
     flow = tiny_plan(objective="flow", shift=3.0, sigma_data=0.7)
-    denoiser, task = common_loss(inner, flow)
+    denoiser, task = common_loss(inner, flow, image_task(flow))
     assert task.frame == Precondition(0.7) and common_law(flow) == LogNormal()
     denoiser(torch.zeros(1, 1, 8, 8), torch.tensor([0.002]), Nothing(1))
     assert inner.asked == pytest.approx([3 / 999])
     coded = tiny_plan(facts=FITTED, codec="pca:3", patch=2)
-    denoiser, task = common_loss(inner, coded)
+    denoiser, task = common_loss(inner, coded, image_task(coded))
     assert isinstance(denoiser, OnPixels) and task.codec.fingerprint() == "" and task.frame == Precondition(0.5)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from oneblock.convert.source import load_network
     from oneblock.data.names import ImageData, TextData, VideoData
     from oneblock.evaluate.watching import audited
+    from oneblock.experiment.bench import bench
     from oneblock.experiment.compare import compare
     from oneblock.experiment.sudoku import SudokuRecipe, compare_relay
     from oneblock.fsck import fsck
@@ -64,6 +65,7 @@ _NAMES = {
     "convert.source": ("load_network",),
     "data.names": ("ImageData", "TextData", "VideoData"),
     "evaluate.watching": ("audited",),
+    "experiment.bench": ("bench",),
     "experiment.compare": ("compare",),
     "experiment.sudoku": ("SudokuRecipe", "compare_relay"),
     "fsck": ("fsck",),
@@ -124,6 +126,7 @@ __all__ = [
     "VideoData",
     "VideoRecipe",
     "audited",
+    "bench",
     "choose_layers",
     "compare",
     "compare_relay",

@@ -49,10 +49,11 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("compare", "audit"): ("compare", "CompareAudit", "what each memorises of a few images, some of them planted"),
     ("compare", "relay"): ("compare", "CompareRelay", "Sudoku with and without a state that calls hand on"),
     ("compare", "evolve"): ("compare", "CompareEvolve", "a classifier by backpropagation and by evolution"),
+    ("bench",): ("bench", "Bench", "methods of image generation on two tasks: do both rank them alike?"),
     ("demo",): ("demo", "Demo", "a small comparison from start to end"),
 }
 
-TRAINS = ("train", "convert", "job", "launch", "compare", "demo")
+TRAINS = ("train", "convert", "job", "launch", "compare", "bench", "demo")
 """Verbs that leave checkpoints when they are stopped."""
 COMPLETION = f"print a script that completes commands and options, for {', '.join(SHELLS)}"
 CLOSED = 141

@@ -24,7 +24,6 @@ from oneblock.data.pca import PatchPCA
 from oneblock.noise import LogNormal, NoiseLaw
 from oneblock.plan import Plan
 from oneblock.presets.codec import fitted_in
-from oneblock.presets.image import image_task
 from oneblock.state import State, StatefulDenoiser
 from oneblock.tasks.image import ImageGeneration
 
@@ -68,10 +67,10 @@ def common_law(plan: Plan) -> NoiseLaw:
     return LogNormal() if "objective" in plan.recipe else plan.partition.law
 
 
-def common_loss(denoiser: DenoiserLike, plan: Plan) -> tuple[DenoiserLike, ImageGeneration]:
-    """A denoiser and a task by whose loss plans of different objectives and codecs compare. Of a plan with neither both
-    are its own."""
-    task, codec = image_task(plan), fitted_in(plan)
+def common_loss(denoiser: DenoiserLike, plan: Plan, task: ImageGeneration) -> tuple[DenoiserLike, ImageGeneration]:
+    """A denoiser and a task by whose loss plans of different objectives and codecs compare; of a plan with neither both
+    are its own, ``denoiser`` and ``task``."""
+    codec = fitted_in(plan)
     if codec is None and "objective" not in plan.recipe:
         return denoiser, task
     frame = plan.precondition if "objective" in plan.recipe else task.frame

@@ -300,13 +300,13 @@ def evaluate_images(
         sampling.levels(plan)  # refused, if at all, before any work
     left_out = check_features(plan, extractor, num_samples) if makes_images(plan, test.codec) else ""
     features = quality_features(plan, train, test, num_samples, extractor)
-    task = source_task(plan, test)
-    bands = bands or plan.partition
     device = device_of(denoiser)
+    task = source_task(plan, test).to(device)
+    bands = bands or plan.partition
     targets, labels = held_out_targets(test)
     if labels is None or not task.num_classes:
         labels = torch.zeros(len(targets), dtype=torch.int64)
-    weighed, scored = common_loss(denoiser, plan) if common else (denoiser, task)
+    weighed, scored = common_loss(denoiser, plan, task) if common else (denoiser, task)
     held_out_samples = scored.codec.encode(targets).to(device), labels.to(device)
     losses = band_losses(weighed, scored, bands, *held_out_samples)
     scores: dict[str, Any] = {"band_losses": losses, "loss": sum(losses) / len(losses)}

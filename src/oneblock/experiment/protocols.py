@@ -21,6 +21,9 @@ from oneblock.experiment.results import RESULT_FILE
 from oneblock.experiment.summary import Row
 from oneblock.metrics.ranking import Better, Score
 
+GUIDED = "guided"
+"""Of a row: the scores of the same network under a second protocol."""
+
 
 def check_protocols(rows: Sequence[Row]) -> None:
     """Refuse rows whose scores were taken by different protocols.
@@ -75,6 +78,8 @@ def _protocols(row: Row) -> Iterator[tuple[str, AnyProtocol]]:
             yield place, read_protocol(row[place], Protocol, f"{place} of {row['run']}")
     if LOSS_PROTOCOL in row:
         yield LOSS_PROTOCOL, read_protocol(row[LOSS_PROTOCOL], LossProtocol, f"{LOSS_PROTOCOL} of {row['run']}")
+    if PROTOCOL in row.get(GUIDED, {}):
+        yield GUIDED, read_protocol(row[GUIDED][PROTOCOL], Protocol, f"{GUIDED} {PROTOCOL} of {row['run']}")
     for point in row.get(CURVE, ()):
         if PROTOCOL in point:
             place = f"{point['sampler']} with {point['steps']} steps"

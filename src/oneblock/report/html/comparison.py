@@ -121,7 +121,7 @@ def _finished(found: Reopened, shown: Shown) -> list[Section]:
         ("Quality", charts),
         ("Quality against sampling work", _sampling(rows)),
         (f"Training, seed {rows[0]['seed']}, budget {rows[-1]['budget']}", _training(out, first, found)),
-        ("Samples", _samples(out, first, found.plans)),
+        ("Samples", sample_parts(out, first, found.plans)),
         ("Samples, drawn for this page", explained(_drawn(out, first, found, shown))),
         ("Memory by plan", _memory(first)),
     ]
@@ -212,7 +212,7 @@ def _training(out: Path, rows: Sequence[Row], found: Reopened) -> list[Part]:
     return charts
 
 
-def _samples(out: Path, rows: Sequence[Row], plans: Mapping[str, Plan]) -> list[Part]:
+def sample_parts(out: Path, rows: Sequence[Row], plans: Mapping[str, Plan]) -> list[Part]:
     """Samples of every arm that has kept some, and the beginnings of texts are in the tables."""
     pictures = [_picture(out, row, plans.get(row["run"])) for row in rows]
     shown = [one for one in pictures if one is not None]

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from oneblock.backbone import BuildBackbone
 from oneblock.checks import check_count
+from oneblock.experiment.bench import BENCH_FILE
 from oneblock.fsck import kind_of
 from oneblock.plain import write_whole
 from oneblock.report.audit import JSON_FILE
 from oneblock.report.html.audit import audit_page
+from oneblock.report.html.bench import bench_page
 from oneblock.report.html.comparison import comparison_page
 from oneblock.report.html.page import Page, check_html, html
 from oneblock.report.html.parts import SAMPLES, Shown
@@ -24,6 +26,7 @@ PAGES: dict[str, Callable[[Path, Shown], Page]] = {
     "model": run_page,
     "comparison": comparison_page,
     "audit": audit_page,
+    "benchmark": bench_page,
 }
 """Kind of a directory -> its page; a new kind has its place here and in ``kind``."""
 
@@ -36,8 +39,8 @@ def report(
     device: str = Machine.device,
     backbone: BuildBackbone | None = None,
 ) -> Path:
-    """Write one HTML file that tells all there is to know of a run, a merged model, a comparison or an audit, from its
-    directory alone. The file refers to nothing outside it. What the directory lacks is said in it.
+    """Write one HTML file that tells all there is to know of a run, a merged model, a comparison, a benchmark or an
+    audit, from its directory alone. The file refers to nothing outside it. What the directory lacks is said in it.
 
     Args:
         out: the file; None is ``report.html`` in the directory.
@@ -67,12 +70,14 @@ def report(
 
 def kind(directory: Path) -> str:
     """What a directory is, a key of ``PAGES``; ``ValueError`` for none of them."""
+    if (directory / BENCH_FILE).is_file():
+        return "benchmark"
     try:
         return kind_of(directory)
     except ValueError as error:
         if (directory / JSON_FILE).is_file():
             return "audit"
         raise ValueError(
-            f"{directory} is neither a run, nor a merged model, a comparison or an audit; give the directory that "
-            "oneblock train, merge, compare or audit --out has written"
+            f"{directory} is neither a run, nor a merged model, a comparison, a benchmark or an audit; give the "
+            "directory that oneblock train, merge, compare, bench or audit --out has written"
         ) from error

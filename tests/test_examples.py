@@ -33,6 +33,15 @@ def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (tmp_path / "model" / "block-2.safetensors").is_file()
 
 
+def test_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    load("captions").main(str(tmp_path / "run"), budget="600", data="scenes,images=24")
+    out = capsys.readouterr().out
+    assert "7 keys differ from the plan for classes: architecture.num_classes, architecture.tokens," in out
+    assert "images: uint8 (2, 3, 24, 24)" in out
+    assert "by chance, 1.00 of real ones" in out
+
+
 def test_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("PIL")

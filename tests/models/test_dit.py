@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from oneblock.condition import ClassIds
-from oneblock.models.dit import DecoderHead, DiT, DiTConfig, Shown, Stem
-from oneblock.models.layers import ModulatedLayer, NoiseEmbedder, positions_2d
+from oneblock.condition import ClassIds, Tokens
+from oneblock.models.dit import CaptionStem, DecoderHead, DiT, DiTConfig, Shown, Stem
+from oneblock.models.layers import ModulatedLayer, NoiseEmbedder, positions_1d, positions_2d
 from oneblock.presets import SIZES
 
 
@@ -188,3 +188,97 @@ def test_a_head_of_layers_counts_as_work_and_its_shape_is_checked() -> None:
         config(head_width=32)
     with pytest.raises(ValueError, match="width=34 is not a multiple of 4"):
         config(head_layers=1, head_width=34)
+
+
+def told(**changes: int) -> DiTConfig:
+    return config(**{"num_classes": 0, "tokens": 4, "vocabulary": 7} | changes)
+
+
+def test_the_order_of_a_caption_matters_and_what_is_behind_its_end_does_not() -> None:
+    c = told()
+    network = DiT(c)
+    shake(network)
+    z, noise, _ = inputs(c, 3)
+    z, noise = z[:1].expand(3, -1, -1, -1), noise[:1].expand(3)
+    mask = torch.tensor([[True, True, False, False]]).expand(3, -1)
+    ids = torch.tensor([[1, 2, 3, 4], [2, 1, 3, 4], [1, 2, 6, 0]])
+    first, turned, same = network(z, noise, Tokens(ids, mask))
+    assert (first - turned).abs().max() > 1e-3
+    torch.testing.assert_close(first, same)
+    short = network(z[:1], noise[:1], Tokens(ids[:1, :2]))
+    torch.testing.assert_close(short[0], first)
+    nothing = network(z, noise, Tokens(ids, mask).null())
+    torch.testing.assert_close(nothing[0], nothing[2])
+    assert (nothing[0] - first).abs().max() > 1e-3
+
+
+def test_tokens_may_be_vectors_of_a_text_encoder() -> None:
+    c = told(vocabulary=0, token_width=5)
+    network = DiT(c)
+    shake(network)
+    z, noise, _ = inputs(c)
+    vectors = torch.randn(2, 3, 5, dtype=torch.float64)
+    assert network(z, noise, Tokens(vectors)).shape == z.shape
+    with pytest.raises(ValueError, match=r"tokens of the captions are torch\.int64; this network needs vectors"):
+        network(z, noise, Tokens(torch.zeros(2, 3, dtype=torch.int64)))
+    with pytest.raises(ValueError, match=r"are torch\.float32; this network needs ids"):
+        DiT(told())(z, noise, Tokens(torch.zeros(2, 3, 5)))
+    with pytest.raises(ValueError, match="the captions have 5 tokens, but the network was made for 4; cut them"):
+        network(z, noise, Tokens(torch.zeros(2, 5, 5)))
+
+
+def test_the_modulation_of_a_caption_starts_with_about_unit_variance() -> None:
+    torch.manual_seed(0)
+    stem = CaptionStem(told(width=256))
+    ids, mask = torch.randint(7, (64, 4)), torch.arange(4) < torch.randint(1, 5, (64, 1))
+    h, modulation = stem(torch.zeros(64, 2, 8, 8), torch.linspace(-1.5, 1.0, 64), Tokens(ids, mask))
+    assert h.shape == (64, 4 + 4, 256)
+    assert 1.0 < modulation.var().item() < 3.5
+    assert (h[:, 4:] - stem.places).var().item() == pytest.approx(1.0, rel=0.2)
+
+
+def test_layers_and_head_have_the_parameters_of_a_network_that_is_told_classes() -> None:
+    one, other = (
+        {name: p.shape for name, p in DiT(c).named_parameters() if not name.startswith("stem")}
+        for c in (config(), told())
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_classes": 3}, "the network is told a class or a caption; set one of them to 0"),
+        ({"vocabulary": 0}, "captions need tokens, and either a vocabulary or a token_width"),
+        ({"token_width": 3}, "do not go together"),
+        ({"tokens": 0}, "tokens=0, vocabulary=7, token_width=0 do not go together"),
+    ],
+)
+def test_half_a_condition_is_refused(changes: dict[str, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        told(**changes)
+
+
+def test_positions_of_a_sequence_by_hand() -> None:
+    found = positions_1d(3, 4)
+    wanted = [[math.sin(2), math.sin(0.02), math.cos(2), math.cos(0.02)]]
+    torch.testing.assert_close(found[2:], torch.tensor(wanted))
+
+
+def test_a_decoder_sees_a_caption_through_the_layers_alone() -> None:
+    """Its tokens are the patches; those of the caption, behind them, stay in the encoder."""
+    c = told(head_layers=1, noise_scale=0.5)
+    network = DiT(c)
+    shake(network)
+    z, noise, _ = inputs(c)
+    text = Tokens(torch.tensor([[1, 2, 3, 4], [5, 6, 0, 1]]))
+    h, shown = network.stem(z, noise, text)
+    assert (h.shape[1], shown.patches.shape[1]) == (4 + 4, 4)
+    for layer in network.layers.values():
+        h = layer(h, shown)
+    changed = torch.cat([h[:, :4], torch.randn_like(h[:, 4:])], dim=1)
+    assert network.head(h, shown).equal(network.head(changed, shown))
+    assert network(z, noise, text).equal(network.head(h, shown))
+    assert not network(z, noise, text.null()).allclose(network(z, noise, text))
+    plain = told(head_layers=1)
+    assert not shown.vector.allclose(DiT(plain).stem(z, noise, text)[1].vector)

@@ -226,7 +226,9 @@ def test_what_is_no_audit_is_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_other_directories_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="neither a run, nor a merged model, a comparison, a benchmark or an audit; give"):
+    with pytest.raises(
+        ValueError, match="neither a run, nor a merged model, a comparison, a benchmark or an audit; give"
+    ):
         ob.report(tmp_path)
     with pytest.raises(ValueError, match="neither a run"):
         ob.report(tmp_path / "nowhere")

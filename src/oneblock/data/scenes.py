@@ -25,7 +25,9 @@ Shape = Literal["square", "circle", "triangle"]
 Relation = Literal["left of", "right of", "above", "below"]
 
 NAME, SETTING = "scenes", "images"
+"""Of the data, and of what may follow the name."""
 SIZE = 32
+"""Pixels of the side of a picture, unless others are asked for."""
 IMAGES: dict[Split, int] = {"train": 4000, "test": 1000}
 SEEDS: dict[Split, int] = {"train": 1, "test": 2}
 

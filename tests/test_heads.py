@@ -53,7 +53,7 @@ def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], message: 
 
 
 def test_a_network_of_ones_own_keeps_its_head() -> None:
-    with pytest.raises(ValueError, match="head='ddt' is that of the usual network; leave it out beside a backbone"):
+    with pytest.raises(ValueError, match="head='ddt' is for the usual network; leave it out beside a backbone"):
         ImageRecipe(head="ddt").plan(FACTS, OwnBackbone("mine:Mixer"))
 
 

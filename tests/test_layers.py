@@ -16,7 +16,7 @@ LINKS = (
     ("ops",),
     ("noise", "precondition", "table", "data", "metrics", "optim", "condition"),
     ("partition", "calibrate", "backbone", "schedule", "state", "framewise"),
-    ("models", "relay"),
+    ("models", "relay", "projection"),
     ("plan", "convert"),
     ("blockwise",),
     ("guidance", "sample"),

@@ -20,6 +20,7 @@ from oneblock.condition import Condition
 from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.precondition import Frame
+from oneblock.projection import Projecting, projected
 from oneblock.relay import relayed
 from oneblock.state import START, Hidden, State
 
@@ -38,7 +39,8 @@ class BlockDenoiser(nn.Module):
     ``checkpointing`` each layer's activations are recomputed in the backward pass. A module that is not a backbone is a
     ``ValueError``.
 
-    It knows states (``oneblock.state``); a backbone without ``relay.RelayAdapter`` leaves ``START``.
+    It knows states (``oneblock.state``); a backbone without ``relay.RelayAdapter`` leaves ``START``, and one that is
+    ``projection.Projecting`` takes none and leaves its projected tokens.
     """
 
     def __init__(self, backbone: nn.Module, frame: Frame, checkpointing: bool = False) -> None:
@@ -77,9 +79,12 @@ class BlockDenoiser(nn.Module):
                 self._parts, self.frame.inputs(z, sigma), self.frame.noise(sigma), condition, self.checkpointing
             )
             return self.frame.outputs(z, sigma, prediction)
-        prediction, left = relayed(
-            self._parts, self.frame.inputs(z, sigma), self.frame.noise(sigma), condition, state, self.checkpointing
-        )
+        inputs, noise = self.frame.inputs(z, sigma), self.frame.noise(sigma)
+        left: State
+        if isinstance(self.backbone, Projecting):
+            prediction, left = projected(self._parts, inputs, noise, condition, self.checkpointing)
+        else:
+            prediction, left = relayed(self._parts, inputs, noise, condition, state, self.checkpointing)
         return self.frame.outputs(z, sigma, prediction), left
 
     @property

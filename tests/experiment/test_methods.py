@@ -18,12 +18,13 @@ from oneblock.presets.door import check_plan
 
 FITTED = replace(FACTS, fit=lambda components, patch: fit_pca(IMAGES.images, components, patch))
 RECIPE = ImageRecipe(**TINY | {"patch": 2, "branch": 0.5})
+SEEN = replace(FITTED, data="digits")  # whose frozen network is at hand
 OF_BLOCKS = {"end-to-end", "shallow", "experts", "blockwise", "branched"}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_changes_its_own_settings_and_nothing_else(name: str) -> None:
-    plan, usual = (method.plan(FITTED) for method in (METHODS[name](RECIPE), RECIPE))
+    plan, usual = (method.plan(SEEN) for method in (METHODS[name](RECIPE), RECIPE))
     check_plan(plan)
     found = set(differences(usual, plan))
     flow = {"recipe.objective", "recipe.shift", "architecture.noise_scale", "edges"}
@@ -36,6 +37,7 @@ def test_a_method_changes_its_own_settings_and_nothing_else(name: str) -> None:
         "ddt": {"architecture.head_layers", "recipe.end_layers"},
         "pca": {f"recipe.codec{end}" for end in ("", "_patch", "_values")}
         | {f"architecture.{key}" for key in ("channels", "image_size", "patch")},
+        "aligned": {f"recipe.align{end}" for end in ("", "_features", "_layer")},
         "branched": set(),
         "blockwise": {"recipe.branch"},
     }
@@ -51,7 +53,7 @@ def test_methods_are_combined_in_order() -> None:
     recipe = combined("flow-shifted", "ddt", "pca", "shallow")(RECIPE)
     assert (recipe.objective, recipe.shift, recipe.head, recipe.codec) == ("flow", SHIFT, "ddt", "pca:50%")
     assert (recipe.blocks, recipe.depth, recipe.branch) == (1, 2, 0.0)
-    check_plan(recipe.plan(FITTED))
+    check_plan(recipe.plan(SEEN))
     assert combined()(RECIPE) == RECIPE
     with pytest.raises(ValueError, match="method 'flwo' does not exist; use some of edm, flow, "):
         combined("flow", "flwo")

@@ -14,6 +14,9 @@ Method = Callable[[ImageRecipe], ImageRecipe]
 SHIFT = 3.0
 """Of the time of the flow that is shifted (Esser et al., Section 5.3.2, https://arxiv.org/abs/2403.03206)."""
 
+ALIGN = 0.5
+"""Weight of the alignment (Yu et al., Section 4.1, https://arxiv.org/abs/2410.06940)."""
+
 
 def changed(**settings: Any) -> Method:
     """The recipe with other ``settings``."""
@@ -27,14 +30,14 @@ METHODS: Mapping[str, Method] = {
     "x": changed(objective="x"),
     "ddt": changed(head="ddt"),
     "pca": changed(codec="pca:50%"),
+    "aligned": changed(align=ALIGN),
     "end-to-end": end_to_end,
     "shallow": shallow,
     "experts": experts,
     "blockwise": blocks_alone,
     "branched": branched,
 }
-"""Name -> what it changes. Those of objective, head and codec leave the blocks as they are, and the last five nothing
-but them, so that one of each can be combined."""
+"""Name -> what it changes. The last five change the blocks alone, and those before leave them as they are."""
 
 
 def combined(*names: str) -> Method:

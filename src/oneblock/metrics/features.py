@@ -101,6 +101,10 @@ class SmallClassifier(nn.Module):
         """Hidden layer after its activation, (n, dim), of pixels (n, 1, size, size) in [-1, 1]."""
         return cast(Tensor, self.neck(self.body(pixels)))
 
+    def maps(self, pixels: Tensor) -> Tensor:
+        """The last feature map (n, f, a, b) of pixels (n, 1, size, size) in [-1, 1]."""
+        return cast(Tensor, self.body[:-1](pixels))
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (n, num_classes) of pixels (n, 1, size, size) in [-1, 1]."""
         return cast(Tensor, self.head(self.features(pixels)))
@@ -132,6 +136,10 @@ class ClassifierFeatures:
     def logits(self, images: Tensor) -> Tensor:
         """Logits float32 (n, num_classes); ``softmax(-1)`` of them are the class probabilities."""
         return self._apply(self._network, images)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """The last feature map float32 (n, f, a, b)."""
+        return self._apply(self._network.maps, images)
 
     def _apply(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         check_images("images", images)
@@ -177,11 +185,19 @@ class EfficientNetFeatures:
         self._network.to(images.device)
         return _in_batches(self._features, images)
 
+    def maps(self, images: Tensor) -> Tensor:
+        """The last feature map float32 (n, 1280, 2, 2)."""
+        self._network.to(images.device)
+        return _in_batches(self._maps, images)
+
     def _features(self, images: Tensor) -> Tensor:
+        return self._maps(images).mean((2, 3))
+
+    def _maps(self, images: Tensor) -> Tensor:
         pixels = images.float().expand(-1, 3, -1, -1)
         pixels = F.interpolate(pixels, size=(64, 64), mode="bilinear", antialias=True)
         extract = cast(Callable[[Tensor], Tensor], self._network.extract_features)
-        return extract((pixels - 127.0) / 128.0).mean((2, 3))
+        return extract((pixels - 127.0) / 128.0)
 
 
 def extractor_for(name: str) -> FeatureExtractor:
@@ -195,6 +211,17 @@ def extractor_for(name: str) -> FeatureExtractor:
     """
     check_extractor(name)
     return EfficientNetFeatures() if name == _GENERAL else _load_classifier(name)
+
+
+def feature_maps(name: str) -> Callable[[Tensor], Tensor]:
+    """What the extractor called ``name`` sees at places: images uint8 (n, c, h, w) to (n, f, a, b); errors as
+    ``extractor_for``."""
+    return cast(ClassifierFeatures | EfficientNetFeatures, extractor_for(name)).maps
+
+
+def map_channels(name: str) -> int:
+    """The f of ``feature_maps``, without loading anything."""
+    return EfficientNetFeatures.dim if name == _GENERAL else CLASSIFIER_SHAPES[name].widths[-1]
 
 
 def check_extractor(name: str) -> None:

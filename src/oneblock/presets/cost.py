@@ -19,7 +19,7 @@ from oneblock.memory import DryRun, PeakBytes, fake_tensors, peak_bytes, step_fl
 from oneblock.optim.adamw import make_state, state_tensors
 from oneblock.plan import Plan
 from oneblock.presets.own import alike
-from oneblock.presets.tasks import build_backbone, task_parts, without_content
+from oneblock.presets.tasks import build_backbone, task_parts, training_backbone, without_content
 from oneblock.tasks.across import Border
 from oneblock.tasks.base import Batch, Loss, Task
 from oneblock.tasks.relay import RelayText, Rollout
@@ -185,7 +185,7 @@ def untrained_learner(
     backbone: BuildBackbone | None = None,
 ) -> BlockLearner:
     """The learner of ``job``, with weights of type ``weights`` that are not those of a run."""
-    made = build_backbone(plan, backbone)(job.layers)
+    made = training_backbone(plan, backbone)(job.layers)
     if weights != torch.float32:
         _retype(made, weights)
     denoiser = BlockDenoiser(made, task_parts(plan).empty_frame(plan), checkpointing)

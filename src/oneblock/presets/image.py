@@ -14,6 +14,7 @@ from oneblock.data.pca import PatchPCA
 from oneblock.models.dit import DiTConfig
 from oneblock.plan import Plain, Plan
 from oneblock.precondition import Weighted
+from oneblock.presets.align import align_images, align_settings
 from oneblock.presets.bands import GivenBands, cuts, is_rule
 from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square
 from oneblock.presets.captions import caption_settings, caption_shape, empty_captions, is_captioned, told_captions
@@ -53,6 +54,13 @@ class ImageRecipe(FlowTime, PictureRecipe):
     codec: str = PIXELS
     """what is denoised: pixels, or the first principal components of every patch of --patch pixels, fitted on the
     training images: K of them (pca:4), or a share of a patch's values (pca:50%); a patch is then a token"""
+    align: float = 0.0
+    """weight of an auxiliary loss in training: hidden tokens are aligned with what a frozen network sees in the clean
+    image (0: none; REPA has 0.5); the projection between the two is no part of the model"""
+    align_features: str = ""
+    """the frozen network: digits-cnn, fashion-mnist-cnn or efficientnet-lite0 (default: what fits the data)"""
+    align_layer: int = 0
+    """after how many of a block's layers its tokens are aligned (0: half of them)"""
     bands: GivenBands = "equal-mass"
     """how the noise range is cut: by a rule; at B - 1 noise levels, noisiest first (2.5,0.4); or as a file says: a JSON
     list, one number a line, or a plan.json"""
@@ -77,6 +85,11 @@ class ImageRecipe(FlowTime, PictureRecipe):
         self.refuse_time(self.objective)
         self._check_head()
         _ = num_components(self.codec)
+        check_number("align", self.align, least=0)
+        check_count("align_layer", self.align_layer, 0)
+        for name in ("align_features", "align_layer"):
+            if not self.align and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"{name}={getattr(self, name)!r} goes with align above 0; leave it out")
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("whole_share", self.whole_share, least=0, below=1)
         check_number("carry", self.carry, least=0, most=1)
@@ -121,6 +134,7 @@ class ImageRecipe(FlowTime, PictureRecipe):
             "label_dropout": self.label_dropout,
             **objective_settings(self.objective, self.shift),
             **codec_settings(codec),
+            **align_settings(self.align, self.align_features, self.align_layer, facts.data),
             **(class_setting(facts) if self.conditional and captions is None else {}),
             **caption_settings(captions),
             **limit_setting(facts),
@@ -132,8 +146,10 @@ class ImageRecipe(FlowTime, PictureRecipe):
             architecture = {"name": "dit", **written(config)}
             settings |= {"end_layers": config.end_layers} if config.end_layers else {}
         else:
-            if self.head != type(self).head:
-                raise ValueError(f"head={self.head!r} is that of the usual network; leave it out beside a backbone")
+            for name in ("head", "align"):
+                value = getattr(self, name)
+                if value != getattr(type(self), name):
+                    raise ValueError(f"{name}={value!r} is for the usual network; leave it out beside a backbone")
             architecture = own_architecture(backbone, facts.shape, told, self.dimensions[0])
         return self._kept(facts, architecture, settings, backbone)
 
@@ -248,9 +264,14 @@ def source_captions(plan: Plan, source: Batches) -> tuple[str, ...] | None:
     return found
 
 
-def image_training_task(plan: Plan, captions: Sequence[str] | None = None) -> Task:
-    """What an image plan is trained on: its task, with states where it carries any."""
-    return carry_images(plan, image_task(plan, captions))
+def image_training_task(plan: Plan, captions: Sequence[str] | None = None, empty: bool = False) -> Task:
+    """What an image plan is trained on: its task, aligned with a frozen network, or with states where it carries any.
+
+    Args:
+        captions: as of ``image_task``.
+        empty: without content, for counting.
+    """
+    return carry_images(plan, align_images(plan, image_task(plan, captions), empty))
 
 
 def image_shape(plan: Plan) -> tuple[int, ...]:

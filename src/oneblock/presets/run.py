@@ -27,7 +27,7 @@ from oneblock.presets.kept import keep_network, known_backbone, started_backbone
 from oneblock.presets.own import check_frozen, sized
 from oneblock.presets.places import keep_place, located
 from oneblock.presets.resume import going_on, run_source
-from oneblock.presets.tasks import blockwise, check_own, own_backbone, plan_augment, plan_task
+from oneblock.presets.tasks import check_own, own_backbone, plan_augment, plan_task, training_blockwise
 from oneblock.presets.teacher import Teacher, known_teacher, taught, taught_task
 from oneblock.train.drive import BARS, Watch, drive
 from oneblock.train.feed import placed
@@ -204,7 +204,7 @@ def start_run(
     check_plan(plan)
     task = plan_task(plan, source)
     job_specs(plan)
-    blocks = blockwise(plan, backbone)
+    blocks = training_blockwise(plan, backbone)
     device = machine.torch_device()
     task = taught_task(plan, task, known_teacher(plan, teacher, backbone), device)
     largest = _largest(plan, blocks, backbone)

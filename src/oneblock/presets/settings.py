@@ -18,6 +18,7 @@ from oneblock.framewise import LevelPolicy
 from oneblock.models.gpt import GPTConfig
 from oneblock.noise import CosineMask, LinearMask
 from oneblock.plan import Plan
+from oneblock.presets.align import check_align
 from oneblock.presets.captions import check_captions
 from oneblock.presets.causal import TokenTable, work_factors
 from oneblock.presets.classify import LabelInput
@@ -106,6 +107,9 @@ class ImageSettings(PictureSettings, FrameSettings):
     codec: str = PIXELS
     codec_patch: int = 1
     codec_values: tuple[float, ...] = ()
+    align: float = 0.0
+    align_features: str = ""
+    align_layer: int = 0
     end_layers: int = 0
     flip: bool = False
     whole_share: float = 0.0
@@ -127,6 +131,8 @@ class ImageSettings(PictureSettings, FrameSettings):
         check_frame(plan)
         check_captions(self.words, plan.architecture)
         self._check_codec(plan, network)
+        check_number("align", self.align, least=0)
+        check_align(plan, min(plan.layers))
         check_objective(plan, getattr(network, "noise_scale", None))
         ends = getattr(network, "end_layers", 0)
         if self.end_layers != ends:

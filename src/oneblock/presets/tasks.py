@@ -26,6 +26,7 @@ from oneblock.models.video import Video
 from oneblock.models.vit import ViT
 from oneblock.plan import Plan
 from oneblock.precondition import Frame, MaskedTokens
+from oneblock.presets.align import with_projection
 from oneblock.presets.base import OwnBackbone
 from oneblock.presets.captions import is_captioned
 from oneblock.presets.causal import (
@@ -104,7 +105,7 @@ TASKS: dict[str, TaskParts] = {
     "image": TaskParts(
         task=image_training_task,
         frame=image_frame,
-        empty_task=image_training_task,
+        empty_task=partial(image_training_task, empty=True),
         empty_frame=image_frame,
         empty_batch=empty_images,
         num_logits=lambda plan: None,
@@ -195,6 +196,11 @@ def build_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBa
     return with_relay(plan, NETWORKS[name](plan), None)
 
 
+def training_backbone(plan: Plan, backbone: BuildBackbone | None = None) -> BuildBackbone:
+    """The same with what blocks have in training alone."""
+    return with_projection(plan, build_backbone(plan, backbone))
+
+
 def own_backbone(backbone: Callable[..., nn.Module]) -> OwnBackbone:
     """How a plan names a user's own network: ``"module:Class"``, the same from the program that defines it and from
     one that imports it. A ``schedule.Parametrisation`` that is its ``frame`` goes along."""
@@ -280,6 +286,11 @@ def check_own(plan: Plan, backbone: BuildBackbone) -> None:
 def blockwise(plan: Plan, backbone: BuildBackbone | None = None) -> Blockwise:
     """Blocks of a plan, ready to be built one by one; ``backbone`` as in ``build_backbone``."""
     return Blockwise(build_backbone(plan, backbone), plan, task_parts(plan).frame(plan))
+
+
+def training_blockwise(plan: Plan, backbone: BuildBackbone | None = None) -> Blockwise:
+    """The same with what blocks have in training alone."""
+    return Blockwise(training_backbone(plan, backbone), plan, task_parts(plan).frame(plan))
 
 
 def block_parameters(plan: Plan, backbone: BuildBackbone | None = None) -> Parameters | None:

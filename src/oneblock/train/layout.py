@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from oneblock.projection import PROJECTION
+
 Wanted = dict[str, tuple[tuple[int, ...], torch.dtype]]
 """Name -> shape and dtype."""
 ROLLOUT = "rollout"
@@ -53,10 +55,17 @@ def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
     return [name for name, t in tensors if t.is_floating_point() and not bool(torch.isfinite(t).all())]
 
 
+def of_training(name: str) -> bool:
+    """Whether a tensor of a checkpoint is there for training alone, and no part of its network."""
+    kind, _, path = name.partition("/")
+    return kind == ROLLOUT or path.startswith(f"{PROJECTION}.")
+
+
 def own_parameters(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The parameters that a block's checkpoint speaks of: what its averages must agree with where the network is not at
     hand."""
-    return {name.removeprefix("weights/"): found[name] for name in found if name.startswith("weights/")}
+    names = (name for name in found if name.startswith("weights/") and not of_training(name))
+    return {name.removeprefix("weights/"): found[name] for name in names}
 
 
 def _moments(name: str, p: Tensor, optimizer: str) -> Wanted:
@@ -77,7 +86,7 @@ def _moments(name: str, p: Tensor, optimizer: str) -> Wanted:
 
 def _misfit(found: Mapping[str, Tensor], wanted: Wanted) -> str:
     lacking = sorted(wanted.keys() - found.keys())
-    other = sorted(name for name in found.keys() - wanted.keys() if not name.startswith(f"{ROLLOUT}/"))
+    other = sorted(name for name in found.keys() - wanted.keys() if not of_training(name))
     reasons = [f"it lacks {_some(lacking)}"] if lacking else []
     reasons += [f"only it has {_some(other)}"] if other else []
     for name in sorted(wanted.keys() & found.keys()):

@@ -33,7 +33,7 @@ from oneblock.train.checkpoint import (
     save_checkpoint,
 )
 from oneblock.train.exported import ExportedFiles, is_export, read_export
-from oneblock.train.layout import checkpoint_misfit, own_parameters, shard_misfit, trained_parameters
+from oneblock.train.layout import checkpoint_misfit, of_training, own_parameters, shard_misfit, trained_parameters
 
 INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
@@ -369,7 +369,8 @@ def _check_stamps(directory: Path, plan: Plan) -> None:
 
 
 def _averages(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("ema/"): t for name, t in tensors.items() if name.startswith("ema/")}
+    named = {name: t for name, t in tensors.items() if name.startswith("ema/") and not of_training(name)}
+    return {name.removeprefix("ema/"): t for name, t in named.items()}
 
 
 def _write_model(output: Path, plan: Plan, index: Mapping[str, str], size: int) -> None:

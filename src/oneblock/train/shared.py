@@ -21,6 +21,7 @@ from torch import Tensor
 
 from oneblock.optim.adamw import state_tensors
 from oneblock.plan import Shared
+from oneblock.projection import PROJECTION
 from oneblock.train.block import BlockLearner
 from oneblock.train.checkpoint import (
     CheckpointError,
@@ -136,7 +137,7 @@ def average(learners: Sequence[BlockLearner], apart: bool = False) -> None:
 
 
 def _shared(learner: BlockLearner) -> dict[str, Tensor]:
-    return {name: p for name, p in learner.weights.items() if not name.startswith("layers.")}
+    return {name: p for name, p in learner.weights.items() if not name.startswith(("layers.", PROJECTION))}
 
 
 def _restore(run: Run, jobs: Sequence[BlockJob], apart: bool) -> None:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from .imageset import ImageSet
+from .latents import Latents, latents
 from .memory import Batches, MemorySource, Movable, Samples, Source
+from .reading import Reading
 
 
 class Codec(Protocol):
@@ -41,8 +43,8 @@ class Pixels:
 
 def movable(source: Batches) -> Movable | None:
     """``source`` as samples that another device can hold whole; None where they are made anew for every batch."""
-    if isinstance(source, EncodedSource) and isinstance(source.codec, Pixels):
-        source = source.images
+    if isinstance(source, EncodedSource):
+        source = source.images if isinstance(source.codec, Pixels) else source.latents or source
     return source if isinstance(source, Movable) else None
 
 
@@ -54,11 +56,18 @@ def captions_of(source: Batches) -> tuple[str, ...] | None:
 
 
 class EncodedSource:
-    """A ``Source`` whose batches are those of ``images`` through ``codec``; ``first`` still gives the images."""
+    """A ``Source`` whose batches are those of ``images`` through ``codec``; ``first`` still gives the images.
 
-    def __init__(self, images: Source, codec: Codec) -> None:
+    Args:
+        reading: where and how the encoded images of a set in memory are kept, which are then encoded once, when they
+            are first asked for; None encodes every batch.
+    """
+
+    def __init__(self, images: Source, codec: Codec, reading: Reading | None = None) -> None:
         self.images = images
         self.codec = codec
+        self._reading = reading
+        self._latents: Latents | None = None
         self._shape = tuple(codec.encode(torch.zeros(1, *images.shape)).shape[1:])
 
     @property
@@ -74,7 +83,17 @@ class EncodedSource:
     def classes(self) -> tuple[str, ...]:
         return self.images.classes
 
+    @property
+    def latents(self) -> Latents | None:
+        """All encoded images, made when they are first asked for; None where every batch is encoded by itself."""
+        if self._latents is None and self._reading is not None and isinstance(self.images, MemorySource):
+            self._latents = latents(self.images, self.codec.encode, self.codec.fingerprint(), self._reading)
+        return self._latents
+
     def batch(self, step: int, batch_size: int, seed: int) -> Samples:
+        known = self.latents
+        if known is not None:
+            return known.batch(step, batch_size, seed)
         images, labels = self.images.batch(step, batch_size, seed)
         return Samples(self.codec.encode(images), labels)
 
@@ -82,6 +101,9 @@ class EncodedSource:
         return self.images.first(count)
 
     def samples(self, count: int | None = None) -> Samples:
+        known = self.latents
+        if known is not None:
+            return Samples(known.values[:count], known.labels[:count])
         values, labels = self.images.samples(count)
         return Samples(self.codec.encode(values), labels)
 

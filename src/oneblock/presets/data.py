@@ -83,7 +83,8 @@ def open_images(images: ImageData, split: Split = "train") -> EncodedSource:
         root=images.data_dir,
         reading=images.reading(),
     )
-    return EncodedSource(source, open_codec(images.autoencoder))
+    codec = open_codec(images.autoencoder)
+    return EncodedSource(source, codec, None if images.autoencoder is None else images.reading())
 
 
 def plan_source(plan: Plan, data: Data | None = None) -> Batches:

@@ -142,7 +142,7 @@ def test_evolve(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> N
     ("task", "words", "message"),
     [
         ("evolve", ["--noise-rank", "2"], "noise_rank=2 means nothing here"),
-        ("images", ["--seeds", "0"], "seeds=0, workers=1: use at least one of each"),
+        ("images", ["--seeds", "0"], "seeds=0 is not allowed; use a whole number, 1 or more"),
         ("images", ["--steps", "25", "--grid", "equal-mass"], "steps=25 is not a multiple of the 2 blocks"),
         ("images", ["--report-bands", "0"], "report_bands=0 is not a number of bands"),
         ("images", ["--extractor", "cats"], "extractor name='cats' is unknown"),

@@ -211,7 +211,7 @@ def test_places_that_are_no_run(tmp_path: Path, refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seeds", "0"], "use at least one of each"),
+        (["--seeds", "0"], "seeds=0 is not allowed"),
         (["--branch", "0"], "arm 'branched' needs --branch above 0"),
         (["--budgets", "256,x"], "budget='x' is not a number"),
         (["--blocks", "3"], "num_blocks=3 does not divide depth=4"),

@@ -349,7 +349,7 @@ def test_a_comparison_of_recurrent_depth(tmp_path: Path, text: str) -> None:
     ("experiment", "changes", "settings", "message"),
     [
         ("images", {}, {"arms": ["nope"]}, "arm 'nope' does not exist; use some of end-to-end, shallow"),
-        ("images", {}, {"seeds": 0}, "seeds=0, workers=1: use at least one of each"),
+        ("images", {}, {"seeds": 0}, "seeds=0 is not allowed; use a whole number, 1 or more"),
         ("images", {}, {"budgets": ["many"]}, "budget='many' is not a number"),
         ("images", {}, {"budgets": ["1k", "2k", "1k"]}, "budgets: '1k' is named twice; name each once"),
         ("images", {}, {"budgets": ["1k", 1000]}, "budgets: '1k' and 1000 are the same; name each once"),

@@ -8,18 +8,20 @@ Holistic Evaluation of Diffusion Transformers", arXiv 2606.24888, whose methods 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from oneblock.checks import check_choice, check_number
+from oneblock.backbone import refuse_while_loading
+from oneblock.checks import check_choice, check_count, check_number
 from oneblock.evaluate.captions import AGREEMENT
 from oneblock.evaluate.images import evaluate_images
 from oneblock.evaluate.protocol import LOSS_PROTOCOL
 from oneblock.experiment.base import Arm, Case
-from oneblock.experiment.compare import SEEDS, WORKERS, compare
+from oneblock.experiment.compare import SEEDS, WORKERS, finished, planned_grid
 from oneblock.experiment.data import Pictures
 from oneblock.experiment.grid import Comparison
 from oneblock.experiment.images import ImageExperiment
@@ -232,28 +234,34 @@ def bench(
         seeds, workers, machine, watch, told: see ``compare``.
 
     Raises:
-        ValueError: see ``compare``.
+        ValueError: see ``compare``; of both tasks before any work.
     """
+    refuse_while_loading("bench")
+    check_count("workers", workers)
     found = BenchExperiment() if experiment is None else experiment
     chosen = tuple(tasks) or tuple(TASKS)
     for task in chosen:
         check_choice("tasks", task, tuple(TASKS))
-    Path(out).mkdir(parents=True, exist_ok=True)
-    write_whole(Path(out) / BENCH_FILE, json.dumps({"guided": found.guided, "tasks": chosen}) + "\n")
-    done: dict[Task, Comparison] = {}
-    for task in chosen:
-        done[task] = compare(
+    grids = {
+        task: planned_grid(
             found,
             out=Path(out) / task,
             data=TASKS[task].data,
             recipe=recipe,
             arms=tuple(methods) or tuple(METHODS),
             seeds=seeds,
-            workers=workers,
             machine=machine,
             watch=watch,
-            told=told,
         )
+        for task in dict.fromkeys(chosen)
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are said again when a task begins
+        for grid in grids.values():
+            grid.check(grid.open())
+    Path(out).mkdir(parents=True, exist_ok=True)
+    write_whole(Path(out) / BENCH_FILE, json.dumps({"guided": found.guided, "tasks": chosen}) + "\n")
+    done = {task: finished(grid, workers, told) for task, grid in grids.items()}
     return Benchmark(out=Path(out), guided=found.guided, tasks=done)
 
 

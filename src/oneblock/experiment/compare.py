@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from oneblock.backbone import refuse_while_loading
-from oneblock.checks import check_fields
+from oneblock.checks import check_count, check_fields
 from oneblock.experiment.audit import AuditExperiment
 from oneblock.experiment.base import Cell, Experiment, usual_arms
 from oneblock.experiment.causal import CausalExperiment
@@ -79,12 +79,41 @@ def compare(
         NonFiniteError: a loss was not finite.
     """
     refuse_while_loading("compare")
-    found = _experiment(experiment)
-    recipe = found.usual if recipe is None else recipe
-    _check_choice(found, recipe, arms, seeds, workers)
-    runs = cells(recipe, tuple(arms) or usual_arms(found.arms), tuple(budgets) or (recipe.budget,), seeds)
-    grid = Grid(
-        experiment=found,
+    check_count("workers", workers)
+    grid = planned_grid(
+        _experiment(experiment),
+        out=out,
+        data=data,
+        held_out=held_out,
+        recipe=recipe,
+        arms=arms,
+        budgets=budgets,
+        seeds=seeds,
+        machine=machine,
+        watch=watch,
+    )
+    return finished(grid, workers, told)
+
+
+def planned_grid(
+    experiment: Experiment[Any, Any],
+    *,
+    out: str | Path,
+    data: Data | None = None,
+    held_out: Data | None = None,
+    recipe: Recipe | None = None,
+    arms: Sequence[str] = (),
+    budgets: Sequence[int | str] = (),
+    seeds: int = SEEDS,
+    machine: Machine = HERE,
+    watch: Watch = BARS,
+) -> Grid[Any, Any]:
+    """The runs of a comparison, none of them begun; arguments and errors as of ``compare``."""
+    recipe = experiment.usual if recipe is None else recipe
+    _check_choice(experiment, recipe, arms, seeds)
+    runs = cells(recipe, tuple(arms) or usual_arms(experiment.arms), tuple(budgets) or (recipe.budget,), seeds)
+    return Grid(
+        experiment=experiment,
         recipe=recipe,
         data=data,
         held_out=held_out,
@@ -93,7 +122,6 @@ def compare(
         machine=machine,
         watch=watch,
     )
-    return finished(grid, workers, told)
 
 
 def _experiment(experiment: str | Experiment[Any, Any]) -> Experiment[Any, Any]:
@@ -104,17 +132,14 @@ def _experiment(experiment: str | Experiment[Any, Any]) -> Experiment[Any, Any]:
     return EXPERIMENTS[experiment]()
 
 
-def _check_choice(
-    experiment: Experiment[Any, Any], recipe: Recipe, arms: Sequence[str], seeds: int, workers: int
-) -> None:
+def _check_choice(experiment: Experiment[Any, Any], recipe: Recipe, arms: Sequence[str], seeds: int) -> None:
     """Refuse what is not of the experiment, and numbers of nothing."""
     if not isinstance(recipe, type(experiment.usual)):
         raise ValueError(
             f"recipe is a {type(recipe).__name__}; comparing {experiment.task} takes a "
             f"{type(experiment.usual).__name__}"
         )
-    if seeds < 1 or workers < 1:
-        raise ValueError(f"seeds={seeds}, workers={workers}: use at least one of each")
+    check_count("seeds", seeds)
     unknown = [arm for arm in arms if arm not in experiment.arms]
     if unknown:
         raise ValueError(f"arm {unknown[0]!r} does not exist; use some of {', '.join(experiment.arms)}")

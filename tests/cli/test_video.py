@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,8 +8,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
+from oneblock.cli.__main__ import main
 from oneblock.data import open_bouncing
+from oneblock.evaluate.video import VideoStream
 from oneblock.train.checkpoint import checkpoints
 
 Image = pytest.importorskip("PIL.Image")
@@ -68,6 +73,32 @@ def test_train_status_merge_evaluate_sample(tmp_path: Path, ok: Ok, refused: Ref
     assert "count=0 makes nothing; use 1 or more" in refused("sample", run, "--count", "0")
     assert "cannot be used: not an image" in refused("sample", run, "--first", run / "plan.json", "--classes", "1")
     assert "fewer than block_frames=2" in refused("sample", run, "--frames", "1", "--classes", "1")
+
+
+def test_a_signal_ends_a_stream_with_a_file_that_can_be_read(
+    tmp_path: Path, ok: Ok, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for while the second block is made; that block is written, and a later call goes on behind it."""
+    run, words = tmp_path / "run", ("--frames", "8", "--classes", "3", *CHEAP)
+    ok("train", "video", "--out", run, *NET, *WORK, *DATA)
+    ok("sample", run, "--stream", tmp_path / "whole.gif", *words)
+    made: list[int] = []
+    following = VideoStream.__next__
+
+    def signalled(stream: VideoStream) -> Tensor:
+        made.append(1)
+        if len(made) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return following(stream)
+
+    monkeypatch.setattr(VideoStream, "__next__", signalled)
+    parts = [tmp_path / "0.gif", tmp_path / "1.gif"]
+    state = ("--state", str(tmp_path / "state"))
+    assert main(["sample", str(run), "--stream", str(parts[0]), *words, *state]) == 130
+    with Image.open(parts[0]) as film:
+        assert film.n_frames == 4
+    ok("sample", run, "--stream", parts[1], "--frames", "4", "--classes", "3", *state, *CHEAP)
+    assert pixels(*parts) == pixels(tmp_path / "whole.gif")
 
 
 def test_blocks_trained_by_their_own_jobs_are_those_of_one_process(tmp_path: Path, ok: Ok) -> None:

@@ -25,6 +25,7 @@ from oneblock.presets.names import class_labels, has_names
 from oneblock.report.samples import check_samples_place, write_samples
 from oneblock.report.video import FPS, check_video_place, open_video
 from oneblock.sample.calls import Asking
+from oneblock.train.stop import caught
 
 TELL_SECONDS = 10
 """Between two lines about a stream that is being made."""
@@ -135,17 +136,28 @@ class SampleVideo(Opening):
             console.say(f"{number} videos of {done} frames in {seconds:.1f} s ({rate:.1f} frames/s): {self.stream}")
 
     def _write(self, blocks: VideoStream) -> tuple[int, float]:
-        """Write blocks of frames as they are made, and say how far it is; how many frames, in how many seconds."""
+        """Write blocks of frames as they are made, and say how far it is; how many frames, in how many seconds. A
+        signal ends the file after the block that is being made, and a second one at once."""
         file, done, began = open_video(self.stream, self.fps), 0, time.perf_counter()
-        told = began
+        told, signals = began, list[int]()
+
+        def ask(number: int, frame: object) -> None:
+            signals.append(number)
+            if len(signals) > 1:
+                raise KeyboardInterrupt
+
         try:
-            for block in blocks:
-                file.add(block)
-                done += block.shape[1]
-                now = time.perf_counter()
-                if now - told > TELL_SECONDS:
-                    console.say(f"{done} frames, {done * len(block) / (now - began):.1f} frames/s", self.json)
-                    told = now
+            with caught(ask):
+                for block in blocks:
+                    file.add(block)
+                    done += block.shape[1]
+                    now = time.perf_counter()
+                    if signals:
+                        console.say(f"stopped after {done} frames: {self.stream}", self.json)
+                        raise KeyboardInterrupt
+                    if now - told > TELL_SECONDS:
+                        console.say(f"{done} frames, {done * len(block) / (now - began):.1f} frames/s", self.json)
+                        told = now
         finally:
             file.close()
             if self.state is not None and done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -52,11 +53,13 @@ def captions_of(source: Batches) -> tuple[str, ...] | None:
 
 
 class EncodedSource:
-    """A ``Source`` whose batches are those of ``images`` through ``codec``; ``first`` still gives the images."""
+    """A ``Source`` whose batches are those of ``images`` through ``codec``; ``first`` still gives the images.
+    ``text_encoder`` is the directory of what reads its captions; None is what a plan says."""
 
-    def __init__(self, images: Source, codec: Codec) -> None:
+    def __init__(self, images: Source, codec: Codec, text_encoder: Path | None = None) -> None:
         self.images = images
         self.codec = codec
+        self.text_encoder = text_encoder
         self._shape = tuple(codec.encode(torch.zeros(1, *images.shape)).shape[1:])
 
     @property

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import ClassVar, Self, cast
 
 import torch
 
 from oneblock.checks import check_count, check_number
-from oneblock.data import Augment, Batches, captions_of, random_flip
+from oneblock.data import Augment, Batches, EncodedSource, captions_of, random_flip
 from oneblock.models.dit import DiTConfig
 from oneblock.noise import LogNormal
 from oneblock.plan import Plain, Plan
@@ -157,17 +158,18 @@ def image_frame(plan: Plan) -> Weighted:
     return frame_from_dict(kept) if kept else plan.precondition
 
 
-def image_task(plan: Plan, captions: Sequence[str] | None = None) -> ImageGeneration:
+def image_task(plan: Plan, captions: Sequence[str] | None = None, text_encoder: Path | None = None) -> ImageGeneration:
     """The task of an image plan.
 
     Args:
         captions: what labels count through, of a plan that is told captions; None where no labels come.
+        text_encoder: directory of what reads them; None is where the plan says.
     """
     if plan.task != "image":
         raise ValueError(f"task={plan.task!r}: this plan is not for images; use a plan with task 'image'")
     classes, dropout = plan.architecture["num_classes"], plan.recipe["label_dropout"]
     if captions is not None and is_captioned(plan):
-        table = told_captions(plan, captions)
+        table = told_captions(plan, captions, text_encoder)
         table = table.join(table.take(slice(1)).null())
         return ImageGeneration(image_frame(plan), len(captions), cast(float, dropout), table)
     return ImageGeneration(image_frame(plan), cast(int, classes), cast(float, dropout))
@@ -175,7 +177,12 @@ def image_task(plan: Plan, captions: Sequence[str] | None = None) -> ImageGenera
 
 def source_task(plan: Plan, source: Batches) -> ImageGeneration:
     """The task of an image plan for the labels of ``source``. A plan that is told captions refuses one without."""
-    return image_task(plan, source_captions(plan, source))
+    return image_task(plan, source_captions(plan, source), encoder_of(source))
+
+
+def encoder_of(source: Batches) -> Path | None:
+    """The directory of the text encoder that a source names."""
+    return source.text_encoder if isinstance(source, EncodedSource) else None
 
 
 def source_captions(plan: Plan, source: Batches) -> tuple[str, ...] | None:
@@ -191,9 +198,10 @@ def source_captions(plan: Plan, source: Batches) -> tuple[str, ...] | None:
     return found
 
 
-def image_training_task(plan: Plan, captions: Sequence[str] | None = None) -> Task:
-    """What an image plan is trained on: its task, with states where it carries any."""
-    return carry_images(plan, image_task(plan, captions))
+def image_training_task(plan: Plan, source: Batches | None = None) -> Task:
+    """What an image plan is trained on: its task, with states where it carries any; one that is told captions needs the
+    ``source`` whose labels count through them."""
+    return carry_images(plan, image_task(plan) if source is None else source_task(plan, source))
 
 
 def image_shape(plan: Plan) -> tuple[int, ...]:

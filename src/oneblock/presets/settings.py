@@ -86,7 +86,8 @@ class PictureSettings(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings(PictureSettings, FrameSettings):
-    """Of ``task="image"``; of captions the ``words`` that the network knows, and some ``captions``."""
+    """Of ``task="image"``; where the network is told captions some of these, and the ``words`` that it knows, or where
+    the ``text_encoder`` lies."""
 
     label_dropout: float
     flip: bool = False
@@ -96,18 +97,21 @@ class ImageSettings(PictureSettings, FrameSettings):
     carry_from: CarryFrom = "noisier"
     words: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
+    text_encoder: str = ""
+    text_encoder_hash: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("carry", self.carry, least=0, most=1)
         _check_hex("teacher", self.teacher)
+        _check_hex("text_encoder_hash", self.text_encoder_hash)
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("whole_share", self.whole_share, least=0, below=1)
 
     def fit(self, plan: Plan, network: Any) -> None:
         super().fit(plan, network)
         check_frame(plan)
-        check_captions(self.words, plan.architecture)
+        check_captions(self.words, self.text_encoder_hash, plan.architecture)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,7 @@ def test_captions_become_the_last_hidden_states(encoder: Path) -> None:
 
 def test_a_run_is_told_what_the_encoder_makes_of_captions(encoder: Path, tmp_path: Path) -> None:
     recipe, out = ob.ImageRecipe(**TINY | {"patch": 8}), tmp_path / "run"
-    with pytest.warns(UserWarning, match="have more than 6 tokens, which the network reads; they are cut"):
+    with pytest.warns(UserWarning, match="are longer than the 6 tokens that the network reads; they are cut"):
         ob.train(recipe, data=data(encoder), out=out)
     plan = read_plan(out)
     assert {"tokens": 6, "token_width": 8, "num_classes": 0}.items() <= plan.architecture.items()

@@ -214,7 +214,7 @@ def test_folders_are_trained_on_and_long_captions_are_cut_and_said(tmp_path: Pat
     heard: list[str] = []
     with listening(note=heard.append):
         image_task(plan, cast(EncodedSource, source).classes)
-    assert heard == ["1 of 3 captions have more words than the 64 that the network reads; they are cut"]
+    assert heard == ["1 of 3 captions are longer than the 64 words that the network reads; they are cut"]
     out = tmp_path / "run"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -50,6 +50,8 @@ class SampleImages(Opening):
     some captions of the training images)"""
     autoencoder: Path | None = None
     """directory of the AutoencoderKL that the model was trained with, if it denoises latents"""
+    text_encoder: Path | None = None
+    """directory of the text encoder that the model was trained with, if that is not where it was"""
     sampling: Sampling = field(default_factory=Sampling)
 
     def run(self) -> None:
@@ -66,6 +68,7 @@ class SampleImages(Opening):
             captions=[caption for caption in captions for _ in range(self.per_class)] or None,
             count=self.per_class if labels is None and not captions else None,
             autoencoder=self.autoencoder,
+            text_encoder=self.text_encoder,
             **asdict(self.sampling),
         )
         seconds = time.perf_counter() - began

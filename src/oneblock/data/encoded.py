@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -61,11 +62,15 @@ class EncodedSource:
     Args:
         reading: where and how the encoded images of a set in memory are kept, which are then encoded once, when they
             are first asked for; None encodes every batch.
+        text_encoder: directory of what reads their captions; None is what a plan says.
     """
 
-    def __init__(self, images: Source, codec: Codec, reading: Reading | None = None) -> None:
+    def __init__(
+        self, images: Source, codec: Codec, reading: Reading | None = None, text_encoder: Path | None = None
+    ) -> None:
         self.images = images
         self.codec = codec
+        self.text_encoder = text_encoder
         self._reading = reading
         self._latents: Latents | None = None
         self._shape = tuple(codec.encode(torch.zeros(1, *images.shape)).shape[1:])

@@ -32,6 +32,9 @@ class ImageData:
 
     autoencoder: Path | None = None
     """denoise the latents of this frozen AutoencoderKL of diffusers (a directory) instead of pixels"""
+    text_encoder: Path | None = None
+    """this frozen text encoder of transformers (a directory) reads captions, instead of a table of words that is
+    trained with the network; a run finds it again where it was"""
 
     def __post_init__(self) -> None:
         self.reading()

@@ -17,9 +17,10 @@ from oneblock.data import EncodedSource, ImageData, Samples
 from oneblock.plan import Plan
 from oneblock.presets.codec import fitted_in, plan_codec
 from oneblock.presets.data import Data, check_images, plan_images
-from oneblock.presets.image import source_captions
+from oneblock.presets.image import source_captions, source_task
 from oneblock.presets.places import located
 from oneblock.presets.splits import fitted
+from oneblock.tasks.image import ImageGeneration
 
 Told = Literal["class", "nothing"]
 """What a network is told that was trained with classes."""
@@ -102,7 +103,7 @@ class Compared:
         copied: held-out images that are training images too and were left out.
         gap: median distance of a training image from its nearest other one.
         spread: see ``audit.attractors.degenerate``.
-        captions: that labels count through, of a plan that is told captions.
+        task: what the network is told of labels; None is the plan's.
     """
 
     known: Known
@@ -115,7 +116,7 @@ class Compared:
     copied: int
     gap: float
     spread: float
-    captions: tuple[str, ...] | None = None
+    task: ImageGeneration | None = None
 
     def kappa(self, auditing: Auditing) -> float:
         """The threshold of copies that holds the share of false positives."""
@@ -160,19 +161,18 @@ def compared(plan: Plan, images: Audited) -> Compared:
         copied=int((~new).sum()),
         gap=float(gaps(among, _some(len(among))).median()),
         spread=typical_spread(trained.values) if trained.values.ndim == 4 else 1.0,
-        captions=_captions(plan, images),
+        task=_task(plan, images),
     )
 
 
-def _captions(plan: Plan, images: Audited) -> tuple[str, ...] | None:
-    """The captions of a plan that is told such, which both splits must count through alike."""
-    captions = source_captions(plan, images.train)
-    if captions != source_captions(plan, images.held_out):
+def _task(plan: Plan, images: Audited) -> ImageGeneration:
+    """The plan's task; if it is told captions, labels of both splits must count through the same."""
+    if source_captions(plan, images.train) != source_captions(plan, images.held_out):
         raise ValueError(
             f"{images.held_out.name} has other captions than {images.train.name}, so that their labels do not agree; "
             "give both as one folder (captions:DIR)"
         )
-    return captions
+    return source_task(plan, images.train)
 
 
 def _some(count: int) -> Tensor:

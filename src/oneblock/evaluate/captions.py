@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,12 +24,15 @@ CHECKED = 1000
 """Pictures that are checked, at most."""
 
 
-def read_captions(plan: Plan, captions: Sequence[str]) -> Tokens:
+def read_captions(plan: Plan, captions: Sequence[str], text_encoder: Path | None = None) -> Tokens:
     """What the network of a plan is told of a user's ``captions``, an empty one being nothing. The listener of
     ``data.progress`` hears how many were cut, and which words are unknown.
 
+    Args:
+        text_encoder: directory of the plan's text encoder, if it has one; None is where it was.
+
     Raises:
-        ValueError: there are none, or the plan is told no captions.
+        ValueError: there are none, the plan is told no captions, or its text encoder is not there.
     """
     if not is_captioned(plan):
         raise ValueError(
@@ -39,7 +43,7 @@ def read_captions(plan: Plan, captions: Sequence[str]) -> Tokens:
     unknown = unknown_words(plan, captions)
     if unknown:
         note(f"words that no training caption has: {', '.join(unknown[:10])}; the network is told that a word is there")
-    return told_captions(plan, captions)
+    return told_captions(plan, captions, text_encoder)
 
 
 def captions_in_turn(plan: Plan, count: int | None = None) -> list[str]:
@@ -62,7 +66,7 @@ def told_in_turn(plan: Plan, test: EncodedSource, count: int) -> Tensor | Condit
     """What ``count`` images are told to be scored: classes in turn, int64 (count,), or ``scored_captions``; None of a
     plan that tells nothing."""
     if is_captioned(plan):
-        return told_captions(plan, scored_captions(plan, test, count))
+        return told_captions(plan, scored_captions(plan, test, count), test.text_encoder)
     classes = image_task(plan).num_classes
     return torch.arange(count) % classes if classes else None
 

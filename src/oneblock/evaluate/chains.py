@@ -70,7 +70,7 @@ class Chains:
         self.auditing = auditing
         self.kappa = compared.kappa(auditing)
         self.device = device_of(denoiser)
-        self._task = image_task(plan, compared.captions)
+        self._task = compared.task or image_task(plan)
         self._visits: Counter[int] = Counter()
         self._best: dict[int, tuple[float, Tensor]] = {}
 

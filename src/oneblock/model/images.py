@@ -12,7 +12,7 @@ from oneblock.audit.cyclic import Reverse, Unit
 from oneblock.data import Codec
 from oneblock.evaluate.audit import Audit, audit_images
 from oneblock.evaluate.auditing import Auditing, Told, audit_splits
-from oneblock.evaluate.captions import read_captions
+from oneblock.evaluate.captions import captions_in_turn, read_captions
 from oneblock.evaluate.images import (
     NUM_SAMPLES,
     GridName,
@@ -25,6 +25,7 @@ from oneblock.evaluate.images import (
 from oneblock.evaluate.reference import check_features, extractor_name
 from oneblock.metrics.quality import check_fid
 from oneblock.model.base import Model, said_of
+from oneblock.presets.captions import is_captioned
 from oneblock.presets.data import Data, check_codec, open_codec
 from oneblock.presets.splits import plan_splits
 from oneblock.sample.carry import Carry
@@ -51,6 +52,7 @@ class ImageModel(Model):
         sample_seed: int = Sampling.sample_seed,
         state: Carry = Sampling.state,
         autoencoder: str | Path | None = None,
+        text_encoder: str | Path | None = None,
     ) -> Tensor:
         """Images uint8 (n, c, h, w); where the targets are not images float32 (n, *shape), as the data were.
 
@@ -62,6 +64,7 @@ class ImageModel(Model):
             count: n, instead of ``labels`` and ``captions``; a model without either needs it.
             sampler, steps, grid, guidance, guidance_interval, sample_seed, state: see ``evaluate.images.Sampling``.
             autoencoder: directory of the AutoencoderKL that the model was trained with, if it denoises latents.
+            text_encoder: directory of the text encoder that it was trained with, if that is not where it was.
 
         Raises:
             ValueError: the classes do not exist, the steps do not fit, ``count`` is given beside ``labels``, or the
@@ -76,11 +79,14 @@ class ImageModel(Model):
             sample_seed=sample_seed,
             state=state,
         )
+        if captions is None and labels is None and is_captioned(self.plan):
+            captions, count = captions_in_turn(self.plan, count), None
         if captions is None:
             asked = asked_labels(self.plan, labels, count)
             left = None if labels is None and asked is not None else count
         else:
-            asked, left = read_captions(self.plan, captions), count
+            place = None if text_encoder is None else Path(text_encoder)
+            asked, left = read_captions(self.plan, captions, place), count
             if labels is not None:
                 raise ValueError("labels are given beside captions, but the model is told captions; leave labels out")
         return sample_images(self.denoiser, self.plan, asked, sampling, self.codec(autoencoder), count=left)

@@ -43,14 +43,19 @@ class CaptionFacts:
     """What a plan must know of captions.
 
     Args:
-        words: those that the network knows.
-        longest: words of the longest caption.
+        words: those that the network knows; none where a text encoder reads captions.
+        longest: words of the longest caption, or tokens of the encoder.
         examples: some captions.
+        encoder: directory of the text encoder, and ``encoder_hash`` what tells it from others.
+        width: of its vectors.
     """
 
     words: tuple[str, ...]
     longest: int
     examples: tuple[str, ...] = ()
+    encoder: str = ""
+    encoder_hash: str = ""
+    width: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,8 +83,12 @@ def open_images(images: ImageData, split: Split = "train") -> EncodedSource:
         root=images.data_dir,
         reading=images.reading(),
     )
-    codec = open_codec(images.autoencoder)
-    return EncodedSource(source, codec, None if images.autoencoder is None else images.reading())
+    if images.text_encoder is not None and captions_of(source) is None:
+        raise ValueError(
+            f"text_encoder={str(images.text_encoder)!r} reads captions, and {source.name} has none; leave it out"
+        )
+    reading = None if images.autoencoder is None else images.reading()
+    return EncodedSource(source, open_codec(images.autoencoder), reading, images.text_encoder)
 
 
 def plan_source(plan: Plan, data: Data | None = None) -> Batches:
@@ -320,7 +324,8 @@ def _caption_facts(recipe: Recipe, source: EncodedSource) -> CaptionFacts | None
         return None
     if not isinstance(recipe, ImageRecipe):
         raise ValueError(f"{source.name} has captions for labels, and no classes; train an ImageRecipe on it")
-    return caption_facts([captions[label] for label in source.first().labels.unique().tolist()])
+    found = [captions[label] for label in source.first().labels.unique().tolist()]
+    return caption_facts(found, source.text_encoder)
 
 
 def _fit(source: EncodedSource, components: int, patch: int) -> PatchPCA:

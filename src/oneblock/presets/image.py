@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import ClassVar, Literal, Self, cast
 
 import torch
 
 from oneblock.checks import check_count, check_number
-from oneblock.data import Augment, Batches, captions_of, random_flip
+from oneblock.data import Augment, Batches, EncodedSource, captions_of, random_flip
 from oneblock.data.pca import PatchPCA
 from oneblock.models.dit import DiTConfig
 from oneblock.plan import Plain, Plan
@@ -229,18 +230,19 @@ def image_frame(plan: Plan) -> Weighted:
     return frame_from_dict(kept) if kept else objective_frame(plan)
 
 
-def image_task(plan: Plan, captions: Sequence[str] | None = None) -> ImageGeneration:
+def image_task(plan: Plan, captions: Sequence[str] | None = None, text_encoder: Path | None = None) -> ImageGeneration:
     """The task of an image plan.
 
     Args:
         captions: what labels count through, of a plan that is told captions; None where no labels come.
+        text_encoder: directory of what reads them; None is where the plan says.
     """
     if plan.task != "image":
         raise ValueError(f"task={plan.task!r}: this plan is not for images; use a plan with task 'image'")
     classes, dropout = plan.architecture["num_classes"], plan.recipe["label_dropout"]
     frame, codec = image_frame(plan), plan_codec(plan)
     if captions is not None and is_captioned(plan):
-        table = told_captions(plan, captions)
+        table = told_captions(plan, captions, text_encoder)
         table = table.join(table.take(slice(1)).null())
         return ImageGeneration(frame, len(captions), cast(float, dropout), table, codec)
     return ImageGeneration(frame, cast(int, classes), cast(float, dropout), codec=codec)
@@ -248,7 +250,12 @@ def image_task(plan: Plan, captions: Sequence[str] | None = None) -> ImageGenera
 
 def source_task(plan: Plan, source: Batches) -> ImageGeneration:
     """The task of an image plan for the labels of ``source``. A plan that is told captions refuses one without."""
-    return image_task(plan, source_captions(plan, source))
+    return image_task(plan, source_captions(plan, source), encoder_of(source))
+
+
+def encoder_of(source: Batches) -> Path | None:
+    """The directory of the text encoder that a source names."""
+    return source.text_encoder if isinstance(source, EncodedSource) else None
 
 
 def source_captions(plan: Plan, source: Batches) -> tuple[str, ...] | None:
@@ -264,14 +271,15 @@ def source_captions(plan: Plan, source: Batches) -> tuple[str, ...] | None:
     return found
 
 
-def image_training_task(plan: Plan, captions: Sequence[str] | None = None, empty: bool = False) -> Task:
-    """What an image plan is trained on: its task, aligned with a frozen network, or with states where it carries any.
+def image_training_task(plan: Plan, source: Batches | None = None, empty: bool = False) -> Task:
+    """What an image plan is trained on: its task, aligned with a frozen network, or with states where it carries any;
+    one that is told captions needs the ``source`` whose labels count through them.
 
     Args:
-        captions: as of ``image_task``.
         empty: without content, for counting.
     """
-    return carry_images(plan, align_images(plan, image_task(plan, captions), empty))
+    task = image_task(plan) if source is None else source_task(plan, source)
+    return carry_images(plan, align_images(plan, task, empty))
 
 
 def image_shape(plan: Plan) -> tuple[int, ...]:

@@ -99,8 +99,8 @@ class PictureSettings(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings(PictureSettings, FrameSettings):
-    """Of ``task="image"``; the head works as much as ``end_layers`` layers; of captions the ``words`` that the network
-    knows, and some ``captions``."""
+    """Of ``task="image"``; the head works as much as ``end_layers`` layers; where the network is told captions some of
+    these, and the ``words`` that it knows, or where the ``text_encoder`` lies."""
 
     label_dropout: float
     objective: ImageObjective = "edm"
@@ -118,18 +118,21 @@ class ImageSettings(PictureSettings, FrameSettings):
     carry_from: CarryFrom = "noisier"
     words: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
+    text_encoder: str = ""
+    text_encoder_hash: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("carry", self.carry, least=0, most=1)
         _check_hex("teacher", self.teacher)
+        _check_hex("text_encoder_hash", self.text_encoder_hash)
         check_number("label_dropout", self.label_dropout, least=0, below=1)
         check_number("whole_share", self.whole_share, least=0, below=1)
 
     def fit(self, plan: Plan, network: Any) -> None:
         super().fit(plan, network)
         check_frame(plan)
-        check_captions(self.words, plan.architecture)
+        check_captions(self.words, self.text_encoder_hash, plan.architecture)
         self._check_codec(plan, network)
         check_number("align", self.align, least=0)
         check_align(plan, min(plan.layers))

@@ -55,7 +55,6 @@ from oneblock.presets.image import (
     image_augment,
     image_frame,
     image_training_task,
-    source_captions,
 )
 from oneblock.presets.masked import (
     empty_masked,
@@ -333,7 +332,7 @@ def plan_task(plan: Plan, source: Batches | None = None) -> Task:
     """The task of a plan; one that is told captions is trained on the labels of a ``source``, which count through
     them."""
     if source is not None and is_captioned(plan):
-        return image_training_task(plan, source_captions(plan, source))
+        return image_training_task(plan, source)
     return task_parts(plan).task(plan)
 
 

@@ -66,7 +66,7 @@ class EncodedSource:
     """
 
     def __init__(
-        self, images: Source, codec: Codec, reading: Reading | None = None, text_encoder: Path | None = None
+        self, images: Source, codec: Codec, reading: Reading | None = None, *, text_encoder: Path | None = None
     ) -> None:
         self.images = images
         self.codec = codec

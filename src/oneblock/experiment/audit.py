@@ -66,7 +66,7 @@ class AuditExperiment:
         check_count("images", self.images, FEWEST, len(known.train.first()))
         again = torch.arange(self.planted).repeat(self.copies - 1)
         images = known.train.first(self.images).take(torch.cat([torch.arange(self.images), again]))
-        train = EncodedSource(MemorySource(images), known.train.codec, known.train.text_encoder)
+        train = EncodedSource(MemorySource(images), known.train.codec, text_encoder=known.train.text_encoder)
         name = f"dataset:{known.facts.data}, {self.images} images, {self.planted} of them {self.copies} times"
         return replace(known, train=train, facts=replace(known.facts, data=name, fingerprint=train.fingerprint()))
 

@@ -88,7 +88,7 @@ def open_images(images: ImageData, split: Split = "train") -> EncodedSource:
             f"text_encoder={str(images.text_encoder)!r} reads captions, and {source.name} has none; leave it out"
         )
     reading = None if images.autoencoder is None else images.reading()
-    return EncodedSource(source, open_codec(images.autoencoder), reading, images.text_encoder)
+    return EncodedSource(source, open_codec(images.autoencoder), reading, text_encoder=images.text_encoder)
 
 
 def plan_source(plan: Plan, data: Data | None = None) -> Batches:

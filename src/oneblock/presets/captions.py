@@ -130,8 +130,8 @@ def told_captions(plan: Plan, captions: Sequence[str], encoder: Path | None = No
         read = word_table(plan).read(captions)
         found, cut, unit = Tokens(read.ids, read.mask), read.cut, "words"
     if cut:
-        longer = f"{cut} of {len(captions)} captions are longer"
-        note(f"{longer} than the {length} {unit} that the network reads; they are cut")
+        most = f"the {length} {unit} that the network reads"
+        note(f"{cut} of {len(captions)} captions are longer than {most}; they are cut")
     return found
 
 

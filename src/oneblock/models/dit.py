@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from oneblock.backbone import forward
 from oneblock.checks import check_fields, check_least, check_number
-from oneblock.condition import ClassIds, Condition, told
+from oneblock.condition import ClassIds, Condition, Until, told
 from oneblock.models.layers import (
     LayerConfig,
     ModulatedLayer,
@@ -44,6 +44,7 @@ class DiTConfig:
         noise_scale: what the noise conditioning is multiplied by; see ``NoiseEmbedder`` for what it should span.
         head_layers: of the decoder in the head; 0 is a norm and a linear map.
         head_width: of the decoder, e; 0 is ``width``.
+        jumps: whether it is told where its step ends (``Until``).
     """
 
     image_size: int
@@ -57,6 +58,7 @@ class DiTConfig:
     noise_scale: float = 1.0
     head_layers: int = 0
     head_width: int = 0
+    jumps: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -140,16 +142,23 @@ class Stem(nn.Module):
         self.register_buffer("positions", positions_2d(side, config.width), persistent=False)
         self.noise = NoiseEmbedder(config.width)
         self.label = nn.Embedding(config.num_classes + 1, config.width)
+        self.span = NoiseEmbedder(config.width) if config.jumps else None
         nn.init.xavier_uniform_(self.embed.weight)
         nn.init.zeros_(self.embed.bias)
         nn.init.normal_(self.label.weight)
 
     def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Tensor | Shown]:
         """(n, c, h, w), (n,), ``ClassIds`` -> tokens (n, t, d), modulation (n, d), or ``Shown`` where the head is a
-        decoder. Without classes all are the null class, whatever the condition."""
+        decoder. Without classes all are the null class, whatever the condition. A step that nothing is said of ends
+        where it begins."""
+        ends = noise
+        if isinstance(condition, Until) and self.span is not None:
+            ends, condition = condition.level, condition.condition
         ids = told(condition, ClassIds).ids if self.num_classes else z.new_zeros(len(z), dtype=torch.int64)
         patches = rearrange(z, "n c (h p) (w q) -> n (h w) (c p q)", p=self.patch, q=self.patch)
         modulation: Tensor = self.noise(noise * self.noise_scale) + self.label(ids)
+        if self.span is not None:
+            modulation = modulation + self.span((noise - ends) * self.noise_scale)
         return self.embed(patches) + self.positions, Shown(modulation, patches) if self.decoded else modulation
 
 

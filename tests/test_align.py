@@ -16,6 +16,7 @@ from oneblock.backbone import hidden
 from oneblock.blockwise import BlockDenoiser
 from oneblock.data import Samples, to_float, to_uint8
 from oneblock.metrics.features import extractor_for, feature_maps, map_channels
+from oneblock.model import ImageModel
 from oneblock.presets import ImageRecipe, build_backbone, image_task, plan_task, training_peak
 from oneblock.presets.door import check_plan
 from oneblock.presets.tasks import training_backbone
@@ -150,11 +151,11 @@ def test_a_model_has_no_projection_and_a_run_goes_on_with_it(tmp_path: Path) -> 
     for block in (0, 1):
         with safe_open(checkpoints(tmp_path / "run" / f"block-{block}")[-1], "pt") as file:
             assert sum(name.startswith("weights/projection.") for name in file.keys()) == 6
-    shown = ob.Model.open(tmp_path / "run")
+    shown = ImageModel.open(tmp_path / "run")
     shown.save(tmp_path / "model")
     with safe_open(tmp_path / "model" / "block-0.safetensors", "pt") as file:
         assert not [name for name in file.keys() if "projection" in name]
-    assert ob.Model.open(tmp_path / "model").sample([0, 1], steps=2).equal(shown.sample([0, 1], steps=2))
+    assert ImageModel.open(tmp_path / "model").sample([0, 1], steps=2).equal(shown.sample([0, 1], steps=2))
 
     last = checkpoints(tmp_path / "run" / "block-1")[-1]
     trained = last.read_bytes()

@@ -16,6 +16,7 @@ from oneblock.data import Samples, to_float
 from oneblock.data.pca import fit_pca
 from oneblock.evaluate.common import OnPixels, common_law, common_loss
 from oneblock.evaluate.images import Sampling, sample_images
+from oneblock.model import ImageModel
 from oneblock.noise import LogNormal, LogUniform
 from oneblock.precondition import Precondition
 from oneblock.presets import ImageFacts, ImageRecipe, image_shape, image_task, training_peak
@@ -77,10 +78,10 @@ def test_a_run_needs_its_plan_and_pixels_alone(tmp_path: Path) -> None:
         ob.run_job(tmp_path / "jobs", block, data=DATA)
     for path in (tmp_path / "run").glob("block-*/*.safetensors"):
         assert path.read_bytes() == (tmp_path / "jobs" / path.relative_to(tmp_path / "run")).read_bytes()
-    model = ob.Model.open(tmp_path / "run")
+    model = ImageModel.open(tmp_path / "run")
     assert model.sample([0, 1], steps=2).shape == (2, 1, 8, 8)
     model.save(tmp_path / "model")
-    assert ob.Model.open(tmp_path / "model").sample([2], steps=2).equal(model.sample([2], steps=2))
+    assert ImageModel.open(tmp_path / "model").sample([2], steps=2).equal(model.sample([2], steps=2))
     row = model.evaluate(DATA, num_samples=0)
     assert row["loss"] > 0 and row["loss_protocol"]["held_out_hash"] != model.plan.recipe["fingerprint"]
 
@@ -155,7 +156,7 @@ def test_components_are_a_number_or_a_share() -> None:
 def test_a_plan_whose_codec_is_damaged_is_refused() -> None:
     plan = tiny_plan(facts=FITTED, codec="pca:3", patch=2)
     for changes, message in (
-        ({"codec_values": plan.recipe["codec_values"][:-1]}, "values are not those of 3 components"),  # type: ignore[index]
+        ({"codec_values": plan.recipe["codec_values"][:-1]}, "values are not those of 3 components"),
         ({"codec": "pixels"}, "goes with a recipe.codec that was fitted, not with 'pixels'"),
         ({"autoencoder": "0" * 16}, "recipe.codec='pca:3' does not fit a network of 3 channels, or an autoencoder"),
     ):

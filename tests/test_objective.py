@@ -125,10 +125,13 @@ def test_a_flow_of_clean_images_survives_a_file_and_others_are_written_as_ever()
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shift": 2.0}, "shift=2.0 goes with an objective of a flow (flow, x), not with objective='edm'; leave it"),
+        (
+            {"shift": 2.0},
+            "shift=2.0 goes with an objective of a flow (flow, x, meanflow), not with objective='edm'; leave it",
+        ),
         ({"time_mean": 1.0}, "time_mean=1.0 goes with an objective of a flow"),
         ({"objective": "flow", "time_std": 0.0}, "time_std=0.0 is not allowed; use a number, above 0"),
-        ({"objective": "v"}, "objective='v' is not allowed in ImageRecipe; use one of edm, flow, x"),
+        ({"objective": "v"}, "objective='v' is not allowed in ImageRecipe; use one of edm, flow, x, meanflow"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from oneblock.backbone import Backbone, BuildBackbone, as_backbone, check_layers, forward
-from oneblock.condition import Condition
+from oneblock.condition import Condition, Until
 from oneblock.partition import Partition
 from oneblock.plan import Plan
 from oneblock.precondition import Frame
@@ -74,6 +74,8 @@ class BlockDenoiser(nn.Module):
             raise ValueError(
                 f"the condition is for {len(condition)} samples, but z has {len(z)}; give one entry per sample"
             )
+        if isinstance(condition, Until):
+            condition = Until(condition.condition, self.frame.noise(condition.level))
         if state is None:
             prediction = forward(
                 self._parts, self.frame.inputs(z, sigma), self.frame.noise(sigma), condition, self.checkpointing

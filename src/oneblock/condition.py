@@ -1,12 +1,13 @@
 """Conditions: what a denoiser is told besides the noisy target and its level.
 
 A condition is a batch of n samples that can be taken by index, split, moved, joined and nulled, so that guidance,
-batching and routing know no task. There are four kinds:
+batching and routing know no task. There are five kinds:
 
 - ``ClassIds``: one class for each sample
 - ``Tokens``: a text for each sample
 - ``Frames``: an image to classify, or the frames before
 - ``Nothing``: the denoiser is told nothing
+- ``Until``: any of these, and the noise level at which the step ends
 """
 
 from __future__ import annotations
@@ -229,6 +230,44 @@ class Nothing(Condition):
 
     def join(self, other: Condition) -> Nothing:
         return Nothing(self.count + _same_of(self, other).count)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Until(Condition):
+    """A condition, and where the step ends that the denoiser is asked for.
+
+    Args:
+        condition: of n samples.
+        level: noise levels (n,), at most those that the denoiser is asked at; a network is given what its frame tells
+            of them, as of its own level.
+    """
+
+    condition: Condition
+    level: Tensor
+
+    def __post_init__(self) -> None:
+        if self.level.shape != (len(self.condition),) or not self.level.is_floating_point():
+            raise ValueError(f"level is {_of(self.level)}; one number for each sample is allowed")
+
+    def __len__(self) -> int:
+        return len(self.level)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return *self.condition.tensors(), self.level
+
+    def take(self, index: Index) -> Until:
+        return Until(self.condition.take(index), _taken(self.level, index))
+
+    def to(self, device: torch.device | str) -> Until:
+        return Until(self.condition.to(device), self.level.to(device))
+
+    def null(self) -> Until:
+        return Until(self.condition.null(), self.level)
+
+    def join(self, other: Condition) -> Until:
+        other = _same_of(self, other)
+        return Until(self.condition.join(other.condition), torch.cat([self.level, other.level]))
 
 
 Kind = TypeVar("Kind", bound=Condition)

@@ -128,9 +128,11 @@ class Plan:
 
         The recipe may say that a step makes several calls (``relay_calls``), or that a pass without gradients gives it
         a state (``carry``; ``in_order``, where it is an upper bound: the block before is asked for some of the samples,
-        and there is none before the first).
+        and there is none before the first), or that its target takes a pass with its derivative (``meanflow``: as much
+        as two).
         """
         first = 1 if self.recipe.get("carry") or self.in_order else 0
+        first += 2 if self.recipe.get("objective") == "meanflow" else 0
         return 3 * cast(int, self.recipe.get("relay_calls", 1)) + first
 
     @property

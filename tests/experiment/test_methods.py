@@ -38,6 +38,7 @@ def test_a_method_changes_its_own_settings_and_nothing_else(name: str) -> None:
         "pca": {f"recipe.codec{end}" for end in ("", "_patch", "_values")}
         | {f"architecture.{key}" for key in ("channels", "image_size", "patch")},
         "aligned": {f"recipe.align{end}" for end in ("", "_features", "_layer")},
+        "meanflow": flow | {"architecture.jumps"},
         "branched": set(),
         "blockwise": {"recipe.branch"},
     }

@@ -120,10 +120,10 @@ class CompareImages(Compare):
     parameters; `blockwise` trains each block alone; `branched` does so from a common trunk (--branch). To be named with
     --arms are `shallow-carry`, `end-to-end-carry`, `blockwise-carry` and `branched-carry`, the same with a state that
     calls hand on (--carry, else 0.9), scored with every way that it may go, and `branched-carry-same`, whose state
-    comes from a pass at the same noise; and methods, which leave the blocks as they are: `edm`, `flow`, `flow-shifted`
-    and `x` (--objective), `ddt` (--head), `pca` (--codec) and `aligned` (--align). Losses are EDM's, on pixels,
-    whatever the method. All arms keep the learning rate constant for the same share of their steps. A comparison that
-    was stopped goes on with the same command.
+    comes from a pass at the same noise; and methods, which leave the blocks as they are: `edm`, `flow`,
+    `flow-shifted`, `x` and `meanflow` (--objective), `ddt` (--head), `pca` (--codec) and `aligned` (--align). Losses
+    are EDM's, on pixels, whatever the method. All arms keep the learning rate constant for the same share of their
+    steps. A comparison that was stopped goes on with the same command.
     """
 
     arms: tuple[ImageArm, ...] = usual_arms(ImageExperiment().arms)

@@ -61,7 +61,7 @@ from oneblock.presets.captions import is_captioned, told_captions
 from oneblock.presets.codec import plan_codec
 from oneblock.presets.image import image_shape, image_task, source_task
 from oneblock.presets.names import class_labels
-from oneblock.presets.objective import FlowTime, flow_shift
+from oneblock.presets.objective import MEANFLOW, FlowTime, flow_shift
 from oneblock.presets.relay import hands_on
 from oneblock.presets.splits import check_fit
 from oneblock.sample import SAMPLERS, equal_mass_grid, flow_grid, karras_grid
@@ -76,7 +76,7 @@ NUM_SAMPLES = 2000
 MOST_SAMPLE_SEED = 2**32 - 1
 """It is multiplied before it reaches a generator (``sample.generate``)."""
 
-SamplerName = Literal["euler", "heun", "dpm++2m", "churn"]
+SamplerName = Literal["euler", "heun", "dpm++2m", "churn", "jump"]
 GridName = Literal["equal-mass", "karras", "flow", "objective"]
 
 
@@ -112,12 +112,30 @@ class Sampling:
         """The noise levels (steps + 1,), descending to 0. A plan whose states cannot go where ``state`` says is a
         ``ValueError``."""
         check_state(plan, self.state)
+        self._check_jumps(plan)
         if self.grid == "equal-mass":
             return equal_mass_grid(plan.partition, self.steps)
         law, shift = plan.partition.law, flow_shift(plan)
         if self.grid == "flow" or (self.grid == "objective" and shift is not None):
             return flow_grid(law.low, law.high, self.steps, FlowTime.shift if shift is None else shift)
         return karras_grid(max(law.low, LogNormal.sigma_min), min(law.high, LogNormal.sigma_max), self.steps)
+
+    def _check_jumps(self, plan: Plan) -> None:
+        """Refuse long steps of a plan that was not trained for them, with a ``ValueError``."""
+        if self.sampler != "jump":
+            return
+        if plan.recipe.get("objective") != MEANFLOW:
+            raise ValueError(
+                "sampler='jump' is for models that are told where a step ends; this one was trained without "
+                "--objective meanflow"
+            )
+        if self.guidance != 1:
+            raise ValueError(f"guidance={self.guidance} mixes velocities of a moment; with sampler='jump' use 1")
+        if plan.num_blocks > 1 and self.grid != "equal-mass":
+            raise ValueError(
+                f"grid={self.grid!r}: with sampler='jump' no step may cross the border of a band; use equal-mass, with "
+                f"{plan.num_blocks} steps or a multiple"
+            )
 
     def layer_evaluations(self, plan: Plan) -> int:
         """Work of one sample at most: every call goes through the deepest block, with guidance twice."""

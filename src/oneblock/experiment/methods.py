@@ -31,6 +31,7 @@ METHODS: Mapping[str, Method] = {
     "ddt": changed(head="ddt"),
     "pca": changed(codec="pca:50%"),
     "aligned": changed(align=ALIGN),
+    "meanflow": changed(objective="meanflow"),
     "end-to-end": end_to_end,
     "shallow": shallow,
     "experts": experts,

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from oneblock.backbone import forward
 from oneblock.checks import check_fields, check_least, check_number
-from oneblock.condition import ClassIds, Condition, Tokens, told
+from oneblock.condition import ClassIds, Condition, Tokens, Until, told
 from oneblock.models.layers import (
     LayerConfig,
     ModulatedLayer,
@@ -53,6 +53,7 @@ class DiTConfig:
         noise_scale: what the noise conditioning is multiplied by; see ``NoiseEmbedder`` for what it should span.
         head_layers: of the decoder in the head; 0 is a norm and a linear map.
         head_width: of the decoder, e; 0 is ``width``.
+        jumps: whether it is told where its step ends (``Until``).
     """
 
     image_size: int
@@ -69,6 +70,7 @@ class DiTConfig:
     noise_scale: float = 1.0
     head_layers: int = 0
     head_width: int = 0
+    jumps: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -161,6 +163,7 @@ class Patches(nn.Module):
         self.embed = nn.Linear(config.patch_values, config.width)
         self.register_buffer("positions", positions_2d(side, config.width), persistent=False)
         self.noise = NoiseEmbedder(config.width)
+        self.span = NoiseEmbedder(config.width) if config.jumps else None
 
     def start(self) -> None:
         """Draw the weights of the patches; a stem does so when all its parts are there."""
@@ -176,10 +179,19 @@ class Patches(nn.Module):
         tokens: Tensor = self.embed(patches) + self.positions
         return tokens
 
-    def shown(self, noise: Tensor, told: Tensor, patches: Tensor) -> Tensor | Shown:
-        """The modulation (n, d) by noise level (n,) and class or caption ``told`` (n, d), with the patches where the
-        head is a decoder."""
+    def step(self, noise: Tensor, condition: Condition) -> tuple[Tensor, Condition]:
+        """How long the step is that is asked for, in noise conditioning (n,), and what else is told; a step that
+        nothing is said of ends where it begins."""
+        if isinstance(condition, Until) and self.span is not None:
+            return noise - condition.level, condition.condition
+        return torch.zeros_like(noise), condition
+
+    def shown(self, noise: Tensor, span: Tensor, told: Tensor, patches: Tensor) -> Tensor | Shown:
+        """The modulation (n, d) by noise level (n,), length of the step (n,) and class or caption ``told`` (n, d), with
+        the patches where the head is a decoder."""
         modulation: Tensor = self.noise(noise * self.noise_scale) + told
+        if self.span is not None:
+            modulation = modulation + self.span(span * self.noise_scale)
         return Shown(modulation, patches) if self.decoded else modulation
 
 
@@ -201,9 +213,10 @@ class Stem(Patches):
     def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Tensor | Shown]:
         """(n, c, h, w), (n,), ``ClassIds`` -> tokens (n, t, d), modulation (n, d), or ``Shown`` where the head is a
         decoder. Without classes all are the null class, whatever the condition."""
+        span, condition = self.step(noise, condition)
         ids = told(condition, ClassIds).ids if self.num_classes else z.new_zeros(len(z), dtype=torch.int64)
         patches = self.cut(z)
-        return self.enter(patches), self.shown(noise, self.label(ids), patches)
+        return self.enter(patches), self.shown(noise, span, self.label(ids), patches)
 
 
 class CaptionStem(Patches):
@@ -229,12 +242,13 @@ class CaptionStem(Patches):
     def forward(self, z: Tensor, noise: Tensor, condition: Condition) -> tuple[Tensor, Tensor | Shown]:
         """(n, c, h, w), (n,), ``Tokens`` of at most ``tokens`` places -> patches and tokens (n, t + tokens, d),
         modulation as of ``Stem``. Captions of which no token counts all are the null caption."""
+        span, condition = self.step(noise, condition)
         vectors, counts = self._read(told(condition, Tokens))
         held = counts[..., None]
         pooled = torch.where(held, vectors, 0.0).sum(1) / counts.sum(1, keepdim=True).clamp(min=1).sqrt()
         caption = torch.where(held, vectors, self.absent) + self.places
         patches = self.cut(z)
-        return torch.cat([self.enter(patches), caption], dim=1), self.shown(noise, pooled, patches)
+        return torch.cat([self.enter(patches), caption], dim=1), self.shown(noise, span, pooled, patches)
 
     def _read(self, text: Tokens) -> tuple[Tensor, Tensor]:
         """Vectors (n, tokens, d) of a text, and where they count, bool (n, tokens)."""

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Self, cast
 import torch
 
 from oneblock.checks import check_count, check_number
+from oneblock.condition import Until
 from oneblock.data import Augment, Batches, EncodedSource, captions_of, random_flip
 from oneblock.data.pca import PatchPCA
 from oneblock.models.dit import DiTConfig
@@ -17,16 +18,25 @@ from oneblock.plan import Plain, Plan
 from oneblock.precondition import Weighted
 from oneblock.presets.align import align_images, align_settings
 from oneblock.presets.bands import GivenBands, cuts, is_rule
-from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square
+from oneblock.presets.base import ImageFacts, OwnBackbone, PictureRecipe, network_config, square, training_bands
 from oneblock.presets.captions import caption_settings, caption_shape, empty_captions, is_captioned, told_captions
 from oneblock.presets.codec import PIXELS, codec_settings, fitted_codec, fitted_in, num_components, plan_codec
 from oneblock.presets.frames import check_cuts, cut_law, frame_values, kept_frame, recipe_values
 from oneblock.presets.names import class_setting, limit_setting
-from oneblock.presets.objective import FLOW_SCALE, PREDICTS, FlowTime, Objective, objective_frame, objective_settings
+from oneblock.presets.objective import (
+    FLOW_SCALE,
+    MEANFLOW,
+    PREDICTS,
+    FlowTime,
+    Objective,
+    objective_frame,
+    objective_settings,
+)
 from oneblock.presets.relay import CarryFrom, carry_images, carry_settings, empty_earlier
 from oneblock.schedule import frame_from_dict
 from oneblock.tasks.base import Batch, Noised, Task
 from oneblock.tasks.image import ImageGeneration
+from oneblock.tasks.meanflow import MeanFlow
 from oneblock.train.levels import WHOLE_SHARE
 
 Head = Literal["linear", "ddt"]
@@ -43,8 +53,9 @@ class ImageRecipe(FlowTime, PictureRecipe):
     rate_at_width_1: ClassVar[float] = 0.4
 
     objective: Objective = "edm"
-    """what the network predicts: what EDM's preconditioning asks for, the velocity of a flow (flow), or the clean image
-    at a flow's time (x), with the loss of the velocity"""
+    """what the network predicts: what EDM's preconditioning asks for; the velocity of a flow (flow); the clean image at
+    a flow's time, with the loss of the velocity (x); or the mean velocity of a step (meanflow), for --sampler jump with
+    as few steps as there are blocks"""
     head: Head = "linear"
     """what follows on the layers of a block: a norm and a linear map, or a decoder of the noisy patches (ddt), which
     each block has for itself"""
@@ -95,6 +106,10 @@ class ImageRecipe(FlowTime, PictureRecipe):
         check_number("whole_share", self.whole_share, least=0, below=1)
         check_number("carry", self.carry, least=0, most=1)
         check_count("caption_tokens", self.caption_tokens, least=0)
+
+    def _refuse_beside_backbone(self, name: str, asked: bool) -> None:
+        if asked:
+            raise ValueError(f"{name}={getattr(self, name)!r} is for the usual network; leave it out beside a backbone")
 
     def _check_head(self) -> None:
         check_count("head_layers", self.head_layers)
@@ -148,9 +163,8 @@ class ImageRecipe(FlowTime, PictureRecipe):
             settings |= {"end_layers": config.end_layers} if config.end_layers else {}
         else:
             for name in ("head", "align"):
-                value = getattr(self, name)
-                if value != getattr(type(self), name):
-                    raise ValueError(f"{name}={value!r} is for the usual network; leave it out beside a backbone")
+                self._refuse_beside_backbone(name, getattr(self, name) != getattr(type(self), name))
+            self._refuse_beside_backbone("objective", self.objective == MEANFLOW)
             architecture = own_architecture(backbone, facts.shape, told, self.dimensions[0])
         return self._kept(facts, architecture, settings, backbone)
 
@@ -199,6 +213,7 @@ class ImageRecipe(FlowTime, PictureRecipe):
             heads=heads,
             patch=self.patch_of(facts.shape) if self.codec == PIXELS else 1,
             noise_scale=FLOW_SCALE if self.objective in PREDICTS else DiTConfig.noise_scale,
+            jumps=self.objective == MEANFLOW,
             head_layers=self.head_layers if decoded else 0,
             head_width=self.head_width if decoded else 0,
         )
@@ -272,13 +287,16 @@ def source_captions(plan: Plan, source: Batches) -> tuple[str, ...] | None:
 
 
 def image_training_task(plan: Plan, source: Batches | None = None, empty: bool = False) -> Task:
-    """What an image plan is trained on: its task, aligned with a frozen network, or with states where it carries any;
-    one that is told captions needs the ``source`` whose labels count through them.
+    """What an image plan is trained on: its task, aligned with a frozen network, or with states where it carries any,
+    or for steps of any length; one that is told captions needs the ``source`` whose labels count through them.
 
     Args:
         empty: without content, for counting.
     """
     task = image_task(plan) if source is None else source_task(plan, source)
+    if plan.recipe.get("objective") == MEANFLOW:
+        lowers = {block: lower for block, (lower, _) in training_bands(plan).items()}
+        return MeanFlow(task, plan.partition.law, lowers)
     return carry_images(plan, align_images(plan, task, empty))
 
 
@@ -325,4 +343,6 @@ def empty_images(plan: Plan, count: int, block: int | None) -> Batch:
     none = image_task(plan).condition(torch.zeros(count, dtype=torch.long))
     condition = empty_captions(plan, count) if is_captioned(plan) else none
     noised = Noised(z, torch.full((count,), plan.edges[0]), block)
+    if plan.recipe.get("objective") == MEANFLOW:
+        condition = Until(condition, noised.sigma.clone())
     return Batch(empty_earlier(plan, noised), images, condition)

@@ -15,8 +15,9 @@ from oneblock.plan import Plain, Plan
 from oneblock.precondition import Precondition
 from oneblock.schedule import FlowMatching, FlowPrediction, logit_normal
 
-Objective = Literal["edm", "flow", "x"]
-PREDICTS: dict[str, FlowPrediction] = {"flow": "velocity", "x": "sample"}
+Objective = Literal["edm", "flow", "x", "meanflow"]
+MEANFLOW = "meanflow"
+PREDICTS: dict[str, FlowPrediction] = {"flow": "velocity", "x": "sample", MEANFLOW: "velocity"}
 """Objectives that are trained in the time of a flow -> what their networks predict."""
 FLOW_SPAN = 4.0
 """What the noise conditioning of a flow, its time, is made to span: about as much as that of EDM."""
@@ -63,15 +64,19 @@ def objective_settings(objective: str, shift: float) -> dict[str, Plain]:
     return {"objective": objective, "shift": shift} if objective in PREDICTS else {}
 
 
-def check_objective(plan: Plan, noise_scale: float | None) -> None:
+def check_objective(plan: Plan, noise_scale: float | None, jumps: bool) -> None:
     """Refuse a plan for images whose objective does not fit the rest of it, with a ``ValueError``.
 
     Args:
         noise_scale: of the plan's network; None of one of the user's own.
+        jumps: whether the network is told where a step ends.
     """
     recipe = plan.recipe
+    if jumps != (recipe.get("objective") == MEANFLOW):
+        raise ValueError(f"architecture.jumps={jumps} does not go with recipe.objective={recipe.get('objective')!r}")
     if "objective" not in recipe:
         return
+    _check_meanflow(plan)
     objective = recipe["objective"]
     if objective in PREDICTS and "frame" in recipe:
         raise ValueError(f"recipe.objective={objective!r} does not go with recipe.frame={recipe['frame']!r}")
@@ -80,6 +85,17 @@ def check_objective(plan: Plan, noise_scale: float | None) -> None:
     usual = FLOW_SCALE if objective in PREDICTS else 1.0
     if noise_scale not in (None, usual):
         raise ValueError(f"architecture.noise_scale={noise_scale}, but recipe.objective={objective!r} needs {usual}")
+
+
+def _check_meanflow(plan: Plan) -> None:
+    """Refuse what a task with a target of its own cannot be joined with."""
+    recipe = plan.recipe
+    if recipe["objective"] != MEANFLOW:
+        return
+    others = [key for key in ("carry", "align", "teacher") if recipe.get(key)]
+    others += ["update='evolution'"] if recipe.get("update") == "evolution" else []
+    if others:
+        raise ValueError(f"objective='meanflow' does not go with {', '.join(others)}; leave it out, or use flow")
 
 
 def flow_shift(plan: Plan) -> float | None:

@@ -136,7 +136,7 @@ class ImageSettings(PictureSettings, FrameSettings):
         self._check_codec(plan, network)
         check_number("align", self.align, least=0)
         check_align(plan, min(plan.layers))
-        check_objective(plan, getattr(network, "noise_scale", None))
+        check_objective(plan, getattr(network, "noise_scale", None), getattr(network, "jumps", False))
         ends = getattr(network, "end_layers", 0)
         if self.end_layers != ends:
             raise ValueError(

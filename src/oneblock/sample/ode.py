@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import DenoiserLike
-from oneblock.condition import Condition
+from oneblock.condition import Condition, Until
 
 Noise = Callable[[Tensor], Tensor]
 """Gives standard normal noise of the shape, type and device of a tensor."""
@@ -93,6 +93,18 @@ def dpm_solver_2m(
     return z
 
 
+def jump(denoiser: DenoiserLike, z: Tensor, grid: Tensor, condition: Condition, noise: Noise | None = None) -> Tensor:
+    """``euler`` with a denoiser that is told where each step ends (``condition.Until``), so that a long step may be
+    exact: ``x_r = x_t - (t - r) u(x_t, r, t)`` of MeanFlow (Geng et al., Equation 12, https://arxiv.org/abs/2505.13447),
+    as ``D = x_t - t u`` and ``x_t = (1 - t) z``."""
+    levels = _levels(grid)
+    for sigma, after in pairwise(levels):
+        a = after / sigma
+        until = Until(condition, torch.full((len(z),), after, dtype=z.dtype, device=z.device))
+        z = a * z + (1 - a) * _denoise(denoiser, z, sigma, until)
+    return z
+
+
 @dataclass(frozen=True)
 class Churn:
     """EDM's stochastic sampler (Algorithm 2) with Table 5's names; call it like any sampler.
@@ -149,4 +161,5 @@ SAMPLERS: dict[str, Sampler] = {
     "heun": Sampler(heun, 2, lambda steps: 2 * steps - 1),
     "dpm++2m": Sampler(dpm_solver_2m, 2, lambda steps: steps),
     "churn": Sampler(churn, 2, lambda steps: 2 * steps - 1),
+    "jump": Sampler(jump, 1, lambda steps: steps),
 }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import oneblock as ob
 from oneblock.condition import Condition, Tokens, told
-from oneblock.data import EncodedSource, ImageData, MemorySource, WordTable, captions_of, load_captions
+from oneblock.data import EncodedSource, ImageData, MemorySource, WordTable, captions_of, known_words, load_captions
 from oneblock.data.progress import listening
 from oneblock.data.scenes import captioned_scenes
 from oneblock.evaluate.audit import audit_images
@@ -224,6 +224,15 @@ def test_folders_are_trained_on_and_long_captions_are_cut_and_said(tmp_path: Pat
     assert load_captions(tmp_path / "pictures", "train", 24).captioned
 
 
+def test_a_dataset_of_images_and_captions_is_trained_on(tmp_path: Path) -> None:
+    scenes = captioned_scenes(20, 24, seed=4)
+    items = [(image, scenes.classes[label]) for image, label in zip(scenes.images, scenes.labels.tolist(), strict=True)]
+    done = ob.train(recipe(), data=items[:12], out=tmp_path / "run")
+    assert word_table(done.plan).words == known_words([caption for _, caption in items[:12]])
+    row = ImageModel.open(tmp_path / "run").evaluate(items[12:], train=items[:12], num_samples=8, steps=2)
+    assert set(row["caption_agreement_real"].values()) == {1.0}
+
+
 def test_unknown_words_are_said_and_no_error(model: ImageModel) -> None:
     with pytest.warns(UserWarning, match="words that no training caption has: purple, very"):
         images = model.sample(captions=["a very purple square"], steps=2)
@@ -246,7 +255,7 @@ def test_what_does_not_go_together_is_refused(model: ImageModel, tmp_path: Path)
         sample_images(model.denoiser, model.plan, torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match="the data have no captions, which the network is told; use captions:DIR"):
         model.evaluate(ImageData(data="digits", image_size=24, channels=3), num_samples=0)
-    with pytest.raises(ValueError, match="scenes has captions for labels, and no classes; train an ImageRecipe"):
+    with pytest.raises(ValueError, match="scenes has captions for labels, not classes; train an ImageRecipe"):
         make_plan(ob.ClassifyRecipe(), SCENES)
     with pytest.raises(ValueError, match="caption_tokens=3 is for data with captions"):
         tiny_plan(caption_tokens=3)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tiny import TINY, last_files, tiny_plan
 from torch import Tensor, nn
 
@@ -20,21 +21,25 @@ from oneblock.data.scenes import captioned_scenes
 from oneblock.evaluate.audit import audit_images
 from oneblock.evaluate.auditing import Audited, Auditing
 from oneblock.evaluate.captions import captions_in_turn, read_captions, scored_captions
-from oneblock.evaluate.images import sample_images
+from oneblock.evaluate.images import Sampling, sample_images
 from oneblock.evaluate.levels import passage
+from oneblock.experiment.images import SAMPLES_FILE, ImageExperiment
 from oneblock.memory import step_flops
 from oneblock.model import ImageModel
 from oneblock.plan import Plan, differences, read_plan
 from oneblock.presets import ImageFacts, ImageRecipe, blockwise, costliest_job, dry_run, training_flops, training_peak
-from oneblock.presets.captions import MOST_TOKENS, word_table
+from oneblock.presets.captions import MOST_TOKENS, example_captions, word_table
 from oneblock.presets.data import plan_images
 from oneblock.presets.image import empty_images, image_task
 from oneblock.presets.run import make_plan
+from oneblock.report.images import _names
 from oneblock.report.scores import image_tables
+from oneblock.train.machine import Machine
 
 SCENES = "scenes,images=24"
 DATA = ImageData(data=SCENES, image_size=24)
 SETTINGS = TINY | {"patch": 8}
+MACHINE = Machine(threads=1)
 
 
 def recipe(**changes: Any) -> ImageRecipe:
@@ -265,6 +270,28 @@ def test_what_does_not_go_together_is_refused(model: ImageModel, tmp_path: Path)
     empty.mkdir()
     with pytest.raises(ValueError, match=r"has no captions; write metadata\.jsonl"):
         ob.train(recipe(), data=f"captions:{empty}", out=tmp_path / "run")
+
+
+def test_a_teacher_must_read_captions_in_the_same_way(model: ImageModel, tmp_path: Path) -> None:
+    done = ob.train(recipe(seed=1), data=DATA, out=tmp_path / "run", teacher=model)
+    assert done.plan.recipe["teacher"] == model.plan.hash
+    other = ImageData(data="scenes,images=4", image_size=24)
+    with pytest.raises(ValueError, match="the captions of the run are read in another way than those of its teacher"):
+        ob.train(recipe(), data=other, out=tmp_path / "other", teacher=model)
+
+
+def test_a_comparison_trains_on_captions_and_shows_them(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    experiment = ImageExperiment(num_samples=6, sampling=Sampling(steps=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # features of a general network may not be installed
+        (row,) = ob.compare(
+            experiment, out=tmp_path, data=DATA, recipe=recipe(), arms=["blockwise"], seeds=1, machine=MACHINE
+        ).rows
+    assert row["caption_agreement_real"]["all_of_it"] == 1
+    samples = load_file(tmp_path / row["run"] / SAMPLES_FILE)["images"]
+    assert samples.shape == (8 * 8, 3, 24, 24)
+    assert _names(tmp_path / row["run"]) == example_captions(read_plan(tmp_path / row["run"]))
 
 
 def test_a_network_can_be_told_nothing_of_captions(tmp_path: Path) -> None:

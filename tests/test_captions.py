@@ -9,32 +9,37 @@ from typing import Any, cast
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tiny import TINY, last_files, tiny_plan
 from torch import Tensor, nn
 
 import oneblock as ob
 from oneblock.condition import Condition, Tokens, told
-from oneblock.data import EncodedSource, ImageData, MemorySource, WordTable, captions_of, load_captions
+from oneblock.data import EncodedSource, ImageData, MemorySource, WordTable, captions_of, known_words, load_captions
 from oneblock.data.progress import listening
 from oneblock.data.scenes import captioned_scenes
 from oneblock.evaluate.audit import audit_images
 from oneblock.evaluate.auditing import Audited, Auditing
 from oneblock.evaluate.captions import captions_in_turn, read_captions, scored_captions
-from oneblock.evaluate.images import sample_images
+from oneblock.evaluate.images import Sampling, sample_images
 from oneblock.evaluate.levels import passage
+from oneblock.experiment.images import SAMPLES_FILE, ImageExperiment
 from oneblock.memory import step_flops
 from oneblock.model import ImageModel
 from oneblock.plan import Plan, differences, read_plan
 from oneblock.presets import ImageFacts, ImageRecipe, blockwise, costliest_job, dry_run, training_flops, training_peak
-from oneblock.presets.captions import MOST_TOKENS, word_table
+from oneblock.presets.captions import MOST_TOKENS, example_captions, word_table
 from oneblock.presets.data import plan_images
 from oneblock.presets.image import empty_images, image_task
 from oneblock.presets.run import make_plan
+from oneblock.report.images import _names
 from oneblock.report.scores import image_tables
+from oneblock.train.machine import Machine
 
 SCENES = "scenes,images=24"
 DATA = ImageData(data=SCENES, image_size=24)
 SETTINGS = TINY | {"patch": 8}
+MACHINE = Machine(threads=1)
 
 
 def recipe(**changes: Any) -> ImageRecipe:
@@ -224,6 +229,15 @@ def test_folders_are_trained_on_and_long_captions_are_cut_and_said(tmp_path: Pat
     assert load_captions(tmp_path / "pictures", "train", 24).captioned
 
 
+def test_a_dataset_of_images_and_captions_is_trained_on(tmp_path: Path) -> None:
+    scenes = captioned_scenes(20, 24, seed=4)
+    items = [(image, scenes.classes[label]) for image, label in zip(scenes.images, scenes.labels.tolist(), strict=True)]
+    done = ob.train(recipe(), data=items[:12], out=tmp_path / "run")
+    assert word_table(done.plan).words == known_words([caption for _, caption in items[:12]])
+    row = ImageModel.open(tmp_path / "run").evaluate(items[12:], train=items[:12], num_samples=8, steps=2)
+    assert set(row["caption_agreement_real"].values()) == {1.0}
+
+
 def test_unknown_words_are_said_and_no_error(model: ImageModel) -> None:
     with pytest.warns(UserWarning, match="words that no training caption has: purple, very"):
         images = model.sample(captions=["a very purple square"], steps=2)
@@ -246,7 +260,7 @@ def test_what_does_not_go_together_is_refused(model: ImageModel, tmp_path: Path)
         sample_images(model.denoiser, model.plan, torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match="the data have no captions, which the network is told; use captions:DIR"):
         model.evaluate(ImageData(data="digits", image_size=24, channels=3), num_samples=0)
-    with pytest.raises(ValueError, match="scenes has captions for labels, and no classes; train an ImageRecipe"):
+    with pytest.raises(ValueError, match="scenes has captions for labels, not classes; train an ImageRecipe"):
         make_plan(ob.ClassifyRecipe(), SCENES)
     with pytest.raises(ValueError, match="caption_tokens=3 is for data with captions"):
         tiny_plan(caption_tokens=3)
@@ -256,6 +270,28 @@ def test_what_does_not_go_together_is_refused(model: ImageModel, tmp_path: Path)
     empty.mkdir()
     with pytest.raises(ValueError, match=r"has no captions; write metadata\.jsonl"):
         ob.train(recipe(), data=f"captions:{empty}", out=tmp_path / "run")
+
+
+def test_a_teacher_must_read_captions_in_the_same_way(model: ImageModel, tmp_path: Path) -> None:
+    done = ob.train(recipe(seed=1), data=DATA, out=tmp_path / "run", teacher=model)
+    assert done.plan.recipe["teacher"] == model.plan.hash
+    other = ImageData(data="scenes,images=4", image_size=24)
+    with pytest.raises(ValueError, match="the captions of the run are read in another way than those of its teacher"):
+        ob.train(recipe(), data=other, out=tmp_path / "other", teacher=model)
+
+
+def test_a_comparison_trains_on_captions_and_shows_them(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    experiment = ImageExperiment(num_samples=6, sampling=Sampling(steps=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # features of a general network may not be installed
+        (row,) = ob.compare(
+            experiment, out=tmp_path, data=DATA, recipe=recipe(), arms=["blockwise"], seeds=1, machine=MACHINE
+        ).rows
+    assert row["caption_agreement_real"]["all_of_it"] == 1
+    samples = load_file(tmp_path / row["run"] / SAMPLES_FILE)["images"]
+    assert samples.shape == (8 * 8, 3, 24, 24)
+    assert _names(tmp_path / row["run"]) == example_captions(read_plan(tmp_path / row["run"]))
 
 
 def test_a_network_can_be_told_nothing_of_captions(tmp_path: Path) -> None:

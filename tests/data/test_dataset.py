@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from oneblock.data import DatasetSource, ImageSet, MemorySource, to_float
+from oneblock.data import DatasetSource, EncodedSource, ImageSet, MemorySource, Pixels, captions_of, to_float
 
 
 class Items(Dataset[Any]):
@@ -95,7 +95,7 @@ class Stream(IterableDataset[Any]):
         (lambda: Items(torch.zeros(2)), r"item 0 of Items is a Tensor; items are \(x, label\), or \(x,\)"),
         (lambda: Items((1, 2, 3)), "item 0 of Items is a tuple; items are"),
         (lambda: Items(("text", 0)), "item 0 holds a str; give tensors or arrays"),
-        (lambda: Items((torch.zeros(2), "cat")), "item 0 has label 'cat'; labels are whole numbers from 0 on"),
+        (lambda: Items((torch.zeros(2), b"cat")), "item 0 has label b'cat'; labels are whole numbers from 0 on"),
         (lambda: Items((torch.zeros(2), -1)), "item 0 has label -1; labels are whole numbers"),
         (
             lambda: Items((torch.zeros(3, 4, 4), 0), (torch.zeros(3, 5, 4), 0)),
@@ -107,3 +107,14 @@ class Stream(IterableDataset[Any]):
 def test_what_is_no_map_style_dataset_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DatasetSource(make())
+
+
+def test_texts_in_the_place_of_labels_are_captions() -> None:
+    images = torch.arange(4 * 3 * 2 * 2, dtype=torch.uint8).view(4, 3, 2, 2)
+    source = DatasetSource(list(zip(images, ["b", "a", "b", "c d"], strict=True)))
+    assert source.captioned and source.classes == ("a", "b", "c d")
+    assert source.take(torch.arange(4)).labels.tolist() == [1, 0, 1, 2]  # type: ignore[union-attr]
+    assert captions_of(EncodedSource(source, Pixels())) == ("a", "b", "c d")
+    assert source.first(2).captioned and not DatasetSource(list(zip(images, range(4), strict=True))).captioned
+    with pytest.raises(ValueError, match="item 3 has 7 in the place of a caption; give all items a text"):
+        DatasetSource(list(zip(images, ["b", "a", "b", 7], strict=True)))

@@ -27,10 +27,12 @@ class MapStyle(Protocol):
 
 
 class DatasetSource:
-    """A ``Source`` over a map-style ``torch.utils.data.Dataset`` whose items are ``(x, label)`` or ``(x,)``.
+    """A ``Source`` over a map-style ``torch.utils.data.Dataset`` whose items are ``(x, label)``, ``(x, caption)`` or
+    ``(x,)``.
 
     ``x`` is a tensor or array of any shape, the same for all items; uint8 images become float32 in [-1, 1], floating
-    point stays as it is. Item i must be the same whenever it is asked for: random changes belong in the recipe.
+    point stays as it is. A caption is a text; labels then count through the different ones, sorted, and every item is
+    looked at once to find them. Item i must be the same whenever it is asked for: random changes belong in the recipe.
 
     Args:
         dataset: indexable, with a length.
@@ -45,13 +47,22 @@ class DatasetSource:
         check_indexable(dataset)
         self.dataset = dataset
         self._order = Order(len(dataset))
+        self._captions = self._found_captions()
         first, label = self._item(0)
         self.shape: tuple[int, ...] = tuple(first.shape)
         self.labelled = label is not None
         looked_at = torch.linspace(0, len(dataset) - 1, min(LOOKED_AT, len(dataset)), dtype=torch.float64)
         for index in looked_at.long().tolist():
             self._item(index)
-        self.classes = tuple(classes) if classes is not None else self._found_classes()
+        if self.captioned:
+            self.classes = tuple(self._captions)
+        else:
+            self.classes = tuple(classes) if classes is not None else self._found_classes()
+
+    @property
+    def captioned(self) -> bool:
+        """Whether ``classes`` are captions."""
+        return bool(self._captions)
 
     @property
     def name(self) -> str:
@@ -74,7 +85,8 @@ class DatasetSource:
         values, labels = self.samples(count)
         if labels is None:
             labels = torch.zeros(len(values), dtype=torch.int64)
-        return ImageSet(to_uint8(values), labels, self.classes or ("unlabelled",), self.name)
+        classes = self.classes or ("unlabelled",)
+        return ImageSet(to_uint8(values), labels, classes, self.name, captioned=self.captioned)
 
     def samples(self, count: int | None = None) -> Samples:
         """The first ``count`` items (None: all) as training sees them."""
@@ -100,7 +112,7 @@ class DatasetSource:
                 "(x,) without labels"
             )
         x = self._values(item[0], index)
-        label = None if len(item) == 1 else _label(item[1], index)
+        label = None if len(item) == 1 else self._label(item[1], index)
         if hasattr(self, "shape") and (tuple(x.shape) != self.shape or (label is not None) != self.labelled):
             raise ValueError(
                 f"item {index} has shape {tuple(x.shape)} {'and' if label is not None else 'without'} a label, item 0 "
@@ -117,6 +129,23 @@ class DatasetSource:
             ) from error
         return to_float(values) if values.dtype == torch.uint8 else values.float()
 
+    def _label(self, value: object, index: int) -> int:
+        if not self._captions:
+            return _label(value, index)
+        if not isinstance(value, str) or value not in self._captions:
+            raise ValueError(
+                f"item {index} has {value!r} in the place of a caption; give all items a text, the same whenever it is "
+                "asked for"
+            )
+        return self._captions[value]
+
+    def _found_captions(self) -> dict[str, int]:
+        """The place of each different caption; none where the first item has none."""
+        if _caption(self.dataset[0]) is None:
+            return {}
+        every = {_caption(self.dataset[index]) for index in range(len(self.dataset))}
+        return {text: place for place, text in enumerate(sorted(text for text in every if text is not None))}
+
     def _found_classes(self) -> tuple[str, ...]:
         if not self.labelled:
             return ()
@@ -125,6 +154,12 @@ class DatasetSource:
             return tuple(map(str, named))
         labels = [self._item(index)[1] for index in range(len(self))]
         return tuple(map(str, range(1 + max(label for label in labels if label is not None))))
+
+
+def _caption(item: object) -> str | None:
+    """The caption of an item, if it has one."""
+    found = item[1] if isinstance(item, tuple | list) and len(item) == 2 else None
+    return found if isinstance(found, str) else None
 
 
 def check_indexable(dataset: object) -> None:

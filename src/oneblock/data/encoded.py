@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .dataset import DatasetSource
 from .imageset import ImageSet
 from .latents import Latents, latents
 from .memory import Batches, MemorySource, Movable, Samples, Source
@@ -52,8 +53,8 @@ def movable(source: Batches) -> Movable | None:
 def captions_of(source: Batches) -> tuple[str, ...] | None:
     """The captions that the labels of ``source`` count through; None where labels are classes, or there are none."""
     images = source.images if isinstance(source, EncodedSource) else source
-    held = images.images if isinstance(images, MemorySource) else None
-    return held.classes if held is not None and held.captioned else None
+    held = images.images if isinstance(images, MemorySource) else images
+    return tuple(held.classes) if isinstance(held, ImageSet | DatasetSource) and held.captioned else None
 
 
 class EncodedSource:

@@ -150,6 +150,17 @@ def _encoder(plan: Plan, directory: Path | None) -> TextEncoder:
     return opened
 
 
+def check_alike(plan: Plan, other: Plan) -> None:
+    """Refuse two plans whose networks would be told one caption in two ways with a ``ValueError``."""
+    keys = (WORDS, ENCODER_HASH)
+    ours, theirs = ([one.architecture.get(TOKENS), *map(one.recipe.get, keys)] for one in (plan, other))
+    if ours != theirs:
+        raise ValueError(
+            "the captions of the run are read in another way than those of its teacher: other words, another text "
+            "encoder or other --caption-tokens; train both on the same data with the same settings"
+        )
+
+
 def unknown_words(plan: Plan, captions: Sequence[str]) -> tuple[str, ...]:
     """Words of ``captions`` that the network of a plan does not know, sorted; a text encoder knows all."""
     return () if ENCODER in plan.recipe else word_table(plan).read(captions).unknown

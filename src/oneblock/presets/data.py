@@ -1,7 +1,8 @@
 """Which data a recipe is trained on: from a name, a source or a Dataset to batches and to what a plan must know.
 
 ``data`` is everywhere a name (``"digits"``, ``"folder:DIR"``, ``"books"``), a name with settings (``ImageData``,
-``TextData``, ``VideoData``), a ``Source`` or ``TokenFile``, or a map-style torch Dataset of ``(x, label)`` or ``(x,)``.
+``TextData``, ``VideoData``), a ``Source`` or ``TokenFile``, or a map-style torch Dataset of ``(x, label)``,
+``(x, caption)`` or ``(x,)``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from oneblock.data import (
     DatasetSource,
     EncodedSource,
     ImageData,
+    MemorySource,
     Pixels,
     Source,
     TextBatches,
@@ -323,8 +325,10 @@ def _caption_facts(recipe: Recipe, source: EncodedSource) -> CaptionFacts | None
     if captions is None:
         return None
     if not isinstance(recipe, ImageRecipe):
-        raise ValueError(f"{source.name} has captions for labels, and no classes; train an ImageRecipe on it")
-    found = [captions[label] for label in source.first().labels.unique().tolist()]
+        raise ValueError(f"{source.name} has captions for labels, not classes; train an ImageRecipe, or give numbers")
+    found = captions
+    if isinstance(source.images, MemorySource):  # those of the other split may be listed too
+        found = tuple(captions[label] for label in source.images.images.labels.unique().tolist())
     return caption_facts(found, source.text_encoder)
 
 

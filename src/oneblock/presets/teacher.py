@@ -15,6 +15,7 @@ from oneblock.partition import make_partition
 from oneblock.plan import Plan
 from oneblock.presets.bands import cuts
 from oneblock.presets.base import Recipe
+from oneblock.presets.captions import check_alike
 from oneblock.presets.frames import cut_law, kept_frame
 from oneblock.presets.image import ImageRecipe, image_shape, image_task
 from oneblock.presets.relay import carry_images
@@ -68,6 +69,7 @@ def _check_alike(plan: Plan, theirs: Plan) -> None:
         raise ValueError(
             f"the teacher knows images {known[0]} of {known[1]} classes, but the run has {ours[0]} of {ours[1]}"
         )
+    check_alike(plan, theirs)
 
 
 def _name(teacher: Teacher) -> str:

@@ -28,11 +28,12 @@ class Bench:
     """Train methods of image generation on two tasks, told classes and told captions, and compare the rankings.
 
     All methods have one recipe: `edm`, `flow`, `flow-shifted` and `x` are the whole network with another objective,
-    `ddt` with another head, `pca` on principal components of patches; `shallow` is a network of a block's depth with
-    the whole budget; `blockwise` trains blocks alone, `branched` from a common trunk (--branch), `flow-branched` these
-    as flows. Samples are scored without guidance and with one scale of it for all (--guided): by their Frechet distance
-    where classes are told, by a checker of every attribute where captions are. Correlations of the two rankings have
-    intervals over the methods. A benchmark that was stopped goes on with the same command.
+    `ddt` with another head, `pca` on principal components of patches, `meanflow` trained for steps of any length (and
+    sampled as the others are); `shallow` is a network of a block's depth with the whole budget; `blockwise` trains
+    blocks alone, `branched` from a common trunk (--branch), `flow-branched` these as flows. Samples are scored without
+    guidance and with one scale of it for all (--guided): by their Frechet distance where classes are told, by a checker
+    of every attribute where captions are. Correlations of the two rankings have intervals over the methods. A benchmark
+    that was stopped goes on with the same command.
     """
 
     out: Path

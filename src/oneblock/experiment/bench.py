@@ -57,6 +57,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "x": ("end-to-end", "x"),
     "ddt": ("end-to-end", "ddt"),
     "pca": ("end-to-end", "pca"),
+    "meanflow": ("end-to-end", "meanflow"),
     "shallow": ("shallow",),
     "blockwise": ("blockwise",),
     "branched": ("branched",),

@@ -186,7 +186,7 @@ def test_a_head_of_layers_counts_as_work_and_its_shape_is_checked() -> None:
     assert {key: config(head_layers=key[0], head_width=key[1]).end_layers for key in counted} == counted
     with pytest.raises(ValueError, match="head_width=32 goes with head_layers=1 or more; leave it out"):
         config(head_width=32)
-    with pytest.raises(ValueError, match="width=34 is not a multiple of 4"):
+    with pytest.raises(ValueError, match="head_width=34 does not fit heads=2 and 2-D positions; use a multiple of 4"):
         config(head_layers=1, head_width=34)
 
 

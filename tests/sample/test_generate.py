@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from oneblock.condition import ClassIds, Condition, Nothing
+from oneblock.condition import ClassIds, Condition, Nothing, Until
 from oneblock.sample import SAMPLERS, karras_grid
 from oneblock.sample.generate import CHUNK, TOGETHER, generate
 
@@ -17,6 +17,8 @@ class Pull:
 
     def __call__(self, z: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         assert not torch.is_grad_enabled()
+        if isinstance(condition, Until):
+            condition = condition.condition
         assert isinstance(condition, ClassIds)
         assert len(z) == len(sigma) == len(condition)
         self.asked.append(len(z))

@@ -35,7 +35,9 @@ Unit = Literal["sigma", "q", "gamma"]
 
 DDPM = DiscreteBetas()
 """The usual schedule of ``gamma``."""
-REVERSES: dict[str, Sampler] = {"ancestral": Sampler(ancestral, 1, lambda steps: steps), **SAMPLERS}
+REVERSES: dict[str, Sampler] = {"ancestral": Sampler(ancestral, 1, lambda steps: steps)} | {
+    name: SAMPLERS[name] for name in get_args(Reverse) if name in SAMPLERS
+}
 
 
 def amplitude(value: float, unit: Unit = "sigma", schedule: DiscreteBetas | FlowMatching = DDPM) -> float:

@@ -82,8 +82,12 @@ class DiTConfig:
             raise ValueError(f"patch={self.patch} does not divide image_size={self.image_size}; use a divisor")
         if self.head_width and not self.head_layers:
             raise ValueError(f"head_width={self.head_width} goes with head_layers=1 or more; leave it out")
+        if self.head_width % math.lcm(4, self.heads):
+            raise ValueError(
+                f"head_width={self.head_width} does not fit heads={self.heads} and 2-D positions; use a multiple of "
+                f"{math.lcm(4, self.heads)}"
+            )
         check_positions(self.width)
-        check_positions(self.decoder.width)
         _check_told(self)
         _ = self.layer  # validates heads
 

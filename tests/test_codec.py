@@ -41,6 +41,13 @@ def test_a_codec_is_in_the_plan_with_its_numbers() -> None:
     assert half.recipe["codec"] == "pca:2" == tiny_plan(facts=FITTED, codec="pca:30%", patch=2).recipe["codec"]
 
 
+def test_samples_that_are_no_images_have_no_patches() -> None:
+    """Pixels are whatever the samples are."""
+    vectors = ImageFacts(shape=(2,), num_classes=0)
+    with pytest.raises(ValueError, match=r"encodes images .* but samples have shape \(2,\); leave it out"):
+        ImageRecipe(**TINY, codec="pca:1", conditional=False).plan(vectors)
+
+
 def test_plans_of_pixels_say_nothing_of_it() -> None:
     assert not any(key.startswith("codec") for key in tiny_plan(facts=FITTED).recipe)
     assert tiny_plan(facts=FITTED, codec="pixels").hash == tiny_plan().hash

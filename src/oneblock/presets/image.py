@@ -170,9 +170,16 @@ class ImageRecipe(FlowTime, PictureRecipe):
 
     def _codec(self, facts: ImageFacts) -> PatchPCA | None:
         """The fitted codec, if there is one."""
-        if self.codec != PIXELS and facts.autoencoder:
+        if self.codec == PIXELS:
+            return None
+        if len(facts.shape) != 3:
+            raise ValueError(
+                f"codec={self.codec!r} encodes images (channels, height, width), but samples have shape {facts.shape}; "
+                "leave it out"
+            )
+        if facts.autoencoder:
             raise ValueError(f"codec={self.codec!r} encodes pixels, but the data are latents; leave one of them out")
-        if self.codec != PIXELS and facts.fingerprint and facts.fit is None:
+        if facts.fingerprint and facts.fit is None:
             raise ValueError(f"codec={self.codec!r} is fitted on training images, which these facts do not give")
         return fitted_codec(self.codec, facts.shape, self.patch_of(facts.shape), facts.fit)
 

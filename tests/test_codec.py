@@ -41,13 +41,6 @@ def test_a_codec_is_in_the_plan_with_its_numbers() -> None:
     assert half.recipe["codec"] == "pca:2" == tiny_plan(facts=FITTED, codec="pca:30%", patch=2).recipe["codec"]
 
 
-def test_samples_that_are_no_images_have_no_patches() -> None:
-    """Pixels are whatever the samples are."""
-    vectors = ImageFacts(shape=(2,), num_classes=0)
-    with pytest.raises(ValueError, match=r"encodes images .* but samples have shape \(2,\); leave it out"):
-        ImageRecipe(**TINY, codec="pca:1", conditional=False).plan(vectors)
-
-
 def test_plans_of_pixels_say_nothing_of_it() -> None:
     assert not any(key.startswith("codec") for key in tiny_plan(facts=FITTED).recipe)
     assert tiny_plan(facts=FITTED, codec="pixels").hash == tiny_plan().hash
@@ -148,7 +141,7 @@ def test_losses_compare_on_pixels_with_edms_weights() -> None:
         ("pca:17", FITTED, "patches of 4 x 4 pixels with 1 channels have 16 values; use 1 to 16 components"),
         ("pca:2", FACTS, "codec='pca:2' is fitted on training images, which these facts do not give"),
         ("pca:2", replace(FITTED, autoencoder="0" * 16), "encodes pixels, but the data are latents; leave one of them"),
-        ("pca:2", replace(FITTED, shape=(5,)), r"patch=4 does not divide samples of shape \(5,\)"),
+        ("pca:2", replace(FITTED, shape=(5,)), r"encodes images .* but samples have shape \(5,\); leave it out"),
     ],
 )
 def test_codecs_that_do_not_fit_are_refused(codec: str, facts: ImageFacts, message: str) -> None:

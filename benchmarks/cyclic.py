@@ -172,7 +172,7 @@ def canary(options: argparse.Namespace) -> Iterator[Row]:
             trained = chosen.take(again if copies else again[options.planted :])
             for blocks in options.blocks:
                 model = _trained(
-                    trained, options.out / f"{blocks}-blocks-{copies}-copies-seed{seed}", blocks, options, seed
+                    trained, options.out / f"{blocks}-blocks-{copies}-copies-seed{seed}", blocks, options.budget, seed
                 )
                 # without copies too, the ten are looked for among all images
                 looked_for = chosen.take(again)

@@ -46,5 +46,7 @@ def test_a_comparison_that_was_made(task: str, more: tuple[str, ...], tmp_path: 
 
 
 def test_refusals(tmp_path: Path, trained: Path, refused: Callable[..., str]) -> None:
-    assert "is neither a run, nor a merged model, a comparison or an audit" in refused("report", tmp_path / "x")
+    assert "is neither a run, nor a merged model, a comparison, a benchmark or an audit" in refused(
+        "report", tmp_path / "x"
+    )
     assert "is not the name of a page; use one that ends in .html" in refused("report", trained, "--out", "a.pdf")

@@ -1,5 +1,7 @@
 """A benchmark of methods: two tasks, two protocols, and how far the rankings agree."""
 
+import inspect
+import re
 import warnings
 from pathlib import Path
 from statistics import fmean
@@ -11,6 +13,7 @@ import oneblock as ob
 from oneblock.evaluate.images import Sampling
 from oneblock.evaluate.protocol import PROTOCOL
 from oneblock.experiment.bench import ATTRIBUTES, GUIDANCES, SCORE, BenchExperiment, Benchmark, bench, reopen_bench
+from oneblock.experiment.bench import METHODS as METHODS_OF_ALL
 from oneblock.experiment.methods import combined
 from oneblock.metrics.ranking import pearson
 from oneblock.presets.base import ImageFacts
@@ -93,6 +96,17 @@ def test_tables_and_page_show_every_method_and_protocol(found: Benchmark) -> Non
     assert "a benchmark of methods" in page
     assert "do the tasks rank the methods alike?" in page
     assert page.count("blockwise") >= 4
+
+
+def test_the_example_of_the_page_on_scores(found: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scores.md").read_text()
+    (example,) = re.findall(r"```python\n(from oneblock.report.bench.*?)```", page, re.DOTALL)
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(ob, "bench", lambda **settings: asked.append(settings) or found)
+    exec(example, {"ob": ob})
+    (settings,) = asked
+    assert settings.keys() <= inspect.signature(bench).parameters.keys()
+    assert set(settings["methods"]) <= METHODS_OF_ALL.keys()  # type: ignore[call-overload]
 
 
 def test_with_two_methods_or_one_task_nothing_is_correlated(found: Benchmark) -> None:

@@ -103,7 +103,7 @@ def test_a_comparison_of_mixed_results_is_refused() -> None:
 
 def test_the_examples_of_the_page_on_scores(capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "scores.md").read_text()
-    refused, ranked = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    refused, ranked, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     rows = {"ours": row("a", 0, 1.0), "theirs": row("b", 0, 2.0, replace(MADE, guidance=2.0))}
     with pytest.raises(ValueError) as error:
         exec(refused, {"rows": rows})

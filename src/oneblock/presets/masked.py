@@ -42,8 +42,8 @@ class MaskedRecipe(TextRecipe):
     relay_calls: int = 2
     """calls of a training step of rollouts"""
     relay_slots: int = 256
-    """texts that are on their way at the same time; each step goes on with as many as a batch has, in turn, so that
-    neighbouring steps learn from different ones"""
+    """texts that are on their way at the same time, with their states in host memory; each step goes on with as many as
+    a batch has, in turn, so that neighbouring steps learn from different ones"""
     relay_across: bool = False
     """blocks learn to go on from the states of the block before, and hand theirs to the next one in sampling: they are
     trained in order, the noisiest first"""

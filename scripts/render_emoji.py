@@ -1,5 +1,6 @@
 """Draw colour emoji as 32 x 32 PNG files on white: OUT/{train,test}/{group}/{set}-{name}.png.
 
+OUT/{train,test}/metadata.jsonl has their names as captions: ``folder:OUT`` has groups for classes, ``captions:OUT`` names.
 Reads unpacked ``@iconify-json`` packages, one folder per set. The label is the Unicode group. Variants by
 skin tone and pictures equal to an earlier one are left out. Train and test are split by code point, never by
 picture: another vendor's drawing of the same emoji is nearly a copy. A set without a table of code points
@@ -38,6 +39,7 @@ class Emoji:
 
     group: str
     file: str
+    name: str
     code_point: str
     svg: str
 
@@ -56,16 +58,21 @@ def write_all(sets: Path, out: Path) -> Counter[str]:
     """Write every picture once and count them by ``split/group``."""
     counts: Counter[str] = Counter()
     seen: set[bytes] = set()
+    captions: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
     for emoji in list_emoji(sets):
         picture = render(emoji.svg)
         # some sets draw several emoji alike, and copies must not stand on both sides of the split
         if picture.tobytes() in seen:
             continue
         seen.add(picture.tobytes())
-        place = f"{split_of(emoji.code_point)}/{emoji.group}"
+        split = split_of(emoji.code_point)
+        place = f"{split}/{emoji.group}"
         (out / place).mkdir(parents=True, exist_ok=True)
         picture.save(out / place / emoji.file)
+        captions[split].append({"file_name": f"{emoji.group}/{emoji.file}", "text": emoji.name})
         counts[place] += 1
+    for split, rows in captions.items():
+        (out / split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return counts
 
 
@@ -80,7 +87,7 @@ def list_emoji(root: Path) -> Iterator[Emoji]:
             code_point = code_points.get(name)
             if code_point is not None and not SKIN_TONES & set(code_point.split("-")):
                 group = groups.setdefault(code_point, _slug(category))
-                yield Emoji(group, f"{folder}-{name}.png", code_point, _svg(icons, name))
+                yield Emoji(group, f"{folder}-{name}.png", name.replace("-", " "), code_point, _svg(icons, name))
 
 
 def split_of(code_point: str) -> str:

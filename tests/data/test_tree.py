@@ -124,6 +124,13 @@ def test_images_beside_class_folders_are_told(tmp_path: Path) -> None:
     assert tree.left_out == {"outside class folders": ["2.png", "labels.csv"]}
 
 
+def test_a_table_of_captions_beside_classes_is_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{split}/{name}" for split in ("train", "test") for name in ("a/1.png", "metadata.jsonl")))
+    tree = find_files(tmp_path)
+    assert [file.path.name for file in tree.files] == ["1.png", "1.png"]
+    assert not tree.left_out
+
+
 def test_files_are_known_by_size_and_time(tmp_path: Path) -> None:
     touch(tmp_path, "cat/1.png")
     os.utime(tmp_path / "cat" / "1.png", ns=(5, 7))

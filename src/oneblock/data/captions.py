@@ -28,9 +28,8 @@ from .imageset import ImageSet, Split
 from .pixels import DEFAULT_SIZE, choose_channels, require_pillow
 from .progress import inform, note, tell
 from .reading import READING, Reading
-from .tree import HELD_OUT, natural, split_of
+from .tree import HELD_OUT, METADATA, natural, split_of
 
-METADATA = "metadata.jsonl"
 SIDECAR = ".txt"
 FILE_NAME, TEXT = "file_name", "text"
 """Keys of a line of ``METADATA``."""

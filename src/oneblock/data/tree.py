@@ -27,6 +27,8 @@ HELD_OUT = ("test", "val", "valid", "validation")
 """Names of the folder beside ``train`` that is held out, the first that exists."""
 HIDDEN = "hidden or of a system"
 AGAIN = "link to a folder that was read already"
+METADATA = "metadata.jsonl"
+"""A table of captions, which ``captions.load_captions`` reads; beside class folders it is passed over."""
 JUNK = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 """Folders that archives, systems and servers leave behind; so do hidden ones."""
 
@@ -139,7 +141,9 @@ def _classes(root: Path, split: Split | None, tree: Tree) -> None:
     if not loose:
         return
     if len(tree.files) > count:
-        tree.left_out["outside class folders"] += [path.name for path in loose]
+        outside = [path.name for path in loose if path.name != METADATA]
+        if outside:
+            tree.left_out["outside class folders"] += outside
         return
     tree.choices.append(f"{root.name}/ has no class folders: its images are of one class, {UNLABELLED!r}")
     tree.files.extend(_image_file(path, path.name, UNLABELLED, split) for path in loose)

@@ -1,6 +1,6 @@
 """Draw colour emoji as 32 x 32 PNG files on white: OUT/{train,test}/{group}/{set}-{name}.png.
 
-OUT/{train,test}/metadata.jsonl has their names as captions, so ``captions:OUT`` reads them as ``folder:OUT`` does groups.
+OUT/{train,test}/metadata.jsonl has their names as captions: ``captions:OUT`` reads these, ``folder:OUT`` the groups.
 Reads unpacked ``@iconify-json`` packages, one folder per set. The label is the Unicode group. Variants by
 skin tone and pictures equal to an earlier one are left out. Train and test are split by code point, never by
 picture: another vendor's drawing of the same emoji is nearly a copy. A set without a table of code points

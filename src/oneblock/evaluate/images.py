@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -314,13 +314,55 @@ def evaluate_images(
     check_fit(plan, test)
     if detail and not num_samples:
         raise ValueError("detail=True scores generated images, but num_samples=0 asks for none; leave one of them out")
+    compared = _compared(plan, train, test, num_samples, extractor, sampling)  # refused, if at all, before any work
+    scores = _held_out_losses(denoiser, plan, test, bands or plan.partition, weights, common)
+    made = _sample_scores(denoiser, plan, train, test, compared, num_samples, sampling, fid_weights, weights, detail)
+    return scores | made
+
+
+def evaluate_samples(
+    denoiser: DenoiserLike,
+    plan: Plan,
+    train: EncodedSource | None,
+    test: EncodedSource,
+    *,
+    num_samples: int = NUM_SAMPLES,
+    extractor: str = "",
+    sampling: Sampling = Sampling(),
+) -> dict[str, Any]:
+    """The scores of generated images alone; arguments and errors as of ``evaluate_images``."""
+    check_fit(plan, test)
+    compared = _compared(plan, train, test, num_samples, extractor, sampling)
+    return _sample_scores(denoiser, plan, train, test, compared, num_samples, sampling, None, "averaged", False)
+
+
+class _Compared(NamedTuple):
+    """What generated images are compared on, and why not, if nothing is."""
+
+    features: FeatureExtractor | None
+    left_out: str
+
+
+def _compared(
+    plan: Plan,
+    train: EncodedSource | None,
+    test: EncodedSource,
+    num_samples: int,
+    extractor: str,
+    sampling: Sampling,
+) -> _Compared:
     if num_samples:
-        sampling.levels(plan)  # refused, if at all, before any work
+        sampling.levels(plan)
     left_out = check_features(plan, extractor, num_samples) if makes_images(plan, test.codec) else ""
-    features = quality_features(plan, train, test, num_samples, extractor)
+    return _Compared(quality_features(plan, train, test, num_samples, extractor), left_out)
+
+
+def _held_out_losses(
+    denoiser: DenoiserLike, plan: Plan, test: EncodedSource, bands: Partition, weights: Weights, common: bool
+) -> dict[str, Any]:
+    """The held-out loss of each band, with states too where they are handed on, and the protocol."""
     device = device_of(denoiser)
     task = source_task(plan, test).to(device)
-    bands = bands or plan.partition
     targets, labels = held_out_targets(test)
     if labels is None or not task.num_classes:
         labels = torch.zeros(len(targets), dtype=torch.int64)
@@ -339,11 +381,26 @@ def evaluate_images(
         num_held_out=len(targets),
         edges=bands.edges,
     )
-    scores[LOSS_PROTOCOL] = taken.as_row()
+    return {**scores, LOSS_PROTOCOL: taken.as_row()}
+
+
+def _sample_scores(
+    denoiser: DenoiserLike,
+    plan: Plan,
+    train: EncodedSource | None,
+    test: EncodedSource,
+    compared: _Compared,
+    num_samples: int,
+    sampling: Sampling,
+    fid_weights: Path | None,
+    weights: Weights,
+    detail: bool,
+) -> dict[str, Any]:
+    """The scores of ``num_samples`` generated images, as far as they can be compared, and the protocol."""
+    features = compared.features
     captions = scored_captions(plan, test, num_samples) if is_captioned(plan) and num_samples else []
     scenes = makes_images(plan, test.codec) and are_scenes(test.first(1).images, captions)
-    if features is None:
-        scores |= {"note": left_out} if left_out else {}
+    scores: dict[str, Any] = {"note": compared.left_out} if features is None and compared.left_out else {}
     if features is None and not scenes:
         return scores
     known, held_out = reference(train, test, num_samples)

@@ -18,8 +18,8 @@ from typing import Literal
 from oneblock.backbone import refuse_while_loading
 from oneblock.checks import check_choice, check_count, check_number
 from oneblock.evaluate.captions import AGREEMENT
-from oneblock.evaluate.images import evaluate_images
-from oneblock.evaluate.protocol import LOSS_PROTOCOL
+from oneblock.evaluate.images import evaluate_samples
+from oneblock.experiment import images
 from oneblock.experiment.base import Arm, Case
 from oneblock.experiment.compare import SEEDS, WORKERS, finished, planned_grid
 from oneblock.experiment.data import Pictures
@@ -114,7 +114,7 @@ class BenchExperiment(ImageExperiment):
         return {**super().asked(arm, plans), "guided_by": self.guided}
 
     def score(self, case: Case[Pictures], runs: Sequence[Run]) -> Row:
-        guided = evaluate_images(
+        guided = evaluate_samples(
             self._denoiser(runs),
             runs[0].plan,
             case.known.train,
@@ -123,8 +123,7 @@ class BenchExperiment(ImageExperiment):
             extractor=self.extractor,
             sampling=replace(self.sampling, guidance=self.guided),
         )
-        of_samples = {k: v for k, v in guided.items() if k not in ("loss", "band_losses", LOSS_PROTOCOL)}
-        return {**_scored(super().score(case, runs)), GUIDED: _scored(of_samples)}
+        return {**_scored(super().score(case, runs)), GUIDED: _scored(guided)}
 
     def line(self, row: Row) -> str:
         agrees = f", captions {100 * row[SCORE]:.1f} %" if SCORE in row else ""
@@ -153,12 +152,7 @@ ARMS: dict[str, Arm[ImageRecipe, ImageExperiment]] = {
 }
 SCORES = Scores(
     judged={"loss": "lower", "frechet": "lower", SCORE: "higher"},
-    spread=(
-        *("loss", "frechet", "frechet_floor", "kernel", "precision", "recall", "coverage"),
-        *(SCORE, f"{SCORE}_chance", f"{SCORE}_real"),
-        "images_per_second",
-        *("train_seconds", "peak_bytes", "peak_bytes_checkpointing", "parameters"),
-    ),
+    spread=(*images.SCORES.spread, SCORE, f"{SCORE}_chance", f"{SCORE}_real"),
     listed="band_losses",
     ours=("blockwise", "branched", "flow-branched"),
     rivals=("edm", "flow", "shallow"),

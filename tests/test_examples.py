@@ -8,6 +8,8 @@ import pytest
 import torch
 from convert.without_torchvision import absent
 
+from oneblock.model import ImageModel
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -40,6 +42,17 @@ def test_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "7 keys differ from the plan for classes: architecture.num_classes, architecture.tokens," in out
     assert "images: uint8 (2, 3, 24, 24)" in out
     assert "by chance, 1.00 of real ones" in out
+
+
+def test_autoencoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("diffusers")
+    load("autoencoder").main("digits", str(tmp_path), steps=60, budget="600")
+    error = float(capsys.readouterr().out.split("squared error of ")[1].split()[0])
+    assert error < 0.3, "black images are 0.6 off"
+    model = ImageModel.open(tmp_path / "run")
+    assert model.sample([1, 2], autoencoder=tmp_path / "autoencoder").shape == (2, 1, 8, 8)
+    assert model.plan.recipe["autoencoder"], "it denoises latents"
 
 
 def test_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """Captions on the command line: from a folder of images with captions to a trained model and its report."""
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,23 @@ def test_from_a_folder_with_captions_to_a_model_and_its_report(pictures: Path, t
     ok("report", run, "--out", tmp_path / "page.html", "--samples", "2", "--json")
     page = (tmp_path / "page.html").read_text()
     assert row["captions"][0] in page and "Traceback" not in page
+
+
+def test_the_documented_commands_as_they_are_printed(
+    pictures: Path, tmp_path: Path, ok: Ok, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With less work alone."""
+    text = (Path(__file__).parents[2] / "docs" / "images.md").read_text()
+    (block,) = re.findall(r"```\n(oneblock train images --data captions:photos.*?)```", text, flags=re.DOTALL)
+    commands = [shlex.split(line)[1:] for line in block.splitlines()]
+    assert [words[0] for words in commands] == ["train", "sample", "evaluate", "report"]
+    pictures.rename(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    less = {"train": [*TINY, *WORK], "evaluate": ["--num-samples", "8", "--steps", "2"]}
+    for words in commands:
+        ok(*words, *less.get(words[0], []))
+    assert {path.name for path in (tmp_path / "runs" / "told").iterdir()} >= {"plan.json", "report.html"}
+    assert list(tmp_path.rglob("samples.png"))
 
 
 def test_jobs_elsewhere_find_the_captions(pictures: Path, tmp_path: Path, ok: Ok) -> None:

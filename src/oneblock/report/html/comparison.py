@@ -216,7 +216,7 @@ def sample_parts(out: Path, rows: Sequence[Row], plans: Mapping[str, Plan]) -> l
     """Samples of every arm that has kept some, and the beginnings of texts are in the tables."""
     pictures = [_picture(out, row, plans.get(row["run"])) for row in rows]
     shown = [one for one in pictures if one is not None]
-    return [Pictures("", shown, "Columns are classes, where there are any.")] if shown else []
+    return [Pictures("", shown, "Columns are classes or captions, where there are any.")] if shown else []
 
 
 def _picture(out: Path, row: Row, plan: Plan | None) -> Picture | None:

@@ -3,6 +3,7 @@
 #
 #     bash benchmarks/gpu.sh                 # rows in runs/gpu/rows.jsonl, all that is said in runs/gpu/log.txt
 #     DEVICE=cpu SMALL=1 bash benchmarks/gpu.sh    # the same path at a tiny size, to try it out
+#     ONLY=bench bash benchmarks/gpu.sh      # instead: methods on two tasks, 12 layers of width 256 (oneblock bench)
 #
 # 1. the tests of recorded steps, of batches and of recorded sampling, on the device (needs pytest)
 # 2. gpu_check.py: recorded = launched one by one; resumed to the byte; training beside its recorded step alone
@@ -10,8 +11,8 @@
 # 4. scale_images.py: tuned rivals and blocks at 12M layer evaluations, as many runs as the time allows
 #
 # Needs Python 3.11 or newer with torch, einops and safetensors, and data/fashion-mnist (`make data`) for the last part;
-# pytest and hypothesis for the first, torchao for the rows of 8-bit Adam, matplotlib for pictures: what is missing is
-# left out, and a row says so. Every part has a time limit of its own, and its rows are written as they are made.
+# pytest and hypothesis for the first, torchao for the rows of 8-bit Adam, matplotlib for pictures, tyro and scikit-learn
+# for the benchmark of methods: what is missing is left out, and a row says so. Every part has a time limit of its own, and its rows are written as they are made.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-runs/gpu}
@@ -39,6 +40,16 @@ device() { # NAME SECONDS WORDS...
   part "$name" "$seconds" "$PYTHON" benchmarks/device.py "$@" --device "$DEVICE"
 }
 
+if [ "${ONLY:-}" = bench ]; then
+  size="--depth 12 --width 256 --heads 4 --batch-size 384 --budget 6M --precision bf16 --seeds 1"
+  [ -n "$SMALL" ] && size="--depth 3 --width 16 --heads 2 --budget 600 --num-samples 50 --seeds 1"
+  if "$PYTHON" -c 'import tyro, sklearn' 2> /dev/null; then
+    part bench "$LIMIT" "$PYTHON" -m oneblock bench --out "$OUT/bench" $size --device "$DEVICE" --json
+  else
+    echo '{"part": "bench", "left_out": "tyro or scikit-learn is missing"}' | tee -a "$rows"
+  fi
+  exit
+fi
 if "$PYTHON" -c 'import pytest, hypothesis' 2> /dev/null; then
   ONEBLOCK_TEST_DEVICE=$DEVICE part tests 90 "$PYTHON" -m pytest -q -x -p no:cacheprovider \
     tests/train/test_stepper.py tests/train/test_feed.py tests/sample/test_recorded.py

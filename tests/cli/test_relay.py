@@ -22,3 +22,7 @@ def test_compare(tmp_path: Path, ok: Ok, capsys: pytest.CaptureFixture[str]) -> 
     assert "puzzles solved in %, by calls per puzzle (seeds: 1)" in out
     assert "no state" in out
     assert "rollout-0.001-seed0" in err
+    ok("report", tmp_path, "--json")
+    page = (tmp_path / "report.html").read_text()
+    assert "Sudokus with and without a state" in page and "was not recorded" not in page
+    assert "rates of rollout" in page and "Traceback" not in page

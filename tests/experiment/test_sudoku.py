@@ -10,7 +10,7 @@ import torch
 import oneblock as ob
 from oneblock.data.sudoku import sudokus
 from oneblock.experiment import sudoku
-from oneblock.experiment.sudoku import AT, MASK, Trial, at_calls, decoded, network_of, trained
+from oneblock.experiment.sudoku import AT, MASK, Trial, at_calls, decoded, network_of, reopen_relay, trained
 from oneblock.report.comparison import report
 from oneblock.sample.policy import Uncertainty
 
@@ -77,6 +77,7 @@ def test_a_comparison_goes_on_and_takes_the_best_rate(tmp_path: Path, monkeypatc
     for row in first.rows:
         assert row["tried"].keys() == {"0.001", "0.01"}
         assert ("no state" in row["controls"]) == (row["arm"] == "relay")
+    assert reopen_relay(tmp_path) == first
     monkeypatch.setattr(sudoku, "trained", lambda *args: pytest.fail("a model that is scored is not trained again"))
     assert ob.compare_relay(tmp_path, arms=("mlm", "relay"), recipe=TINY, seeds=2).rows == first.rows
     result = tmp_path / "relay-0.01-seed0" / "result.json"
@@ -85,6 +86,9 @@ def test_a_comparison_goes_on_and_takes_the_best_rate(tmp_path: Path, monkeypatc
     other.write_text(json.dumps(json.loads(other.read_text()) | {"exact": 0.1}))
     mlm, relay = ob.compare_relay(tmp_path, arms=("mlm", "relay"), recipe=TINY, seeds=1).rows
     assert relay["rate"] == 0.01
+    assert [row["rate"] for row in reopen_relay(tmp_path).rows if row["arm"] == "relay"] == [0.01], (
+        "of seed 1 there is none"
+    )
     assert relay["tried"] == {"0.001": 0.1, "0.01": 0.9}
     assert not any("relay against mlm" in line for line in report(first).lines), "neither makes so few calls"
     scored = dataclasses.replace(first, rows=[{**mlm, "exact": 0.2}, {**relay, "exact": 0.3}])

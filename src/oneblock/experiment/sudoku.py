@@ -30,7 +30,7 @@ from oneblock.cpus import threads_each
 from oneblock.data import Batches
 from oneblock.data.sudoku import CELLS, SIDE, SYMBOLS, Sudokus, Turned, sudokus
 from oneblock.experiment.grid import Comparison, end_with_parent, finished_apart
-from oneblock.experiment.results import record, recorded
+from oneblock.experiment.results import RESULT_FILE, read_result, record, recorded
 from oneblock.experiment.summary import Row, Scores
 from oneblock.models.board import Board
 from oneblock.noise import LinearMask
@@ -42,6 +42,7 @@ from oneblock.state import START, Hidden, State
 from oneblock.tasks.base import Loss
 from oneblock.tasks.relay import RelayLoss, Rollout, RolloutBuffer
 from oneblock.train.learner import Learner, learn
+from oneblock.train.session import in_session
 from oneblock.train.step import Course, OptimizerSettings
 
 SudokuArm = Literal["mlm", "rollout", "relay-sg", "relay", "rollout-wide"]
@@ -144,17 +145,47 @@ def compare_relay(
         raise ValueError(f"arms={tuple(arms)} is not allowed; name one or more, each once")
     bench = Bench(Path(out), SudokuRecipe() if recipe is None else recipe)
     tried = [Trial(arm=arm, rate=rate, seed=bench.recipe.seed) for arm in arms for rate in bench.recipe.rates]
-    found = dict(_told(bench.run(tried, workers), told))
-    best = {arm: max((t for t in tried if t.arm == arm), key=lambda t: found[t]["exact"] or 0.0) for arm in arms}
-    numbers = range(bench.recipe.seed, bench.recipe.seed + seeds)
-    chosen = [Trial(arm=arm, rate=best[arm].rate, seed=seed) for seed in numbers for arm in arms]
-    found |= dict(_told(bench.run([one for one in chosen if one not in found], workers), told))
-    exact = {(t.arm, f"{t.rate:g}"): found[t]["exact"] for t in tried}
-    rows = [
-        {**found[one], "tried": {rate: score for (arm, rate), score in exact.items() if arm == one.arm}}
-        for one in chosen
+    with in_session(bench.out, {"task": "relay", "arms": list(arms)}):
+        found = dict(_told(bench.run(tried, workers), told))
+        best = _best(found, tried)
+        numbers = range(bench.recipe.seed, bench.recipe.seed + seeds)
+        chosen = [Trial(arm=arm, rate=best[arm].rate, seed=seed) for seed in numbers for arm in arms]
+        found |= dict(_told(bench.run([one for one in chosen if one not in found], workers), told))
+    return Comparison(task="relay", out=bench.out, rows=_with_tried(found, tried, chosen), scores=SCORES)
+
+
+def reopen_relay(directory: Path) -> Comparison:
+    """The comparison in a directory as far as it has come: of every arm the models at the rate that has solved most.
+
+    Raises:
+        ValueError: it holds no result of one.
+    """
+    found = {}
+    for path in sorted(directory.glob(f"*/{RESULT_FILE}")):
+        row = read_result(path)
+        if row.get("run") == path.parent.name and "decoded" in row:
+            found[Trial(arm=row["arm"], rate=row["rate"], seed=row["seed"])] = row
+    if not found:
+        raise ValueError(f"{directory} holds no result of Sudokus; give the --out of oneblock compare relay")
+    first = min(trial.seed for trial in found)
+    tried = [trial for trial in found if trial.seed == first]
+    best = _best(found, tried)
+    order = [arm for arm in get_args(SudokuArm) if arm in best]
+    chosen = sorted((t for t in found if t.rate == best[t.arm].rate), key=lambda t: (t.seed, order.index(t.arm)))
+    return Comparison(task="relay", out=directory, rows=_with_tried(found, tried, chosen), scores=SCORES)
+
+
+def _best(found: Mapping[Trial, Row], tried: Sequence[Trial]) -> dict[str, Trial]:
+    """The model of every arm that solved most."""
+    arms = dict.fromkeys(trial.arm for trial in tried)
+    return {arm: max((t for t in tried if t.arm == arm), key=lambda t: found[t]["exact"] or 0.0) for arm in arms}
+
+
+def _with_tried(found: Mapping[Trial, Row], tried: Sequence[Trial], chosen: Sequence[Trial]) -> list[Row]:
+    """The rows of the chosen models, each with what every rate of its arm has solved."""
+    return [
+        {**found[one], "tried": {f"{t.rate:g}": found[t]["exact"] for t in tried if t.arm == one.arm}} for one in chosen
     ]
-    return Comparison(task="relay", out=bench.out, rows=rows, scores=SCORES)
 
 
 def _told(rows: Iterable[tuple[Trial, Row]], told: Callable[[str], None] | None) -> Iterator[tuple[Trial, Row]]:

@@ -17,6 +17,7 @@ from oneblock.report.html.comparison import comparison_page
 from oneblock.report.html.page import Page, check_html, html
 from oneblock.report.html.parts import SAMPLES, Shown
 from oneblock.report.html.run import run_page
+from oneblock.report.html.sudoku import is_relay, relay_page
 from oneblock.train.machine import Machine
 
 REPORT_FILE = "report.html"
@@ -27,6 +28,7 @@ PAGES: dict[str, Callable[[Path, Shown], Page]] = {
     "comparison": comparison_page,
     "audit": audit_page,
     "benchmark": bench_page,
+    "relay": relay_page,
 }
 """Kind of a directory -> its page; a new kind has its place here and in ``kind``."""
 
@@ -73,7 +75,8 @@ def kind(directory: Path) -> str:
     if (directory / BENCH_FILE).is_file():
         return "benchmark"
     try:
-        return kind_of(directory)
+        found = kind_of(directory)
+        return "relay" if found == "comparison" and is_relay(directory) else found
     except ValueError as error:
         if (directory / JSON_FILE).is_file():
             return "audit"

@@ -3,12 +3,14 @@ r"""Cyclic denoising against what is known of it: the law of the exact denoiser,
     python benchmarks/cyclic.py theorem > rows.jsonl
     python benchmarks/cyclic.py toy --seeds 3 > rows.jsonl
     python benchmarks/cyclic.py canary --out runs/canary --seeds 3 > rows.jsonl
+    python benchmarks/cyclic.py depth --runs runs/copies-1 runs/copies-4 runs/copies-16 --out depth.png > rows.jsonl
 
 `theorem`: 2048 points of two Gaussians in 8 dimensions, 20 of them targets, 500 cycles: the share of chains that never
 leave, measured, beside the product and the bound of Theorem 1 (`audit.exact`), at shares gamma of DDPM's linear
 schedule. `toy`: a small network learns 128 points (as a control also 2048); the share of its samples that are copies,
 one-shot with three samplers and after cycles, and how many different points were seen for the same calls. `canary`:
-digits, 200 images of which ten stand there 1, 4 or 16 times, and once not at all; what the audit finds of the ten. A
+digits, 200 images of which ten stand there 1, 4 or 16 times, and once not at all; what the audit finds of the ten.
+`depth`: draws how deep the basins of planted images are, against their copies, of finished `oneblock compare audit`. A
 JSON row each.
 """
 
@@ -17,6 +19,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -30,6 +33,7 @@ from oneblock.condition import Nothing
 from oneblock.data import EncodedSource, ImageSet, MemorySource, Pixels, load_images
 from oneblock.evaluate.audit import audit_images
 from oneblock.evaluate.auditing import Audited, Auditing
+from oneblock.experiment.reopened import reopen
 from oneblock.sample import karras_grid
 from oneblock.sample.generate import generate
 from oneblock.train.drive import Watch
@@ -201,6 +205,23 @@ def _found(model: ob.Model, images: ImageSet, held_out: ImageSet, options: argpa
     }
 
 
+def depth(options: argparse.Namespace) -> Iterator[Row]:
+    from oneblock.report.picture import RangedLine, ranged_lines
+
+    rows = sorted((row for run in options.runs for row in reopen(run).comparison.rows), key=lambda row: row["copies"])
+    lines = []
+    for color, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
+        points = []
+        for copies in dict.fromkeys(row["copies"] for row in rows):
+            mine = [row for row in rows if (row["arm"], row["copies"]) == (arm, copies)]
+            depths = [row["depth"] for row in mine if row["depth"] is not None]
+            yield {"arm": arm, "copies": copies, "found": [row["planted_found"] for row in mine], "half_at": depths}
+            points += [(copies, mean(depths), min(depths), max(depths))] if depths else []
+        lines.append(RangedLine(arm, points, color, 1))
+    shown = [line for line in lines if line.points]
+    ranged_lines(shown, options.out, "copies of an image", "sigma at which half of the chains leave")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
@@ -234,6 +255,10 @@ def main() -> None:
     planted.add_argument("--budget", default="400k")
     planted.add_argument("--chains", type=int, default=Auditing.chains)
     planted.set_defaults(run=canary)
+    deep = verbs.add_parser("depth")
+    deep.add_argument("--runs", type=Path, nargs="+", required=True)
+    deep.add_argument("--out", type=Path, required=True)
+    deep.set_defaults(run=depth)
     options = parser.parse_args()
     for row in options.run(options):
         print(json.dumps(row), flush=True)

@@ -75,6 +75,27 @@ def test_train_status_merge_evaluate_sample(tmp_path: Path, ok: Ok, refused: Ref
     assert "fewer than block_frames=2" in refused("sample", run, "--frames", "1", "--classes", "1")
 
 
+def test_a_second_stage(tmp_path: Path, ok: Ok, refused: Refused) -> None:
+    run, few = tmp_path / "run", ("--updates", "1", "--critic-updates", "1", "--batch-size", "2", "--steps", "1")
+    ok("train", "video", "--out", run, *NET, *WORK, *DATA)
+    (row,) = ok("self-force", run, "--out", tmp_path / "forced", *few, "--json")
+    assert (row["model"], row["updates"]) == (str(tmp_path / "forced"), 1)
+    ok(
+        "sample",
+        tmp_path / "forced",
+        "--classes",
+        "1",
+        "--sampler",
+        "renoise",
+        "--steps",
+        "1",
+        "--out",
+        tmp_path / "1.png",
+    )
+    assert "holds a run" in refused("self-force", run, "--out", run, *few)
+    assert "updates=0 is not allowed" in refused("self-force", run, "--out", tmp_path / "other", "--updates", "0")
+
+
 def test_a_signal_ends_a_stream_with_a_file_that_can_be_read(
     tmp_path: Path, ok: Ok, monkeypatch: pytest.MonkeyPatch
 ) -> None:

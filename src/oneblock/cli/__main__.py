@@ -29,6 +29,7 @@ VERBS: dict[tuple[str, ...], tuple[str, str, str]] = {
     ("train", "text"): ("train", "TrainText", "train an autoregressive language model, one block at a time"),
     ("train", "recurrent-text"): ("train", "TrainRecurrentText", "train a language model of recurrent depth"),
     ("train", "bytes"): ("bytes", "TrainBytes", "train a byte model of whole numbers, without a backward pass"),
+    ("self-force",): ("self_force", "SelfForce", "train a video generator on, with videos that it makes itself"),
     ("convert",): ("convert", "Convert", "train on a network that you have: as blocks, experts or specialists"),
     ("job",): ("job", "Job", "train one block of a planned run, on any machine"),
     ("launch",): ("launch", "Launch", "start the jobs of a planned run: processes, torchrun or Slurm"),

@@ -26,29 +26,28 @@ from oneblock.train.learner import NonFiniteError
 
 @dataclass(frozen=True, kw_only=True)
 class SelfForcing:
-    """How a network learns from what it makes; rates and betas are those of LongSANA's configurations.
-
-    Args:
-        updates: of the network.
-        critic_updates: of the critic, before each of these.
-        batch_size: videos of one update.
-        steps: of ``sample.stream.renoise`` for each block of frames, in training and later.
-        learning_rate, critic_learning_rate: of the network, and of the critic.
-        beta1, beta2: of AdamW.
-        clip: largest norm of a gradient.
-        seed: of everything drawn.
-    """
+    """How a network learns from what it makes; rates and betas are those of LongSANA's configurations."""
 
     updates: int = 200
+    """of the network"""
     critic_updates: int = 5
+    """of the critic, before each of these"""
     batch_size: int = 16
+    """videos of one update"""
     steps: int = 4
+    """of the sampler renoise for each block of frames, in training and later"""
     learning_rate: float = 1e-5
+    """of the network"""
     critic_learning_rate: float = 2e-6
+    """of the critic"""
     beta1: float = 0.0
+    """decay of AdamW's mean of gradients"""
     beta2: float = 0.999
+    """decay of AdamW's mean of squared gradients"""
     clip: float = 10.0
+    """largest norm of a gradient"""
     seed: int = 0
+    """of everything drawn"""
 
     def __post_init__(self) -> None:
         check_fields(self)

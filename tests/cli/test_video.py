@@ -80,18 +80,8 @@ def test_a_second_stage(tmp_path: Path, ok: Ok, refused: Refused) -> None:
     ok("train", "video", "--out", run, *NET, *WORK, *DATA)
     (row,) = ok("self-force", run, "--out", tmp_path / "forced", *few, "--json")
     assert (row["model"], row["updates"]) == (str(tmp_path / "forced"), 1)
-    ok(
-        "sample",
-        tmp_path / "forced",
-        "--classes",
-        "1",
-        "--sampler",
-        "renoise",
-        "--steps",
-        "1",
-        "--out",
-        tmp_path / "1.png",
-    )
+    words = ("--classes", "1", "--sampler", "renoise", "--steps", "1")
+    ok("sample", tmp_path / "forced", *words, "--stream", tmp_path / "1.png")
     assert "holds a run" in refused("self-force", run, "--out", run, *few)
     assert "updates=0 is not allowed" in refused("self-force", run, "--out", tmp_path / "other", "--updates", "0")
 

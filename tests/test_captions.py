@@ -23,7 +23,8 @@ from oneblock.evaluate.auditing import Audited, Auditing
 from oneblock.evaluate.captions import captions_in_turn, read_captions, scored_captions
 from oneblock.evaluate.images import Sampling, sample_images
 from oneblock.evaluate.levels import passage
-from oneblock.experiment.images import SAMPLES_FILE, ImageExperiment
+from oneblock.experiment.images import SAMPLES_FILE, SCORES, ImageExperiment
+from oneblock.experiment.summary import summaries
 from oneblock.memory import step_flops
 from oneblock.model import ImageModel
 from oneblock.plan import Plan, differences, read_plan
@@ -32,6 +33,7 @@ from oneblock.presets.captions import MOST_TOKENS, example_captions, word_table
 from oneblock.presets.data import plan_images
 from oneblock.presets.image import empty_images, image_task
 from oneblock.presets.run import make_plan
+from oneblock.report.captions import agreement_table
 from oneblock.report.images import _names
 from oneblock.report.scores import image_tables
 from oneblock.train.machine import Machine
@@ -289,6 +291,9 @@ def test_a_comparison_trains_on_captions_and_shows_them(tmp_path: Path) -> None:
             experiment, out=tmp_path, data=DATA, recipe=recipe(), arms=["blockwise"], seeds=1, machine=MACHINE
         ).rows
     assert row["caption_agreement_real"]["all_of_it"] == 1
+    (line,) = agreement_table([row], summaries([row], SCORES))[0].rows
+    checked, nearest = row["caption_agreement"]["all_of_it"], row["caption_retrieval"]
+    assert line[2:4] == (f"{100 * checked:.1f} %", f"{100 * nearest:.1f} %")
     samples = load_file(tmp_path / row["run"] / SAMPLES_FILE)["images"]
     assert samples.shape == (8 * 8, 3, 24, 24)
     assert _names(tmp_path / row["run"]) == example_captions(read_plan(tmp_path / row["run"]))

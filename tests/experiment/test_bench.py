@@ -11,10 +11,11 @@ import torch
 
 import oneblock as ob
 from oneblock.evaluate.images import Sampling
-from oneblock.evaluate.protocol import PROTOCOL
+from oneblock.evaluate.protocol import PROTOCOL, RETRIEVAL_PROTOCOL
 from oneblock.experiment.bench import ATTRIBUTES, GUIDANCES, SCORE, BenchExperiment, Benchmark, bench, reopen_bench
 from oneblock.experiment.bench import METHODS as METHODS_OF_ALL
 from oneblock.experiment.methods import combined
+from oneblock.metrics import caption_features
 from oneblock.metrics.ranking import pearson
 from oneblock.presets.base import ImageFacts
 from oneblock.report.bench import report
@@ -33,8 +34,10 @@ def run(out: Path, **changes: object) -> Benchmark:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.filterwarnings("ignore", "scores are losses alone")
+        patch.setenv("ONEBLOCK_DATA", str(tmp_path_factory.mktemp("data")))
+        patch.setattr(caption_features, "MOST_STEPS", 10)
         return run(tmp_path_factory.mktemp("bench"))
 
 
@@ -46,6 +49,10 @@ def test_every_method_has_a_row_on_both_tasks(found: Benchmark) -> None:
         known = [row["caption_agreement"][name] for name in ATTRIBUTES]
         assert row[SCORE] == pytest.approx(fmean(known))
         assert row[f"{SCORE}_real"] == 1.0
+        encoder = row[RETRIEVAL_PROTOCOL]["extractor_hash"]
+        assert row["guided"][RETRIEVAL_PROTOCOL]["extractor_hash"] == encoder, "one encoder for all"
+        assert row["caption_retrieval_chance"] == 1 / row["caption_retrieval_captions"]
+    assert not any("caption_retrieval" in row for row in found.tasks["classes"].rows)
 
 
 def test_guidance_is_all_that_the_protocols_differ_in(found: Benchmark) -> None:
@@ -90,12 +97,17 @@ def test_tables_and_page_show_every_method_and_protocol(found: Benchmark) -> Non
         ("guided", "no guidance", "all, 4"),
         ("guided", "guided", "all, 4"),
     ]
+    heads = [f"own caption nearest, {guidance}" for guidance in ("no guidance", "guided")]
+    assert tables[1].columns[-4:] == (*heads, "its chance", "its real images")
+    shares = [f"{100 * row['caption_retrieval']:.1f} %" for row in found.rows("captions", "guided")]
+    assert [row[-3] for row in tables[1].rows] == shares
     assert "a negative correlation means that they agree" in said
     assert "recipe.captions" in said
     page = ob.report(found.out, samples=0).read_text()
     assert "a benchmark of methods" in page
     assert "do the tasks rank the methods alike?" in page
     assert page.count("blockwise") >= 4
+    assert heads[1] in page
 
 
 def test_the_example_of_the_page_on_scores(found: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:

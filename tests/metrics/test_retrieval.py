@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from oneblock.metrics import retrieval
-from oneblock.metrics.retrieval import caption_retrieval
+from oneblock.metrics.retrieval import caption_retrieval, own_among_nearest
 
 
 def test_an_image_finds_its_own_caption() -> None:
@@ -51,3 +51,9 @@ def test_what_does_not_fit_is_refused() -> None:
         caption_retrieval(torch.eye(3), torch.eye(3), k=3)
     with pytest.raises(ValueError, match="dimensions 3 and 2 differ"):
         caption_retrieval(torch.eye(3), torch.eye(3)[:, :2])
+
+
+def test_captions_that_cannot_be_told_apart_count_as_in_random_order() -> None:
+    captions = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    images = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert own_among_nearest(images, captions, torch.tensor([1, 2])).tolist() == [0.5, 1.0]

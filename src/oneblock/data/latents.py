@@ -1,33 +1,27 @@
 """What a codec makes of a whole set, made once and kept on disk: training then runs no autoencoder.
 
-A file is found by the fingerprints of images and codec, holds a SHA-256 of all it says, and is made again if that does
-not fit. It gets its name when it is complete, so several processes may make the same one.
+A file is found by the fingerprints of images and codec (``data.kept``).
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from .cache import GIGA, PARTIAL, SUFFIX, trim
+from .kept import find_kept, keep, kept_path
 from .memory import MemorySource, Samples
 from .order import Order
-from .progress import note, tell
+from .progress import tell
 from .reading import Reading, data_folder
-from .transforms import bytes_in_place, to_float
+from .transforms import to_float
 
 PIECE = 256
 """Images that are encoded at a time."""
-VALUES, DIGEST = "values", "sha256"
+VALUES = "values"
+"""The tensor of a file."""
 
 
 class Latents:
@@ -62,11 +56,12 @@ def latents(images: MemorySource, encode: Callable[[Tensor], Tensor], codec: str
         codec: the fingerprint of what encodes.
         reading: whether and how much is kept; the limit holds for the latents of all sets together.
     """
-    path = _path(images, codec)
-    found = _find(path) if reading.cache else None
+    path = kept_path(latents_folder(), images.name, f"{images.fingerprint()} {codec}")
+    held = find_kept(path) if reading.cache else None
+    found = None if held is None else held.get(VALUES)
     if found is None or len(found) != len(images.images):
         found = _encoded(images, encode)
-        _keep(path, found, images.name, reading)
+        keep(path, {VALUES: found}, f"the latents of {images.name}", reading)
     return Latents(found, images.images.labels)
 
 
@@ -75,53 +70,9 @@ def latents_folder() -> Path:
     return data_folder() / ".cache" / "latents"
 
 
-def _path(images: MemorySource, codec: str) -> Path:
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", images.name).strip("-")[-40:]
-    digest = hashlib.sha256(f"{images.fingerprint()} {codec}".encode()).hexdigest()
-    return latents_folder() / f"{readable}-{digest[:16]}{SUFFIX}"
-
-
 def _encoded(images: MemorySource, encode: Callable[[Tensor], Tensor]) -> Tensor:
     held, parts = images.images.images, list[Tensor]()
     for piece in held.split(PIECE):
         parts.append(encode(to_float(piece)))
         tell(sum(map(len, parts)), len(held), f"images of {images.name} encoded")
     return torch.cat(parts)
-
-
-def _find(path: Path) -> Tensor | None:
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            values: Tensor = file.get_tensor(VALUES)
-            if file.metadata()[DIGEST] != _digest(values):
-                raise ValueError("its check sum does not fit")
-        os.utime(path)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        note(f"{path} is damaged and is made again ({error})")
-        return None
-    return values
-
-
-def _keep(path: Path, values: Tensor, name: str, reading: Reading) -> None:
-    """Write the file, and remove those of other sets that are over the limit; what cannot be written is told."""
-    limit = round(reading.cache_gb * GIGA)
-    if not reading.cache or values.nbytes > limit:
-        return
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({VALUES: values.contiguous()}, partial, {DIGEST: _digest(values)})
-        os.replace(partial, path)
-        trim(path.parent, limit, path)
-    except (OSError, SafetensorError) as error:
-        note(f"the latents of {name} could not be kept ({error}); --no-cache does not try")
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _digest(values: Tensor) -> str:
-    digest = hashlib.sha256(repr((tuple(values.shape), values.dtype)).encode())
-    digest.update(bytes_in_place(values.contiguous()))
-    return digest.hexdigest()

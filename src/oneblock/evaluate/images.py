@@ -49,6 +49,7 @@ from oneblock.evaluate.reference import (
     reference,
     told_classes,
 )
+from oneblock.evaluate.retrieval import retrieval_judge, retrieval_left_out, retrieval_scores
 from oneblock.guidance import ClassifierFree, check_guidance
 from oneblock.metrics import FeatureExtractor, image_quality
 from oneblock.metrics.detail import image_detail
@@ -399,10 +400,13 @@ def _sample_scores(
     """The scores of ``num_samples`` generated images, as far as they can be compared, and the protocol."""
     features = compared.features
     captions = scored_captions(plan, test, num_samples) if is_captioned(plan) and num_samples else []
-    scenes = makes_images(plan, test.codec) and are_scenes(test.first(1).images, captions)
+    seen = bool(captions) and makes_images(plan, test.codec)
+    scenes = seen and are_scenes(test.first(1).images, captions)
+    unranked = retrieval_left_out(train, test, captions) if seen else ""
+    judge = retrieval_judge(plan, train) if seen and not unranked and train is not None else None
     scores: dict[str, Any] = {"note": compared.left_out} if features is None and compared.left_out else {}
-    if features is None and not scenes:
-        return scores
+    if features is None and not scenes and judge is None:
+        return _noted(scores, unranked)
     known, held_out = reference(train, test, num_samples)
     asked = told_in_turn(plan, test, num_samples)
     made = image_protocol(
@@ -427,12 +431,20 @@ def _sample_scores(
         scores |= agreement_by_class(plan, features, images, told)
         scores |= image_detail(known, held_out, images, features).as_row() if detail else {}
         scores |= _published(known, images, made, fid_weights) if fid_weights else {}
+    if judge is not None:
+        scores |= retrieval_scores(judge, images, captions, test, known, held_out, made)
     return {
-        **scores,
+        **_noted(scores, unranked),
         PROTOCOL: made.as_row(),
         "sampling_seconds": seconds,
         "images_per_second": num_samples / seconds,
     }
+
+
+def _noted(scores: dict[str, Any], note: str) -> dict[str, Any]:
+    """``scores`` with one more note, if it says anything."""
+    said = "; ".join(filter(None, (scores.get("note", ""), note)))
+    return {**scores, "note": said} if note else scores
 
 
 def _targets_hash(test: EncodedSource, task: ImageGeneration) -> str:

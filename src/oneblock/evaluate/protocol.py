@@ -24,6 +24,8 @@ VERSION = 1
 calculated."""
 PROTOCOL, LOSS_PROTOCOL, FID_PROTOCOL = "protocol", "loss_protocol", "fid_protocol"
 """Under which rows of scores keep those of the generated images, of the losses and of the published FID."""
+RETRIEVAL_PROTOCOL = "retrieval_protocol"
+"""That of captions by retrieval."""
 Conditions = Literal["classes-in-turn", "captions-in-order", "none"]
 Weights = Literal["averaged", "raw"]
 
@@ -67,7 +69,8 @@ class Protocol(AnyProtocol):
         conditions: what they were told: class i modulo the number of classes, caption i, or nothing.
         sampler, grid, steps, guidance, guidance_interval, state, sample_seed: see ``evaluate.images.Sampling``.
         extractor: name of the features.
-        extractor_hash: first 16 hex digits of the SHA-256 of the file with its weights; empty for one without a file.
+        extractor_hash: first 16 hex digits of the SHA-256 of the file with its weights; of one that is trained here, of
+            what it was trained on and with (``evaluate.retrieval``); empty for one without either.
         reference: name of the real images, for people: two names of the same images are the same protocol.
         reference_hash: of the real images themselves (``hash_of_images``).
         num_reference: how many.

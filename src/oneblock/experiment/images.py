@@ -17,6 +17,7 @@ from oneblock.evaluate.common import common_law
 from oneblock.evaluate.curves import check_curve, sampling_curve, state_distances
 from oneblock.evaluate.images import NUM_SAMPLES, Sampling, asked_labels, evaluate_images, sample_images
 from oneblock.evaluate.reference import check_features, extractor_name, makes_images, quality_features
+from oneblock.evaluate.retrieval import SPREAD_SCORES
 from oneblock.experiment.arms import blocks_alone, branched, shallow_ensemble
 from oneblock.experiment.base import Arm, Case, Cell
 from oneblock.experiment.curves import CURVE
@@ -218,6 +219,7 @@ SCORES = Scores(
     judged={"loss": "lower", "frechet": "lower"},
     spread=(
         *("loss", "frechet", "frechet_floor", "kernel", "precision", "recall", "coverage"),
+        *SPREAD_SCORES,
         "images_per_second",
         *COSTS,
     ),

@@ -10,6 +10,7 @@ from oneblock.evaluate.protocol import (
     FID_PROTOCOL,
     LOSS_PROTOCOL,
     PROTOCOL,
+    RETRIEVAL_PROTOCOL,
     AnyProtocol,
     LossProtocol,
     Protocol,
@@ -73,13 +74,15 @@ def score_of_arms(rows: Sequence[Row], key: str, better: Better) -> Score:
 
 def _protocols(row: Row) -> Iterator[tuple[str, AnyProtocol]]:
     """What must be the same in every row -> its protocol in this one."""
-    for place in (PROTOCOL, FID_PROTOCOL):
+    for place in (PROTOCOL, FID_PROTOCOL, RETRIEVAL_PROTOCOL):
         if place in row:
             yield place, read_protocol(row[place], Protocol, f"{place} of {row['run']}")
     if LOSS_PROTOCOL in row:
         yield LOSS_PROTOCOL, read_protocol(row[LOSS_PROTOCOL], LossProtocol, f"{LOSS_PROTOCOL} of {row['run']}")
-    if PROTOCOL in row.get(GUIDED, {}):
-        yield GUIDED, read_protocol(row[GUIDED][PROTOCOL], Protocol, f"{GUIDED} {PROTOCOL} of {row['run']}")
+    for place in (PROTOCOL, RETRIEVAL_PROTOCOL):
+        if place in row.get(GUIDED, {}):
+            guided = f"{GUIDED} {place}"
+            yield guided, read_protocol(row[GUIDED][place], Protocol, f"{guided} of {row['run']}")
     for point in row.get(CURVE, ()):
         if PROTOCOL in point:
             place = f"{point['sampler']} with {point['steps']} steps"

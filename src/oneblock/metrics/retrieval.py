@@ -49,10 +49,22 @@ def caption_retrieval(images: Tensor, captions: Tensor, k: int = 1) -> CaptionRe
     most = len(different) - 1
     if not 1 <= k <= most:
         raise ValueError(f"k={k} is not in 1..{most}, the captions that are not an image's own; lower it, or give more")
-    keys = normalize(different, dim=1)
+    hits = own_among_nearest(images, different, own, k)
+    return CaptionRetrieval(hits.mean().item(), k / len(different), k, len(different))
+
+
+def own_among_nearest(images: Tensor, captions: Tensor, own: Tensor, k: int = 1) -> Tensor:
+    """Whether each image's own caption is among the ``k`` most similar ones: float64 (n,), 0 or 1, of captions that are
+    equally similar the probability in random order. R@k is the mean.
+
+    Args:
+        images: features (n, dim).
+        captions: features (m, dim) of the different captions.
+        own: the row of each image's caption, int64 (n,).
+    """
+    keys = normalize(captions, dim=1)
     chunks = zip(*(x.split(max(1, _CHUNK_ELEMENTS // len(keys))) for x in (normalize(images, dim=1), own)), strict=True)
-    hits = torch.cat([_hits(queries @ keys.T, chosen, k) for queries, chosen in chunks])
-    return CaptionRetrieval(hits.mean().item(), k / len(keys), k, len(keys))
+    return torch.cat([_hits(queries @ keys.T, chosen, k) for queries, chosen in chunks])
 
 
 def _hits(similarity: Tensor, own: Tensor, k: int) -> Tensor:

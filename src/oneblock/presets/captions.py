@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from oneblock.condition import Tokens
-from oneblock.convert.text_encoder import TextEncoder, open_text_encoder
+from oneblock.convert.text_encoder import TOGETHER, TextEncoder, open_text_encoder
 from oneblock.data import WordTable, known_words
 from oneblock.data.progress import note
 from oneblock.data.words import longest
@@ -133,6 +134,17 @@ def told_captions(plan: Plan, captions: Sequence[str], encoder: Path | None = No
         most = f"the {length} {unit} that the network reads"
         note(f"{cut} of {len(captions)} captions are longer than {most}; they are cut")
     return found
+
+
+def caption_vectors(plan: Plan, captions: Sequence[str], encoder: Path | None = None) -> Tensor:
+    """What the text encoder of a plan makes of whole ``captions``: the mean of the last hidden states, float32
+    (n, width); zeros of an empty one. Arguments and errors as of ``told_captions``."""
+    opened, found = _encoder(plan, encoder), list[Tensor]()
+    for start in range(0, len(captions), TOGETHER):  # all states of many captions would fill the memory
+        some = captions[start : start + TOGETHER]
+        read = opened.read(some, min(opened.length, max(opened.count(some))))
+        found.append(read.vectors.sum(1) / read.mask.sum(1, keepdim=True).clamp_min(1))
+    return torch.cat(found)
 
 
 def _encoder(plan: Plan, directory: Path | None) -> TextEncoder:

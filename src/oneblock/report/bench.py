@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from oneblock.evaluate.retrieval import RETRIEVAL
 from oneblock.experiment.bench import GUIDANCES, SCORE, TASKS, Benchmark, Guidance, Task
-from oneblock.experiment.summary import Row, Spread, summaries
+from oneblock.experiment.summary import Row, summaries
 from oneblock.metrics.ranking import Agreement, Correlation
+from oneblock.report.captions import RANKED, percent
 from oneblock.report.spread import cost_table, plus_minus, seeds_note
 from oneblock.report.table import Report, Table
 
@@ -66,12 +68,14 @@ def means(found: Benchmark, task: Task, guidance: Guidance) -> dict[str, Row]:
 def _scores(found: Benchmark, task: Task) -> Table:
     by = {guidance: means(found, task, guidance) for guidance in GUIDANCES}
     more = ("chance", "real images") if task == "captions" else ("floor",)
+    ranked = task == "captions" and any(RETRIEVAL in row for row in found.rows(task, "none"))
     columns = (
         "method",
         "layer evals",
         "loss",
         *(f"{HEADS[task]}, {SAID[guidance]}" for guidance in GUIDANCES),
         *more,
+        *(_ranked_heads() if ranked else ()),
     )
     rows = [
         (
@@ -80,6 +84,7 @@ def _scores(found: Benchmark, task: Task) -> Table:
             plus_minus(row["loss"], 4),
             *(_score(by[guidance][method], task) for guidance in GUIDANCES),
             *_controls(row, task),
+            *(_ranked(row, by["guided"][method]) if ranked else ()),
         )
         for method, row in by["none"].items()
     ]
@@ -88,17 +93,24 @@ def _scores(found: Benchmark, task: Task) -> Table:
 
 
 def _score(row: Row, task: Task) -> str:
-    return _percent(row[SCORE]) if task == "captions" else plus_minus(row["frechet"], 2)
+    return percent(row[SCORE]) if task == "captions" else plus_minus(row["frechet"], 2)
 
 
 def _controls(row: Row, task: Task) -> Sequence[str]:
     if task == "captions":
-        return [_percent(row[f"{SCORE}_chance"]), _percent(row[f"{SCORE}_real"])]
+        return [percent(row[f"{SCORE}_chance"]), percent(row[f"{SCORE}_real"])]
     return [plus_minus(row["frechet_floor"], 2)]
 
 
-def _percent(value: Spread | None) -> str:
-    return "-" if value is None else f"{plus_minus(value, 1, 100)} %"
+def _ranked_heads() -> Sequence[str]:
+    name = RANKED[RETRIEVAL]
+    return [*(f"{name}, {SAID[guidance]}" for guidance in GUIDANCES), "its chance", "its real images"]
+
+
+def _ranked(row: Row, guided: Row) -> Sequence[str]:
+    """Agreement by retrieval, beside the checker's."""
+    shares = (row[RETRIEVAL], guided[RETRIEVAL], row[f"{RETRIEVAL}_chance"], row[f"{RETRIEVAL}_real"])
+    return [percent(share) for share in shares]
 
 
 def _costs(found: Benchmark, task: Task) -> Table:

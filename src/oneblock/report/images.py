@@ -15,6 +15,7 @@ from oneblock.plan import PLAN_FILE
 from oneblock.presets.captions import example_captions, is_captioned
 from oneblock.presets.door import read_plan
 from oneblock.presets.names import class_names, has_names
+from oneblock.report.captions import agreement_table
 from oneblock.report.curves import draw_sampling, sampling_tables
 from oneblock.report.picture import curves, image_grid
 from oneblock.report.spread import arm_curves, cost_table, findings, plus_minus, several_budgets, with_range
@@ -44,7 +45,7 @@ def report(rows: Sequence[Row], scores: Scores) -> Report:
     features = f", features: {rows[0]['extractor']}" if any("frechet" in row for row in rows) else ""
     title = f"quality, held out (seeds: {shown[0]['seeds']}{features})"
     costs = cost_table(shown, {"images/s": "images_per_second"})
-    tables = [Table(title, columns, quality), costs, *sampling_tables(rows)]
+    tables = [Table(title, columns, quality), *agreement_table(rows, shown), costs, *sampling_tables(rows)]
     return Report(tables, findings(rows, shown, scores, WINS))
 
 

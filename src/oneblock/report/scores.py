@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from oneblock.evaluate.captions import AGREEMENT
-from oneblock.evaluate.protocol import FID_PROTOCOL, LOSS_PROTOCOL, PROTOCOL, Protocol, read_protocol
+from oneblock.evaluate.protocol import (
+    FID_PROTOCOL,
+    LOSS_PROTOCOL,
+    PROTOCOL,
+    RETRIEVAL_PROTOCOL,
+    Protocol,
+    read_protocol,
+)
 from oneblock.partition import Partition
+from oneblock.report.captions import agreement_lines, is_agreement
 from oneblock.report.table import Table
 
 QUALITY = ("distinct_1", "distinct_2", "distinct_4", "repetition_4", "unigram_entropy", "bits_per_byte")
@@ -17,16 +24,14 @@ def image_tables(row: Mapping[str, Any], bands: Partition) -> list[Table]:
     """Of ``evaluate.images.evaluate_images``: losses by band, and the quality of generated images if there is any."""
     edges = bands.edges
     losses = [(f"{edges[b + 1]:.4g} to {edges[b]:.4g}", f"{loss:.4f}") for b, loss in enumerate(row["band_losses"])]
-    unlisted = ("band_losses", "class_agreement_by_class", "other_data", PROTOCOL, LOSS_PROTOCOL, FID_PROTOCOL)
-    agreement = (AGREEMENT, f"{AGREEMENT}_chance", f"{AGREEMENT}_real")
+    protocols = (PROTOCOL, LOSS_PROTOCOL, FID_PROTOCOL, RETRIEVAL_PROTOCOL)
+    unlisted = ("band_losses", "class_agreement_by_class", "other_data", *protocols)
     shown = [
         (name, f"{value:.4g}" if isinstance(value, float) else str(value))
         for name, value in row.items()
-        if name not in (*unlisted, *agreement)
+        if name not in unlisted and not is_agreement(name)
     ]
-    for name in row.get(AGREEMENT, {}):
-        shares = " / ".join(f"{row[kind][name]:.4f}" if name in row[kind] else "-" for kind in agreement)
-        shown.append((f"{AGREEMENT} of {name} / by chance / of real images", shares))
+    shown += agreement_lines(row)
     shown += _classes("class_agreement", row)
     if PROTOCOL in row:  # all of it is in the JSON
         shown.append((PROTOCOL, read_protocol(row[PROTOCOL], Protocol).hash))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from autoencoders import save_small
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -146,6 +147,50 @@ def test_a_comparison(tmp_path: Path, ok: Ok) -> None:
     plans = {arm: json.loads((tmp_path / row["run"] / "plan.json").read_text()) for arm, row in rows.items()}
     assert plans["softmax"]["architecture"]["attention"] == "softmax"
     ok("compare", "video", "--out", tmp_path, *NET, *WORK, *DATA, "--branch", "0", *words)
+
+
+def test_the_latents_of_an_autoencoder(
+    tmp_path: Path, ok: Ok, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path))
+    run, wan = tmp_path / "run", save_small(tmp_path / "wan", "AutoencoderKLWan")
+    words = (*NET, "--patch", "1", *WORK, "--data", "bouncing-digits,clips=24", "--frames", "17", "--frame-size", "8")
+    ok("train", "video", "--out", run, *words, "--autoencoder", wan, "--strategy", "plan-only")
+    for block in ("0", "1"):
+        ok("job", run, "--block", block, "--threads", "1", "--autoencoder", wan)
+    assert len(list((tmp_path / ".cache" / "latents").iterdir())) == 1
+    ok("evaluate", run, "--autoencoder", wan, "--num-clips", "2", "--times-longer", "1", *CHEAP)
+    film, picture = tmp_path / "film.gif", tmp_path / "first.png"
+    Image.new("L", (20, 20), 255).save(picture)
+    sample = ("sample", run, "--classes", "3", "--stream", film, *CHEAP)
+    (row,) = ok(*sample, "--frames", "9", "--first", picture, "--autoencoder", wan, "--json")
+    assert row["frames"] == 9
+    whole, parts = tmp_path / "whole.gif", [tmp_path / "0.gif", tmp_path / "1.gif"]
+    for out, frames in zip((whole, *parts), ("21", "13", "8"), strict=True):
+        state = () if out == whole else ("--state", tmp_path / "state")
+        ok(*sample[:4], "--stream", out, "--frames", frames, "--autoencoder", wan, *state, *CHEAP)
+    assert pixels(*parts) == pixels(whole)
+    assert "8 frames do not fit the autoencoder" in refused(*sample, "--frames", "8", "--autoencoder", wan)
+    assert "the plan denoises the latents of autoencoder" in refused(*sample)
+    assert "use 13 or 17 frames" in refused("train", "video", "--out", tmp_path / "other", "--autoencoder", wan)
+    arms = ("--arms", "blockwise", "--seeds", "1", "--branch", "0", "--num-clips", "2", "--times-longer", "1", *CHEAP)
+    out = tmp_path / "compare"
+    (found,) = ok("compare", "video", "--out", out, *words, "--autoencoder", wan, *arms, "--json")
+    kept = load_file(out / found["runs"][0]["run"] / "rollouts.safetensors")
+    assert kept["made"].shape == kept["true"].shape == (3, 17, 1, 8, 8)
+
+
+def test_whole_videos_of_an_autoencoder_that_does_not_stream(tmp_path: Path, ok: Ok, refused: Refused) -> None:
+    run, magvit = tmp_path / "run", save_small(tmp_path / "magvit", "AutoencoderKLMagvit")
+    data = ("--data", "bouncing-digits,clips=16", "--frames", "9", "--frame-size", "16", "--channels", "3")
+    ok("train", "video", "--out", run, *NET, "--patch", "1", *WORK, *data, "--autoencoder", magvit, "--no-cache")
+    film = tmp_path / "film.gif"
+    words = ("sample", run, "--classes", "3", "--frames", "13", "--stream", film, "--autoencoder", magvit, *CHEAP)
+    (row,) = ok(*words, "--json")
+    assert row["frames"] == 13
+    with Image.open(film) as found:
+        assert found.n_frames == 13
+    assert "decodes whole clips, and not piece by piece" in refused(*words, "--state", tmp_path / "state")
 
 
 @pytest.mark.parametrize(

@@ -102,14 +102,15 @@ class PlanPictures(Planned):
     def count(self) -> Costs:
         return self.costs()
 
-    def costs(self, frames: int = FRAMES) -> Costs:
-        """What every way of training costs, for images or for clips of so many ``frames``."""
+    def costs(self, frames: int = FRAMES, autoencoder: Path | None = None) -> Costs:
+        """What every way of training costs, for images or for clips of so many ``frames``, or for their latents."""
         return cost(
             self.model,
             image_size=self.image_size,
             channels=self.channels,
             classes=self.classes,
             frames=frames,
+            autoencoder=autoencoder,
             fit=self.fit,
             backbone=self.network(),
         )
@@ -163,9 +164,12 @@ class PlanVideo(PlanPictures):
     model: VideoRecipe = field(default_factory=VideoRecipe)
     frames: int = FRAMES
     """frames of a clip"""
+    autoencoder: Path | None = None
+    """what is planned are the latents of this autoencoder of diffusers (a directory), for clips of so many frames of
+    --image-size pixels and --channels"""
 
     def count(self) -> Costs:
-        return self.costs(self.frames)
+        return self.costs(self.frames, self.autoencoder)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from torch import Tensor
 from tyro.conf import UseAppendAction
 
 from oneblock.cli import console
@@ -108,6 +110,9 @@ class SampleVideo(Opening):
     """file that keeps what is needed to go on: the frames follow on those of an earlier call that left it there"""
     fps: int = FPS
     """frames a second of the file"""
+    autoencoder: Path | None = None
+    """directory of the autoencoder that the model was trained with, if it denoises latents; --frames counts decoded
+    frames"""
     sampling: VideoSampling = field(default_factory=VideoSampling)
 
     def run(self) -> None:
@@ -115,21 +120,24 @@ class SampleVideo(Opening):
             raise ValueError(f"count={self.count} makes nothing; use 1 or more")
         check_video_place(self.stream)
         model = self.open(VideoModel)
-        length, channels, size, _ = image_shape(model.plan)
+        codec = model.codec(self.autoencoder)
+        length, channels, size, _ = codec.decoded_shape(image_shape(model.plan))
         classes = class_labels(model.plan, self.classes) if self.classes else list(range(len(model.classes)))
         labels = torch.tensor(classes).repeat_interleave(self.count) if classes else None
         number = self.count if labels is None else len(labels)
         first = None
         if self.first is not None:
             first = read_picture(self.first, size, channels).expand(number, 1, -1, -1, -1)
-        blocks = model.stream(
-            labels,
-            count=None if classes else number,
-            frames=self.frames or length,
-            first=first,
-            state=self.state if self.state is not None and self.state.exists() else None,
+        asked = {
+            "labels": labels,
+            "count": None if classes else number,
+            "frames": self.frames or length,
+            "first": first,
+            "autoencoder": codec,
             **asdict(self.sampling),
-        )
+        }
+        state = self.state if self.state is not None and self.state.exists() else None
+        blocks = model.stream(**asked, state=state) if codec.streams or self.state else [model.sample(**asked)]
         done, seconds = self._write(blocks)
         rate = done * number / seconds
         if self.json:
@@ -138,7 +146,7 @@ class SampleVideo(Opening):
         else:
             console.say(f"{number} videos of {done} frames in {seconds:.1f} s ({rate:.1f} frames/s): {self.stream}")
 
-    def _write(self, blocks: VideoStream) -> tuple[int, float]:
+    def _write(self, blocks: Iterable[Tensor]) -> tuple[int, float]:
         """Write blocks of frames as they are made, and say how far it is; how many frames, in how many seconds. A
         signal ends the file after the block that is being made, and a second one at once."""
         file, done, began = open_video(self.stream, self.fps), 0, time.perf_counter()
@@ -163,7 +171,7 @@ class SampleVideo(Opening):
                         told = now
         finally:
             file.close()
-            if self.state is not None and done:
+            if self.state is not None and done and isinstance(blocks, VideoStream):
                 blocks.save(self.state)
         return done, time.perf_counter() - began
 

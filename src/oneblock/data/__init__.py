@@ -2,9 +2,11 @@
 
 from .augment import Augment, Augmentation
 from .captions import load_captions
+from .clips import ClipCodec, Framewise, clip_codec
+from .codec import Codec, Pixels
 from .dataset import DatasetSource
 from .decode import read_picture
-from .encoded import Codec, EncodedSource, Pixels, captions_of, movable
+from .encoded import EncodedSource, captions_of, movable
 from .errors import MissingExtraError
 from .hub import HubSource
 from .memory import Batches, Movable, Samples, drawn, shuffled_if_sorted
@@ -37,9 +39,11 @@ __all__ = [
     "BytePair",
     "Bytes",
     "Characters",
+    "ClipCodec",
     "Codec",
     "DatasetSource",
     "EncodedSource",
+    "Framewise",
     "HubSource",
     "ImageData",
     "ImageSet",
@@ -62,6 +66,7 @@ __all__ = [
     "caption_agreement",
     "captioned_scenes",
     "captions_of",
+    "clip_codec",
     "drawn",
     "known_words",
     "load_captions",

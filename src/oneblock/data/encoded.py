@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
+from .clips import ClipCodec
+from .codec import Codec, Pixels
 from .dataset import DatasetSource
 from .imageset import ImageSet
 from .latents import Latents, latents
 from .memory import Batches, MemorySource, Movable, Samples, Source
 from .reading import Reading
-
-
-class Codec(Protocol):
-    """A fixed, deterministic map from images to what is denoised, and back."""
-
-    def encode(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) of ``images`` (n, channels, height, width) in [-1, 1]."""
-
-    def decode(self, encoded: Tensor) -> Tensor:
-        """Images (n, channels, height, width), about [-1, 1], of ``encoded`` (n, c, h, w)."""
-
-    def fingerprint(self) -> str:
-        """Tells this codec from others; empty for pixels."""
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """The codec that leaves images as they are."""
-
-    def encode(self, images: Tensor) -> Tensor:
-        return images
-
-    def decode(self, encoded: Tensor) -> Tensor:
-        return encoded
-
-    def fingerprint(self) -> str:
-        return ""
+from .videoset import VideoSource
 
 
 def movable(source: Batches) -> Movable | None:
@@ -58,7 +31,7 @@ def captions_of(source: Batches) -> tuple[str, ...] | None:
 
 
 class EncodedSource:
-    """A ``Source`` whose batches are those of ``images`` through ``codec``; ``first`` still gives the images.
+    """A ``Source`` whose batches are those of ``images`` (or clips) through ``codec``; ``first`` still gives images.
 
     Args:
         reading: where and how the encoded images of a set in memory are kept, which are then encoded once, when they
@@ -74,7 +47,7 @@ class EncodedSource:
         self.text_encoder = text_encoder
         self._reading = reading
         self._latents: Latents | None = None
-        self._shape = tuple(codec.encode(torch.zeros(1, *images.shape)).shape[1:])
+        self._shape = _encoded_shape(codec, images.shape)
 
     @property
     def name(self) -> str:
@@ -82,7 +55,7 @@ class EncodedSource:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(c, h, w) of one encoded image."""
+        """(c, h, w) of one encoded image, (f, c, h, w) of a clip."""
         return self._shape
 
     @property
@@ -92,7 +65,7 @@ class EncodedSource:
     @property
     def latents(self) -> Latents | None:
         """All encoded images, made when they are first asked for; None where every batch is encoded by itself."""
-        if self._latents is None and self._reading is not None and isinstance(self.images, MemorySource):
+        if self._latents is None and self._reading is not None and isinstance(self.images, MemorySource | VideoSource):
             self._latents = latents(self.images, self.codec.encode, self.codec.fingerprint(), self._reading)
         return self._latents
 
@@ -109,9 +82,15 @@ class EncodedSource:
     def samples(self, count: int | None = None) -> Samples:
         known = self.latents
         if known is not None:
-            return Samples(known.values[:count], known.labels[:count])
+            return Samples(known.values[:count], None if known.labels is None else known.labels[:count])
         values, labels = self.images.samples(count)
         return Samples(self.codec.encode(values), labels)
 
     def fingerprint(self) -> str:
         return self.images.fingerprint()
+
+
+def _encoded_shape(codec: Codec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(codec, ClipCodec):
+        return codec.encoded_shape(shape)
+    return tuple(codec.encode(torch.zeros(1, *shape)).shape[1:])

@@ -59,15 +59,29 @@ class VideoData:
     """height and width of the frames in pixels, resized and cropped for folders (default: 16, for clothes and folders
     32)"""
     channels: int | None = None
-    """1 (grey) or 3 (colour), for folders that mix both"""
+    """1 (grey) or 3 (colour), for folders that mix both, or for an autoencoder of colours"""
     fps: float = 0.0
     """frames that are taken in a second of a file of video (0: all)"""
+    cache: bool = Reading.cache
+    """whether the latents of --autoencoder are kept on disk (.cache/latents in $ONEBLOCK_DATA or ./data) and found
+    there again"""
+    cache_gb: float = Reading.cache_gb
+    """latents of all sets that are kept, in GB; those unused for longest are removed first"""
+
+    autoencoder: Path | None = None
+    """denoise the latents of this frozen autoencoder of diffusers (a directory) instead of pixels: of an AutoencoderKL,
+    frame by frame, or of one for video, whose 1 + r k frames become 1 + k (AutoencoderKLWan and others)"""
 
     def __post_init__(self) -> None:
+        self.reading()
         check_number("fps", self.fps, least=0)
         for name in ("frames", "frame_size"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
+
+    def reading(self) -> Reading:
+        """How latents are kept; ``ValueError`` for a setting that is not possible."""
+        return Reading(cache=self.cache, cache_gb=self.cache_gb)
 
 
 @dataclass(frozen=True, kw_only=True)

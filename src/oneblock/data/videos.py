@@ -10,12 +10,13 @@ each, and an eighth as many held-out ones.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from .bouncing import CLIPS, PICTURES, Bouncing, bouncing
 from .films import load_films
 from .imageset import Split, check_channels, check_split
-from .videoset import VideoSet
+from .videoset import VideoSet, in_colour
 
 FRAMES = 16
 SIZES = {"digits": 16, "clothes": 32}
@@ -42,17 +43,17 @@ def load_videos(
         split: ``train`` or ``test``.
         frames: of each clip; None is ``FRAMES``.
         size: side of the frames; None is what fits the pictures, or the usual one of folders.
-        channels: 1 or 3, of folders; None keeps what the films are.
+        channels: 1 or 3; None keeps what the films are, and grey what bounces.
         fps: frames that are taken in a second of a file of video; 0 takes all.
         root: where the files of Fashion-MNIST lie, or what a relative DIR starts from.
     """
     check_split(split)
-    if not spec.startswith(FOLDER):
-        if fps or channels not in (None, 1):
-            given = f"fps={fps:g}" if fps else f"channels={channels}"
-            raise ValueError(f"{given} is a setting of films of your own (folder:DIR); leave it out for {spec}")
-        return open_bouncing(spec, split, size=size, root=root).videos(frames or FRAMES)
     check_channels(channels)
+    if not spec.startswith(FOLDER):
+        if fps:
+            raise ValueError(f"fps={fps:g} is a setting of films of your own (folder:DIR); leave it out for {spec}")
+        videos = open_bouncing(spec, split, size=size, root=root).videos(frames or FRAMES)
+        return replace(videos, clips=in_colour(videos.clips, channels or 1))
     place = Path(spec.removeprefix(FOLDER)).expanduser()
     where = place if root is None else root / place
     return load_films(where, split, frames or FRAMES, size, channels, fps or None)

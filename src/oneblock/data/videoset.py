@@ -76,6 +76,11 @@ class VideoSet:
         return digest.hexdigest()[:16]
 
 
+def in_colour(clips: Tensor, channels: int) -> Tensor:
+    """Grey clips (n, f, 1, h, w) with their channel as often as ``channels`` says."""
+    return clips if channels == 1 else clips.expand(-1, -1, channels, -1, -1).contiguous()
+
+
 class VideoSource:
     """A ``Source`` of clips (n, f, c, h, w) in [-1, 1] over a ``VideoSet``."""
 

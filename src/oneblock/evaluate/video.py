@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,8 +15,10 @@ from torch import Tensor
 from oneblock.blockwise import Denoiser, DenoiserLike
 from oneblock.checks import check_count, check_fields, check_seed
 from oneblock.condition import Condition
-from oneblock.data import EncodedSource, to_float, to_uint8
+from oneblock.data import ClipCodec, EncodedSource, Framewise, clip_codec, to_float, to_uint8
 from oneblock.data.bouncing import Bouncing
+from oneblock.data.clips import ClipDecoder
+from oneblock.data.videoset import in_colour
 from oneblock.evaluate.bands import band_losses
 from oneblock.evaluate.device import device_of
 from oneblock.evaluate.images import MOST_SAMPLE_SEED
@@ -44,6 +46,8 @@ TIMES_LONGER = 3
 """How many training clips long rollouts are."""
 BATCH = 50
 """Clips of one call of the denoiser."""
+CLIP_PIXELS = Framewise()
+"""The codec of clips of pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,7 @@ def stream_videos(
     frames: int = 0,
     sampling: VideoSampling = VideoSampling(),
     *,
+    codec: ClipCodec = CLIP_PIXELS,
     first: Tensor | None = None,
     state: Path | None = None,
     start: int = 0,
@@ -102,61 +107,83 @@ def stream_videos(
     Args:
         labels: int64 (n,); of a plan without classes they only say how many.
         frames: of each video; 0 goes on without end. A network that sees whole clips makes one block of them.
-        first: uint8 (n, k, c, h, w), the frames that the videos begin with, k of 1 or more.
+        codec: what the plan's data went through. Frames are counted before it, blocks of them behind it.
+        first: uint8 (n, k, c, h, w), the frames that the videos begin with, k of 1 or more; with an autoencoder they
+            come back as it decodes them.
         state: a file that ``VideoStream.save`` wrote: the videos go on from there, ``frames`` more.
         start: place of the first of these videos among all that follow from the seed.
         told: called with what reads before every block but the first.
 
     Raises:
-        ValueError: the levels, the frames or the first frames do not fit the plan, or the state is of another plan, of
-            other labels or another guidance.
+        ValueError: the levels, the frames or the first frames do not fit the plan or its codec, the codec decodes whole
+            clips alone, or the state is of another plan, of other labels or another guidance.
     """
+    decoder = codec.decoder()
+    made, belongs = _stream(
+        denoiser, plan, labels, frames, sampling, codec, first=first, later=state is not None, start=start, told=told
+    )
+    if state is not None:
+        decoder.restore(restore_stream(state, made, belongs, device_of(denoiser)))
+        _check_position(plan, made.frames, codec.num_encoded(frames, later=True))
+    return VideoStream(made, belongs, codec, decoder)
+
+
+def _stream(
+    denoiser: Denoiser,
+    plan: Plan,
+    labels: Tensor,
+    frames: int,
+    sampling: VideoSampling,
+    codec: ClipCodec,
+    *,
+    first: Tensor | None = None,
+    later: bool = False,
+    start: int = 0,
+    told: Callable[[Reader], None] = lambda reading: None,
+) -> tuple[Stream, Belongs]:
+    """What ``stream_videos`` makes before it is decoded, and whose it is; ``later`` frames go on from a state."""
     check_count("frames", frames, 0)
-    shape, device = image_shape(plan)[1:], device_of(denoiser)
+    shape, device = image_shape(plan), device_of(denoiser)
     if first is not None:
-        _check_first(first, shape, len(labels))
-    if first is not None and state is not None:
+        _check_first(first, codec.decoded_shape(shape)[1:], len(labels))
+    if first is not None and later:
         raise ValueError("first frames are given, but the videos go on from a state; use one of them")
-    grid = sampling.levels(plan).to(device)
     made = Stream(
         reader(denoiser, sampling.guidance, sampling.guidance_interval),
         VIDEO_SAMPLERS[sampling.sampler],
-        grid,
+        sampling.levels(plan).to(device),
         video_task(plan).condition(labels.to(device)),
-        _sizes(plan, frames, state is not None),
-        shape,
+        _sizes(plan, codec.num_encoded(frames, later) if frames else 0, later),
+        shape[1:],
         SampleNoise(sampling.sample_seed, len(labels), start),
         clean_level(plan),
-        None if first is None else to_float(first),
+        None if first is None else codec.encode(to_float(first)),
         told,
     )
-    belongs = Belongs(plan=plan.hash, labels=tuple(labels.tolist()), guided=sampling.guidance != 1)
-    if state is not None:
-        restore_stream(state, made, belongs, device)
-        _check_position(plan, made.frames, frames)
-    return VideoStream(made, belongs)
+    return made, Belongs(plan=plan.hash, labels=tuple(labels.tolist()), guided=sampling.guidance != 1)
 
 
 class VideoStream:
     """Blocks of frames uint8 (n, f, c, h, w), as they are made. Between two of them it can be saved."""
 
-    def __init__(self, stream: Stream, belongs: Belongs) -> None:
-        self._stream, self._belongs = stream, belongs
+    def __init__(self, stream: Stream, belongs: Belongs, codec: ClipCodec, decoder: ClipDecoder) -> None:
+        self._stream, self._belongs, self._codec, self._decoder = stream, belongs, codec, decoder
 
     def __iter__(self) -> VideoStream:
         return self
 
     def __next__(self) -> Tensor:
-        return to_uint8(next(self._stream))
+        return to_uint8(self._decoder(next(self._stream)))
 
     @property
     def frames(self) -> int:
         """How many the videos have, those of a state that they went on from included."""
-        return self._stream.frames
+        made = self._stream.frames
+        return self._codec.decoded_shape((made, 1, 1, 1))[0] if made else 0
 
     def save(self, path: str | Path) -> None:
         """Write what is kept of the frames (``sample.kept``); nothing made yet is a ``ValueError``."""
-        save_stream(Path(path), self._stream, self._belongs)
+        save_stream(Path(path), self._stream, self._belongs, self._decoder.state())
 
 
 def _check_first(first: Tensor, shape: tuple[int, ...], count: int) -> None:
@@ -193,18 +220,19 @@ def sample_videos(
     frames: int = 0,
     sampling: VideoSampling = VideoSampling(),
     *,
+    codec: ClipCodec = CLIP_PIXELS,
     first: Tensor | None = None,
 ) -> Tensor:
     """Videos uint8 (n, f, c, h, w); arguments of ``stream_videos``, and ``frames=0`` is a training clip's number."""
-    length, *shape = image_shape(plan)
+    length, *shape = codec.decoded_shape(image_shape(plan))
     frames = frames or length
     if first is not None:
         _check_first(first, tuple(shape), len(labels))
     made = []
     for part in torch.arange(len(labels)).split(BATCH):
         given = None if first is None else first[part]
-        blocks = stream_videos(denoiser, plan, labels[part], frames, sampling, first=given, start=int(part[0]))
-        made.append(torch.cat([block.cpu() for block in blocks], dim=1))
+        blocks, _ = _stream(denoiser, plan, labels[part], frames, sampling, codec, first=given, start=int(part[0]))
+        made.append(to_uint8(codec.decode(torch.cat([block.cpu() for block in blocks], dim=1))))
     return torch.cat(made)
 
 
@@ -223,7 +251,8 @@ def evaluate_videos(
 
     Held-out loss per band, of every block of frames after clean ones; the Frechet distance of generated and held-out
     clips on ``frame_pairs``, beside that of two halves of the held-out clips; and where the places of what moves are
-    known, the error of rollouts that begin with held-out frames.
+    known, the error of rollouts that begin with held-out frames. With an autoencoder losses are on latents, and all
+    else on decoded frames.
 
     Args:
         test: held-out clips.
@@ -238,21 +267,22 @@ def evaluate_videos(
     check_fit(plan, test)
     check_count("num_clips", num_clips, 0)
     check_count("times_longer", times_longer)
-    held_out = test.images.samples()
+    codec, held_out = clip_codec(test.codec), test.samples()
     labels = held_out.labels if held_out.labels is not None else torch.zeros(len(held_out.values), dtype=torch.int64)
     losses = video_losses(denoiser, plan, held_out.values, labels, bands or plan.partition)
     row: dict[str, Any] = {"band_losses": losses, "loss": sum(losses) / len(losses)}
     if not num_clips:
         return row
-    real = to_uint8(held_out.values)
+    real = to_uint8(test.images.samples().values)
     classes = video_task(plan).num_classes
     asked = torch.arange(num_clips) % classes if classes else torch.zeros(num_clips, dtype=torch.int64)
     began = time.perf_counter()
-    made = sample_videos(denoiser, plan, asked, 0, sampling)
+    made = sample_videos(denoiser, plan, asked, 0, sampling, codec=codec)
     seconds = time.perf_counter() - began
     row |= {**_frechet(made, real), "frames_per_second": made.shape[0] * made.shape[1] / seconds}
     if truth is not None and plan.architecture.get("block_frames", 0):
-        row |= roll_out(denoiser, plan, truth.take(torch.arange(min(num_clips, len(truth)))), times_longer, sampling)
+        known = truth.take(torch.arange(min(num_clips, len(truth))))
+        row |= roll_out(denoiser, plan, known, times_longer, sampling, codec)
     return row
 
 
@@ -292,18 +322,19 @@ def roll_out(
     truth: Bouncing,
     times_longer: int = TIMES_LONGER,
     sampling: VideoSampling = VideoSampling(),
+    codec: ClipCodec = CLIP_PIXELS,
 ) -> dict[str, Any]:
     """How far from their true places things are in videos that begin with the first block of true frames.
 
     ``place_errors`` has the mean distance in pixels in each frame after the given ones, ``place_error`` its mean in
     each training clip's length, and ``still_error`` the same if everything stood still where it was last seen.
     """
-    length, given = image_shape(plan)[0], plan_frame_blocks(plan)[0]
-    made, true = roll_out_videos(denoiser, plan, truth, len(truth), times_longer, sampling)
-    frames = true.shape[1]
+    given = _frames(plan, codec, plan_frame_blocks(plan)[0])
+    made, true = roll_out_videos(denoiser, plan, truth, len(truth), times_longer, sampling, codec)
     errors = place_errors(made, true).mean(0)
     still = true[:, given - 1 : given].expand_as(true)
-    parts = [slice(max(start, given), start + length) for start in range(0, frames, length)]
+    ends = [_frames(plan, codec, image_shape(plan)[0] * (i + 1)) for i in range(times_longer)]
+    parts = [slice(max(start, given), end) for start, end in pairwise([0, *ends])]
     return {
         "place_errors": errors[given:].tolist(),
         "place_error": [float(errors[part].mean()) for part in parts],
@@ -318,17 +349,25 @@ def roll_out_videos(
     count: int,
     times_longer: int = TIMES_LONGER,
     sampling: VideoSampling = VideoSampling(),
+    codec: ClipCodec = CLIP_PIXELS,
 ) -> tuple[Tensor, Tensor]:
     """At most ``count`` videos uint8 (n, f, c, h, w) that begin with the first block of true frames, and the true ones.
 
     Args:
         times_longer: training clips that they are long.
+        codec: what the plan's data went through.
     """
     truth = truth.take(torch.arange(min(count, len(truth))))
-    true = truth.render(image_shape(plan)[0] * times_longer)
+    frames = _frames(plan, codec, image_shape(plan)[0] * times_longer)
+    true = in_colour(truth.render(frames), codec.decoded_shape(image_shape(plan))[1])
     labels = truth.labels if truth.labels is not None else torch.zeros(len(truth), dtype=torch.int64)
-    first = true[:, : plan_frame_blocks(plan)[0]]
-    return sample_videos(denoiser, plan, labels, true.shape[1], sampling, first=first), true
+    first = true[:, : _frames(plan, codec, plan_frame_blocks(plan)[0])]
+    return sample_videos(denoiser, plan, labels, frames, sampling, codec=codec, first=first), true
+
+
+def _frames(plan: Plan, codec: ClipCodec, encoded: int) -> int:
+    """How many so many ``encoded`` frames of a plan are decoded to."""
+    return codec.decoded_shape((encoded, *image_shape(plan)[1:]))[0]
 
 
 def _frechet(made: Tensor, real: Tensor) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from oneblock.blockwise import check_resident
 from oneblock.checks import check_count
-from oneblock.data import VideoData, open_bouncing
+from oneblock.data import VideoData, clip_codec, open_bouncing
 from oneblock.data.bouncing import Bouncing
 from oneblock.data.videos import PREFIX
 from oneblock.evaluate.video import NUM_CLIPS, TIMES_LONGER, VideoSampling, evaluate_videos, roll_out_videos
@@ -22,7 +22,7 @@ from oneblock.experiment.summary import COSTS, Row, Scores
 from oneblock.partition import make_partition
 from oneblock.plan import Plan
 from oneblock.presets.base import end_to_end, experts, shallow
-from oneblock.presets.data import Data
+from oneblock.presets.data import Data, check_codec
 from oneblock.presets.video import VideoRecipe
 from oneblock.train.loop import Run
 from oneblock.train.shards import open_denoiser
@@ -82,6 +82,7 @@ class VideoExperiment:
         check_resident(self.resident)
         for plan in (plan for several in plans.values() for plan in several):
             self.sampling.levels(plan)
+            check_codec(plan, known.test.codec)
         if known.facts.num_classes:
             check_classes(known)
 
@@ -110,7 +111,8 @@ class VideoExperiment:
         if "place_error" not in row:
             return row
         truth = cast(Bouncing, case.known.truth)
-        made, true = roll_out_videos(denoiser, run.plan, truth, SHOWN, self.times_longer, self.sampling)
+        codec = clip_codec(case.known.test.codec)
+        made, true = roll_out_videos(denoiser, run.plan, truth, SHOWN, self.times_longer, self.sampling, codec)
         save_file({"made": made, "true": true}, case.directory / ROLLOUTS_FILE)
         return {**row, "place_near": row["place_error"][0], "place_far": row["place_error"][-1]}
 
@@ -124,7 +126,7 @@ def _truth(known: Pictures, data: Data) -> Bouncing | None:
     named = VideoData(data=data) if isinstance(data, str) else data
     if not isinstance(named, VideoData) or not named.data.startswith(PREFIX):
         return None
-    return open_bouncing(named.data, "test", size=known.test.shape[2], root=named.data_dir)
+    return open_bouncing(named.data, "test", size=known.test.images.shape[2], root=named.data_dir)
 
 
 def changed(recipe: VideoRecipe, **settings: Any) -> VideoRecipe:

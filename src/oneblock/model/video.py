@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from oneblock.blockwise import Denoiser
-from oneblock.data import VideoData, open_bouncing
+from oneblock.data import ClipCodec, VideoData, clip_codec, open_bouncing
 from oneblock.data.bouncing import Bouncing
 from oneblock.data.places import hand_on
+from oneblock.data.videos import PREFIX
 from oneblock.evaluate.device import device_of
 from oneblock.evaluate.video import (
     NUM_CLIPS,
@@ -30,7 +31,7 @@ from oneblock.evaluate.video import (
 )
 from oneblock.model.base import Model, said_of
 from oneblock.plain import write_whole
-from oneblock.presets.data import Data
+from oneblock.presets.data import Data, check_codec, plan_clip_codec
 from oneblock.presets.image import image_shape
 from oneblock.presets.names import class_labels
 from oneblock.presets.places import named_data
@@ -63,6 +64,7 @@ class VideoModel(Model):
         guidance: float = VideoSampling.guidance,
         guidance_interval: tuple[float, float] = VideoSampling.guidance_interval,
         sample_seed: int = VideoSampling.sample_seed,
+        autoencoder: str | Path | ClipCodec | None = None,
     ) -> Tensor:
         """Videos uint8 (n, f, c, h, w).
 
@@ -73,13 +75,16 @@ class VideoModel(Model):
             frames: f; 0 is as many as a training clip has.
             first: uint8 (n, k, c, h, w), the frames that the videos begin with; one is a picture that is set in motion.
             sampler, steps, grid, guidance, guidance_interval, sample_seed: see ``evaluate.video.VideoSampling``.
+            autoencoder: directory of the autoencoder that the model was trained with, if it denoises latents; or what
+                ``codec`` made of it, which is then not opened again.
 
         Raises:
-            ValueError: the classes do not exist, the steps or first frames do not fit, or ``count`` is given beside
-                ``labels``.
+            ValueError: the classes do not exist, the steps or frames do not fit, the autoencoder is not that of
+                training, or ``count`` is given beside ``labels``.
         """
         sampling = _sampling(sampler, steps, grid, guidance, guidance_interval, sample_seed)
-        return sample_videos(self.denoiser, self.plan, self._labels(labels, count), frames, sampling, first=first)
+        codec, asked = self.codec(autoencoder), self._labels(labels, count)
+        return sample_videos(self.denoiser, self.plan, asked, frames, sampling, codec=codec, first=first)
 
     def stream(
         self,
@@ -95,16 +100,29 @@ class VideoModel(Model):
         guidance: float = VideoSampling.guidance,
         guidance_interval: tuple[float, float] = VideoSampling.guidance_interval,
         sample_seed: int = VideoSampling.sample_seed,
+        autoencoder: str | Path | ClipCodec | None = None,
     ) -> VideoStream:
         """The same videos as blocks of frames uint8 (n, f, c, h, w), as they are made; ``frames=0`` goes on without
         end. ``save(path)`` of what this gives keeps what is needed to go on another day.
 
         Args:
             state: a file that was saved so: the videos go on from there, by ``frames`` more.
+
+        Raises:
+            ValueError: also where the autoencoder decodes whole clips alone; only ``sample`` makes videos then.
         """
         sampling = _sampling(sampler, steps, grid, guidance, guidance_interval, sample_seed)
-        asked, kept = self._labels(labels, count), None if state is None else Path(state)
-        return stream_videos(self.denoiser, self.plan, asked, frames, sampling, first=first, state=kept)
+        codec, asked = self.codec(autoencoder), self._labels(labels, count)
+        kept = None if state is None else Path(state)
+        return stream_videos(self.denoiser, self.plan, asked, frames, sampling, codec=codec, first=first, state=kept)
+
+    def codec(self, autoencoder: str | Path | ClipCodec | None = None) -> ClipCodec:
+        """What the model's data went through: pixels, or the ``autoencoder`` of this directory, which must be the
+        plan's."""
+        if isinstance(autoencoder, ClipCodec):
+            check_codec(self.plan, autoencoder)
+            return autoencoder
+        return plan_clip_codec(self.plan, None if autoencoder is None else Path(autoencoder))
 
     def evaluate(
         self,
@@ -137,7 +155,7 @@ class VideoModel(Model):
             self.denoiser,
             self.plan,
             splits.test,
-            truth=self._truth(data),
+            truth=self._truth(data, clip_codec(splits.test.codec)),
             bands=self.bands(report_bands),
             num_clips=num_clips,
             times_longer=times_longer,
@@ -197,13 +215,13 @@ class VideoModel(Model):
             raise ValueError(f"count={count} makes nothing; use 1 or more")
         return torch.arange(count or classes) % max(classes, 1)
 
-    def _truth(self, data: Data | None) -> Bouncing | None:
+    def _truth(self, data: Data | None, codec: ClipCodec) -> Bouncing | None:
         """The held-out clips with their places, where these are known."""
         if data is not None and not isinstance(data, str | VideoData):
             return None
         name, root = named_data(self.plan, data)
-        _, channels, height, width = image_shape(self.plan)
-        if not name.startswith("bouncing-") or channels != 1 or height != width:
+        _, _, height, width = codec.decoded_shape(image_shape(self.plan))
+        if not name.startswith(PREFIX) or height != width:
             return None
         return open_bouncing(name, "test", size=height, root=root)
 

@@ -14,9 +14,11 @@ from typing import Any, Literal, cast
 
 from oneblock.data import (
     Batches,
+    ClipCodec,
     Codec,
     DatasetSource,
     EncodedSource,
+    Framewise,
     ImageData,
     MemorySource,
     Pixels,
@@ -41,6 +43,7 @@ from oneblock.data import (
 from oneblock.data.dataset import MapStyle
 from oneblock.data.pca import FIT_IMAGES, PatchPCA, fit_pca
 from oneblock.data.progress import note
+from oneblock.data.videos import FRAMES
 from oneblock.plan import Plan
 from oneblock.presets.base import CaptionFacts, ImageFacts, Recipe, TextFacts, TextRecipe
 from oneblock.presets.captions import caption_facts
@@ -124,8 +127,16 @@ def plan_images(plan: Plan, split: Split = "train", data: Data | None = None) ->
     return open_images(data, split)
 
 
-def open_videos(videos: VideoData, split: Split = "train") -> EncodedSource:
-    """One split of named clips."""
+def open_videos(videos: VideoData, split: Split = "train", codec: ClipCodec | None = None) -> EncodedSource:
+    """One split of named clips; ``codec`` is that of ``videos.autoencoder``, where it was opened before."""
+    if videos.autoencoder is None:
+        return EncodedSource(_load_clips(videos, split), Pixels())
+    codec = open_clip_codec(videos.autoencoder) if codec is None else codec
+    codec.num_encoded(videos.frames or FRAMES)
+    return EncodedSource(_load_clips(videos, split), codec, videos.reading())
+
+
+def _load_clips(videos: VideoData, split: Split) -> VideoSource:
     found = load_videos(
         videos.data,
         split,
@@ -135,17 +146,26 @@ def open_videos(videos: VideoData, split: Split = "train") -> EncodedSource:
         fps=videos.fps,
         root=videos.data_dir,
     )
-    return EncodedSource(VideoSource(found), Pixels())
+    return VideoSource(found)
 
 
 def _plan_videos(plan: Plan, split: Split, data: Data | None) -> EncodedSource:
     if data is None or isinstance(data, str):
         data = VideoData(data=data or _named(plan))
     elif isinstance(data, ImageData):  # from a verb for all tasks
-        data = VideoData(data=data.data, data_dir=data.data_dir, frame_size=data.image_size, channels=data.channels)
+        data = VideoData(
+            data=data.data,
+            data_dir=data.data_dir,
+            frame_size=data.image_size,
+            channels=data.channels,
+            cache=data.cache,
+            cache_gb=data.cache_gb,
+            autoencoder=data.autoencoder,
+        )
     if not isinstance(data, VideoData):
         return _open_videos(data)[0]
-    frames, channels, size, _ = image_shape(plan)
+    codec = plan_clip_codec(plan, data.autoencoder)
+    frames, channels, size, _ = codec.decoded_shape(image_shape(plan))
     data = replace(
         data,
         data=data.data or _named(plan),
@@ -154,7 +174,18 @@ def _plan_videos(plan: Plan, split: Split, data: Data | None) -> EncodedSource:
         channels=data.channels or channels,
         fps=data.fps or cast(float, plan.recipe.get("fps", 0.0)),
     )
-    return open_videos(data, split)
+    return open_videos(data, split, codec)
+
+
+def plan_clip_codec(plan: Plan, autoencoder: Path | None) -> ClipCodec:
+    """The codec of a plan for video, which is in the directory ``autoencoder``; None is for pixels.
+
+    Raises:
+        ValueError: it is not the plan's.
+    """
+    codec = open_clip_codec(autoencoder)
+    check_codec(plan, codec)
+    return codec
 
 
 def plan_text(plan: Plan, split: Literal["train", "valid", "test"], data: Data | None = None) -> TokenFile:
@@ -221,6 +252,15 @@ def open_codec(autoencoder: Path | None) -> Codec:
     from oneblock.convert.from_diffusers import Autoencoder
 
     return Autoencoder(autoencoder)
+
+
+def open_clip_codec(autoencoder: Path | None) -> ClipCodec:
+    """The codec of a directory that holds an autoencoder of diffusers for images or video; pixels for None."""
+    if autoencoder is None:
+        return Framewise()
+    from oneblock.convert import clips
+
+    return clips.open_clip_codec(autoencoder)
 
 
 def _named(plan: Plan) -> str:

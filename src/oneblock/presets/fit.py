@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 from oneblock.backbone import BuildBackbone
@@ -23,7 +24,7 @@ from oneblock.presets.base import ImageFacts, Recipe, end_to_end
 from oneblock.presets.causal import CausalRecipe
 from oneblock.presets.cost import SampleFlops, costliest_job, highest, job_peaks, training_flops, with_idle
 from oneblock.presets.counted import counted_plan
-from oneblock.presets.data import Data, open_data
+from oneblock.presets.data import Data, open_clip_codec, open_data
 from oneblock.presets.own import sized
 from oneblock.presets.rivals import RivalName, rivals
 from oneblock.presets.tasks import check_own
@@ -118,6 +119,7 @@ def cost(
     channels: int = 3,
     classes: int = 10,
     frames: int = FRAMES,
+    autoencoder: Path | None = None,
     data: Data | None = None,
     fit: int | str = "",
     backbone: BuildBackbone | None = None,
@@ -130,6 +132,7 @@ def cost(
     Args:
         image_size, channels, classes: of images, and of the frames of a video; a text needs nothing.
         frames: of a video.
+        autoencoder: directory of one whose latents of such a video are trained on.
         data: in the place of these, the data that would be trained on: their size, and their classes or captions.
         fit: memory of the device, in bytes or as ``"24GiB"``: find the fewest blocks that train in it.
         backbone: a network of one's own in the place of the task's, as of ``train``. It is built of tensors without
@@ -145,6 +148,13 @@ def cost(
     trained: list[Way] = []
     left_out: list[LeftOut] = []
     shape = (frames,) * isinstance(recipe, VideoRecipe) + (channels, image_size, image_size)
+    if autoencoder is not None:
+        if not isinstance(recipe, VideoRecipe):
+            raise ValueError(
+                f"autoencoder={str(autoencoder)!r} is of clips, and the recipe is not for video; give the size and "
+                "channels of the latents instead"
+            )
+        shape = open_clip_codec(autoencoder).encoded_shape(shape)
     images = ImageFacts(shape=shape, num_classes=classes)
     if data is not None:
         _, facts = open_data(recipe, data)

@@ -1,8 +1,9 @@
 """Streams of video on disk: what is kept of the frames that were made, to go on from there another day.
 
 A safetensors file has the sums, or keys and values, and the last frame of every layer, for each block of layers; the
-last block of frames, which is not committed yet; and the state of the noise. A stream that goes on from it makes the
-frames that it would have made. It belongs to the plan, labels and guidance that it was made with.
+last block of frames, which is not committed yet; the state of the noise; and what an autoencoder that compresses time
+keeps to decode on. A stream that goes on from it makes the frames that it would have made. It belongs to the plan,
+labels and guidance that it was made with.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from oneblock.ops import AttentionState, KeyValueState, LinearState
 from oneblock.sample.stream import Stream
 
 FORMAT = "oneblock-stream"
+DECODER = "decoder."
+"""Before the names of what is kept to decode frames, where they are latents."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +62,8 @@ class _Layer:
         check_fields(self)
 
 
-def save_stream(path: Path, stream: Stream, belongs: Belongs) -> None:
-    """Write ``path``, whole or not at all.
+def save_stream(path: Path, stream: Stream, belongs: Belongs, decoder: Mapping[str, Tensor] | None = None) -> None:
+    """Write ``path``, whole or not at all, with what a ``decoder`` of the frames keeps.
 
     Raises:
         ValueError: nothing was made yet.
@@ -68,6 +71,7 @@ def save_stream(path: Path, stream: Stream, belongs: Belongs) -> None:
     if stream.made is None:
         raise ValueError(f"nothing was made yet that {path} could keep; make a block of frames first")
     tensors, layers = {"made": stream.made, "noise": stream.noise_state}, {}
+    tensors |= {f"{DECODER}{name}": tensor for name, tensor in (decoder or {}).items()}
     for told, reading in stream.reading.readings().items():
         for block, state in reading.past.items():
             for name, memory in state.layers.items():
@@ -82,8 +86,8 @@ def save_stream(path: Path, stream: Stream, belongs: Belongs) -> None:
     partial.replace(path)
 
 
-def restore_stream(path: Path, stream: Stream, belongs: Belongs, device: torch.device) -> None:
-    """Let a new ``stream`` go on from ``path``.
+def restore_stream(path: Path, stream: Stream, belongs: Belongs, device: torch.device) -> dict[str, Tensor]:
+    """Let a new ``stream`` go on from ``path``; what was kept of the decoder of its frames.
 
     Raises:
         ValueError: the file holds no stream, or one of another plan, of other labels or another guidance.
@@ -101,6 +105,7 @@ def restore_stream(path: Path, stream: Stream, belongs: Belongs, device: torch.d
             past[int(block)] = VideoState(known.position, {**known.layers, name: _put_together(parts, layers[key])})
         readings[told] = type(reading)(reading.denoiser, past)
     stream.go_on(stream.reading.with_readings(readings), tensors["made"].to(device), tensors["noise"])
+    return {name.removeprefix(DECODER): one for name, one in tensors.items() if name.startswith(DECODER)}
 
 
 _PARTS = ("S", "z", "k", "v", "frame")

@@ -36,20 +36,20 @@ def drawn_samples(directory: Path, plan: Plan, shown: Shown, title: str = "") ->
     if draw is None or not shown.samples:
         return []
     found = shown.tried(
-        f"samples{f' of {title}' if title else ''}", lambda: draw(_opened(directory, shown), shown, title)
+        f"samples{f' of {title}' if title else ''}", lambda: draw(_opened(directory, plan, shown), shown, title)
     )
     return [] if found is None else [found]
 
 
-def _opened(directory: Path, shown: Shown) -> Model:
+def _opened(directory: Path, plan: Plan, shown: Shown) -> Model:
+    if plan.recipe.get("autoencoder"):
+        raise ValueError("the run denoises latents, and its directory does not hold their autoencoder")
     return Model.open(directory, device=shown.device, resident=1, backbone=shown.backbone)
 
 
 def _images(model: Model, shown: Shown, title: str) -> Part:
     """Block by block."""
     plan = model.plan
-    if plan.recipe.get("autoencoder"):
-        raise ValueError("the run denoises latents, and its directory does not hold their autoencoder")
     assert isinstance(model, ImageModel), "the task says so"
     found = passage(model.denoiser, plan, shown.samples, max(2, round(LEVELS / plan.num_blocks)))
     return Pictures(title, [_of_block(found, b, plan) for b in dict.fromkeys(found.blocks)], _rows(found, plan))

@@ -8,7 +8,7 @@ import torch
 from autoencoders import save_small
 
 import oneblock as ob
-from oneblock.convert.clips import ClipAutoencoder
+from oneblock.convert.clips import ClipAutoencoder, open_clip_codec
 from oneblock.convert.from_diffusers import Autoencoder
 from oneblock.data import EncodedSource, VideoData, clip_codec
 from oneblock.evaluate.video import video_losses
@@ -189,6 +189,8 @@ def test_a_run_needs_its_own_autoencoder(trained: Trained, tmp_path: Path) -> No
             ValueError, match=r"denoises the latents .* --autoencoder gives the latents of .* or none for"
         ):
             call(other)
+    with pytest.raises(ValueError, match=r"denoises the latents .* --autoencoder gives the latents of"):
+        calls[0](open_clip_codec(other))
     for place in (None, other):
         with pytest.raises(ValueError, match="another"):
             calls[3](place)

@@ -8,10 +8,12 @@ import torch
 from autoencoders import save_small
 
 import oneblock as ob
-from oneblock.convert.clips import ClipAutoencoder
+from oneblock.convert.clips import ClipAutoencoder, open_clip_codec
 from oneblock.convert.from_diffusers import Autoencoder
 from oneblock.data import EncodedSource, VideoData, clip_codec
 from oneblock.evaluate.video import video_losses
+from oneblock.experiment.base import Cell
+from oneblock.experiment.video import VideoExperiment
 from oneblock.model import VideoModel
 from oneblock.presets import ImageFacts, fit, plan_source
 from oneblock.presets.image import image_shape
@@ -155,6 +157,9 @@ def test_scores_are_of_latents_and_of_decoded_frames(trained: Trained) -> None:
     assert row["band_losses"] == pytest.approx(losses)
     pixels = {"AutoencoderKL": 6 - 1, "AutoencoderKLWan": 21 - 1}[trained.kind]
     assert len(row["place_errors"]) == pixels and len(row["place_error"]) == len(row["still_error"]) == 2
+    lengths = {"AutoencoderKL": (3, 6), "AutoencoderKLWan": (9, 21)}[trained.kind]
+    parts = [row["place_errors"][: lengths[0] - 1], row["place_errors"][lengths[0] - 1 : lengths[1] - 1]]
+    assert row["place_error"] == pytest.approx([sum(part) / len(part) for part in parts])
     assert all(0 < error < 12 for error in row["place_errors"]), "pixels of frames of 8 x 8"
     floor = ob.VideoData(data="bouncing-digits,clips=24", frames=FRAMES[trained.kind], frame_size=8)
     assert row["features"] and row["frechet_floor"] == pytest.approx(_floor(floor))
@@ -184,13 +189,25 @@ def test_a_run_needs_its_own_autoencoder(trained: Trained, tmp_path: Path) -> No
             ValueError, match=r"denoises the latents .* --autoencoder gives the latents of .* or none for"
         ):
             call(other)
+    with pytest.raises(ValueError, match=r"denoises the latents .* --autoencoder gives the latents of"):
+        calls[0](open_clip_codec(other))
     for place in (None, other):
         with pytest.raises(ValueError, match="another"):
             calls[3](place)
+    experiment = VideoExperiment()
+    known = experiment.open(RECIPE, trained.data, trained.clips(other))
+    with pytest.raises(ValueError, match=r"denoises the latents .* --autoencoder gives the latents of"):
+        experiment.check({Cell(arm="end-to-end", budget="1", seed=0): [RECIPE.plan(known.facts)]}, known)
     pixels = VideoData(data="bouncing-digits,clips=24", frames=9, frame_size=8)
     ob.train(RECIPE, data=pixels, out=tmp_path / "pixels", strategy="plan-only")
     with pytest.raises(ValueError, match="the plan denoises pixels, but --autoencoder gives the latents"):
         plan_source(ob.read_plan(tmp_path / "pixels"), VideoData(data="", autoencoder=other))
+
+
+def test_a_report_says_that_the_autoencoder_is_not_there(trained: Trained, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    said = ob.report(trained.run, out=tmp_path / "page.html", samples=1).read_text("utf-8")
+    assert "the run denoises latents, and its directory does not hold their autoencoder" in said
 
 
 def test_what_is_counted_are_latents(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,17 +34,17 @@ PROBED = 2
 """Frames, and places along their sides, of what is decoded to see how large it gets."""
 
 
-def open_clip_codec(directory: Path) -> ClipCodec:
-    """The codec of a directory of diffusers.
+def open_clip_codec(directory: Path, device: torch.device | str = "cpu") -> ClipCodec:
+    """The codec of a directory of diffusers, which runs on ``device``.
 
     Raises:
         ValueError: the directory does not hold an autoencoder of images or video.
         ImportError: diffusers is not installed.
     """
     if _kind(directory) == IMAGES:
-        codec = Autoencoder(directory)
+        codec = Autoencoder(directory, device)
         return Framewise(codec, codec.compression)
-    return ClipAutoencoder(directory)
+    return ClipAutoencoder(directory, device)
 
 
 class ClipAutoencoder:

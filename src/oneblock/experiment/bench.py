@@ -45,6 +45,8 @@ BENCH_FILE = "bench.json"
 GUIDANCES: tuple[Guidance, ...] = ("none", "guided")
 SCALE = 2.0
 """Of the guidance of all methods under the second protocol."""
+SAMPLES = 1000
+"""Fewer than in a comparison of images: every method is sampled four times."""
 ATTRIBUTES = ("number", "colours", "shapes", "relation")
 """Of captions, whose mean is the score."""
 SCORE = "caption_score"
@@ -87,6 +89,8 @@ TASKS: dict[Task, BenchTask] = {
 class BenchExperiment(ImageExperiment):
     """Image generators by method, each scored with and without guidance."""
 
+    num_samples: int = SAMPLES
+    """generated images per run and protocol of guidance (0: losses alone)"""
     guided: float = SCALE
     """scale of guidance under the second protocol, the same for all methods"""
 

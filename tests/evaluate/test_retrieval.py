@@ -16,6 +16,7 @@ from oneblock.condition import Condition, Tokens, told
 from oneblock.data import EncodedSource, ImageData, MemorySource, Pixels, captions_of
 from oneblock.data.scenes import captioned_scenes
 from oneblock.evaluate import retrieval
+from oneblock.evaluate.images import evaluate_images
 from oneblock.evaluate.protocol import RETRIEVAL_PROTOCOL, Protocol, read_protocol
 from oneblock.evaluate.retrieval import RETRIEVAL, Judge, encoders_folder, retrieval_judge
 from oneblock.experiment.protocols import check_protocols
@@ -171,6 +172,17 @@ def test_what_cannot_be_ranked_is_said(model: ImageModel) -> None:
 def _items(source: EncodedSource) -> list[tuple[Tensor, str]]:
     images, captions = source.first(), cast(tuple[str, ...], captions_of(source))
     return [(image, captions[label]) for image, label in zip(images.images, images.labels.tolist(), strict=True)]
+
+
+def test_of_few_captions_the_five_nearest_say_nothing(model: ImageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawing(model, monkeypatch)
+    train, whole = plan_images(model.plan, "train"), plan_images(model.plan, "test").first()
+    few = whole.take(torch.isin(whole.labels, whole.labels[:5].unique()[:3]).nonzero()[:, 0].repeat(4))
+    test = EncodedSource(MemorySource(few), Pixels())
+    row = evaluate_images(model.denoiser, model.plan, train, test, num_samples=10)
+    assert row["caption_retrieval_chance"] == pytest.approx(1 / 3)
+    assert not any(name.startswith("caption_retrieval_at_5") for name in row)
+    assert "caption_retrieval_at_5" not in str(image_tables(row, model.plan.partition)[1].rows)
 
 
 def test_a_distance_needs_enough_images() -> None:

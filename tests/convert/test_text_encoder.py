@@ -15,10 +15,15 @@ from oneblock.condition import Tokens, told
 from oneblock.convert.text_encoder import MOST_LENGTH, TextEncoder
 from oneblock.data import ImageData
 from oneblock.evaluate.captions import read_captions
+from oneblock.evaluate.retrieval import Judge, retrieval_judge
 from oneblock.memory import step_flops
+from oneblock.metrics import caption_features
 from oneblock.model import ImageModel
 from oneblock.plan import read_plan
 from oneblock.presets import costliest_job, dry_run, training_flops, training_peak
+from oneblock.presets.captions import caption_vectors
+from oneblock.presets.data import plan_images
+from oneblock.presets.run import make_plan
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -77,6 +82,28 @@ def test_captions_become_the_last_hidden_states(encoder: Path) -> None:
     torch.testing.assert_close(found.vectors[0, :3], wanted)
     assert opened.read(captions, 2).mask.sum(1).tolist() == [2, 0, 2]
     assert opened.read(captions, 2).cut == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*they are cut")
+def test_agreement_by_retrieval_reads_captions_with_the_encoder(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path))
+    monkeypatch.setattr(caption_features, "MOST_STEPS", 1)
+    plan = make_plan(ob.ImageRecipe(**TINY | {"patch": 8}), data(encoder))[0]
+    captions = ["two red squares", "", "a red square left of a blue square", *["a red square"] * 70]
+    found, opened = caption_vectors(plan, captions), TextEncoder(encoder)
+    assert found.shape == (73, 8) and found[1].tolist() == [0.0] * 8
+    for i in (0, 2, 72):
+        torch.testing.assert_close(found[i], opened.read([captions[i]], 6).vectors.sum(1)[0] / (3, 0, 6, 3)[min(i, 3)])
+    train, test = (plan_images(plan, split, data(encoder)) for split in ("train", "test"))
+    judge = retrieval_judge(plan, train, test, captions)
+    assert isinstance(judge, Judge) and opened.fingerprint in judge.reader.name
+    torch.testing.assert_close(judge.captions(captions), judge.features.texts(found))
+    words = replace(plan, recipe={**plan.recipe, "text_encoder_hash": ""})
+    other = retrieval_judge(words, train, test, captions)
+    assert isinstance(other, Judge) and other.reader.name.startswith("words and pairs")
+    assert other.features.weights_hash != judge.features.weights_hash
 
 
 def test_a_run_is_told_what_the_encoder_makes_of_captions(encoder: Path, tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from tiny import TINY
 
+import oneblock as ob
+from oneblock.data import EncodedSource, Pixels, captions_of
 from oneblock.data.hub import HubSource
+from oneblock.data.progress import listening
 from oneblock.data.sources import load_images, open_source
 
 datasets = pytest.importorskip("datasets")
@@ -161,3 +166,79 @@ def test_values_of_unknown_meaning_are_refused_by_name(monkeypatch: pytest.Monke
     serve(monkeypatch, datasets.IterableDataset.from_generator(measured, features=features()))
     with pytest.raises(ValueError, match=r"hf:someone/set has an image of floating point without a known range \(save"):
         open_hub().first(1)
+
+
+def told(num: int = NUM, gap: int | None = None) -> Iterator[dict[str, object]]:
+    """Rows with a caption in the column ``note``, for every third image the same; none at ``gap``."""
+    for number, row in enumerate(rows(num)):
+        yield {**row, "note": None if number == gap else f"  a picture\n of {number % 3} "}
+
+
+@pytest.fixture
+def captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, datasets.IterableDataset.from_generator(told, features=features()))
+
+
+def test_labels_count_through_captions(captions: None) -> None:
+    source = open_source("hf:someone/set,caption=note", size=8)
+    different = ("a picture of 0", "a picture of 1", "a picture of 2")
+    assert source.classes == different == captions_of(source)
+    assert captions_of(EncodedSource(source, Pixels())) == different
+    found = source.first(5)
+    assert found.captioned and found.labels.tolist() == [0, 1, 2, 0, 1]
+    for step in (0, 2, 1):
+        images, labels = source.batch(step, 10, 3)
+        assert labels is not None
+        assert labels.tolist() == [round(number) % 3 for number in ((images[:, 0, 0, 0] + 1) * 127.5).tolist()], (
+            "the caption of each image"
+        )
+    classes = HubSource("someone/set", size=8)
+    assert captions_of(classes) is None and not classes.first(2).captioned
+    assert source.fingerprint() != classes.fingerprint()
+
+
+def test_rows_without_a_caption_are_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = {"gap": 0}
+    serve(monkeypatch, datasets.IterableDataset.from_generator(told, features=features(), gen_kwargs=arguments))
+    heard: list[str] = []
+    with listening(note=heard.append):
+        source = HubSource("someone/set", size=8, caption_column="note", buffer_size=6)
+    assert heard == ["hf:someone/set: 1 of 23 rows of the train split have no caption; left out"]
+    assert source.first().images[:, 0, 0, 0].tolist() == list(range(1, NUM))
+    values, _ = source.batch(0, 2 * NUM - 2, 5)
+    assert sorted(((values[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()) == sorted([*range(1, NUM)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"caption_column": "text"},
+            r"0 caption columns named 'text' \(none\) among picture, kind, note; .*caption=COLUMN",
+        ),
+        ({"caption_column": "kind"}, "column 'kind' of hf:someone/set holds int; a text for each image is allowed"),
+        ({"caption_column": "note", "label_column": "kind"}, "labels count through captions: leave label out"),
+        ({"caption_column": "note", "image_column": "photo"}, "0 image columns named 'photo'"),
+    ],
+)
+def test_wrong_caption_columns_are_refused(captions: None, columns: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HubSource("someone/set", **columns)  # type: ignore[arg-type]
+
+
+def test_streams_without_any_caption_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = {"num": 1, "gap": 0}
+    serve(monkeypatch, datasets.IterableDataset.from_generator(told, features=features(), gen_kwargs=arguments))
+    with pytest.raises(
+        ValueError, match=r"has no caption in column 'note' of split 'train'; .*another of picture, kind"
+    ):
+        HubSource("someone/set", caption_column="note")
+
+
+def test_a_network_is_trained_on_captions_of_a_stream(captions: None, tmp_path: Path) -> None:
+    data = ob.ImageData(data="hf:someone/set,caption=note", image_size=8)
+    run = ob.train(ob.ImageRecipe(**TINY), data=data, out=tmp_path / "run")
+    assert run.plan.recipe["words"] == ["0", "1", "2", "a", "of", "picture"]
+    assert run.plan.architecture["tokens"] == 4
+    model = ob.Model.open(tmp_path / "run")
+    assert model.evaluate(num_samples=0)["loss"] > 0

@@ -56,7 +56,7 @@ def test_wrong_arguments_are_refused() -> None:
         load_images("digits", size=0)
     with pytest.raises(ValueError, match="channels=4 is not possible"):
         load_images("digits", channels=4)
-    with pytest.raises(ValueError, match="sets colour; image and label are allowed"):
+    with pytest.raises(ValueError, match="sets colour; image, label and caption are allowed"):
         load_images("hf:someone/set,colour=x")
 
 

@@ -16,8 +16,9 @@ from oneblock.condition import Condition, Tokens, told
 from oneblock.data import EncodedSource, ImageData, MemorySource, Pixels, captions_of
 from oneblock.data.scenes import captioned_scenes
 from oneblock.evaluate import retrieval
+from oneblock.evaluate.images import evaluate_images
 from oneblock.evaluate.protocol import RETRIEVAL_PROTOCOL, Protocol, read_protocol
-from oneblock.evaluate.retrieval import RETRIEVAL, encoders_folder, retrieval_judge, retrieval_left_out
+from oneblock.evaluate.retrieval import RETRIEVAL, Judge, encoders_folder, retrieval_judge
 from oneblock.experiment.protocols import check_protocols
 from oneblock.metrics import caption_features
 from oneblock.model import ImageModel
@@ -87,8 +88,12 @@ def test_the_encoder_is_trained_once_and_again_if_its_file_is_damaged(
 ) -> None:
     monkeypatch.setenv("ONEBLOCK_DATA", str(tmp_path))
     monkeypatch.setattr(caption_features, "MOST_STEPS", 2)
-    train = plan_images(model.plan, "train")
-    first, calls = retrieval_judge(model.plan, train), list[int]()
+    train, test = (plan_images(model.plan, split) for split in ("train", "test"))
+
+    def judge(source: EncodedSource) -> Judge:
+        return cast(Judge, retrieval_judge(model.plan, source, test, ["a", "b"]))
+
+    first, calls = judge(train), list[int]()
     usual = caption_features.train_caption_features
 
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -97,19 +102,19 @@ def test_the_encoder_is_trained_once_and_again_if_its_file_is_damaged(
 
     monkeypatch.setattr(retrieval, "train_caption_features", counted)
     images = train.first(4).images
-    assert retrieval_judge(model.plan, train).features(images).equal(first.features(images)) and not calls
+    assert judge(train).features(images).equal(first.features(images)) and not calls
     (file,) = encoders_folder().iterdir()
     content = bytearray(file.read_bytes())
     content[-3] ^= 1
     file.write_bytes(content)
     with pytest.warns(UserWarning, match="is damaged and is made again"):
-        assert retrieval_judge(model.plan, train).features(images).equal(first.features(images))
+        assert judge(train).features(images).equal(first.features(images))
     assert calls == [1]
     monkeypatch.setattr(caption_features, "MOST_STEPS", 1)
-    assert retrieval_judge(model.plan, train).features.weights_hash != first.features.weights_hash
+    assert judge(train).features.weights_hash != first.features.weights_hash
     held = train.first()
     for changed in (replace(held, images=255 - held.images), replace(held, labels=held.labels.roll(1))):
-        other = retrieval_judge(model.plan, EncodedSource(MemorySource(changed), Pixels()))
+        other = judge(EncodedSource(MemorySource(changed), Pixels()))
         assert other.features.weights_hash != first.features.weights_hash
     assert len(list(encoders_folder().iterdir())) == 4 == len(calls)
 
@@ -148,17 +153,17 @@ def test_the_table_shows_it_beside_the_checker(model: ImageModel, monkeypatch: p
 
 def test_what_cannot_be_ranked_is_said(model: ImageModel) -> None:
     train, test = (plan_images(model.plan, split) for split in ("train", "test"))
-    captions = captions_of(test)
-    assert captions is not None
-    assert retrieval_left_out(train, test, captions) == ""
-    assert "held-out images have a single caption" in retrieval_left_out(train, test, captions[:1] * 3)
-    alone = train.first().take(torch.zeros(3, dtype=torch.int64))
-    one = EncodedSource(MemorySource(alone), Pixels())
-    assert "training images have a single caption" in retrieval_left_out(one, test, captions)
-    needs = "caption_retrieval is left out: it needs training images with captions beside the held-out ones; give both"
+    captions = cast(tuple[str, ...], captions_of(test))
+    alone = EncodedSource(MemorySource(train.first().take(torch.zeros(3, dtype=torch.int64))), Pixels())
     classes = EncodedSource(MemorySource(replace(train.first(), captioned=False)), Pixels())
-    for given in (None, test, classes):
-        assert retrieval_left_out(given, test, captions) == needs
+    needs = "caption_retrieval is left out: it needs training images with captions beside the held-out ones; give both"
+    single = "caption_retrieval is left out: the {} images have a single caption; 2 or more are ranked"
+    for given, asked, said in (
+        (train, captions[:1] * 3, single.format("held-out")),
+        (alone, captions, single.format("training")),
+        *((other, captions, needs) for other in (None, test, classes)),
+    ):
+        assert retrieval_judge(model.plan, given, test, asked) == said
     row = model.evaluate(_items(test), train=_items(test), num_samples=8, steps=2)
     assert RETRIEVAL not in row and row["note"].endswith(needs)
     assert "caption_agreement" in row, "the checker needs no training images"
@@ -167,6 +172,17 @@ def test_what_cannot_be_ranked_is_said(model: ImageModel) -> None:
 def _items(source: EncodedSource) -> list[tuple[Tensor, str]]:
     images, captions = source.first(), cast(tuple[str, ...], captions_of(source))
     return [(image, captions[label]) for image, label in zip(images.images, images.labels.tolist(), strict=True)]
+
+
+def test_of_few_captions_the_five_nearest_say_nothing(model: ImageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawing(model, monkeypatch)
+    train, whole = plan_images(model.plan, "train"), plan_images(model.plan, "test").first()
+    few = whole.take(torch.isin(whole.labels, whole.labels[:5].unique()[:3]).nonzero()[:, 0].repeat(4))
+    test = EncodedSource(MemorySource(few), Pixels())
+    row = evaluate_images(model.denoiser, model.plan, train, test, num_samples=10)
+    assert row["caption_retrieval_chance"] == pytest.approx(1 / 3)
+    assert not any(name.startswith("caption_retrieval_at_5") for name in row)
+    assert "caption_retrieval_at_5" not in str(image_tables(row, model.plan.partition)[1].rows)
 
 
 def test_a_distance_needs_enough_images() -> None:

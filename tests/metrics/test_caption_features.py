@@ -37,7 +37,9 @@ def test_images_it_has_not_seen_find_their_caption() -> None:
 def test_it_is_the_same_again_and_when_it_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caption_features, "EPOCHS", 3)
     images, labels = corners(24, 0)
-    one, again = (train_caption_features(images, labels, torch.eye(4), "abc") for _ in range(2))
+    one = train_caption_features(images, labels, torch.eye(4), "abc")
+    torch.rand(5)  # others draw too
+    again = train_caption_features(images, labels, torch.eye(4), "abc")
     assert one(images).equal(again(images))
     assert not one(images).equal(train_caption_features(images, labels, torch.eye(4), seed=1)(images))
     back = restored(one.tensors(), "abc")
@@ -66,6 +68,15 @@ def test_the_loss_by_hand() -> None:
     among_captions = [2 - math.log(e + 1), 2 - math.log(e + 1), -math.log(e + 1)]
     among_images = [2 - math.log(2 * e + 1), 2 - math.log(e + 2), -math.log(e + 2)]
     assert found.item() == pytest.approx(-(sum(among_captions) + sum(among_images)) / 6, rel=1e-6)
+
+
+def test_images_are_moved_whole_and_no_further_than_they_should_be() -> None:
+    pixels = torch.zeros(200, 3, caption_features.SIZE, caption_features.SIZE)
+    pixels[:, :, 10, 20] = 1.0
+    moved = caption_features._shifted(pixels, torch.Generator().manual_seed(0))
+    assert moved.sum((1, 2, 3)).tolist() == [3.0] * 200, "one point of each"
+    found = {(y, x) for _, y, x in moved[:, 0].nonzero().tolist()}
+    assert found == {(y, x) for y in range(8, 13) for x in range(18, 23)}
 
 
 def test_every_image_is_seen_before_one_is_seen_again() -> None:

@@ -9,6 +9,7 @@ import torch
 from .clips import ClipCodec
 from .codec import Codec, Pixels
 from .dataset import DatasetSource
+from .hub import HubSource
 from .imageset import ImageSet
 from .latents import Latents, latents
 from .memory import Batches, MemorySource, Movable, Samples, Source
@@ -27,7 +28,7 @@ def captions_of(source: Batches) -> tuple[str, ...] | None:
     """The captions that the labels of ``source`` count through; None where labels are classes, or there are none."""
     images = source.images if isinstance(source, EncodedSource) else source
     held = images.images if isinstance(images, MemorySource) else images
-    return tuple(held.classes) if isinstance(held, ImageSet | DatasetSource) and held.captioned else None
+    return tuple(held.classes) if isinstance(held, ImageSet | DatasetSource | HubSource) and held.captioned else None
 
 
 class EncodedSource:

@@ -3,13 +3,16 @@
 Epoch e is the stream shuffled by a buffer under a seed hashed from (seed, e); step s of batch size n covers
 rows s n .. s n + n - 1 of the endless row of epochs. For every seed, the step after the last one is read
 where the stream stands; any other step is reached by skipping rows.
+
+With a column of captions labels count through the different ones of the split, sorted: all rows are read once for them,
+without their images. Rows without a caption are left out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -21,6 +24,7 @@ from .imageset import ImageSet, Split, check_channels, check_size
 from .memory import Samples
 from .order import check_position, epoch_seed
 from .pixels import DEFAULT_SIZE, choose_channels, require_pillow, to_pixels
+from .progress import note
 from .transforms import to_float
 
 if TYPE_CHECKING:
@@ -42,13 +46,19 @@ class RowStream(Protocol):
     def skip(self, n: int) -> RowStream:
         """The rows after the first ``n``."""
 
+    def select_columns(self, names: list[str]) -> RowStream:
+        """The same rows with these columns alone."""
+
+    def filter(self, function: Callable[[object], bool], *, input_columns: str) -> RowStream:
+        """The rows for whose value in a column ``function`` holds."""
+
     def __iter__(self) -> Iterator[Row]:
         """The rows from the beginning."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the image and the label column, and of the classes."""
+    """Names of the image and the label column, and of the classes; of captions their column, and the captions."""
 
     image: str
     label: str
@@ -65,6 +75,7 @@ class HubSource:
         channels: 1 or 3; None takes what the first image is, and refuses a later one of the other kind.
         image_column: None finds the only column of images.
         label_column: None finds the only column of class labels.
+        caption_column: of texts, in the place of class labels.
         buffer_size: rows held for shuffling, once for every seed in use.
 
     Raises:
@@ -81,6 +92,7 @@ class HubSource:
         channels: int | None = None,
         image_column: str | None = None,
         label_column: str | None = None,
+        caption_column: str | None = None,
         buffer_size: int = 2000,
     ) -> None:
         check_size(size)
@@ -93,7 +105,12 @@ class HubSource:
         first = next(iter(self._stream), None)
         if first is None:
             raise ValueError(f"{self.name} has no rows in split {split!r}; 1 or more are allowed; use another split")
-        self._columns = find_columns(self._stream.features, first, self.name, image_column, label_column)
+        self._captions: dict[str, int] = {}
+        if caption_column is None:
+            self._columns = find_columns(self._stream.features, first, self.name, image_column, label_column)
+        else:
+            self._columns = self._captioned(first, image_column, label_column, caption_column)
+            first = next(iter(self._stream))
         self._channels = choose_channels({_image(first, self._columns).mode: 1}, channels, self.name)
         self._strict = channels is None
         self._size = size or DEFAULT_SIZE
@@ -109,6 +126,11 @@ class HubSource:
     def classes(self) -> tuple[str, ...]:
         return self._columns.classes
 
+    @property
+    def captioned(self) -> bool:
+        """Whether ``classes`` are captions."""
+        return bool(self._captions)
+
     def batch(self, step: int, batch_size: int, seed: int) -> Samples:
         check_position(step, batch_size)
         start = step * batch_size
@@ -123,7 +145,7 @@ class HubSource:
     def first(self, count: int | None = None) -> ImageSet:
         """The first ``count`` rows of the stream (None: all of it), in memory."""
         images, labels = self._convert(itertools.islice(self._stream, count))
-        return ImageSet(images, labels, self.classes, self.name)
+        return ImageSet(images, labels, self.classes, self.name, captioned=self.captioned)
 
     def samples(self, count: int | None = None) -> Samples:
         found = self.first(count)
@@ -154,8 +176,35 @@ class HubSource:
         except ValueError as error:
             raise ValueError(f"{self.name} has an image of {error}; or choose another image column") from error
 
+    def _captioned(self, first: Row, image: str | None, label: str | None, caption: str) -> Columns:
+        """Find the captions, and leave out the rows without one."""
+        if label is not None:
+            raise ValueError(
+                f"label_column={label!r} and caption_column={caption!r} of {self.name} are given; labels count through "
+                "captions: leave label out"
+            )
+        image = _choose(image, [column for column in first if _holds_image(first[column])], first, "image", self.name)
+        _choose(caption, [], first, "caption", self.name)
+        texts = [_caption(row[caption], caption, self.name) for row in self._stream.select_columns([caption])]
+        different = tuple(sorted(set(texts) - {""}))
+        if not different:
+            raise ValueError(
+                f"{self.name} has no caption in column {caption!r} of split {self._split!r}; texts are allowed; choose "
+                f"another of {_quote(first)}"
+            )
+        empty = texts.count("")
+        if empty:
+            note(f"{self.name}: {empty} of {len(texts)} rows of the {self._split} split have no caption; left out")
+            self._stream = self._stream.filter(
+                lambda value: bool(_caption(value, caption, self.name)), input_columns=caption
+            )
+        self._captions = {text: place for place, text in enumerate(different)}
+        return Columns(image, caption, different)
+
     def _label(self, row: Row) -> int:
         label = row[self._columns.label]
+        if self._captions:
+            return self._captions[_caption(label, self._columns.label, self.name)]
         if not isinstance(label, int) or not 0 <= label < len(self.classes):
             raise ValueError(
                 f"{self.name} has the label {label!r}; 0..{len(self.classes) - 1} is allowed; use a split with labels"
@@ -218,14 +267,25 @@ def find_columns(
     return Columns(image, label, named[label])
 
 
+def _caption(value: object, column: str, name: str) -> str:
+    """A caption with one space between two words; empty where a row has none."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError(
+            f"column {column!r} of {name} holds {type(value).__name__}; a text for each image is allowed; choose "
+            "another caption column"
+        )
+    return " ".join((value or "").split())
+
+
 def _choose(choice: str | None, fitting: list[str], first: Row, kind: str, name: str) -> str:
     if choice is not None:
         fitting = [choice] if choice in first else []
     if len(fitting) != 1:
         asked = "" if choice is None else f" named {choice!r}"
+        texts = ", or of texts caption_column=NAME (hf:NAME,caption=COLUMN)" if kind == "label" else ""
         raise ValueError(
             f"{name} has {len(fitting)} {kind} columns{asked} ({_quote(fitting)}) among {_quote(first)}; "
-            f"exactly one is allowed; pass {kind}_column=NAME (hf:NAME,{kind}=COLUMN)"
+            f"exactly one is allowed; pass {kind}_column=NAME (hf:NAME,{kind}=COLUMN){texts}"
         )
     return fitting[0]
 

@@ -16,7 +16,7 @@ class ImageData:
 
     data: str = "digits"
     """digits, fashion-mnist, folder:DIR, cifar10:DIR, cifar100:DIR, tiny-imagenet:DIR, hf:NAME, and with
-    captions for labels captions:DIR or scenes"""
+    captions for labels captions:DIR, scenes or hf:NAME,caption=COLUMN"""
     data_dir: Path | None = None
     """where the files of fashion-mnist lie (default: ./data, then where `make data` puts them)"""
     image_size: int | None = None

@@ -9,7 +9,8 @@
     scenes             drawn pictures with captions (``scenes,images=400``: so many)
     hf:NAME            streamed by the ``datasets`` library
 
-Where a stream has several columns that fit, ``hf:NAME,image=COLUMN,label=COLUMN`` chooses.
+Where a stream has several columns that fit, ``hf:NAME,image=COLUMN,label=COLUMN`` chooses; ``hf:NAME,caption=COLUMN``
+takes texts in the place of labels.
 """
 
 from __future__ import annotations
@@ -127,10 +128,10 @@ def _load_fixed(kind: str, place: str, split: Split, root: Path | None, reading:
 def _open_hub(place: str, split: Split, size: int | None, channels: int | None) -> HubSource:
     name, *settings = place.split(",")
     columns = dict(setting.partition("=")[::2] for setting in settings)
-    if unknown := set(columns) - {"image", "label"}:
+    if unknown := set(columns) - {"image", "label", "caption"}:
         raise ValueError(
-            f"data='hf:{place}' sets {', '.join(sorted(unknown))}; image and label are allowed; "
-            "write hf:NAME,image=COLUMN,label=COLUMN"
+            f"data='hf:{place}' sets {', '.join(sorted(unknown))}; image, label and caption are allowed; "
+            "write hf:NAME,image=COLUMN,label=COLUMN or hf:NAME,caption=COLUMN"
         )
     return HubSource(
         name,
@@ -139,4 +140,5 @@ def _open_hub(place: str, split: Split, size: int | None, channels: int | None) 
         channels=channels,
         image_column=columns.get("image"),
         label_column=columns.get("label"),
+        caption_column=columns.get("caption"),
     )

@@ -49,7 +49,7 @@ from oneblock.evaluate.reference import (
     reference,
     told_classes,
 )
-from oneblock.evaluate.retrieval import retrieval_judge, retrieval_left_out, retrieval_scores
+from oneblock.evaluate.retrieval import retrieval_judge, retrieval_scores
 from oneblock.guidance import ClassifierFree, check_guidance
 from oneblock.metrics import FeatureExtractor, image_quality
 from oneblock.metrics.detail import image_detail
@@ -295,8 +295,9 @@ def evaluate_images(
     """All scores of an image generator, with the protocols that they were taken by (``evaluate.protocol``).
 
     Held-out denoising loss per band, and the quality of ``num_samples`` generated images (``metrics.quality``) beside
-    that of held-out ones; class agreement where the extractor is a classifier. Without samples, and for targets that
-    are not images, only the losses.
+    that of held-out ones; class agreement where the extractor is a classifier; agreement with captions where these are
+    told (``evaluate.retrieval``, of scenes also ``evaluate.captions``). Without samples, and for targets that are not
+    images, only the losses.
 
     Args:
         train, test: images of both splits. Where ``train`` is None, or the same as ``test``, generated images are
@@ -402,10 +403,10 @@ def _sample_scores(
     captions = scored_captions(plan, test, num_samples) if is_captioned(plan) and num_samples else []
     seen = bool(captions) and makes_images(plan, test.codec)
     scenes = seen and are_scenes(test.first(1).images, captions)
-    unranked = retrieval_left_out(train, test, captions) if seen else ""
-    judge = retrieval_judge(plan, train) if seen and not unranked and train is not None else None
+    judge = retrieval_judge(plan, train, test, captions) if seen else ""
+    unranked = judge if isinstance(judge, str) else ""
     scores: dict[str, Any] = {"note": compared.left_out} if features is None and compared.left_out else {}
-    if features is None and not scenes and judge is None:
+    if features is None and not scenes and isinstance(judge, str):
         return _noted(scores, unranked)
     known, held_out = reference(train, test, num_samples)
     asked = told_in_turn(plan, test, num_samples)
@@ -431,7 +432,7 @@ def _sample_scores(
         scores |= agreement_by_class(plan, features, images, told)
         scores |= image_detail(known, held_out, images, features).as_row() if detail else {}
         scores |= _published(known, images, made, fid_weights) if fid_weights else {}
-    if judge is not None:
+    if not isinstance(judge, str):
         scores |= retrieval_scores(judge, images, captions, test, known, held_out, made)
     return {
         **_noted(scores, unranked),

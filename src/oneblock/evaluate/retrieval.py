@@ -86,27 +86,25 @@ def encoders_folder() -> Path:
     return data_folder() / ".cache" / "caption-encoders"
 
 
-def retrieval_left_out(train: EncodedSource | None, test: EncodedSource, captions: Sequence[str]) -> str:
-    """Why images that were told ``captions`` are not scored by retrieval; empty if they are."""
-    known = None if train is None else captions_of(train)
-    if train is None or known is None or train.fingerprint() == test.fingerprint():
-        return f"{RETRIEVAL} is left out: it needs training images with captions beside the held-out ones; give both"
-    trained = {known[label] for label in _trained_on(train).labels.unique().tolist()}
-    for which, some in (("training images", trained), ("held-out images", set(captions))):
-        if len(some) < FEWEST_CAPTIONS:
-            return f"{RETRIEVAL} is left out: the {which} have a single caption; {FEWEST_CAPTIONS} or more are ranked"
-    return ""
+def retrieval_judge(plan: Plan, train: EncodedSource | None, test: EncodedSource, asked: Sequence[str]) -> Judge | str:
+    """What ranks the captions ``asked`` of generated images, or why they are not ranked.
 
-
-def retrieval_judge(plan: Plan, train: EncodedSource) -> Judge:
-    """What is trained on the images and captions of ``train``, at most ``MOST_IMAGES`` of them, and kept.
-
-    Captions are read by the plan's text encoder if it has one, else by the words of the training captions.
+    It is trained on the images and captions of ``train``, at most ``MOST_IMAGES`` of them, and kept. Captions are read
+    by the plan's text encoder if it has one, else by the words of the training captions.
     """
-    images = _trained_on(train)
+    if train is None or captions_of(train) is None or train.fingerprint() == test.fingerprint():
+        return f"{RETRIEVAL} is left out: it needs training images with captions beside the held-out ones; give both"
+    images = drawn(train.images, MOST_IMAGES)
     seen, own = images.labels.unique(return_inverse=True)
     captions = [images.classes[label] for label in seen.tolist()]
-    reader = _reader(plan, captions, train.text_encoder)
+    for which, some in (("training images", captions), ("held-out images", set(asked))):
+        if len(some) < FEWEST_CAPTIONS:
+            return f"{RETRIEVAL} is left out: the {which} have a single caption; {FEWEST_CAPTIONS} or more are ranked"
+    return _trained(images, own, captions, _reader(plan, captions, train.text_encoder))
+
+
+def _trained(images: ImageSet, own: Tensor, captions: Sequence[str], reader: Reader) -> Judge:
+    """The one that was kept, or trained now."""
     said = f"{images.fingerprint()} {reader.key} {trained_with()}"
     known = hashlib.sha256(said.encode()).hexdigest()[:16]
     path = kept_path(encoders_folder(), images.name, known)
@@ -168,10 +166,6 @@ def retrieval_scores(
         **_frechet(features, known, held_out, images),
         RETRIEVAL_PROTOCOL: by.as_row(),
     }
-
-
-def _trained_on(train: EncodedSource) -> ImageSet:
-    return drawn(train.images, MOST_IMAGES)
 
 
 def _reader(plan: Plan, captions: Sequence[str], encoder: Path | None) -> Reader:

@@ -142,7 +142,7 @@ def caption_vectors(plan: Plan, captions: Sequence[str], encoder: Path | None = 
     opened, found = _encoder(plan, encoder), list[Tensor]()
     for start in range(0, len(captions), TOGETHER):  # all states of many captions would fill the memory
         some = captions[start : start + TOGETHER]
-        read = opened.read(some, min(opened.length, max(opened.count(some))))
+        read = opened.read(some, min(opened.length, max(1, *opened.count(some))))
         found.append(read.vectors.sum(1) / read.mask.sum(1, keepdim=True).clamp_min(1))
     return torch.cat(found)
 

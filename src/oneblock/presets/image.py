@@ -287,8 +287,8 @@ def source_captions(plan: Plan, source: Batches) -> tuple[str, ...] | None:
     found = captions_of(source)
     if found is None:
         raise ValueError(
-            "the data have no captions, which the network is told; use captions:DIR or scenes, or train with "
-            "--no-conditional"
+            "the data have no captions, which the network is told; use captions:DIR, scenes or "
+            "hf:NAME,caption=COLUMN, or train with --no-conditional"
         )
     return found
 

@@ -13,6 +13,8 @@ from oneblock.report.table import Table
 
 RANKED = {RETRIEVAL: "own caption nearest", f"{RETRIEVAL}_at_{AMONG}": f"own caption among {AMONG}"}
 """Scores by retrieval, and how a table calls them."""
+NUMBER = f"{RETRIEVAL}_captions"
+"""How many captions were ranked, in every row that has such scores."""
 WHOLE = "all_of_it"
 """Of what a checker finds: the whole caption."""
 
@@ -30,8 +32,8 @@ def agreement_lines(row: Mapping[str, Any]) -> list[tuple[str, str]]:
             ours, real = _with_interval(row, score), _with_interval(row, f"{score}_real")
             shares = f"{ours} / {row[f'{score}_chance']:.4f} / {real}"
             lines.append((f"{score} / by chance / of real images", shares))
-    if RETRIEVAL in row:
-        lines.append((f"{RETRIEVAL}: captions that are ranked", f"{row[f'{RETRIEVAL}_captions']:,}"))
+    if NUMBER in row:
+        lines.append((f"{RETRIEVAL}: captions that are ranked", f"{row[NUMBER]:,}"))
         lines.append((f"{RETRIEVAL}: captions are read by", row[f"{RETRIEVAL}_reader"]))
         lines += [(name, f"{row[name]:.4g}") for name in (FRECHET, f"{FRECHET}_floor") if row[name] is not None]
     return lines
@@ -44,7 +46,8 @@ def is_agreement(name: str) -> bool:
 
 def agreement_table(rows: Sequence[Row], shown: Sequence[Row]) -> list[Table]:
     """Of a comparison, if its networks were told captions: a line for each of its summaries ``shown``."""
-    if not any(RETRIEVAL in row for row in rows):
+    by_retrieval = [row for row in rows if NUMBER in row]
+    if not by_retrieval:
         return []
     checked = any(AGREEMENT in row for row in rows)
     heads = [head for name in RANKED.values() for head in (name, "chance", "real images")]
@@ -57,8 +60,8 @@ def agreement_table(rows: Sequence[Row], shown: Sequence[Row]) -> list[Table]:
         distances = [plus_minus(row[name], 4) for name in (FRECHET, f"{FRECHET}_floor")]
         work = f"{row['layer_evaluations']:,}"
         lines.append((row["arm"], work, *([percent(found)] if checked else []), *cells, *distances))
-    ranked = ", ".join(dict.fromkeys(f"{row[f'{RETRIEVAL}_captions']:,}" for row in rows if RETRIEVAL in row))
-    readers = ", ".join(dict.fromkeys(row[f"{RETRIEVAL}_reader"] for row in rows if RETRIEVAL in row))
+    ranked = ", ".join(dict.fromkeys(f"{row[NUMBER]:,}" for row in by_retrieval))
+    readers = ", ".join(dict.fromkeys(row[f"{RETRIEVAL}_reader"] for row in by_retrieval))
     return [Table(f"agreement with captions ({ranked} different ones are ranked; read by {readers})", columns, lines)]
 
 

@@ -53,6 +53,7 @@ LABELS = {
     "accuracy": "held-out accuracy",
     "bits_per_byte": "held-out bits per byte",
     "bits_in_calls": "held-out bits per byte, revealed in calls",
+    "place_far": "pixels off the true places, last third of a rollout",
     "cycled": "share of copies after cycles",
     "auc": "AUC of membership",
     "band_losses": "held-out loss of each band, noisiest first",

@@ -79,6 +79,14 @@ def test_other_images_and_other_codecs_have_files_of_their_own(folder: Path) -> 
     assert len(list(folder.iterdir())) == 3
 
 
+def test_the_same_of_other_images_are_encoded_once_too(folder: Path) -> None:
+    codec = Halves()
+    other = source(codec, Reading()).of(MemorySource(images(1)))
+    codec.encoded = 0
+    same(other, source(Halves(), None, 1))
+    assert codec.encoded == COUNT and len(list(folder.iterdir())) == 1
+
+
 def test_a_damaged_file_is_made_again(folder: Path) -> None:
     source(Halves(), Reading()).batch(0, 4, 0)
     (file,) = folder.iterdir()

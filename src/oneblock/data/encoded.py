@@ -50,6 +50,10 @@ class EncodedSource:
         self._latents: Latents | None = None
         self._shape = _encoded_shape(codec, images.shape)
 
+    def of(self, images: Source) -> EncodedSource:
+        """The same of other ``images``."""
+        return EncodedSource(images, self.codec, self._reading, text_encoder=self.text_encoder)
+
     @property
     def name(self) -> str:
         return self.images.name

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from oneblock.checks import check_count
-from oneblock.data import EncodedSource, MemorySource
+from oneblock.data import MemorySource
 from oneblock.evaluate.audit import audit_images, check_told
 from oneblock.evaluate.auditing import FEWEST, Audited, Auditing
 from oneblock.evaluate.images import evaluate_images
@@ -66,7 +66,7 @@ class AuditExperiment:
         check_count("images", self.images, FEWEST, len(known.train.first()))
         again = torch.arange(self.planted).repeat(self.copies - 1)
         images = known.train.first(self.images).take(torch.cat([torch.arange(self.images), again]))
-        train = EncodedSource(MemorySource(images), known.train.codec, text_encoder=known.train.text_encoder)
+        train = known.train.of(MemorySource(images))
         name = f"dataset:{known.facts.data}, {self.images} images, {self.planted} of them {self.copies} times"
         return replace(known, train=train, facts=replace(known.facts, data=name, fingerprint=train.fingerprint()))
 

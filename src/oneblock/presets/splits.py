@@ -59,7 +59,7 @@ def fitted(plan: Plan, images: EncodedSource) -> EncodedSource:
     if has_names(plan) and found != names and set(found) <= set(names) and isinstance(images.images, MemorySource):
         held = images.images.images
         labels = torch.tensor([names.index(name) for name in found])[held.labels]
-        images = EncodedSource(MemorySource(replace(held, labels=labels, classes=names)), images.codec)
+        images = images.of(MemorySource(replace(held, labels=labels, classes=names)))
     check_fit(plan, images)
     return images
 

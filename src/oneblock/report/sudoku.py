@@ -65,11 +65,17 @@ def _changed(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
     return found
 
 
-def draw(out: Path, rows: Sequence[Row], scores: Scores) -> list[Path]:
-    """Puzzles solved against calls."""
-    lines: dict[str, Curve] = {}
+def solved_by_calls(rows: Sequence[Row]) -> dict[str, Curve]:
+    """Of every arm the (calls per puzzle, share solved) of each decoding, means over the seeds, by calls."""
+    found: dict[str, Curve] = {}
     for arm in dict.fromkeys(row["arm"] for row in rows):
         decodings = zip(*(row["decoded"] for row in rows if row["arm"] == arm), strict=True)
         points = [(mean(one["calls"] for one in same), mean(one["exact"] for one in same)) for same in decodings]
-        lines[arm] = sorted(points)
+        found[arm] = sorted(points)
+    return found
+
+
+def draw(out: Path, rows: Sequence[Row], scores: Scores) -> list[Path]:
+    """Puzzles solved against calls."""
+    lines = solved_by_calls(rows)
     return [curves(lines, out / "exact.png", "calls per puzzle", "share of puzzles solved", logarithmic=True)]

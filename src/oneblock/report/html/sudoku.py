@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import mean
 
 from oneblock.experiment.grid import Comparison
 from oneblock.experiment.results import RESULT_FILE, read_result
@@ -11,7 +10,7 @@ from oneblock.experiment.sudoku import reopen_relay
 from oneblock.report.html.page import Facts, Page, Section, Words, lines_chart
 from oneblock.report.html.parts import Shown, made_by
 from oneblock.report.html.svg import Line
-from oneblock.report.sudoku import report
+from oneblock.report.sudoku import report, solved_by_calls
 from oneblock.train.session import read_sessions
 
 ASKED = ("puzzles", "held_out", "turned", "calls", "calls_per_step", "batch_size", "width", "depth", "heads")
@@ -59,10 +58,7 @@ def _tried(solved: dict[str, float | None]) -> str:
 
 
 def _lines(found: Comparison) -> list[Line]:
-    """Means over the seeds at every tau."""
-    lines = []
-    for color, arm in enumerate(dict.fromkeys(row["arm"] for row in found.rows)):
-        decodings = zip(*(row["decoded"] for row in found.rows if row["arm"] == arm), strict=True)
-        points = [(mean(one["calls"] for one in same), 100 * mean(one["exact"] for one in same)) for same in decodings]
-        lines.append(Line(arm, sorted(points), color))
-    return lines
+    return [
+        Line(arm, [(calls, 100 * share) for calls, share in points], color)
+        for color, (arm, points) in enumerate(solved_by_calls(found.rows).items())
+    ]
